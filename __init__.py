@@ -1,0 +1,39 @@
+"""Diffusers Relay: Hugging Face diffusers on ComfyUI's canvas. See README.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from comfy_api.latest import ComfyExtension
+
+__version__ = "0.1.0"
+WEB_DIRECTORY = "./web"
+
+
+async def comfy_entrypoint() -> ComfyExtension:
+    """What the host calls once: the pack's nodes, all of them, by name."""
+    from comfy_api.latest import ComfyExtension, io
+
+    from .nodes import images, latents, loaders, model_options, prompts, sampling
+
+    class DiffusersRelay(ComfyExtension):
+        async def get_node_list(self) -> list[type[io.ComfyNode]]:
+            return [
+                loaders.RelayLoadModel,
+                loaders.RelayLoadModelFromHub,
+                model_options.RelaySetScheduler,
+                model_options.RelaySetVae,
+                prompts.RelayEncodePrompt,
+                prompts.RelayKandinskyPrior,
+                prompts.RelayImagePrompt,
+                prompts.RelayMixPrompts,
+                sampling.RelayTextToImage,
+                sampling.RelayImageToImage,
+                latents.RelayDecode,
+                latents.RelayEncode,
+                latents.RelayConvertLatent,
+                images.RelayImageGrid,
+            ]
+
+    return DiffusersRelay()

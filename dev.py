@@ -1,0 +1,123 @@
+"""The pack's own commands; they need Python 3.10-3.13 and git, nothing else.
+
+    python dev.py demo [--serve] [--comfyui PATH] [--port N] [WORKFLOW ...]
+    python dev.py test [pytest arguments]
+    python dev.py check [--fix]
+    python dev.py lock
+
+Each makes the environment .venv from requirements/lock.txt first, and runs in it.
+"""
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+LOCK = ROOT / "requirements" / "lock.txt"
+INSTALLER = ROOT / "requirements" / "installer.txt"
+STAMP = VENV / "relay-lock-stamp"
+SUPPORTED = ((3, 10), (3, 13))
+
+
+def venv_python() -> Path:
+    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def run(*command: "str | Path") -> None:
+    code = subprocess.call([str(part) for part in command], cwd=str(ROOT))
+    if code != 0:
+        raise SystemExit(f"dev.py: this command ended with exit code {code}: {' '.join(str(part) for part in command)}")
+
+
+def ensure_python() -> Path:
+    """The environment's Python; makes the environment where there is none."""
+    python = venv_python()
+    if not python.exists():
+        if not SUPPORTED[0] <= sys.version_info[:2] <= SUPPORTED[1]:
+            raise SystemExit(
+                "dev.py: Python {}.{} cannot make the environment: use one of 3.10 to 3.13, "
+                "for example `python3.12 dev.py ...`.".format(*sys.version_info[:2])
+            )
+        print(f"dev.py: making {VENV}", flush=True)
+        try:
+            venv.create(str(VENV), with_pip=True)
+        except subprocess.CalledProcessError:
+            raise SystemExit(
+                "dev.py: this Python cannot make an environment with pip in it. On Debian and Ubuntu: "
+                "apt-get install python3-venv, delete .venv, and try again."
+            ) from None
+    return python
+
+
+def ensure_installer(python: Path) -> None:
+    wanted = next(line.split()[0] for line in INSTALLER.read_text("utf-8").splitlines() if line.startswith("uv=="))
+    found = f"import importlib.metadata as m; raise SystemExit('uv==' + m.version('uv') != '{wanted}')"
+    if subprocess.call([str(python), "-c", found], stderr=subprocess.DEVNULL) == 0:
+        return
+    if subprocess.call([str(python), "-c", "import pip"], stderr=subprocess.DEVNULL) != 0:
+        run(python, "-m", "ensurepip")
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", INSTALLER)
+
+
+def ensure_environment() -> Path:
+    """The environment's Python, with exactly the locked packages installed; nothing is done where that is so already."""
+    python = ensure_python()
+    version = subprocess.check_output([str(python), "-c", "import sys; print(sys.version)"], text=True).strip()
+    content = "".join(path.read_text("utf-8") for path in (LOCK, INSTALLER))  # text: line endings do not matter
+    stamp = hashlib.sha256(content.encode()).hexdigest() + "\n" + version
+    if not STAMP.exists() or STAMP.read_text("utf-8") != stamp:
+        print("dev.py: installing requirements/lock.txt", flush=True)
+        ensure_installer(python)
+        os.environ.setdefault("UV_HTTP_TIMEOUT", "300")
+        run(python, "-m", "uv", "pip", "install", "--python", python, "--require-hashes", "-r", LOCK)
+        STAMP.write_text(stamp, "utf-8")
+    return python
+
+
+def relay_module(python: Path, module: str, *arguments: str) -> int:
+    """Runs one of devtools' modules, or pytest, in the environment; its exit code."""
+    environment = dict(os.environ)
+    paths = [str(ROOT / "devtools"), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    environment.setdefault("PYTHONUTF8", "1")
+    sys.stdout.flush()
+    try:
+        return subprocess.call([str(python), "-m", module, *arguments], cwd=str(ROOT), env=environment)
+    except KeyboardInterrupt:
+        return 130
+
+
+def lock() -> None:
+    python = ensure_python()
+    ensure_installer(python)
+    options = ["--universal", "--generate-hashes", "--python-version", "3.10", "--no-header", "--no-python-downloads"]
+    for source, target in (("requirements/dev.in", LOCK), ("requirements/installer.in", INSTALLER)):
+        run(python, "-m", "uv", "pip", "compile", "--quiet", *options, source, "-o", target)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("demo", "run the example workflows in a real ComfyUI; --serve leaves its page open"),
+        ("test", "check the code and run all tests; with arguments, only what pytest is told to"),
+        ("check", "formatter, linter, types, import direction; --fix formats"),
+    ):
+        commands.add_parser(name, help=text, add_help=False)
+    commands.add_parser("lock", help="write requirements/lock.txt anew")
+    known, rest = parser.parse_known_args()
+    if known.command == "lock":
+        if rest:
+            parser.error(f"lock takes no arguments, and got {rest}")
+        lock()
+        return 0
+    return relay_module(ensure_environment(), f"relay_dev.{known.command}", *rest)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

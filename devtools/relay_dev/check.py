@@ -1,0 +1,73 @@
+"""Formatter, linter, types and import direction in one command: `python dev.py check [--fix]`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from . import layers
+from .paths import ROOT, WORK
+
+TYPED = ROOT / "devtools" / "relay_dev"
+MIRROR = WORK / "types"
+
+
+def run(command: Sequence[str]) -> int:
+    return subprocess.call([sys.executable, "-m", *command], cwd=ROOT)
+
+
+def check_types() -> int:
+    """mypy on the pack and devtools.
+
+    The pack is a package whose folder may have any name, also one that no package can have, and its imports are relative.
+    So mypy sees a copy of the sources under the names diffusers_relay and relay_dev; the paths that it prints are put back.
+    """
+    sources = {file: "diffusers_relay" / file.relative_to(ROOT) for file in layers.pack_files()}
+    sources |= {file: "relay_dev" / file.relative_to(TYPED) for file in TYPED.rglob("*.py")}
+    wanted = {MIRROR / target for target in sources.values()}
+    for stale in set(MIRROR.rglob("*.py")) - wanted:
+        stale.unlink()
+    for file, target in sources.items():
+        copy = MIRROR / target
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not copy.exists() or copy.read_bytes() != file.read_bytes():
+            shutil.copyfile(file, copy)
+    packages = sorted({target.parts[0] for target in sources.values()})
+    command = ["mypy", "--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(MIRROR / ".mypy_cache")]
+    for package in packages:
+        command += ["-p", package]
+    done = subprocess.run([sys.executable, "-m", *command], cwd=MIRROR, capture_output=True, text=True)
+    text = re.sub(r"^diffusers_relay[/\\]", "", done.stdout, flags=re.MULTILINE)
+    text = re.sub(r"^relay_dev[/\\]", f"{TYPED.relative_to(ROOT).as_posix()}/", text, flags=re.MULTILINE)
+    print(text.strip() + done.stderr, flush=True)
+    return done.returncode
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="dev.py check", description=__doc__)
+    parser.add_argument("--fix", action="store_true", help="format, and repair what the linter can repair")
+    fix = parser.parse_args(arguments).fix
+    steps = {
+        "ruff check": lambda: run(["ruff", "check", "--output-format=concise", *(["--fix"] if fix else [])]),
+        "ruff format": lambda: run(["ruff", "format", *([] if fix else ["--check", "--output-format=concise"])]),
+        "import direction": layers.main,
+        "mypy": check_types,
+    }
+    failed = []
+    for name, step in steps.items():
+        print(f"-- {name}", flush=True)
+        began = time.monotonic()
+        if step() != 0:
+            failed.append(name)
+        print(f"   {time.monotonic() - began:.1f} s", flush=True)
+    print(f"check failed: {', '.join(failed)}" if failed else "check passed", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

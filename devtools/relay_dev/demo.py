@@ -1,0 +1,100 @@
+"""Runs the example workflows in a real ComfyUI, on small models with random weights, and says where the pictures are.
+
+    python dev.py demo                          all examples
+    python dev.py demo sd15_img2img             only those whose file names begin so
+    python dev.py demo --serve                  leaves the server running, to try the nodes on its page
+
+The small models stand under the ids of the published ones, so the pictures show that the graphs work, and not what the models can do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from .host import get_host
+from .model_folders import small_models
+from .page import HostPage, PageRun, open_page
+from .paths import ARTIFACTS, ROOT, WORK
+from .server import HostServer, PromptRejected
+
+EXAMPLES = ROOT / "example_workflows"
+
+
+def chosen_workflows(names: Sequence[str]) -> list[Path]:
+    files = sorted(EXAMPLES.glob("*.json"))
+    for name in names:
+        if not any(file.name.startswith(name) for file in files):
+            raise SystemExit(f"No example begins with {name!r}. There are: {', '.join(file.stem for file in files)}")
+    return [file for file in files if not names or file.name.startswith(tuple(names))]
+
+
+def run_workflow(page: HostPage, server: HostServer, file: Path) -> bool:
+    """Loads the file on the page, runs it there, and prints what came of it."""
+    began = time.monotonic()
+    try:
+        page.load_workflow(json.loads(file.read_text("utf-8")))
+        page.fit_view()
+        run = page.queue_and_wait(600).raise_for_error()
+    except (AssertionError, PromptRejected, TimeoutError) as error:
+        print(f"{file.stem}: FAILED\n{error}", flush=True)
+        return False
+    print(f"{file.stem}: {time.monotonic() - began:.1f} s", flush=True)
+    for picture in pictures(run, server):
+        print(f"    {picture}", flush=True)
+    screenshot = page.screenshot(ARTIFACTS / "demo" / f"{file.stem}.png")
+    print(f"    the page: {screenshot}", flush=True)
+    return True
+
+
+def pictures(run: PageRun, server: HostServer) -> list[Path]:
+    entries = [entry for output in run.outputs.values() for entry in output.get("images", [])]
+    saved = [entry for entry in entries if entry["type"] == "output"]
+    return [server.folders["output"] / entry["subfolder"] / entry["filename"] for entry in saved]
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="dev.py demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("workflows", nargs="*", help="beginnings of file names in example_workflows; none: all of them")
+    parser.add_argument("--serve", action="store_true", help="leave the server running till Ctrl+C")
+    parser.add_argument("--comfyui", type=Path, help="a ComfyUI folder to use in place of the one that is fetched")
+    parser.add_argument("--port", type=int, help="the server's port; default: a free one, and 8188 with --serve")
+    options = parser.parse_args(arguments)
+    files = chosen_workflows(options.workflows)
+    models = small_models()
+    server = HostServer(
+        host=get_host(options.comfyui),
+        base=WORK / "demo",
+        models=models.models,
+        environment=models.environment(),
+        port=options.port or (8188 if options.serve else None),
+        threads=None,
+    )
+    with server:
+        with open_page(server.url) as page:
+            worked = [run_workflow(page, server, file) for file in files]
+        print(
+            f"{sum(worked)} of {len(files)} example workflows worked. Pictures: {server.folders['output']}", flush=True
+        )
+        if options.serve:
+            print(f"The page: {server.url}  (Ctrl+C ends it; log: {server.log_path})", flush=True)
+            wait_for_the_end(server)
+    return 0 if all(worked) else 1
+
+
+def wait_for_the_end(server: HostServer) -> None:
+    assert server.process is not None
+    try:
+        server.process.wait()
+    except KeyboardInterrupt:
+        print("Stopping.", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

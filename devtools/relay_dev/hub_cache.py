@@ -1,0 +1,74 @@
+"""Lays small models out as a Hugging Face hub cache, under the ids of the published models that they stand for.
+
+With HF_HUB_CACHE set to the folder and HF_HUB_OFFLINE=1, `from_pretrained(id)` finds them as if they had been downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from .small_finetunes import add_fp16_files, weight_files
+
+HUB_IDS = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd15",
+    "ogkalu/Comic-Diffusion": "comic",
+    "kohbanye/pixel-art-style": "pixel",
+    "stabilityai/stable-diffusion-xl-base-1.0": "sdxl_base",
+    "stabilityai/stable-diffusion-xl-refiner-1.0": "sdxl_refiner",
+    "kandinsky-community/kandinsky-2-2-prior": "kandinsky_prior",
+    "kandinsky-community/kandinsky-2-2-decoder": "kandinsky_decoder",
+}
+"""Hub id -> name in small_models.make_all. The ids are those of the image-to-image guide of the diffusers documentation."""
+
+WITH_FP16_FILES = {name for name in HUB_IDS if name.startswith(("stable-diffusion-v1-5/", "stabilityai/"))}
+"""The repositories that publish variant="fp16" files beside the others."""
+
+
+def make_hub_cache(cache_dir: Path, models: dict[str, Path]) -> dict[str, Path]:
+    """Writes every id of HUB_IDS, from the folders that make_all gave, and answers with each id's snapshot folder."""
+    return {
+        repo_id: add_repository(cache_dir, repo_id, models[name], fp16=repo_id in WITH_FP16_FILES)
+        for repo_id, name in HUB_IDS.items()
+    }
+
+
+def add_repository(cache_dir: Path, repo_id: str, source: Path, *, fp16: bool = False) -> Path:
+    """One repository with one commit, which is its branch main; weights in float16 too where `fp16`."""
+    repository = cache_dir / f"models--{repo_id.replace('/', '--')}"
+    shutil.rmtree(repository, ignore_errors=True)
+    blobs = repository / "blobs"
+    blobs.mkdir(parents=True)
+    staging = repository / "staging"
+    shutil.copytree(source, staging)
+    if fp16 and not any(".fp16." in file.name for file in weight_files(staging)):
+        add_fp16_files(staging)
+    hashes = {file.relative_to(staging): _hash(file) for file in sorted(staging.rglob("*")) if file.is_file()}
+    # a commit is named by what is in it, so that the same models give the same cache
+    commit = hashlib.sha1(
+        "".join(f"{path.as_posix()} {digest}\n" for path, digest in hashes.items()).encode()
+    ).hexdigest()
+    snapshot = repository / "snapshots" / commit
+    for path, digest in hashes.items():
+        (staging / path).replace(blobs / digest)
+        link = snapshot / path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        _link(link, blobs / digest)
+    shutil.rmtree(staging)
+    reference = repository / "refs" / "main"
+    reference.parent.mkdir()
+    reference.write_text(commit, encoding="utf-8")
+    return snapshot
+
+
+def _hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _link(link: Path, blob: Path) -> None:
+    try:
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    except OSError:  # Windows without the right to make links
+        shutil.copyfile(blob, link)

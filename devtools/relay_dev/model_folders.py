@@ -1,0 +1,85 @@
+"""Makes the small models once, and keeps them until what makes them changes.
+
+`python -m relay_dev.model_folders` prints where they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from .host import get_host
+from .paths import WORK
+
+MAKERS = ("small_models", "small_weights", "small_tokenizer", "small_finetunes", "hub_cache", "native_checkpoint")
+LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
+
+
+@dataclass(frozen=True)
+class SmallModels:
+    """Finished models. Nothing in these folders may be changed: copy first."""
+
+    root: Path
+    named: dict[str, Path]
+    """{name in small_models.make_all: diffusers folder}, each in `models`/diffusers."""
+
+    @property
+    def models(self) -> Path:
+        """A host's models folder: diffusers/NAME, and one checkpoint that the host's own loader takes."""
+        return self.root / "models"
+
+    @property
+    def hub_cache(self) -> Path:
+        """A Hugging Face hub cache with the models under the ids of published ones."""
+        return self.root / "hub"
+
+    def environment(self) -> dict[str, str]:
+        """For a process that shall find the hub ids there, and go nowhere else."""
+        return {"HF_HUB_OFFLINE": "1", "HF_HOME": str(self.root / "hf-home"), "HF_HUB_CACHE": str(self.hub_cache)}
+
+
+def small_models() -> SmallModels:
+    """The small models; made first where they are not there, which takes seconds."""
+    root = WORK / f"small-models-{_fingerprint()}"
+    index = root / "index.json"
+    if not index.is_file():
+        WORK.mkdir(parents=True, exist_ok=True)
+        with FileLock(WORK / "small-models.lock"):
+            if not index.is_file():
+                _make(root)
+    named = json.loads(index.read_text("utf-8"))
+    return SmallModels(root, {name: root / path for name, path in named.items()})
+
+
+def _make(root: Path) -> None:
+    from .hub_cache import make_hub_cache
+    from .native_checkpoint import make_checkpoints
+    from .small_models import make_all
+
+    with tempfile.TemporaryDirectory(dir=WORK, prefix="making-models-") as name:
+        scratch = Path(name) / "made"
+        named = make_all(scratch / "models" / "diffusers")
+        make_hub_cache(scratch / "hub", named)
+        make_checkpoints(scratch / "models", get_host())
+        paths = {key: path.relative_to(scratch).as_posix() for key, path in named.items()}
+        (scratch / "index.json").write_text(json.dumps(paths, indent=1), "utf-8")
+        scratch.rename(root)
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256()
+    for maker in MAKERS:
+        digest.update(Path(__file__).with_name(f"{maker}.py").read_bytes().replace(b"\r\n", b"\n"))
+    for library in LIBRARIES:
+        digest.update(f"{library}=={importlib.metadata.version(library)}".encode())
+    return digest.hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    print(small_models().root)

@@ -1,0 +1,16 @@
+"""Where things are."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The pack: the folder that goes into ComfyUI/custom_nodes."""
+
+WORK = Path(os.environ.get("RELAY_WORK") or ROOT / ".relay").resolve()
+"""Everything that the commands make: the host, small models, pictures, logs. May be deleted at any time."""
+
+ARTIFACTS = WORK / "artifacts"
+"""What a run leaves for people to look at: pictures, screenshots, logs."""
+
+PACK_FOLDER = "diffusers-relay"
+"""The pack's folder under the host's custom_nodes."""

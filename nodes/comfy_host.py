@@ -1,0 +1,138 @@
+"""The only module that talks to the host: its devices and memory, progress, previews, cancel, and model folders."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import comfy.latent_formats
+import comfy.model_management as memory
+import comfy.utils
+import folder_paths
+
+from ..pipelines.errors import RelayError
+from ..pipelines.offload import Stage
+from ..pipelines.runtime import Runtime
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..pipelines.components import PipelineComponents
+
+log = logging.getLogger("diffusers_relay")
+
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+CATEGORY = "Diffusers Relay"
+
+
+class HostOffload:
+    """Whole modules on the host's device for a stage, its offload device after it. The host frees room first."""
+
+    @contextmanager
+    def on_device(self, stage: Stage, modules: Iterable[torch.nn.Module], working_bytes: int = 0) -> Iterator[torch.device]:
+        device, home = _devices(stage)
+        modules = list(modules)
+        away = [module for module in modules if next(module.parameters()).device != device]
+        memory.free_memory(sum(memory.module_size(module) for module in away) + working_bytes, device)
+        try:
+            for module in away:
+                module.to(device)
+            yield device
+        finally:
+            if home != device:
+                for module in modules:
+                    module.to(home)
+                memory.soft_empty_cache()
+
+    def output_device(self) -> torch.device:
+        return memory.intermediate_device()
+
+
+def _devices(stage: Stage) -> tuple[torch.device, torch.device]:
+    if stage is Stage.TEXT:
+        return memory.text_encoder_device(), memory.text_encoder_offload_device()
+    if stage is Stage.VAE:
+        return memory.vae_device(), memory.vae_offload_device()
+    return memory.get_torch_device(), memory.unet_offload_device()
+
+
+class HostMonitor:
+    """Progress and previews in the node, and the host's cancel button."""
+
+    def __init__(self, node_id: str | None, preview_format: str | None = None) -> None:
+        self._node_id = node_id
+        self._bar = comfy.utils.ProgressBar(1, node_id=node_id)
+        self._previewer = _previewer(preview_format)
+
+    def check(self) -> None:
+        memory.throw_exception_if_processing_interrupted()
+
+    def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
+        self.check()
+        preview = None
+        if latents is not None and self._previewer is not None:
+            preview = self._previewer.decode_latent_to_preview_image("JPEG", latents.float())
+        self._bar.update_absolute(done, total, preview)
+
+    def say(self, message: str) -> None:
+        from server import PromptServer
+
+        log.info("%s", message)
+        server = getattr(PromptServer, "instance", None)
+        if server is not None and self._node_id is not None:
+            server.send_progress_text(message, self._node_id)
+
+
+def _previewer(preview_format: str | None) -> Any:
+    """The host's previewer for that latent format; None where the host has previews off or knows no such format."""
+    import latent_preview
+
+    if preview_format is None:
+        return None
+    return latent_preview.get_previewer(memory.get_torch_device(), getattr(comfy.latent_formats, preview_format)())
+
+
+def runtime_for(node: Any, model: PipelineComponents | None = None) -> Runtime:
+    """Where a node's run happens and who watches it."""
+    return Runtime(HostOffload(), HostMonitor(getattr(node.hidden, "unique_id", None), model.family.preview_format if model else None))
+
+
+def pick_dtype(name: str) -> torch.dtype:
+    """``auto`` is what the host would run a diffusion model in on its device."""
+    import torch
+
+    if name not in DTYPES:
+        raise RelayError(f"dtype: {name!r} is not one of {', '.join(DTYPES)}.")
+    if name == "auto":
+        return memory.unet_dtype(device=memory.get_torch_device(), supported_dtypes=[torch.float16, torch.bfloat16, torch.float32])
+    return getattr(torch, name)
+
+
+def diffusers_folders() -> dict[str, str]:
+    """Name -> path of every folder with a model_index.json under the host's diffusers folders; the first path wins."""
+    found: dict[str, str] = {}
+    for root in folder_paths.get_folder_paths("diffusers"):
+        for folder, children, files in os.walk(root, followlinks=True):
+            if "model_index.json" in files:
+                found.setdefault(os.path.relpath(folder, root).replace(os.sep, "/"), folder)
+                children.clear()
+    return dict(sorted(found.items()))
+
+
+def pick_folder(name: str, value: str, folders: dict[str, str]) -> str:
+    """The path of a choice. The host does not check choices of a shared workflow; nothing but a listed name gets through."""
+    if value not in folders:
+        have = ", ".join(folders) or "none: put a diffusers model in models/diffusers"
+        raise RelayError(f"{name}: {value!r} is not among the models of this ComfyUI. It has: {have}. Choose one of these, or add the missing one.")
+    return folders[value]
+
+
+def check_choice(name: str, value: str, options: Iterable[str]) -> str:
+    """The host does not check choices of a shared workflow either."""
+    options = list(options)
+    if value not in options:
+        raise RelayError(f"{name}: {value!r} is not a choice of this version. Choose one of: {', '.join(options)}.")
+    return value

@@ -1,0 +1,84 @@
+"""Nodes that bring a model in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from comfy_api.latest import io
+
+from . import comfy_host
+from .wire_types import DiffusersModel
+
+DTYPE_TOOLTIP = "The precision of the weights in memory. auto: what ComfyUI would use on this device."
+
+
+class RelayLoadModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelayLoadModel",
+            display_name="Load Diffusers Model",
+            category=f"{comfy_host.CATEGORY}/loaders",
+            description="Loads a model in diffusers' folder layout from models/diffusers. Two loaders of the same model share its weights.",
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=list(comfy_host.diffusers_folders()),
+                    tooltip="A folder with a model_index.json anywhere under models/diffusers (or a diffusers path of extra_model_paths.yaml).",
+                ),
+                io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
+            ],
+            outputs=[DiffusersModel.Output(display_name="model", tooltip="The model, for the other nodes of Diffusers Relay.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str, dtype: str) -> str:
+        folder = comfy_host.diffusers_folders().get(model)
+        return f"{folder} {os.stat(os.path.join(folder, 'model_index.json')).st_mtime_ns}" if folder else "missing"
+
+    @classmethod
+    def execute(cls, model: str, dtype: str) -> io.NodeOutput:
+        from ..pipelines.loading import load_folder
+
+        folder = Path(comfy_host.pick_folder("model", model, comfy_host.diffusers_folders()))
+        monitor = comfy_host.runtime_for(cls).monitor
+        return io.NodeOutput(load_folder(folder, dtype=comfy_host.pick_dtype(dtype), source=model, monitor=monitor))
+
+
+class RelayLoadModelFromHub(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelayLoadModelFromHub",
+            display_name="Load Diffusers Model from Hub",
+            category=f"{comfy_host.CATEGORY}/loaders",
+            description="Downloads a model from the Hugging Face Hub once, into its usual cache, and loads it. Only safetensors.",
+            inputs=[
+                io.String.Input(
+                    "repo_id",
+                    default="stable-diffusion-v1-5/stable-diffusion-v1-5",
+                    tooltip="owner/name of the repository, as on huggingface.co.",
+                ),
+                io.String.Input("revision", default="", tooltip="A branch, tag or commit. Empty: the main branch."),
+                io.Combo.Input(
+                    "variant",
+                    options=["auto", "fp16", "none"],
+                    default="auto",
+                    tooltip="Which weight files to take. auto: the fp16 files where the repository has them and they do; none: the files with no variant in their name.",
+                ),
+                io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
+            ],
+            outputs=[DiffusersModel.Output(display_name="model", tooltip="The model, for the other nodes of Diffusers Relay.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, repo_id: str, revision: str, variant: str, dtype: str) -> io.NodeOutput:
+        from ..pipelines.hub import load_from_hub
+
+        monitor = comfy_host.runtime_for(cls).monitor
+        return io.NodeOutput(
+            load_from_hub(repo_id.strip(), revision=revision.strip(), variant=variant, dtype=comfy_host.pick_dtype(dtype), monitor=monitor)
+        )

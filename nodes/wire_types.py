@@ -1,0 +1,10 @@
+"""The pack's own socket types, each declared once."""
+
+from comfy_api.latest import io
+
+DiffusersModel = io.Custom("DIFFUSERS_MODEL")
+"""A :class:`pipelines.components.PipelineComponents`."""
+DiffusersPrompt = io.Custom("DIFFUSERS_PROMPT")
+"""A :class:`pipelines.embeds.PromptEmbeds` or :class:`pipelines.embeds.ImageEmbeds`."""
+DiffusersControl = io.Custom("DIFFUSERS_CONTROL")
+"""ControlNet units, in the order in which they were applied."""

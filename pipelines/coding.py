@@ -1,0 +1,37 @@
+"""Pictures to latents and back, as the two nodes of that name do it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .autoencoder import autoencoder_of
+from .components import PipelineComponents
+from .images import to_pixels
+from .latent_space import Latents
+from .run import generators
+from .runtime import Runtime
+
+if TYPE_CHECKING:
+    import torch
+
+
+def encode(components: PipelineComponents, image: torch.Tensor, seed: int, runtime: Runtime) -> Latents:
+    """IMAGE -> latents, a sample of the distribution from a CPU generator of ``seed + i``, as the pipelines draw it."""
+    autoencoder = autoencoder_of(components)
+    pixels = to_pixels(image, autoencoder.factor)
+    samples = autoencoder.encode(pixels, runtime.policy, generators(seed, range(pixels.shape[0]))).float()
+    return Latents(samples).with_samples(samples, autoencoder)
+
+
+def decode(components: PipelineComponents, latent: Latents, tiled: bool, runtime: Runtime) -> torch.Tensor:
+    """Latents -> IMAGE, with the model's decoder for its own space and the latent's own decoder for another."""
+    autoencoder = autoencoder_of(components)
+    space = latent.space
+    if space is not None and not space.is_same_space(autoencoder, runtime.policy):
+        runtime.monitor.say(f"Decoded with the autoencoder of {space.title}: the latent is not in the space of {components.source}.")
+        autoencoder = space
+    if latent.noise_left is not None:
+        runtime.monitor.say(f"The latent was left at denoising_end {latent.noise_left:g}: the picture shows the noise that is still in it.")
+    elif latent.noise_is_void:
+        runtime.monitor.say("The latent was changed after the run that left noise in it.")
+    return autoencoder.decode(latent.samples, runtime.policy, tiled)

@@ -1,0 +1,57 @@
+"""What a loader hands to every other node: a light, immutable view of one model's shared modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from .errors import RelayError
+from .family import ModelFamily
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class SchedulerChoice:
+    """What the user asked of the scheduler; the model's own config fills in the rest. ``None`` is "as the model has it"."""
+
+    class_name: str | None = None
+    sigmas: str | None = None
+    """``"karras"``, ``"exponential"`` or ``"beta"``."""
+    timestep_spacing: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PipelineComponents:
+    """One model: its family, its modules, and what decides its results.
+
+    The modules are shared with every other view of the same files. They are borrowed for a run and go back as they
+    were found; a node that changes the model makes a new view with :meth:`with_changes`.
+    """
+
+    family: ModelFamily
+    source: str
+    """The repo id or folder name, for messages."""
+    modules: Mapping[str, Any]
+    """Component name -> module, tokenizer or processor. ``scheduler`` is read for its class and config only."""
+    dtype: torch.dtype
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """The family's config flags, as model_index.json has them."""
+    scheduler: SchedulerChoice = SchedulerChoice()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modules", MappingProxyType(dict(self.modules)))
+        object.__setattr__(self, "config", MappingProxyType(dict(self.config)))
+
+    def __getitem__(self, name: str) -> Any:
+        """The component ``name``, e.g. ``components["unet"]``."""
+        if name not in self.modules:
+            raise RelayError(f"{self.source} ({self.family.title}) has no {name}. It has: {', '.join(sorted(self.modules))}.")
+        return self.modules[name]
+
+    def with_changes(self, *, modules: Mapping[str, Any] | None = None, **fields: Any) -> PipelineComponents:
+        """A new view; ``modules`` replaces only the components that it names."""
+        return replace(self, modules={**self.modules, **(modules or {})}, **fields)

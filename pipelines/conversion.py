@@ -1,0 +1,52 @@
+"""From one latent space to another: once, and the user is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .autoencoder import Autoencoder
+from .errors import RelayError
+from .images import to_pixels
+from .latent_space import Latents
+from .runtime import Runtime
+
+if TYPE_CHECKING:
+    import torch
+
+
+def decode_for_conversion(latent: Latents, target: Autoencoder, runtime: Runtime, encoded: str) -> torch.Tensor | None:
+    """The latent's picture where ``target`` has another space; None where the latent can pass as it is.
+
+    Args:
+        latent: with or without a tag; without one it is taken to be in the space of ``target``.
+        target: the autoencoder of the model that is to read it.
+        runtime: where the decoder runs.
+        encoded: how the picture is then encoded, for what the user is told.
+
+    Raises:
+        RelayError: another channel count with no tag, or a latent of another space that still holds noise.
+    """
+    space = latent.space
+    if space is None or space.is_same_space(target, runtime.policy):
+        target.check_channels(latent.samples)
+        return None
+    if latent.noise_left is not None:
+        raise RelayError(
+            f"latent: it is in the space of {space.title} and still holds noise (left at denoising_end {latent.noise_left:g}), so it can't be "
+            f"converted for {target.title}. Run {space.title} to the end first, or go on with a model of the same space."
+        )
+    runtime.monitor.say(f"Latent of {space.title} decoded, {encoded}: {target.title} has another latent space.")
+    return space.decode(latent.samples, runtime.policy)
+
+
+def convert(latent: Latents, target: Autoencoder, runtime: Runtime) -> Latents:
+    """The latent in the space of ``target``: as it is, or decoded and encoded to the distribution's mode.
+
+    Raises:
+        RelayError: as :func:`decode_for_conversion`.
+    """
+    image = decode_for_conversion(latent, target, runtime, "then encoded")
+    if image is None:
+        return latent.with_samples(latent.samples, target, noise_left=latent.noise_left)
+    raw = target.encode(to_pixels(image, target.factor), runtime.policy).float()
+    return latent.with_samples(raw, target)

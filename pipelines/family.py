@@ -1,0 +1,202 @@
+"""The model families: what each is, in one table. A new family is one row here and one module beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from .errors import RelayError
+
+
+class Task(str, Enum):
+    """What a pipeline class is for."""
+
+    TEXT_TO_IMAGE = "text-to-image"
+    IMAGE_TO_IMAGE = "image-to-image"
+    PRIOR = "prior"
+
+
+@dataclass(frozen=True)
+class ModelFamily:
+    """One family's facts. Callers ask a fact; nobody compares names."""
+
+    name: str
+    """Stable key, e.g. ``"sdxl"``."""
+    title: str
+    """What messages call it."""
+    pipeline_classes: Mapping[Task, str]
+    """The name of diffusers' class for each task that the family has."""
+    recognised_by: frozenset[str]
+    """``_class_name`` values of model_index.json that mean this family."""
+    components: frozenset[str]
+    """Component names that the pack loads; others of model_index.json (the safety checker) stay on disk."""
+    autoencoder: str | None = None
+    """The component that goes between pixels and latents; None: the family makes no latents."""
+    text_encoders: tuple[str, ...] = ()
+    """Text encoder components that :mod:`weighting` encodes a prompt with, first to last."""
+    denoiser: str = "unet"
+    schedulers: tuple[str, ...] = ()
+    """diffusers' scheduler classes that the family's pipelines run with, beside the model's own."""
+    module: str = ""
+    """The module of this package that calls the family's pipelines."""
+    size_multiple: int = 8
+    """Pixels: a width or height that the family can paint is a multiple of this."""
+    takes_image_embeds: bool = False
+    """Conditioned by CLIP image embeddings (Kandinsky's decoder) instead of text."""
+    has_denoising_range: bool = False
+    """The pipelines take ``denoising_end`` (and ``denoising_start`` for image-to-image)."""
+    has_pooled_embeds: bool = False
+    force_upcast_by_config: bool = False
+    """The pipelines run the autoencoder in float32 where its config says ``force_upcast``."""
+    preview_format: str | None = None
+    """The class of the host's ``latent_formats`` that fits the family's latents."""
+    config_flags: Mapping[str, object] = field(default_factory=dict)
+    """model_index.json entries that change results, with diffusers' defaults."""
+
+    def pipeline_class(self, task: Task) -> type:
+        """diffusers' class for ``task``; imports diffusers."""
+        import diffusers
+
+        return getattr(diffusers, self.pipeline_classes[task])
+
+    def require(self, task: Task, source: str) -> None:
+        """Refuses ``task`` where the family has no pipeline for it."""
+        if task not in self.pipeline_classes:
+            raise RelayError(
+                f"model: {source} ({self.title}) can't do {task.value}. Families that can: "
+                f"{', '.join(f.title for f in FAMILIES if task in f.pipeline_classes)}."
+            )
+
+
+KARRAS_DIFFUSION_SCHEDULERS = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "PNDMScheduler",
+    "LMSDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "DEISMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "DPMSolverSDEScheduler",
+)
+"""What diffusers calls KarrasDiffusionSchedulers, as far as it runs an epsilon or v-prediction model."""
+
+STABLE_DIFFUSION = ModelFamily(
+    name="stable-diffusion",
+    title="Stable Diffusion 1.x / 2.x",
+    pipeline_classes={
+        Task.TEXT_TO_IMAGE: "StableDiffusionPipeline",
+        Task.IMAGE_TO_IMAGE: "StableDiffusionImg2ImgPipeline",
+    },
+    recognised_by=frozenset({"StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"}),
+    components=frozenset({"vae", "text_encoder", "tokenizer", "unet", "scheduler"}),
+    autoencoder="vae",
+    text_encoders=("text_encoder",),
+    schedulers=KARRAS_DIFFUSION_SCHEDULERS,
+    module="stable_diffusion",
+    preview_format="SD15",
+)
+
+SDXL_BASE = ModelFamily(
+    name="sdxl",
+    title="Stable Diffusion XL",
+    pipeline_classes={
+        Task.TEXT_TO_IMAGE: "StableDiffusionXLPipeline",
+        Task.IMAGE_TO_IMAGE: "StableDiffusionXLImg2ImgPipeline",
+    },
+    recognised_by=frozenset({"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"}),
+    components=frozenset({"vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "scheduler"}),
+    autoencoder="vae",
+    text_encoders=("text_encoder", "text_encoder_2"),
+    schedulers=KARRAS_DIFFUSION_SCHEDULERS,
+    module="sdxl",
+    has_denoising_range=True,
+    has_pooled_embeds=True,
+    force_upcast_by_config=True,
+    preview_format="SDXL",
+    config_flags={"force_zeros_for_empty_prompt": True},
+)
+
+SDXL_REFINER = ModelFamily(
+    name="sdxl-refiner",
+    title="Stable Diffusion XL refiner",
+    pipeline_classes={Task.IMAGE_TO_IMAGE: "StableDiffusionXLImg2ImgPipeline"},
+    recognised_by=frozenset(),  # by the missing first text encoder: see recognise()
+    components=frozenset({"vae", "text_encoder_2", "tokenizer_2", "unet", "scheduler"}),
+    autoencoder="vae",
+    text_encoders=("text_encoder_2",),
+    schedulers=KARRAS_DIFFUSION_SCHEDULERS,
+    module="sdxl",
+    has_denoising_range=True,
+    has_pooled_embeds=True,
+    force_upcast_by_config=True,
+    preview_format="SDXL",
+    config_flags={"force_zeros_for_empty_prompt": True, "requires_aesthetics_score": False},
+)
+
+KANDINSKY22_PRIOR = ModelFamily(
+    name="kandinsky22-prior",
+    title="Kandinsky 2.2 prior",
+    pipeline_classes={Task.PRIOR: "KandinskyV22PriorPipeline"},
+    recognised_by=frozenset({"KandinskyV22PriorPipeline", "KandinskyV22PriorEmb2EmbPipeline"}),
+    components=frozenset({"prior", "image_encoder", "text_encoder", "tokenizer", "scheduler", "image_processor"}),
+    text_encoders=("text_encoder",),
+    module="kandinsky22",
+    denoiser="prior",
+)
+
+KANDINSKY22_DECODER = ModelFamily(
+    name="kandinsky22",
+    title="Kandinsky 2.2 decoder",
+    pipeline_classes={
+        Task.TEXT_TO_IMAGE: "KandinskyV22Pipeline",
+        Task.IMAGE_TO_IMAGE: "KandinskyV22Img2ImgPipeline",
+    },
+    recognised_by=frozenset({"KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline"}),
+    components=frozenset({"unet", "movq", "scheduler"}),
+    autoencoder="movq",
+    schedulers=("DDPMScheduler", "DDIMScheduler"),
+    module="kandinsky22",
+    size_multiple=64,
+    takes_image_embeds=True,
+)
+
+FAMILIES: tuple[ModelFamily, ...] = (
+    STABLE_DIFFUSION,
+    SDXL_BASE,
+    SDXL_REFINER,
+    KANDINSKY22_PRIOR,
+    KANDINSKY22_DECODER,
+)
+
+
+def recognise(model_index: Mapping[str, object], where: str) -> ModelFamily:
+    """The family that a model_index.json declares.
+
+    Args:
+        model_index: the parsed file.
+        where: the repo or folder, for the message.
+
+    Raises:
+        RelayError: there is no ``_class_name``, or it is of a family that the pack does not have.
+    """
+    class_name = model_index.get("_class_name")
+    if not isinstance(class_name, str):
+        raise RelayError(f"{where}: model_index.json names no pipeline class (_class_name is {class_name!r}). The file is damaged or not of a diffusers model.")
+    for family in FAMILIES:
+        if class_name in family.recognised_by:
+            if family is SDXL_BASE and _is_absent(model_index.get("text_encoder")):
+                return SDXL_REFINER
+            return family
+    known = ", ".join(sorted(name for family in FAMILIES for name in family.recognised_by))
+    raise RelayError(f"{where} is a {class_name}, which Diffusers Relay does not run. It runs: {known}.")
+
+
+def _is_absent(entry: object) -> bool:
+    return entry is None or (isinstance(entry, (list, tuple)) and all(part is None for part in entry))

@@ -1,0 +1,229 @@
+"""A hub id -> a local folder with what the pack needs of it -> PipelineComponents."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .components import PipelineComponents
+from .errors import RelayError
+from .family import recognise
+from .hub_errors import HubError, explain, offline
+from .hub_transfer import Cancelled, RemoteFile, Transfer, fetch_file, run_watched
+from .loading import load_folder, names_in, read_model_index
+from .model_files import MODEL_INDEX, ComponentFiles, plan_files
+from .monitor import Monitor
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_REVISION = "main"
+LISTING_TIMEOUT_SECONDS = 15.0
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+REPO_ID = re.compile(rf"{_NAME}(?:/{_NAME})?")
+REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
+MAX_REPO_ID_LENGTH = 96
+
+
+def load_from_hub(
+    repo_id: str, *, revision: str = "", variant: str = "auto", dtype: torch.dtype, monitor: Monitor
+) -> PipelineComponents:
+    """:func:`fetch_repo`, then :func:`.loading.load_folder`."""
+    folder = fetch_repo(repo_id, revision=revision, variant=variant, dtype=dtype, monitor=monitor)
+    return load_folder(folder, dtype=dtype, variant=variant, source=repo_id, monitor=monitor)
+
+
+def fetch_repo(
+    repo_id: str, *, revision: str = "", variant: str = "auto", dtype: torch.dtype, monitor: Monitor
+) -> Path:
+    """The snapshot folder, in huggingface_hub's cache, of a repo at a revision; downloads what is not there yet.
+
+    Only the components that the family names are fetched: configs, vocabularies, and one set of safetensors weights.
+    Whatever keeps the hub from answering, a complete copy in the cache is used, and the user is told.
+
+    Args:
+        repo_id: ``owner/name`` or ``name``.
+        revision: branch, tag or commit; empty for the main branch.
+        variant: see :func:`.model_files.plan_files`.
+        monitor: progress is in bytes, over all files that are fetched.
+
+    Raises:
+        RelayError: no such repo, not allowed, not a model that the pack runs, not reachable and not in the cache, or
+            the disk is full.
+    """
+    from huggingface_hub import constants
+
+    check_repo_id(repo_id)
+    revision = revision or DEFAULT_REVISION
+    check_revision(revision)
+    monitor.check()
+    request = _Request(repo_id, revision, variant, dtype)
+    cached = request.cached_folder()
+    if cached is not None and COMMIT.fullmatch(revision) and request.problem_of(cached) is None:
+        return cached  # a commit never changes
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise offline(request.title)
+        folder, files = run_watched(request.list_files, monitor)
+    except HubError as error:
+        return request.fall_back(cached, error, monitor)
+    request.download(folder, files, monitor)
+    return folder
+
+
+def check_repo_id(repo_id: str) -> None:
+    """
+    Raises:
+        RelayError: it is no ``owner/name`` or ``name``; a path or an address is neither.
+    """
+    if (
+        not REPO_ID.fullmatch(repo_id)
+        or ".." in repo_id
+        or "--" in repo_id
+        or repo_id.endswith(".git")
+        or len(repo_id) > MAX_REPO_ID_LENGTH
+    ):
+        raise RelayError(
+            f"{repo_id!r} is not the id of a hub model. An id is owner/name, of letters, digits, '-', '_' and '.', "
+            f"such as stable-diffusion-v1-5/stable-diffusion-v1-5. For a folder of this machine use Load Model."
+        )
+
+
+def check_revision(revision: str) -> None:
+    """
+    Raises:
+        RelayError: it is no name of a branch, tag or commit.
+    """
+    if not REVISION.fullmatch(revision) or ".." in revision or "//" in revision:
+        raise RelayError(
+            f"{revision!r} is not a revision: give a branch, a tag or a commit, or leave it empty for the main branch."
+        )
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What :func:`fetch_repo` was asked for."""
+
+    repo_id: str
+    revision: str
+    variant: str
+    dtype: torch.dtype
+
+    @property
+    def title(self) -> str:
+        return self.repo_id if self.revision == DEFAULT_REVISION else f"{self.repo_id} at revision {self.revision}"
+
+    def plan(self, folder: Path, names: Collection[str]) -> tuple[ComponentFiles, ...]:
+        model_index = read_model_index(folder, self.title)
+        family = recognise(model_index, self.title)
+        return plan_files(model_index, family, names, variant=self.variant, dtype=self.dtype, where=self.title)
+
+    def cached_folder(self) -> Path | None:
+        """The snapshot that the cache remembers for the revision; it may lack files."""
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.repo_id, MODEL_INDEX, cache_dir=_cache(), revision=self.revision)
+        return Path(found).parent if isinstance(found, str) else None
+
+    def problem_of(self, folder: Path) -> RelayError | None:
+        """What keeps a snapshot from being loaded as it is."""
+        try:
+            self.plan(folder, names_in(folder))
+        except RelayError as error:
+            return error
+        return None
+
+    def fall_back(self, cached: Path | None, error: HubError, monitor: Monitor) -> Path:
+        """The cached snapshot, if it is complete; the hub's error, if not."""
+        if cached is None:
+            raise RelayError(
+                f"{error.problem} {MODEL_INDEX} of {self.title} is not in this machine's cache ({_cache()}). {error.remedy}"
+            ) from error
+        if (problem := self.problem_of(cached)) is not None:
+            raise RelayError(
+                f"{error.problem} The copy in this machine's cache ({_cache()}) cannot be used: {problem} {error.remedy}"
+            ) from error
+        monitor.say(f"{error.problem} Using the copy in this machine's cache.")
+        return cached
+
+    def list_files(self, transfer: Transfer) -> tuple[Path, dict[str, RemoteFile]]:
+        """The snapshot's folder, which holds model_index.json, and every file of that commit in the repo.
+
+        Raises:
+            HubError: the hub does not answer.
+            RelayError: it is not a diffusers model.
+        """
+        try:
+            return self._list_files(transfer)
+        except Cancelled:
+            raise
+        except Exception as error:
+            raise explain(error, self.title, MODEL_INDEX) from error
+
+    def _list_files(self, transfer: Transfer) -> tuple[Path, dict[str, RemoteFile]]:
+        from huggingface_hub import hf_hub_download
+
+        info = self._info(self.revision)
+        if MODEL_INDEX not in {sibling.rfilename for sibling in info.siblings}:
+            raise RelayError(
+                f"{self.title} has no {MODEL_INDEX}, so it is not a diffusers model. Look on the hub for a repo of it "
+                f"in the diffusers format; a single checkpoint file belongs into models/checkpoints."
+            )
+        transfer.check()
+        # asked for by the revision's own name, so that the cache remembers which commit that is
+        folder = Path(hf_hub_download(self.repo_id, MODEL_INDEX, revision=self.revision, cache_dir=_cache())).parent
+        if folder.name != info.sha:  # pushed to in between
+            transfer.check()
+            info = self._info(folder.name)
+        return folder, {
+            sibling.rfilename: RemoteFile(
+                self.repo_id,
+                folder.name,
+                sibling.rfilename,
+                sibling.size or 0,
+                sibling.lfs.sha256 if sibling.lfs else None,
+            )
+            for sibling in info.siblings
+        }
+
+    def _info(self, revision: str) -> Any:
+        from huggingface_hub import HfApi
+
+        return HfApi().model_info(self.repo_id, revision=revision, files_metadata=True, timeout=LISTING_TIMEOUT_SECONDS)
+
+    def download(self, folder: Path, files: Mapping[str, RemoteFile], monitor: Monitor) -> None:
+        """Completes the snapshot."""
+        plan = self.plan(folder, files.keys())
+        missing = [files[name] for component in plan for name in component.all_files if not (folder / name).exists()]
+        if not missing:
+            return
+        total = sum(file.size for file in missing)
+        free = shutil.disk_usage(folder).free
+        if free < total:
+            raise RelayError(
+                f"{self.title} needs {total / 1e6:.0f} MB, and the disk of {_cache()} has {free / 1e6:.0f} MB free. "
+                f"Free some space, or set HF_HOME to a folder on another disk and restart."
+            )
+        monitor.say(f"Fetching {self.title}: {len(missing)} files, {total / 1e6:.1f} MB.")
+
+        def fetch_all(transfer: Transfer) -> None:
+            for file in missing:
+                try:
+                    fetch_file(file, transfer, _cache())
+                except Cancelled:
+                    raise
+                except Exception as error:
+                    raise explain(error, self.title, file.name) from error
+
+        run_watched(fetch_all, monitor, total)
+
+
+def _cache() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser().resolve()

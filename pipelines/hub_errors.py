@@ -1,0 +1,85 @@
+"""What went wrong with the hub, in words that say what to do. No token or address of a request gets into them."""
+
+from __future__ import annotations
+
+import errno
+
+from .errors import RelayError
+
+OR_A_FOLDER = "or put a diffusers folder of the model under models/diffusers and use Load Model"
+
+
+class HubError(RelayError):
+    """The hub did not give what was asked of it."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem} {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+
+def offline(title: str) -> HubError:
+    """For a machine that is told to stay offline."""
+    return HubError(
+        f"HF_HUB_OFFLINE is set, so the hub is not asked for {title}.",
+        f"Unset it, restart and run once, {OR_A_FOLDER}.",
+    )
+
+
+def explain(error: Exception, title: str, file: str) -> RelayError:
+    """The error to show for one of huggingface_hub's, or of the disk's, raised while ``file`` of ``title`` was asked for."""
+    from huggingface_hub import errors
+
+    if isinstance(error, RelayError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RelayError(
+            f"The disk is full: {file} of {title} could not be written. Free some space, or set HF_HOME to a folder on "
+            f"another disk and restart; the download goes on where it stopped."
+        )
+    if isinstance(error, PermissionError):
+        return RelayError(
+            f"{file} of {title} could not be written: {error.strerror} ({error.filename}). Make the folder writable, or set HF_HOME."
+        )
+    if isinstance(error, errors.GatedRepoError):
+        return HubError(
+            f"{title} is gated.",
+            "Accept its terms on its page of the hub, log in on this machine (`hf auth login`, or HF_TOKEN) and run again.",
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return HubError(
+            f"The hub has no model {title}, or keeps it private.",
+            "Check the spelling (owner/name). For a private model, log in on this machine (`hf auth login`, or HF_TOKEN).",
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return HubError(
+            f"The hub has no {title}.",
+            "Leave revision empty for the main branch, or give a branch, tag or commit of the repo.",
+        )
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return offline(title)
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return HubError(
+            f"The hub refused {file} of {title} (status {status}).",
+            "Log in on this machine anew (`hf auth login`, or HF_TOKEN): its token is not valid for this.",
+        )
+    if status is not None:
+        return HubError(
+            f"The hub answered {file} of {title} with status {status}.",
+            "Wait a little and run again; what is there of the download is kept.",
+        )
+    return HubError(
+        f"The connection to the hub failed at {file} of {title} ({_cause(error)}).",
+        f"Run again when it is back: the download goes on where it stopped; {OR_A_FOLDER}.",
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """The error's kind, with the system's reason where there is one; a library's own text may hold a signed address."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return f"{type(error).__name__}: {cause.strerror}"
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__

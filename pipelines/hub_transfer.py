@@ -1,0 +1,179 @@
+"""One file of a hub repo into huggingface_hub's own cache: counted, cancellable at any moment, continued where it was left."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+from typing import IO, TypeVar
+
+from .monitor import Monitor
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.1
+HASH_BLOCK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of one commit."""
+
+    repo_id: str
+    commit: str
+    name: str
+    size: int
+    """Bytes."""
+    sha256: str | None
+    """Of a large file; it is its name in the cache too."""
+
+
+@dataclass
+class Transfer:
+    """What the thread that downloads and the one that watches it tell each other."""
+
+    bytes_done: int = 0
+    cancelled: Event = field(default_factory=Event)
+
+    def check(self) -> None:
+        if self.cancelled.is_set():
+            raise Cancelled
+
+
+class Cancelled(Exception):
+    """Ends the downloading thread; nobody sees it."""
+
+
+def run_watched(job: Callable[[Transfer], T], monitor: Monitor, bytes_total: int = 0) -> T:
+    """Runs ``job`` in a thread of its own, with progress, until it ends or the user cancels.
+
+    The hub's library waits for servers for up to minutes, and asks nobody meanwhile. So a cancel leaves at once; the
+    thread ends by itself with the chunk that it waits for.
+
+    Raises:
+        whatever ``job`` or ``monitor`` raises, unchanged.
+    """
+    transfer = Transfer()
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(job(transfer))
+        except BaseException as error:  # raised anew in the watching thread
+            errors.append(error)
+
+    thread = Thread(target=work, name="diffusers-relay-hub", daemon=True)
+    thread.start()
+    shown = None
+    try:
+        while thread.is_alive():
+            thread.join(POLL_SECONDS)
+            monitor.check()
+            if bytes_total and transfer.bytes_done != shown:
+                shown = transfer.bytes_done
+                monitor.progress(shown, bytes_total)
+    except BaseException:
+        transfer.cancelled.set()
+        raise
+    if errors:
+        raise errors[0]
+    if bytes_total:
+        monitor.progress(bytes_total, bytes_total)
+    return results[0]
+
+
+def fetch_file(file: RemoteFile, transfer: Transfer, cache: Path) -> None:
+    """Puts ``file`` in ``cache``, huggingface_hub's folder. What is there already is not fetched.
+
+    huggingface_hub itself throws away what it has of a file when it stops. A large file is therefore collected here,
+    beside its place in the cache, by the library's own HTTP download; the library finds it there and links it.
+    """
+    from huggingface_hub import hf_hub_download
+
+    transfer.check()
+    start = transfer.bytes_done
+    pointer = repo_folder(cache, file.repo_id) / "snapshots" / file.commit / file.name
+    if file.sha256 is not None and not pointer.exists():
+        _collect(file, file.sha256, pointer, transfer, cache)
+    transfer.check()
+    hf_hub_download(file.repo_id, file.name, revision=file.commit, cache_dir=cache)
+    transfer.bytes_done = start + file.size
+
+
+def repo_folder(cache: Path, repo_id: str) -> Path:
+    """Where the cache keeps a model's ``blobs``, ``refs`` and ``snapshots``."""
+    return cache / f"models--{repo_id.replace('/', '--')}"
+
+
+def _collect(file: RemoteFile, sha256: str, pointer: Path, transfer: Transfer, cache: Path) -> None:
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import are_symlinks_supported, http_get
+    from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
+
+    folder = repo_folder(cache, file.repo_id)
+    blob = folder / "blobs" / sha256
+    partial = folder / "blobs" / f"{sha256}.relay.incomplete"
+    lock = cache / ".locks" / folder.name / f"{sha256}.lock"  # the library's own for this blob
+    for path in (blob, lock, pointer):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    start = transfer.bytes_done
+    with WeakFileLock(lock):
+        transfer.check()
+        if blob.exists():
+            return
+        if partial.exists() and partial.stat().st_size > file.size:
+            partial.unlink()
+        with partial.open("ab") as output:
+            resumed = output.tell()
+            transfer.bytes_done = start + resumed
+            http_get(
+                hf_hub_url(file.repo_id, file.name, revision=file.commit),
+                _CountedOutput(output, transfer, start),  # type: ignore[arg-type]  # all that it calls is there
+                resume_size=resumed,
+                headers=build_hf_headers(headers={"Accept-Encoding": "identity"}),
+                expected_size=file.size,
+                displayed_filename=file.name,
+            )
+        if resumed and _sha256(partial, transfer) != sha256:
+            partial.unlink()
+            raise OSError(
+                f"the continued download of {file.name} is not the file that the hub announced; what there was of it is deleted"
+            )
+        # where there are no links (some of Windows), the cache keeps the file itself in the snapshot
+        partial.replace(blob if are_symlinks_supported(cache) else pointer)
+
+
+class _CountedOutput:
+    """The file that the library writes to: counts, and stops the download with the next chunk after a cancel."""
+
+    def __init__(self, output: IO[bytes], transfer: Transfer, start: int) -> None:
+        self._output = output
+        self._transfer = transfer
+        self._start = start
+
+    def write(self, chunk: bytes) -> int:
+        written = self._output.write(chunk)
+        self._transfer.bytes_done = self._start + self._output.tell()
+        self._transfer.check()
+        return written
+
+    def tell(self) -> int:
+        return self._output.tell()
+
+    def seek(self, offset: int) -> int:
+        return self._output.seek(offset)
+
+    def truncate(self) -> int:
+        return self._output.truncate()
+
+
+def _sha256(path: Path, transfer: Transfer) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(HASH_BLOCK_BYTES):
+            transfer.check()
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,104 @@
+"""One denoising run, as the family modules see it, and the diffusers pipeline object that is borrowed for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from .components import PipelineComponents
+from .embeds import ImageEmbeds, PromptEmbeds
+from .errors import RelayError
+from .family import Task
+from .images import Extent
+
+if TYPE_CHECKING:
+    import torch
+
+StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
+"""diffusers' ``callback_on_step_end``."""
+
+
+@dataclass(frozen=True, eq=False)
+class DenoisingJob:
+    """Everything that a family module hands to its pipeline's ``__call__``."""
+
+    task: Task
+    components: PipelineComponents
+    prompt: PromptEmbeds | ImageEmbeds
+    scheduler: Any
+    """The run's own."""
+    generators: list[torch.Generator]
+    """One an image: their number is the batch."""
+    steps: int
+    guidance_scale: float
+    on_step: StepCallback
+    extent: Extent
+    """Pixels."""
+    latents: torch.Tensor | None = None
+    """Image-to-image: where to start, in model scale and the model's dtype."""
+    strength: float = 1.0
+    denoising_start: float | None = None
+    denoising_end: float | None = None
+    aesthetic_scores: tuple[float, float] = (6.0, 2.5)
+    """For the positive and the negative prompt; read by models that were trained with them."""
+
+    @property
+    def batch(self) -> int:
+        return len(self.generators)
+
+    def common_arguments(self) -> dict[str, Any]:
+        """What every pipeline's ``__call__`` takes alike."""
+        return {
+            "num_inference_steps": self.steps,
+            "guidance_scale": self.guidance_scale,
+            "generator": self.generators,
+            "output_type": "latent",
+            "callback_on_step_end": self.on_step,
+        }
+
+
+def borrow_pipeline(job: DenoisingJob, device: torch.device, without: Mapping[str, Any]) -> Any:
+    """diffusers' stock pipeline round the shared modules, for one run on ``device``.
+
+    Args:
+        job: the run.
+        device: where the denoiser is now. A pipeline would guess it from whichever module it holds first, and the
+            autoencoder, read for its config only, may be elsewhere.
+        without: constructor arguments beside the modules; the text encoders are None, because embeddings are passed.
+    """
+    family = job.components.family
+    modules = {name: job.components[name] for name in (family.denoiser, family.autoencoder) if name}
+    pipeline = _borrowed_class(family.pipeline_class(job.task))(**modules, scheduler=job.scheduler, **without)
+    pipeline.relay_device = device
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@lru_cache(maxsize=None)
+def _borrowed_class(cls: Any) -> Any:
+    """``cls`` with its device said instead of guessed, and an empty schedule refused instead of run.
+
+    diffusers returns an empty latent where ``int(steps * strength)`` is 0; the timesteps are kept for the mask.
+    """
+
+    def get_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:
+        timesteps, count = cls.get_timesteps(self, *args, **kwargs)
+        if len(timesteps) == 0:
+            raise RelayError(
+                f"steps: none of the {args[0] if args else kwargs.get('num_inference_steps')} steps is left to run. "
+                "Raise strength or steps, or lower denoising_start."
+            )
+        self.relay_timesteps = timesteps
+        return timesteps, count
+
+    members: dict[str, Any] = {"_execution_device": property(lambda self: self.relay_device), "relay_timesteps": None}
+    if hasattr(cls, "get_timesteps"):
+        members["get_timesteps"] = get_timesteps
+    return type(cls.__name__, (cls,), members)
+
+
+def repeat(tensor: torch.Tensor, batch: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """[1, ...] -> [batch, ...], on the device and in the dtype of the denoiser."""
+    return tensor.to(device=device, dtype=dtype).repeat(batch, *(1 for _ in tensor.shape[1:]))

@@ -1,0 +1,175 @@
+"""A diffusers folder -> PipelineComponents, each component read once and shared."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .components import PipelineComponents
+from .errors import RelayError
+from .family import recognise
+from .model_files import HOW_TO_CONVERT, MODEL_INDEX, ComponentFiles, MissingFiles, plan_files
+from .monitor import Monitor
+from .registry import REGISTRY, component_key
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+
+def load_folder(
+    folder: Path, *, dtype: torch.dtype, variant: str = "auto", source: str | None = None, monitor: Monitor
+) -> PipelineComponents:
+    """Loads the components that the model's family names; those that another model holds are shared, not read again.
+
+    Everything that can be known from the files is checked before anything is loaded. Modules come in ``dtype``, on the
+    CPU, in evaluation mode, without gradients.
+
+    Args:
+        folder: a folder with model_index.json.
+        variant: see :func:`.model_files.plan_files`.
+        source: what messages and the log call the model; the folder's path, if None.
+
+    Raises:
+        RelayError: the folder is no model that the pack runs, is incomplete or damaged, or has pickles only.
+    """
+    where = source or str(folder)
+    model_index = read_model_index(folder, where)
+    family = recognise(model_index, where)
+    try:
+        plan = plan_files(model_index, family, names_in(folder), variant=variant, dtype=dtype, where=where)
+    except MissingFiles as error:
+        if source is not None:
+            raise
+        raise MissingFiles(f"{error} The folder is not complete: download or save the model anew.") from None
+    for files in plan:
+        _check_weights(folder, files, where)
+    modules = {}
+    for files in plan:
+        monitor.check()
+        load = partial(_load, folder, files, dtype, where)
+        modules[files.name] = REGISTRY.get(component_key(folder, files, dtype), load)
+    config = {name: model_index.get(name, default) for name, default in family.config_flags.items()}
+    return PipelineComponents(family=family, source=source or folder.name, modules=modules, dtype=dtype, config=config)
+
+
+def read_model_index(folder: Path, where: str) -> Mapping[str, Any]:
+    """model_index.json of ``folder``.
+
+    Raises:
+        RelayError: there is none, or it is no JSON object, or it names a pipeline class of the model's own.
+    """
+    path = folder / MODEL_INDEX
+    try:
+        model_index = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise RelayError(
+            f"{where} has no {MODEL_INDEX}, so it is not a diffusers model. Choose the folder that holds {MODEL_INDEX}, "
+            f"with the folders unet, vae and so on beside it."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RelayError(
+            f"{where}: {MODEL_INDEX} cannot be read ({error}). The file is damaged: download it anew."
+        ) from error
+    if not isinstance(model_index, dict):
+        raise RelayError(f"{where}: {MODEL_INDEX} holds no JSON object. The file is damaged: download it anew.")
+    if isinstance(model_index.get("_class_name"), list):
+        raise RelayError(
+            f"{where} brings a pipeline class of its own ({model_index['_class_name']}). Diffusers Relay runs no code "
+            f"of models: use a model with one of diffusers' classes."
+        )
+    return model_index
+
+
+def names_in(folder: Path) -> list[str]:
+    """Every file in the component folders of ``folder``: ``"unet/config.json"`` and so on. Dangling links are no files."""
+    return [
+        f"{component.name}/{file.name}"
+        for component in folder.iterdir()
+        if component.is_dir()
+        for file in component.iterdir()
+        if file.is_file()
+    ]
+
+
+def _check_weights(folder: Path, files: ComponentFiles, where: str) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    for name in files.weights:
+        try:
+            with safe_open(folder / name, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            with (folder / name).open("rb") as file:
+                start = file.read(32)
+            if start.startswith(b"version https://git-lfs"):
+                problem = "is a git-lfs pointer, not the file itself: run `git lfs pull` there"
+            elif start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+                problem = f"is a pickle under another name, and is not read. {HOW_TO_CONVERT}"
+            else:
+                problem = f"is damaged or cut short ({error}): download it anew"
+            raise RelayError(f"{where}: {name} {problem.rstrip('.')}.") from error
+    if files.shard_index is not None:
+        try:
+            shards = set(json.loads((folder / files.shard_index).read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RelayError(f"{where}: {files.shard_index} is damaged ({error!r}): download it anew.") from error
+        if shards != {name.rpartition("/")[2] for name in files.weights}:
+            raise RelayError(
+                f"{where}: {files.shard_index} does not belong to the shards beside it. Download both anew."
+            )
+
+
+def _load(folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -> Any:
+    """As diffusers' own pipeline loader does it, one component at a time."""
+    import importlib
+
+    import torch
+
+    component_class = getattr(importlib.import_module(files.library), files.class_name, None)
+    if not hasattr(component_class, "from_pretrained"):
+        raise RelayError(
+            f"{where}: its {files.name} is a {files.class_name}, which the installed {files.library} does not have. Update {files.library}."
+        )
+    started = time.perf_counter()
+    # The host runs nodes in inference mode. Weights made in it stay inference tensors for ever: a LoRA could not be
+    # fused into them, nor could they be used with gradients or moved in place outside of it.
+    with torch.inference_mode(False):
+        try:
+            component = _from_pretrained(component_class, folder, files, dtype, where)
+        except (RelayError, MemoryError):
+            raise
+        except Exception as error:
+            raise RelayError(f"{where}: could not load its {files.name} ({files.class_name}): {error}") from error
+    logger.info("loaded %s of %s in %.2f s", files.name, where, time.perf_counter() - started)
+    return component
+
+
+def _from_pretrained(component_class: Any, folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -> Any:
+    path = os.fspath(folder / files.name)
+    if not files.weights:
+        return component_class.from_pretrained(path, local_files_only=True)
+    # transformers would ask at the terminal whether to run what it finds beside a model
+    own = {"torch_dtype": dtype} if files.library == "diffusers" else {"dtype": dtype, "trust_remote_code": False}
+    module, report = component_class.from_pretrained(
+        path,
+        **own,
+        variant=files.variant,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    missing = sorted(report["missing_keys"])
+    if missing:  # the libraries warn, and leave random values there
+        raise RelayError(
+            f"{where}: the weights of its {files.name} are not those of its config: {len(missing)} tensors are missing, {missing[0]} first. "
+            f"Download the model anew."
+        )
+    return module.eval().requires_grad_(False)

@@ -1,0 +1,52 @@
+"""Two prompts in one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .embeds import ImageEmbeds, PromptEmbeds, TextEmbeds
+from .errors import RelayError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def mix(a: PromptEmbeds | ImageEmbeds, b: PromptEmbeds | ImageEmbeds, weight_b: float) -> PromptEmbeds | ImageEmbeds:
+    """``a * (1 - weight_b) + b * weight_b`` of all their embeddings, as ``KandinskyV22PriorPipeline.interpolate`` does.
+
+    Raises:
+        RelayError: text with image embeddings, two text encoders, two widths or lengths, a weight outside 0..1.
+    """
+    if not 0 <= weight_b <= 1:
+        raise RelayError(f"weight_b: {weight_b:g} is not between 0 and 1.")
+    if isinstance(a, ImageEmbeds) and isinstance(b, ImageEmbeds):
+        if a.positive.shape != b.positive.shape:
+            raise RelayError(
+                f"prompt_a, prompt_b: image embeddings {a.positive.shape[-1]} and {b.positive.shape[-1]} wide, of {a.title} and {b.title}, "
+                "can't be mixed. Make both with the same prior."
+            )
+        title = a.title if a.title == b.title else f"{a.title} + {b.title}"
+        return ImageEmbeds(_mean(a.positive, b.positive, weight_b), _mean(a.negative, b.negative, weight_b), title)
+    if isinstance(a, PromptEmbeds) and isinstance(b, PromptEmbeds):
+        if not a.mark.is_same(b.mark):
+            raise RelayError(
+                f"prompt_a, prompt_b: they were encoded by different text encoders, of {a.mark.title} and {b.mark.title}. Encode both with the same model."
+            )
+        if a.positive.hidden.shape != b.positive.hidden.shape:
+            raise RelayError(
+                f"prompt_a, prompt_b: one is {a.positive.hidden.shape[1]} tokens long and the other {b.positive.hidden.shape[1]}. "
+                "Shorten the longer to 77 tokens, or lengthen the other."
+            )
+        return PromptEmbeds(_mean_text(a.positive, b.positive, weight_b), _mean_text(a.negative, b.negative, weight_b), a.mark)
+    raise RelayError(
+        "prompt_a, prompt_b: one holds text embeddings and the other image embeddings. Mix prompts of one kind: two of Encode Prompt, or two of Kandinsky Prior and Image Prompt."
+    )
+
+
+def _mean(a: torch.Tensor, b: torch.Tensor, weight_b: float) -> torch.Tensor:
+    return a * (1 - weight_b) + b.to(a) * weight_b
+
+
+def _mean_text(a: TextEmbeds, b: TextEmbeds, weight_b: float) -> TextEmbeds:
+    pooled = None if a.pooled is None or b.pooled is None else _mean(a.pooled, b.pooled, weight_b)
+    return TextEmbeds(_mean(a.hidden, b.hidden, weight_b), pooled)

@@ -1,0 +1,74 @@
+"""What is in memory: each component once, whatever number of models and nodes use it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Hashable, Iterable
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from .model_files import ComponentFiles
+
+if TYPE_CHECKING:
+    import torch
+
+
+class ComponentRegistry:
+    """Components by what they were made of. It holds them weakly: one that no model holds leaves memory.
+
+    A bounded strong cache would hold the last few values that :meth:`get` gives, here and nowhere else.
+    """
+
+    def __init__(self) -> None:
+        self._components: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
+        self._lock = Lock()
+        self.loads = 0
+        """How many components have been read from disk."""
+
+    def get(self, key: Hashable, load: Callable[[], Any]) -> Any:
+        """The component of ``key``; calls ``load`` if nobody holds it. Threads that ask for one key get one object.
+
+        Loads wait for each other: two at once would need the memory of both, and be no faster.
+        """
+        with self._lock:
+            component = self._components.get(key)
+            if component is None:
+                component = load()
+                self.loads += 1
+                self._components[key] = component
+            return component
+
+    def __len__(self) -> int:
+        return len(self._components)
+
+
+REGISTRY = ComponentRegistry()
+"""The process's own."""
+
+
+def component_key(folder: Path, files: ComponentFiles, dtype: torch.dtype) -> Hashable:
+    """Equal for components that would load to equal objects: same class, same weight files, equal configs, same dtype.
+
+    A weight file is itself wherever it is linked from, hub blobs, hard links and symlinks alike, until it is written to.
+    """
+    weights = tuple(_identity(folder / name) for name in files.weights)
+    return files.library, files.class_name, _digest(folder, files.side_files), weights, dtype if weights else None
+
+
+def _identity(path: Path) -> Hashable:
+    stat = path.stat()
+    place = (stat.st_dev, stat.st_ino) if stat.st_ino else os.path.realpath(path)  # some file systems number no files
+    return place, stat.st_size, stat.st_mtime_ns
+
+
+def _digest(folder: Path, names: Iterable[str]) -> bytes:
+    """Of small files: by content, because every repo has its own copies of them."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in names:
+        content = (folder / name).read_bytes()
+        digest.update(f"{name.rpartition('/')[2]}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.digest()

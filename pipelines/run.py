@@ -1,0 +1,244 @@
+"""The sampling runs: encode, denoise and leave a latent, each stage with only the modules that it needs."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from .autoencoder import Autoencoder, autoencoder_of
+from .components import PipelineComponents
+from .conversion import decode_for_conversion
+from .embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
+from .errors import RelayError
+from .family import Task
+from .images import Extent, check_extent, extent_of, to_pixels
+from .job import DenoisingJob
+from .latent_space import Latents
+from .offload import Stage
+from .runtime import Runtime
+from .schedulers import build_scheduler
+from .steps import KeepUnmasked, StepWatcher
+
+if TYPE_CHECKING:
+    import torch
+
+SEED_RANGE = 2**64
+
+
+@dataclass(frozen=True)
+class TextToImageSettings:
+    width: int
+    """Pixels."""
+    height: int
+    batch_size: int
+    steps: int
+    guidance_scale: float
+    seed: int
+    denoising_end: float = 1.0
+    """Below 1 the latent keeps its noise for another model to go on with."""
+
+
+@dataclass(frozen=True)
+class ImageToImageSettings:
+    strength: float
+    steps: int
+    guidance_scale: float
+    seed: int
+    denoising_start: float = 0.0
+    """0: follow the latent's tag. Where a start is in force, ``strength`` is not used."""
+    denoising_end: float = 1.0
+    aesthetic_score: float = 6.0
+    negative_aesthetic_score: float = 2.5
+
+
+def text_to_image(
+    components: PipelineComponents, prompt: PromptEmbeds | ImageEmbeds, settings: TextToImageSettings, runtime: Runtime
+) -> Latents:
+    """Paints ``settings.batch_size`` latents; image i from a CPU generator of ``seed + i``.
+
+    Source: https://huggingface.co/docs/diffusers/using-diffusers/conditional_image_generation
+
+    Raises:
+        RelayError: another family's prompt, a size, a count of steps or a range that the model can't do.
+    """
+    family = components.family
+    family.require(Task.TEXT_TO_IMAGE, components.source)
+    autoencoder = autoencoder_of(components)
+    extent = Extent(settings.width, settings.height)
+    check_extent(extent, family.size_multiple, f"{components.source} ({family.title})")
+    _check_counts(settings.batch_size, settings.steps)
+    end = _denoising_end(components, settings.denoising_end, start=None)
+    check_prompt_fits(prompt, components)
+    job = DenoisingJob(
+        task=Task.TEXT_TO_IMAGE,
+        components=components,
+        prompt=prompt,
+        scheduler=build_scheduler(components),
+        generators=generators(settings.seed, range(settings.batch_size)),
+        steps=settings.steps,
+        guidance_scale=settings.guidance_scale,
+        on_step=StepWatcher(runtime.monitor),
+        extent=extent,
+        denoising_end=end,
+    )
+    samples = autoencoder.to_raw(_denoise(job, runtime)).to(runtime.policy.output_device())
+    return Latents(samples).with_samples(samples, autoencoder, noise_left=end)
+
+
+def image_to_image(
+    components: PipelineComponents,
+    prompt: PromptEmbeds | ImageEmbeds,
+    settings: ImageToImageSettings,
+    runtime: Runtime,
+    *,
+    image: torch.Tensor | None = None,
+    latent: Latents | None = None,
+) -> Latents:
+    """Repaints a picture or a latent; image i from a CPU generator of ``seed + i`` (or of the latent's batch_index).
+
+    A latent of the model's own space goes in as it is. One of another space is decoded by its own autoencoder and
+    encoded by the model's, with this run's generators, and the user is told.
+
+    Source: https://huggingface.co/docs/diffusers/using-diffusers/img2img
+
+    Raises:
+        RelayError: not exactly one of ``image`` and ``latent``, another family's prompt, no step left to run, a range or
+            a size that the model can't do, noise left in a latent that would have to be converted.
+    """
+    family = components.family
+    family.require(Task.IMAGE_TO_IMAGE, components.source)
+    autoencoder = autoencoder_of(components)
+    if (image is None) == (latent is None):
+        have = "both are" if image is not None else "neither is"
+        raise RelayError(f"image, latent: connect exactly one of them; {have} connected.")
+    start = _denoising_start(components, settings, latent, runtime)
+    end = _denoising_end(components, settings.denoising_end, start)
+    _check_counts(1, settings.steps)
+    if start is None and int(settings.steps * settings.strength) < 1:
+        raise RelayError(
+            f"strength, steps: {settings.steps} steps at strength {settings.strength:g} leave no step to run. Raise strength to at "
+            f"least {1 / settings.steps:.2g}, or steps to at least {_steps_for(settings.strength)}."
+        )
+    check_prompt_fits(prompt, components)
+
+    carried = latent
+    if latent is not None:
+        image = decode_for_conversion(latent, autoencoder, runtime, "then encoded with the seed of this run")
+    if image is not None:
+        check_extent(_painted_extent(extent_of(image), family.size_multiple), family.size_multiple, f"{components.source} ({family.title})", "image")
+        pixels = to_pixels(image, autoencoder.factor)
+        carried = replace(carried, samples=pixels, tag=None) if carried else Latents(pixels)
+    assert carried is not None
+    seeds = carried.batch_index if carried.batch_index is not None else range(carried.batch)
+    own_generators = generators(settings.seed, seeds)
+    if image is not None:
+        begin = autoencoder.to_model_scale(autoencoder.encode(carried.samples, runtime.policy, own_generators)).to(components.dtype)
+    else:
+        begin = autoencoder.to_model_scale(carried.samples).to(components.dtype)
+    extent = Extent(begin.shape[3] * autoencoder.factor, begin.shape[2] * autoencoder.factor)
+    check_extent(extent, family.size_multiple, f"{components.source} ({family.title})", "latent")
+
+    scheduler = build_scheduler(components)
+    mask = None
+    if carried.noise_mask is not None:
+        if start is not None:
+            raise RelayError(
+                "latent: its noise_mask can't be kept where denoising_start is in force, because the clean picture is not known. "
+                "Remove the mask, or run with strength instead."
+            )
+        mask = KeepUnmasked(carried.noise_mask, begin, own_generators, scheduler)
+    job = DenoisingJob(
+        task=Task.IMAGE_TO_IMAGE,
+        components=components,
+        prompt=prompt,
+        scheduler=scheduler,
+        generators=own_generators,
+        steps=settings.steps,
+        guidance_scale=settings.guidance_scale,
+        on_step=StepWatcher(runtime.monitor, mask),
+        extent=extent,
+        latents=begin,
+        strength=settings.strength,
+        denoising_start=start,
+        denoising_end=end,
+        aesthetic_scores=(settings.aesthetic_score, settings.negative_aesthetic_score),
+    )
+    samples = autoencoder.to_raw(_denoise(job, runtime)).to(runtime.policy.output_device())
+    return carried.with_samples(samples, autoencoder, noise_left=end)
+
+
+def generators(seed: int, indices: Any) -> list[torch.Generator]:
+    """One CPU generator an image, ``seed + index`` modulo 2**64: the same on every device, alone or in a batch."""
+    import torch
+
+    # manual_seed takes 0 .. 2**64 - 1 as Python ints.
+    return [torch.Generator().manual_seed((seed + index) % SEED_RANGE) for index in indices]
+
+
+def _denoise(job: DenoisingJob, runtime: Runtime) -> torch.Tensor:
+    family_module = importlib.import_module(f".{job.components.family.module}", __package__)
+    run = family_module.text_to_image if job.task is Task.TEXT_TO_IMAGE else family_module.image_to_image
+    runtime.monitor.check()
+    with runtime.policy.on_device(Stage.DENOISE, [job.components[job.components.family.denoiser]]) as device:
+        return run(job, device)
+
+
+def _denoising_start(
+    components: PipelineComponents, settings: ImageToImageSettings, latent: Latents | None, runtime: Runtime
+) -> float | None:
+    """Where to go on; None: from the clean picture, by strength."""
+    family = components.family
+    if latent is not None and latent.noise_is_void:
+        runtime.monitor.say("The latent was changed after the run that left noise in it: it is taken to be clean.")
+    left = latent.noise_left if latent is not None else None
+    start = settings.denoising_start or left
+    if start is None:
+        return None
+    if not 0 < start < 1:
+        raise RelayError(f"denoising_start: {start:g} is not between 0 (follow the latent) and 1.")
+    if not family.has_denoising_range:
+        reason = f"denoising_start is {start:g}" if settings.denoising_start else f"the latent was left at denoising_end {start:g} and still holds noise"
+        raise RelayError(
+            f"latent, denoising_start: {reason}, and {components.source} ({family.title}) can't go on from there: only SDXL can. "
+            "Let the model before this one run to the end."
+        )
+    if latent is not None and left is not None and settings.denoising_start and settings.denoising_start != left:
+        runtime.monitor.say(f"The latent was left at {left:g}; denoising_start {settings.denoising_start:g} is used as asked.")
+    if latent is None:
+        return start
+    return start
+
+
+def _denoising_end(components: PipelineComponents, end: float, start: float | None) -> float | None:
+    """None: to the end."""
+    if end == 1.0:
+        return None
+    if not 0 < end < 1:
+        raise RelayError(f"denoising_end: {end:g} is not above 0 and up to 1.")
+    if not components.family.has_denoising_range:
+        raise RelayError(
+            f"denoising_end: {components.source} ({components.family.title}) always runs to the end: only SDXL can stop at {end:g}. Set it to 1."
+        )
+    if start is not None and start >= end:
+        raise RelayError(f"denoising_start, denoising_end: {start:g} is not before {end:g}. Raise denoising_end or lower denoising_start.")
+    return end
+
+
+def _check_counts(batch_size: int, steps: int) -> None:
+    if batch_size < 1:
+        raise RelayError(f"batch_size: {batch_size} pictures can't be painted. Use at least 1.")
+    if steps < 1:
+        raise RelayError(f"steps: {steps} steps can't be run. Use at least 1.")
+
+
+def _steps_for(strength: float) -> int | str:
+    """The fewest steps of which at least one is run at ``strength``."""
+    if strength <= 0:
+        return "(no number of steps helps at strength 0)"
+    return next(n for n in range(int(1 / strength), int(1 / strength) + 3) if int(n * strength) >= 1)
+
+
+def _painted_extent(extent: Extent, multiple: int) -> Extent:
+    """Odd sizes go down to the next multiple of 8 by the pipeline's own route; a coarser multiple is the user's to choose."""
+    return extent.floored(8) if multiple == 8 else extent

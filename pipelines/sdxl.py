@@ -1,0 +1,60 @@
+"""SDXL base and refiner: diffusers' StableDiffusionXL pipelines, from embeddings and latents to latents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .embeds import PromptEmbeds
+from .job import DenoisingJob, borrow_pipeline, repeat
+
+if TYPE_CHECKING:
+    import torch
+
+WITHOUT: dict[str, Any] = {
+    "text_encoder": None,
+    "text_encoder_2": None,
+    "tokenizer": None,
+    "tokenizer_2": None,
+    "add_watermarker": False,
+}
+
+
+def text_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
+    """Latents in model scale, [B, 4, h, w]; with ``denoising_end`` they still hold noise."""
+    flags = _flags(job)
+    flags.pop("requires_aesthetics_score", None)
+    pipeline = borrow_pipeline(job, device, WITHOUT | flags)
+    return pipeline(width=job.extent.width, height=job.extent.height, **_arguments(job, device)).images
+
+
+def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
+    """Latents in model scale, [B, 4, h, w]; with ``denoising_start`` no noise is added to those that come in."""
+    assert job.latents is not None
+    aesthetic, negative_aesthetic = job.aesthetic_scores
+    pipeline = borrow_pipeline(job, device, WITHOUT | _flags(job))
+    return pipeline(
+        image=job.latents.to(device),
+        strength=job.strength,
+        denoising_start=job.denoising_start,
+        aesthetic_score=aesthetic,
+        negative_aesthetic_score=negative_aesthetic,
+        **_arguments(job, device),
+    ).images
+
+
+def _flags(job: DenoisingJob) -> dict[str, Any]:
+    return {name: job.components.config.get(name, default) for name, default in job.components.family.config_flags.items()}
+
+
+def _arguments(job: DenoisingJob, device: torch.device) -> dict[str, Any]:
+    assert isinstance(job.prompt, PromptEmbeds)
+    assert job.prompt.positive.pooled is not None and job.prompt.negative.pooled is not None
+    dtype = job.components.dtype
+    return {
+        "prompt_embeds": repeat(job.prompt.positive.hidden, job.batch, device, dtype),
+        "negative_prompt_embeds": repeat(job.prompt.negative.hidden, job.batch, device, dtype),
+        "pooled_prompt_embeds": repeat(job.prompt.positive.pooled, job.batch, device, dtype),
+        "negative_pooled_prompt_embeds": repeat(job.prompt.negative.pooled, job.batch, device, dtype),
+        "denoising_end": job.denoising_end,
+        **job.common_arguments(),
+    }

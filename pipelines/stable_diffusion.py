@@ -1,0 +1,42 @@
+"""Stable Diffusion 1.x and 2.x: diffusers' StableDiffusion pipelines, from embeddings and latents to latents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .embeds import PromptEmbeds
+from .job import DenoisingJob, borrow_pipeline, repeat
+
+if TYPE_CHECKING:
+    import torch
+
+WITHOUT: dict[str, Any] = {
+    "text_encoder": None,
+    "tokenizer": None,
+    "safety_checker": None,
+    "feature_extractor": None,
+    "requires_safety_checker": False,
+}
+
+
+def text_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
+    """Latents in model scale, [B, 4, h, w]."""
+    pipeline = borrow_pipeline(job, device, WITHOUT)
+    return pipeline(width=job.extent.width, height=job.extent.height, **_arguments(job, device)).images
+
+
+def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
+    """Latents in model scale, [B, 4, h, w]."""
+    assert job.latents is not None
+    pipeline = borrow_pipeline(job, device, WITHOUT)
+    return pipeline(image=job.latents.to(device), strength=job.strength, **_arguments(job, device)).images
+
+
+def _arguments(job: DenoisingJob, device: torch.device) -> dict[str, Any]:
+    assert isinstance(job.prompt, PromptEmbeds)
+    dtype = job.components.dtype
+    return {
+        "prompt_embeds": repeat(job.prompt.positive.hidden, job.batch, device, dtype),
+        "negative_prompt_embeds": repeat(job.prompt.negative.hidden, job.batch, device, dtype),
+        **job.common_arguments(),
+    }

@@ -1,0 +1,77 @@
+"""What happens between two denoising steps: progress, cancel, and the parts of a picture that are to stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .errors import RelayError
+from .monitor import Monitor
+
+if TYPE_CHECKING:
+    import torch
+
+
+class StepWatcher:
+    """diffusers' ``callback_on_step_end`` for every run."""
+
+    def __init__(self, monitor: Monitor, mask: KeepUnmasked | None = None) -> None:
+        self._monitor = monitor
+        self._mask = mask
+
+    def __call__(self, pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        self._monitor.check()
+        if self._mask is not None:
+            values["latents"] = self._mask.after_step(pipeline, step, values["latents"])
+        self._monitor.progress(step + 1, pipeline.num_timesteps, values["latents"])
+        return values
+
+
+class KeepUnmasked:
+    """Puts what is not masked back after each step: noised as the run is at that moment, and clean at its end."""
+
+    def __init__(
+        self, noise_mask: torch.Tensor, begin: torch.Tensor, generators: Sequence[torch.Generator], scheduler: Any
+    ) -> None:
+        """
+        Args:
+            noise_mask: the host's, any resolution, [H, W], [B, H, W] or [B, 1, H, W]; 1 = repaint.
+            begin: [B, C, h, w] in model scale, the clean picture.
+            generators: the run's, before it draws its noise: the same noise is drawn here from copies.
+            scheduler: the run's own.
+        """
+        from diffusers.utils.torch_utils import randn_tensor
+
+        self._repaint = fit_mask(noise_mask, begin)
+        self._begin = begin
+        copies = [type(g)(device=g.device).set_state(g.get_state()) for g in generators]
+        self._noise = randn_tensor(begin.shape, generator=copies, device=begin.device, dtype=begin.dtype)
+        self._scheduler = scheduler
+
+    def after_step(self, pipeline: Any, step: int, latents: torch.Tensor) -> torch.Tensor:
+        begin = self._begin.to(latents)
+        timesteps = pipeline.relay_timesteps
+        if step + 1 < len(timesteps):
+            begin = self._scheduler.add_noise(begin, self._noise.to(latents), timesteps[step + 1 : step + 2].to(latents.device))
+        repaint = self._repaint.to(latents)
+        return repaint * latents + (1 - repaint) * begin
+
+
+def fit_mask(noise_mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The mask as [B, 1, h, w] of ``like``, resized as the host resizes it (bilinear) and repeated to the batch.
+
+    Raises:
+        RelayError: not a mask's shape, values that are no numbers.
+    """
+    import torch
+
+    mask = noise_mask.float()
+    if mask.ndim == 2:
+        mask = mask[None]
+    if mask.ndim == 3:
+        mask = mask[:, None]
+    if mask.ndim != 4 or mask.shape[1] != 1 or min(mask.shape) == 0 or not mask.isfinite().all():
+        raise RelayError(f"noise_mask: expected a mask of shape [batch, height, width] with values 0..1, got {list(noise_mask.shape)}.")
+    mask = torch.nn.functional.interpolate(mask, size=like.shape[-2:], mode="bilinear").clamp(0, 1)
+    repeats = -(-like.shape[0] // mask.shape[0])
+    return mask.repeat(repeats, 1, 1, 1)[: like.shape[0]]

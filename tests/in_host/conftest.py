@@ -1,0 +1,17 @@
+"""Tests in the host's process: its modules can be imported, and the pack is loaded as the host loads it."""
+
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+
+from relay_dev.host import get_host
+from relay_dev.pack import enter_host, load_pack
+from relay_dev.paths import WORK
+
+WORK.mkdir(parents=True, exist_ok=True)
+BASE = Path(tempfile.mkdtemp(prefix="in-host-", dir=WORK))
+atexit.register(shutil.rmtree, BASE, ignore_errors=True)
+
+enter_host(get_host(), BASE)
+load_pack()

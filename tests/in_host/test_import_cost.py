@@ -1,0 +1,56 @@
+"""What the pack costs a host that starts: under 0.1 s, and none of the heavy libraries."""
+
+import json
+import subprocess
+import sys
+
+from relay_dev.host import get_host
+from relay_dev.paths import ROOT
+
+ALLOWED_SECONDS = 0.1
+HEAVY = {"diffusers", "compel", "accelerate", "peft", "transformers", "bitsandbytes", "xformers"}
+ATTEMPTS = 4
+"""The best of several counts: other processes can only make it slower."""
+
+LOAD_AS_THE_HOST_DOES = """
+import asyncio, importlib.util, json, sys, tempfile, time
+from pathlib import Path
+sys.path[:0] = [{devtools!r}]
+from relay_dev.pack import enter_host
+root = Path({root!r})
+enter_host(Path({host!r}), Path(tempfile.gettempdir()))
+import comfy_api.latest, execution, folder_paths, latent_preview, node_helpers, nodes, server
+
+before = set(sys.modules)
+began = time.perf_counter()
+spec = importlib.util.spec_from_file_location("pack_x_under_test", root / "__init__.py")
+pack = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pack)
+
+async def schemas():
+    extension = await pack.comfy_entrypoint()
+    return [node.GET_SCHEMA().node_id for node in await extension.get_node_list()]
+
+ids = asyncio.run(schemas())
+print(json.dumps([time.perf_counter() - began, ids, sorted(set(sys.modules) - before)]))
+"""
+
+
+def load_once() -> tuple[float, list[str], list[str]]:
+    """(seconds, node ids, modules that were new)"""
+    code = LOAD_AS_THE_HOST_DOES.format(devtools=str(ROOT / "devtools"), root=str(ROOT), host=str(get_host()))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=get_host())
+    assert done.returncode == 0, done.stderr
+    return tuple(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_the_pack_loads_fast_and_loads_nothing_heavy() -> None:
+    seconds = []
+    for _ in range(ATTEMPTS):
+        took, ids, modules = load_once()
+        seconds.append(took)
+        assert ids
+        assert {module.split(".")[0] for module in modules} & HEAVY == set()
+        if took < ALLOWED_SECONDS:
+            return
+    raise AssertionError(f"the pack took {seconds} s to load, and may take {ALLOWED_SECONDS} s")

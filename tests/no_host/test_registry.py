@@ -1,0 +1,155 @@
+"""One component in memory, whatever number of models use it; none when nobody does."""
+
+import gc
+import os
+import shutil
+import threading
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers_relay.pipelines import loading
+from diffusers_relay.pipelines.components import PipelineComponents
+from diffusers_relay.pipelines.loading import load_folder
+from diffusers_relay.pipelines.monitor import SilentMonitor
+from diffusers_relay.pipelines.registry import ComponentRegistry
+from relay_dev.model_folders import SmallModels
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
+    registry = ComponentRegistry()
+    monkeypatch.setattr(loading, "REGISTRY", registry)
+    return registry
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> PipelineComponents:
+    return load_folder(folder, dtype=dtype, monitor=SilentMonitor())
+
+
+def test_the_same_model_is_loaded_once(models: SmallModels, registry: ComponentRegistry) -> None:
+    first = load(models.named["sd15"])
+    loads = registry.loads
+    second = load(models.named["sd15"])
+    assert loads == len(first.modules) == 5
+    assert registry.loads == loads
+    assert all(second[name] is first[name] for name in first.modules)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_models_share_a_file_that_is_linked(
+    link: object, models: SmallModels, registry: ComponentRegistry, tmp_path: Path
+) -> None:
+    tuned = tmp_path / "tuned"
+    shutil.copytree(models.named["comic"], tuned)
+    file = tuned / "vae" / "diffusion_pytorch_model.safetensors"
+    file.unlink()
+    original = tmp_path / "original"
+    shutil.copytree(models.named["sd15"], original)
+    link(original / "vae" / file.name, file)  # type: ignore[operator]
+    base, other = load(original), load(tuned)
+    assert other["vae"] is base["vae"]
+    assert other["tokenizer"] is base["tokenizer"]  # other files of the same content
+    assert other["unet"] is not base["unet"]
+
+
+def test_another_config_is_another_component(models: SmallModels, registry: ComponentRegistry, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(models.named["sd15"], copy, copy_function=os.symlink)
+    config = copy / "vae" / "config.json"
+    text = config.read_text("utf-8").replace("0.18215", "0.5")
+    config.unlink()
+    config.write_text(text, "utf-8")
+    base, other = load(models.named["sd15"]), load(copy)
+    assert other["unet"] is base["unet"]
+    assert other["vae"] is not base["vae"]
+    assert other["vae"].config.scaling_factor == 0.5
+
+
+def test_another_dtype_is_another_module_and_the_same_tokenizer(
+    models: SmallModels, registry: ComponentRegistry
+) -> None:
+    full, half = load(models.named["sd15"]), load(models.named["sd15"], torch.bfloat16)
+    assert half["unet"] is not full["unet"]
+    assert half["unet"].dtype == half["text_encoder"].dtype == torch.bfloat16
+    assert half["tokenizer"] is full["tokenizer"]
+
+
+def test_a_file_that_was_written_to_is_read_again(
+    models: SmallModels, registry: ComponentRegistry, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(models.named["sd15"], folder)
+    before = load(folder)
+    shutil.copyfile(
+        models.named["comic"] / "unet" / "diffusion_pytorch_model.safetensors",
+        folder / "unet" / "diffusion_pytorch_model.safetensors",
+    )
+    after = load(folder)
+    assert after["unet"] is not before["unet"]
+    assert after["vae"] is before["vae"]
+
+
+def test_what_nobody_holds_leaves_memory(models: SmallModels, registry: ComponentRegistry) -> None:
+    components = load(models.named["sd15"])
+    view = components.with_changes()
+    unet = weakref.ref(components["unet"])
+    del components
+    gc.collect()
+    assert unet() is not None
+    assert len(registry) == 5
+    del view
+    gc.collect()
+    assert unet() is None
+    assert len(registry) == 0
+
+
+def test_every_kind_of_component_can_be_shared(models: SmallModels, registry: ComponentRegistry) -> None:
+    first, second = load(models.named["kandinsky_prior"]), load(models.named["kandinsky_prior"])
+    assert set(first.modules) == {
+        "prior",
+        "image_encoder",
+        "text_encoder",
+        "tokenizer",
+        "scheduler",
+        "image_processor",
+    }
+    assert all(second[name] is first[name] for name in first.modules)
+
+
+def test_threads_get_one_object() -> None:
+    class Component:
+        pass
+
+    registry = ComponentRegistry()
+    start = threading.Barrier(8)
+    found = []
+
+    def work() -> None:
+        start.wait()
+        found.append(registry.get("key", make))
+
+    def make() -> Component:
+        threading.Event().wait(0.05)
+        return Component()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(component) for component in found}) == 1
+    assert registry.loads == 1
+
+
+def test_a_load_that_fails_leaves_nothing() -> None:
+    registry = ComponentRegistry()
+
+    def fail() -> None:
+        raise OSError
+
+    with pytest.raises(OSError):
+        registry.get("key", fail)
+    assert (len(registry), registry.loads) == (0, 0)
+    assert isinstance(registry.get("key", Path), Path)

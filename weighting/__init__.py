@@ -1,0 +1,1 @@
+"""Text to embeddings: prompt syntaxes, and the encoders that follow them."""

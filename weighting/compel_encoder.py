@@ -1,0 +1,209 @@
+"""Components and a prompt -> the embeddings that the family's pipelines take, through Compel.
+
+Within 77 tokens and at weight 1 the result is, bit for bit, what the diffusers pipeline's own ``encode_prompt`` gives.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..pipelines.components import PipelineComponents
+from ..pipelines.embeds import PriorText, PriorTextEmbeds, PromptEmbeds, TextEmbeds, mark_of
+from ..pipelines.errors import RelayError
+from ..pipelines.family import Task
+from ..pipelines.monitor import Monitor
+from ..pipelines.offload import OffloadPolicy, Stage
+from .syntax import Prompt, parse
+
+if TYPE_CHECKING:
+    import torch
+
+    from .text_encoder import LayerEncoder, ReadLayer
+
+
+def encode_prompt(
+    components: PipelineComponents,
+    prompt: str,
+    negative_prompt: str,
+    *,
+    syntax: str,
+    clip_skip: int = 0,
+    policy: OffloadPolicy,
+    monitor: Monitor,
+) -> PromptEmbeds:
+    """Encodes a prompt and its negative for a family that reads text.
+
+    An empty negative prompt is a script's ``negative_prompt=None`` in every syntax: the encoding of ``""``, or zeros
+    where the model's ``force_zeros_for_empty_prompt`` asks for them. An empty prompt is the encoding of ``""``.
+
+    A script cuts a text at 77 tokens; this does not, in any syntax: a longer text is encoded 77 tokens at a time,
+    split between sentences where it can be, and the shorter of the two is filled up with empty texts. The pooled
+    embedding is that of the literal text, with the syntax taken off and cut at 77 tokens, as in a script.
+
+    Args:
+        components: a model with text encoders.
+        syntax: a key of :data:`~.syntax.SYNTAXES`.
+        clip_skip: diffusers' ``clip_skip``: how many of the encoders' last layers to leave out, of the prompt only.
+
+    Returns:
+        Hidden states [1, n * 77, width] in the encoder's dtype on ``policy.output_device()``, pooled [1, width] where
+        the family has them.
+
+    Raises:
+        RelayError: the family reads no text, ``clip_skip`` is out of range, the syntax is unknown or broken, or
+            weights carry the embeddings out of the dtype's range.
+    """
+    import torch
+
+    from .text_encoder import LayerEncoder, TextEncoder
+
+    family = components.family
+    if family.takes_image_embeds or Task.PRIOR in family.pipeline_classes:
+        raise RelayError(
+            f"Encode Prompt: {components.source} is a {family.title}, which is not prompted with text embeddings. "
+            "Use the Kandinsky Prior node with the prior model, and give its prompt to the decoder."
+        )
+    positive, negative = parse(prompt, syntax), parse(negative_prompt, syntax)
+    pairs = [(components[name], components[name.replace("text_encoder", "tokenizer")]) for name in family.text_encoders]
+    _check_clip_skip(clip_skip, components, min(encoder.config.num_hidden_layers for encoder, _ in pairs))
+    flags = {**family.config_flags, **components.config}
+    zeros = negative.is_empty and bool(flags.get("force_zeros_for_empty_prompt", False))
+
+    positives: list[torch.Tensor] = []
+    negatives: list[torch.Tensor] = []
+    pooled: list[torch.Tensor] = []
+    with torch.no_grad(), policy.on_device(Stage.TEXT, [encoder for encoder, _ in pairs]) as device:
+        for encoder, tokenizer in pairs:
+            monitor.check()
+            source = TextEncoder(encoder, tokenizer, device)
+            layer = LayerEncoder(source, _layer(components, encoder, 0))
+            skipping = LayerEncoder(source, _layer(components, encoder, clip_skip)) if clip_skip else layer
+            hidden = skipping.hidden(positive)
+            negative_hidden = torch.zeros_like(hidden) if zeros else layer.hidden(negative)
+            tokens = max(hidden.shape[1], negative_hidden.shape[1])
+            positives.append(skipping.padded(hidden, tokens))
+            negatives.append(layer.padded(negative_hidden, tokens))
+        if family.has_pooled_embeds:  # of the last encoder
+            pooled = [layer.pooled(positive)]
+            pooled.append(torch.zeros_like(pooled[0]) if zeros else layer.pooled(negative))
+        dtype = encoder.dtype
+
+    def finished(name: str, states: list[torch.Tensor], pooled: torch.Tensor | None) -> TextEmbeds:
+        return TextEmbeds(
+            hidden=_handed_over(torch.cat(states, dim=-1), name, dtype, policy),
+            pooled=None if pooled is None else _handed_over(pooled, name, dtype, policy),
+        )
+
+    return PromptEmbeds(
+        positive=finished("prompt", positives, pooled[0] if pooled else None),
+        negative=finished("negative_prompt", negatives, pooled[1] if pooled else None),
+        mark=mark_of(components),
+    )
+
+
+def encode_for_prior(
+    components: PipelineComponents,
+    prompt: str,
+    negative_prompt: str,
+    *,
+    syntax: str,
+    policy: OffloadPolicy,
+    monitor: Monitor,
+) -> PriorText:
+    """Encodes what Kandinsky 2.2's prior reads: a row each for the prompt, its negative, and the empty text.
+
+    The prior has places for 77 tokens and no more. The parts of a longer text (or of ``.and()``) are therefore laid
+    over each other: a place holds the mean of the parts that have a token there. A script cuts the text off instead;
+    the mean is this pack's own way, which lets every word have a say. The user is told. The pooled embedding is that
+    of the literal text, with the syntax taken off and cut at 77 tokens, as in a script.
+
+    Args:
+        components: a Kandinsky 2.2 prior.
+        syntax: a key of :data:`~.syntax.SYNTAXES`.
+
+    Returns:
+        Rows in the encoder's dtype on ``policy.output_device()``. ``negative`` is None where the negative prompt is
+        empty, which is a script's ``negative_prompt=None``.
+
+    Raises:
+        RelayError: ``components`` is no prior, the syntax is unknown or broken, or weights carry the embeddings out of
+            the dtype's range.
+    """
+    import torch
+
+    from .text_encoder import LayerEncoder, TextEncoder
+
+    if Task.PRIOR not in components.family.pipeline_classes:
+        raise RelayError(
+            f"Kandinsky Prior: {components.source} is a {components.family.title}, and not a prior. Load a Kandinsky 2.2 prior."
+        )
+    texts = {"prompt": parse(prompt, syntax), "negative_prompt": parse(negative_prompt, syntax), "": parse("", syntax)}
+    (name,) = components.family.text_encoders
+    encoder, tokenizer = components[name], components[name.replace("text_encoder", "tokenizer")]
+    rows: dict[str, PriorTextEmbeds] = {}
+    with torch.no_grad(), policy.on_device(Stage.TEXT, [encoder]) as device:
+        layer = LayerEncoder(TextEncoder(encoder, tokenizer, device), lambda output: output.last_hidden_state)
+        for title, text in texts.items():
+            monitor.check()
+            hidden, mask, parts = _laid_over(layer, text)
+            if parts > 1:
+                monitor.say(
+                    f"{title}: the prior reads 77 tokens at once, and this is {parts} times as much. The {parts} parts were averaged, token by token."
+                )
+            rows[title] = PriorTextEmbeds(
+                pooled=_handed_over(layer.pooled(text), title, encoder.dtype, policy),
+                hidden=_handed_over(hidden, title, encoder.dtype, policy),
+                mask=mask.to(policy.output_device()),
+            )
+    return PriorText(
+        prompt=rows["prompt"],
+        negative=None if texts["negative_prompt"].is_empty else rows["negative_prompt"],
+        empty=rows[""],
+    )
+
+
+def _laid_over(layer: LayerEncoder, text: Prompt) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Hidden state [1, 77, width], mask [1, 77] bool, and how many times 77 tokens there were."""
+    import torch
+
+    hidden, masks = layer.hidden(text), layer.token_masks(text)  # [1, n * 77, width], [n, 77]
+    parts, length = masks.shape
+    if parts == 1:
+        return hidden, masks, 1
+    states = hidden.reshape(parts, length, -1)
+    mask = masks.any(dim=0, keepdim=True)
+    shares = masks.float()
+    shares[0, ~mask[0]] = 1.0  # the padding behind the longest part is the first part's
+    shares = shares / shares.sum(dim=0)
+    return torch.einsum("pt,ptw->tw", shares, states)[None], mask, parts
+
+
+def _layer(components: PipelineComponents, encoder: Any, clip_skip: int) -> ReadLayer:
+    """Where diffusers' pipelines of this family read the encoder.
+
+    Source: ``encode_prompt`` of StableDiffusionPipeline and StableDiffusionXLPipeline. The first one fails with
+    transformers 5.6 and later when layers are skipped, which have the layer norm one level higher.
+    """
+    if components.family.has_pooled_embeds:
+        return lambda output: output.hidden_states[-(clip_skip + 2)]
+    if clip_skip == 0:
+        return lambda output: output.last_hidden_state
+    norm = getattr(encoder, "text_model", encoder).final_layer_norm
+    return lambda output: norm(output.hidden_states[-(clip_skip + 1)])
+
+
+def _check_clip_skip(clip_skip: int, components: PipelineComponents, layers: int) -> None:
+    most = layers - 1 if components.family.has_pooled_embeds else layers
+    if not 0 <= clip_skip <= most:
+        raise RelayError(
+            f"clip_skip: {clip_skip} layers cannot be skipped in {components.source}. Its text encoder has {layers} layers: 0 to {most} can be."
+        )
+
+
+def _handed_over(tensor: torch.Tensor, name: str, dtype: torch.dtype, policy: OffloadPolicy) -> torch.Tensor:
+    result = tensor.to(dtype)
+    if not bool(result.isfinite().all()):
+        raise RelayError(
+            f"{name}: the embeddings are too large for {str(dtype).removeprefix('torch.')}. Use smaller weights: above 2 they seldom help."
+        )
+    return result.to(policy.output_device())

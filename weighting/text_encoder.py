@@ -1,0 +1,149 @@
+"""One text encoder for the length of one call: as Compel wants to see it, with the layer that the model's family reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from .syntax import Blend, Passage, Prompt
+
+if TYPE_CHECKING:
+    import torch
+
+ReadLayer = Callable[[Any], "torch.Tensor"]
+"""Takes the wanted hidden state [1, tokens, width] out of a CLIP text encoder's output."""
+
+
+class TextEncoder:
+    """A tokenizer and its encoder, which lies on ``device``. The same tokens are run through the encoder once."""
+
+    def __init__(self, encoder: torch.nn.Module, tokenizer: Any, device: torch.device) -> None:
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self.device = device
+        self._outputs: dict[tuple[Any, ...], Any] = {}
+
+    def output(self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> Any:
+        """What the encoder gives for ``token_ids`` [1, tokens].
+
+        A mask of ones is left out, as diffusers leaves it out: with one, attention may take another kernel, whose last
+        bits differ.
+        """
+        if attention_mask is not None and bool(attention_mask.all()):
+            attention_mask = None
+        key = (
+            *token_ids.flatten().tolist(),
+            None if attention_mask is None else tuple(attention_mask.flatten().tolist()),
+        )
+        if key not in self._outputs:
+            self._outputs[key] = self.encoder(token_ids, attention_mask=attention_mask, output_hidden_states=True)
+        return self._outputs[key]
+
+
+class LayerEncoder:
+    """Compel on one layer of a :class:`TextEncoder`. Everything is given in float32, in which Compel's sums are exact
+    enough for a half-precision model; at weight 1 the way back to the model's dtype keeps every bit.
+    """
+
+    def __init__(self, source: TextEncoder, read: ReadLayer) -> None:
+        import torch
+        from compel import Compel
+
+        self.device = source.device
+        self.dtype = torch.float32
+        self._source = source
+        self._read = read
+        # Textual inversions with several vectors will need a textual_inversion_manager for this tokenizer here.
+        self._compel = Compel(tokenizer=source.tokenizer, text_encoder=self, truncate_long_prompts=False)  # type: ignore[arg-type]
+
+    def __call__(
+        self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any
+    ) -> SimpleNamespace:
+        """What Compel calls: the wanted layer in the place of the last one."""
+        output = self._source.output(token_ids, attention_mask)
+        pooled = getattr(output, "text_embeds", None)
+        return SimpleNamespace(
+            last_hidden_state=self._read(output).float(),
+            pooler_output=None if pooled is None else pooled.float(),
+        )
+
+    def hidden(self, prompt: Prompt) -> torch.Tensor:
+        """[1, n * 77, width], float32: as many runs of the encoder's 77 tokens as the text needs."""
+        return self._compel.build_conditioning_tensor_for_conjunction(_compel_tree(prompt))[0]
+
+    def padded(self, hidden: torch.Tensor, tokens: int) -> torch.Tensor:
+        """``hidden`` with empty texts behind it, up to ``tokens``."""
+        import torch
+
+        empty = self._compel.conditioning_provider.empty_z
+        return torch.cat([hidden] + [empty] * ((tokens - hidden.shape[1]) // empty.shape[1]), dim=1)
+
+    def pooled(self, prompt: Prompt) -> torch.Tensor:
+        """[1, width], float32: of the literal text, cut at 77 tokens as diffusers cuts it. A blend's is blended."""
+        import torch
+        from compel import EmbeddingsProvider
+
+        provider = self._compel.conditioning_provider
+        if len(prompt.parts) == 1 and isinstance(blend := prompt.parts[0], Blend):
+            each = torch.stack([provider.get_pooled_embeddings([passage.text]) for passage in blend.passages], dim=1)
+            return EmbeddingsProvider.apply_embedding_weights(each[..., None], list(blend.weights), blend.normalize)[
+                ..., 0
+            ]
+        return provider.get_pooled_embeddings([prompt.text])
+
+    def token_masks(self, prompt: Prompt) -> torch.Tensor:
+        """[n, 77] bool, a row for each 77 tokens of :meth:`hidden`: where there is text, its start and end marks included."""
+        import torch
+
+        rows = [self._mask(passages) for passages in _passages_side_by_side(prompt)]
+        return torch.cat(rows)
+
+    def _mask(self, passages: tuple[Passage, ...]) -> torch.Tensor:
+        import torch
+
+        provider, tokenizer = self._compel.conditioning_provider, self._source.tokenizer
+        masks = []
+        for passage in passages:
+            texts, weights = [f.text for f in passage.fragments], [f.weight for f in passage.fragments]
+            ids = provider.get_token_ids_and_expand_weights(texts, weights, device=self.device)[0].reshape(
+                -1, provider.max_token_count
+            )
+            padding = (ids == tokenizer.pad_token_id).flip(-1).cumprod(-1).flip(-1).bool()
+            if tokenizer.pad_token_id == tokenizer.eos_token_id:
+                padding[:, 1:] = padding[:, 1:] & padding[:, :-1]  # the first of the run is the end mark itself
+            masks.append(~padding)
+        longest = max(mask.shape[0] for mask in masks)
+        together = torch.zeros(longest, masks[0].shape[1], dtype=torch.bool, device=self.device)
+        for mask in masks:
+            together[: mask.shape[0]] |= mask
+        return together
+
+
+def _passages_side_by_side(prompt: Prompt) -> list[tuple[Passage, ...]]:
+    return [part.passages if isinstance(part, Blend) else (part,) for part in prompt.parts]
+
+
+def _compel_tree(prompt: Prompt) -> Any:
+    from compel.prompt_parser import Blend as CompelBlend
+    from compel.prompt_parser import Conjunction
+
+    parts = [
+        CompelBlend([_compel_passage(p) for p in part.passages], list(part.weights), part.normalize)
+        if isinstance(part, Blend)
+        else _compel_passage(part)
+        for part in prompt.parts
+    ]
+    return Conjunction(parts, list(prompt.weights))
+
+
+def _compel_passage(passage: Passage) -> Any:
+    from compel.prompt_parser import FlattenedPrompt
+    from compel.prompt_parser import Fragment as CompelFragment
+
+    children = []
+    for fragment in passage.fragments:
+        child = CompelFragment("", fragment.weight)
+        child.text = fragment.text  # its constructor would take backslashes for escapes
+        children.append(child)
+    return FlattenedPrompt(children)
