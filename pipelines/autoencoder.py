@@ -158,10 +158,10 @@ class Autoencoder:
             yield
             return
         try:
-            self.module.to(dtype=torch.float32)
+            torch.nn.Module.to(self.module, dtype=torch.float32)  # not the override, which only adds a warning
             yield
         finally:
-            self.module.to(dtype=dtype)
+            torch.nn.Module.to(self.module, dtype=dtype)
 
     @contextmanager
     def _tiling(self, wanted: bool) -> Iterator[None]:

@@ -6,11 +6,13 @@ and its real page). In all of them the pack is the package `diffusers_relay`:
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from relay_dev.model_folders import SmallModels, small_models
 from relay_dev.pack import prepare_pack
 from relay_dev.paths import WORK
+from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["relay_dev.no_skips"]
 
@@ -21,13 +23,25 @@ os.environ.update({"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_H
 prepare_pack()
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs in one process where there are several: all that share the server; otherwise, a file."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            group = "server" if "in_server" in item.path.parts else item.path.name
-            item.add_marker(pytest.mark.xdist_group(group))
+class OneServer(LoadScopeScheduling):
+    """With several processes, all that uses the server runs in one of them, and otherwise each file in one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "server" if is_in_server(nodeid) else nodeid.split("::")[0]
+
+
+def is_in_server(nodeid: str) -> bool:
+    return "in_server" in nodeid.split("::")[0].split("/")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneServer:
+    config.option.loadscopereorder = False  # the order is the one below
+    return OneServer(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not is_in_server(item.nodeid))  # what takes longest begins first
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ def make_native_sd15(folder: Path, comfyui: Path, *, seed: int) -> Path:
         attention_head_dim=8,
         norm_num_groups=32,
     )
-    fit_unet(unet, scheduler(PNDM), seed, text_conditions(TEXT_WIDTH), batch=40)
+    fit_unet(unet, scheduler(PNDM), seed, text_conditions(TEXT_WIDTH), batch=24)
     vae = make_autoencoder(
         seed + 2, scaling_factor=0.18215, widths=(128, 256, 512, 512), layers_per_block=2, norm_num_groups=32
     )

@@ -27,7 +27,7 @@ def make_finetune(
     """A copy of `source` in which the weights of the components in `change` are moved by `amount` of their size.
 
     `vae`: "same" keeps its file byte for byte; "decoder" gives it quite another decoder and keeps the encoder; "moved" moves every
-    weight of it by 1 %, which is another latent space already.
+    weight of it by 5 %, which is another latent space.
     """
     shutil.copytree(source, folder, dirs_exist_ok=True)
     for part in change:
@@ -35,7 +35,7 @@ def make_finetune(
     if vae == "decoder":
         rewrite(folder / "vae", lambda weights: moved(weights, seed, 0.5, DECODER_PARTS))
     elif vae == "moved":
-        rewrite(folder / "vae", lambda weights: moved(weights, seed, 0.01))
+        rewrite(folder / "vae", lambda weights: moved(weights, seed, 0.05))
     return folder
 
 

@@ -15,13 +15,13 @@ from .browser import get_browser
 from .host import get_host
 
 WORKERS = 2
-"""One for tests/in_server, which is one group, and one for the rest."""
+"""One for tests/in_server and its one server, and one for the rest: see tests/conftest.py."""
 
 
 def main(arguments: Sequence[str]) -> int:
     checked = 0 if arguments else check.main([])
     print(f"host: {get_host()}\nbrowser: {get_browser()}", flush=True)
-    options = list(arguments) or ["-n", str(WORKERS), "--dist", "loadgroup"]
+    options = list(arguments) or ["-n", str(WORKERS)]
     tested = int(pytest.main(options))
     if checked != 0:
         print("The tests above have run, but the check before them failed.", flush=True)

@@ -318,16 +318,15 @@ def test_pickles_are_refused_before_anything_loads(models: SmallModels, registry
     assert "safe_serialization=True" in text
 
 
-def test_missing_tensors_are_not_made_up(folder: Path) -> None:
+@pytest.mark.parametrize("name", [UNET, "text_encoder/model.safetensors"])
+def test_missing_tensors_are_not_made_up(name: str, folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    for name in (UNET, "text_encoder/model.safetensors"):
-        weights = load_file(folder / name)
-        del weights[sorted(weights)[3]]
-        save_file(weights, folder / name, metadata={"format": "pt"})
-        with pytest.raises(RelayError, match="1 tensors are missing"):
-            load(folder)
-        shutil.rmtree(folder / name.split("/")[0] / "none", ignore_errors=True)
+    weights = load_file(folder / name)
+    del weights[sorted(weights)[3]]
+    save_file(weights, folder / name, metadata={"format": "pt"})
+    with pytest.raises(RelayError, match="1 tensors are missing"):
+        load(folder)
 
 
 def test_a_library_error_names_the_component(folder: Path) -> None:

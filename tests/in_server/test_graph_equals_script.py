@@ -1,0 +1,136 @@
+"""A graph through the real server gives the pixels of the plain diffusers script, written as the host writes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from reference import scripts
+from relay_dev.model_folders import SmallModels
+from relay_dev.server import HostServer
+from support.graph import Graph, Out, saved
+
+PROMPT = "a red cat on a blue sofa"
+SQUARE, WIDE = (64, 64), (96, 64)
+
+
+def assert_same_pixels(graph_pixels: np.ndarray, script_pictures: np.ndarray) -> None:
+    """Equal, but for a value that lies within 1e-5 of the edge where the host cuts off: it may fall on either side."""
+    expected = scripts.write_like_host(script_pictures)
+    assert graph_pixels.shape == expected.shape
+    near_edge = np.abs(script_pictures * 255 - np.rint(script_pictures * 255)) < 255 * 1e-5
+    differing = graph_pixels != expected
+    assert not (differing & ~near_edge).any(), f"{int(differing.sum())} of {differing.size} values differ"
+    assert np.abs(graph_pixels.astype(int) - expected.astype(int)).max() <= 1
+    assert expected.std() > 10, "a flat picture would prove nothing"
+
+
+def run(server: HostServer, graph: Graph, image: Out) -> np.ndarray:
+    node = graph.save(image)
+    return saved(server.run(graph.prompt), node)
+
+
+@pytest.mark.parametrize("size", [SQUARE, WIDE], ids=["square", "wide"])
+@pytest.mark.parametrize(
+    ("strength", "guidance_scale", "negative_prompt"),
+    [(0.4, 7.5, ""), (0.6, 7.5, "dog"), (0.8, 7.5, ""), (1.0, 7.5, ""), (0.8, 1.0, "dog"), (0.8, 5.0, "dog"), (0.8, 10.0, "")],
+)
+def test_sd15_image_to_image(
+    server: HostServer, models: SmallModels, size: tuple[int, int], strength: float, guidance_scale: float, negative_prompt: str
+) -> None:
+    picture = scripts.soft_picture(*size)
+    graph = Graph()
+    model = graph.load("sd15")
+    latent = graph.image_to_image(
+        model,
+        graph.encode(model, PROMPT, negative_prompt),
+        image=graph.picture(server, picture, f"soft-{size[0]}x{size[1]}.png"),
+        strength=strength,
+        guidance_scale=guidance_scale,
+        seed=11,
+    )
+    settings = {"strength": strength, "guidance_scale": guidance_scale, "seed": 11}
+    script = scripts.sd15_image_to_image(models.named["sd15"], picture, PROMPT, negative_prompt or None, **settings)
+    assert_same_pixels(run(server, graph, graph.decode(model, latent)), script)
+
+
+def test_sd15_of_an_odd_size_takes_the_script_s_own_route(server: HostServer, models: SmallModels) -> None:
+    picture = scripts.soft_picture(101, 77)
+    graph = Graph()
+    model = graph.load("sd15")
+    image = graph.picture(server, picture, "odd.png")
+    latent = graph.image_to_image(model, graph.encode(model, PROMPT), image=image, seed=11)
+    script = scripts.sd15_image_to_image(models.named["sd15"], picture, PROMPT, seed=11)
+    assert script.shape[1:3] == (72, 96)
+    assert_same_pixels(run(server, graph, graph.decode(model, latent)), script)
+
+
+@pytest.mark.parametrize("size", [SQUARE, WIDE], ids=["square", "wide"])
+@pytest.mark.parametrize("negative_prompt", ["", "dog"])
+def test_sdxl_refiner(server: HostServer, models: SmallModels, size: tuple[int, int], negative_prompt: str) -> None:
+    picture = scripts.soft_picture(*size)
+    graph = Graph()
+    model = graph.load("sdxl_refiner")
+    latent = graph.image_to_image(
+        model,
+        graph.encode(model, PROMPT, negative_prompt),
+        image=graph.picture(server, picture, f"soft-{size[0]}x{size[1]}.png"),
+        strength=0.5,
+        steps=6,
+        seed=12,
+        aesthetic_score=7.0,
+        negative_aesthetic_score=2.0,
+    )
+    script = scripts.sdxl_image_to_image(
+        models.named["sdxl_refiner"],
+        picture,
+        PROMPT,
+        negative_prompt or None,
+        strength=0.5,
+        steps=6,
+        seed=12,
+        aesthetic_score=7.0,
+        negative_aesthetic_score=2.0,
+    )
+    assert_same_pixels(run(server, graph, graph.decode(model, latent)), script)
+
+
+@pytest.mark.parametrize("negative_prompt", ["", "dog"])
+def test_kandinsky_prior_and_image_to_image_not_square(
+    server: HostServer, models: SmallModels, negative_prompt: str
+) -> None:
+    """The script itself exchanges height and width; `scripts.kandinsky_image_to_image` undoes that, and the graph is right."""
+    picture = scripts.soft_picture(128, 64)
+    graph = Graph()
+    prior, decoder = graph.load("kandinsky_prior"), graph.load("kandinsky_decoder")
+    prompt = graph.prior(prior, PROMPT, negative_prompt, seed=13)
+    image = graph.picture(server, picture, "soft-128x64.png")
+    latent = graph.image_to_image(decoder, prompt, image=image, strength=0.5, steps=6, guidance_scale=4.0, seed=14)
+    embeds = scripts.kandinsky_prior(models.named["kandinsky_prior"], PROMPT, negative_prompt or None, seed=13)
+    script = scripts.kandinsky_image_to_image(
+        models.named["kandinsky_decoder"], picture, embeds, width=128, height=64, strength=0.5, steps=6, seed=14
+    )
+    assert script.shape == (1, 64, 128, 3)
+    assert_same_pixels(run(server, graph, graph.decode(decoder, latent)), script)
+
+
+def test_sd15_text_to_image_into_kandinsky(server: HostServer, models: SmallModels) -> None:
+    """The guide's text-to-image-to-image, by pictures: the script hands the float picture on, as the graph does."""
+    graph = Graph()
+    sd15, prior, decoder = (graph.load(name) for name in ("sd15", "kandinsky_prior", "kandinsky_decoder"))
+    first = graph.text_to_image(sd15, graph.encode(sd15, PROMPT), width=128, height=64, seed=15)
+    second = graph.image_to_image(
+        decoder,
+        graph.prior(prior, PROMPT, seed=16),
+        image=graph.decode(sd15, first),
+        strength=0.5,
+        steps=6,
+        guidance_scale=4.0,
+        seed=17,
+    )
+    named = models.named
+    picture = scripts.sd15_text_to_image(named["sd15"], PROMPT, width=128, height=64, seed=15, output_type="pt")
+    embeds = scripts.kandinsky_prior(named["kandinsky_prior"], PROMPT, seed=16)
+    script = scripts.kandinsky_image_to_image(
+        named["kandinsky_decoder"], picture, embeds, width=128, height=64, strength=0.5, steps=6, seed=17
+    )
+    assert_same_pixels(run(server, graph, graph.decode(decoder, second)), script)
