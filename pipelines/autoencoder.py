@@ -168,7 +168,7 @@ class Autoencoder:
         if not wanted:
             yield
             return
-        if not hasattr(self.module, "enable_tiling"):
+        if not hasattr(self.module, "use_tiling"):  # VQModel inherits the method and has no tiles
             raise RelayError(f"tiled: the autoencoder of {self.title} ({type(self.module).__name__}) can't decode in tiles. Switch tiled off.")
         before = self.module.use_tiling
         try:

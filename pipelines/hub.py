@@ -66,12 +66,14 @@ def fetch_repo(
     cached = request.cached_folder()
     if cached is not None and COMMIT.fullmatch(revision) and request.problem_of(cached) is None:
         return cached  # a commit never changes
+    if constants.HF_HUB_OFFLINE:
+        return request.complete(cached, offline(request.title))
     try:
-        if constants.HF_HUB_OFFLINE:
-            raise offline(request.title)
         folder, files = run_watched(request.list_files, monitor)
     except HubError as error:
-        return request.fall_back(cached, error, monitor)
+        folder = request.complete(cached, error)
+        monitor.say(f"{error.problem} Using the copy in this machine's cache.")
+        return folder
     request.download(folder, files, monitor)
     return folder
 
@@ -138,8 +140,8 @@ class _Request:
             return error
         return None
 
-    def fall_back(self, cached: Path | None, error: HubError, monitor: Monitor) -> Path:
-        """The cached snapshot, if it is complete; the hub's error, if not."""
+    def complete(self, cached: Path | None, error: HubError) -> Path:
+        """The cached snapshot, if it is complete; otherwise raises what keeps the hub from completing it."""
         if cached is None:
             raise RelayError(
                 f"{error.problem} {MODEL_INDEX} of {self.title} is not in this machine's cache ({_cache()}). {error.remedy}"
@@ -148,7 +150,6 @@ class _Request:
             raise RelayError(
                 f"{error.problem} The copy in this machine's cache ({_cache()}) cannot be used: {problem} {error.remedy}"
             ) from error
-        monitor.say(f"{error.problem} Using the copy in this machine's cache.")
         return cached
 
     def list_files(self, transfer: Transfer) -> tuple[Path, dict[str, RemoteFile]]:

@@ -133,7 +133,8 @@ def _collect(file: RemoteFile, sha256: str, pointer: Path, transfer: Transfer, c
                 hf_hub_url(file.repo_id, file.name, revision=file.commit),
                 _CountedOutput(output, transfer, start),  # type: ignore[arg-type]  # all that it calls is there
                 resume_size=resumed,
-                headers=build_hf_headers(headers={"Accept-Encoding": "identity"}),
+                # with a range of ours, older versions do not hand over to hf_transfer, which nobody can stop
+                headers=build_hf_headers(headers={"Accept-Encoding": "identity", "Range": "bytes=0-"}),
                 expected_size=file.size,
                 displayed_filename=file.name,
             )

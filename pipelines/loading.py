@@ -46,9 +46,7 @@ def load_folder(
     try:
         plan = plan_files(model_index, family, names_in(folder), variant=variant, dtype=dtype, where=where)
     except MissingFiles as error:
-        if source is not None:
-            raise
-        raise MissingFiles(f"{error} The folder is not complete: download or save the model anew.") from None
+        raise MissingFiles(f"{error} The model is not complete: download or save it anew.") from None
     for files in plan:
         _check_weights(folder, files, where)
     modules = {}

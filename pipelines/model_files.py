@@ -150,7 +150,7 @@ def _plan_component(
                 index and f"{name}/{index}",
                 variant,
             )
-    raise MissingFiles(_no_weights(name, stem, files, wanted, where))
+    raise _no_weights(name, stem, files, wanted, where)
 
 
 def _require_config(name: str, files: list[str], where: str) -> None:
@@ -183,14 +183,14 @@ def _weights(files: list[str], stem: str, variant: str | None) -> tuple[list[str
     return [file for file, _ in shards], index
 
 
-def _no_weights(name: str, stem: str, files: list[str], wanted: tuple[str | None, ...], where: str) -> str:
+def _no_weights(name: str, stem: str, files: list[str], wanted: tuple[str | None, ...], where: str) -> RelayError:
+    if wanted == ("fp16",) and _weights(files, stem, None)[0]:
+        return RelayError(f"{where}: {name} has no fp16 files, only plain ones. Set variant to auto or none.")
+    if wanted == (None,) and _weights(files, stem, "fp16")[0]:
+        return RelayError(f"{where}: {name} has no plain files, only fp16 ones. Set variant to auto or fp16.")
     looked_for = " or ".join(
         f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors" for variant in wanted
     )
     there = [file for file in files if file.endswith(".safetensors")]
-    if wanted == ("fp16",) and _weights(files, stem, None)[0]:
-        return f"{where}: {name} has no fp16 files, only plain ones. Set variant to auto or none."
-    if wanted == (None,) and _weights(files, stem, "fp16")[0]:
-        return f"{where}: {name} has no plain files, only fp16 ones. Set variant to auto or fp16."
     held = f"It has {', '.join(there)}." if there else "It has no weights."
-    return f"{where} lacks {name}/{looked_for}, or a complete set of its shards with their index. {held}"
+    return MissingFiles(f"{where} lacks {name}/{looked_for}, or a complete set of its shards with their index. {held}")

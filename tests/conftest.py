@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
+
 from relay_dev.model_folders import SmallModels, small_models
 from relay_dev.pack import prepare_pack
 from relay_dev.paths import WORK
-from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["relay_dev.no_skips"]
 

@@ -41,6 +41,19 @@ class TextEncoder:
         return self._outputs[key]
 
 
+class _QuietTokenizer:
+    """A tokenizer that does not warn of the indexing error in which a long text would end if it were not split."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, texts: list[str], **options: Any) -> Any:
+        return self._tokenizer(texts, verbose=False, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+
 class LayerEncoder:
     """Compel on one layer of a :class:`TextEncoder`. Everything is given in float32, in which Compel's sums are exact
     enough for a half-precision model; at weight 1 the way back to the model's dtype keeps every bit.
@@ -55,7 +68,8 @@ class LayerEncoder:
         self._source = source
         self._read = read
         # Textual inversions with several vectors will need a textual_inversion_manager for this tokenizer here.
-        self._compel = Compel(tokenizer=source.tokenizer, text_encoder=self, truncate_long_prompts=False)  # type: ignore[arg-type]
+        tokenizer = _QuietTokenizer(source.tokenizer)
+        self._compel = Compel(tokenizer=tokenizer, text_encoder=self, truncate_long_prompts=False)  # type: ignore[arg-type]
 
     def __call__(
         self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from filelock import FileLock
 from .host import get_host
 from .paths import WORK
 
-MAKERS = ("small_models", "small_weights", "small_tokenizer", "small_finetunes", "hub_cache", "native_checkpoint")
+MAKERS = ("small_models", "small_parts", "small_weights", "small_tokenizer", "small_finetunes", "hub_cache", "native_checkpoint")
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
 
 
@@ -69,6 +70,9 @@ def _make(root: Path) -> None:
         make_checkpoints(scratch / "models", get_host())
         paths = {key: path.relative_to(scratch).as_posix() for key, path in named.items()}
         (scratch / "index.json").write_text(json.dumps(paths, indent=1), "utf-8")
+        for stale in root.parent.glob("small-models-*"):
+            if stale.is_dir():
+                shutil.rmtree(stale, ignore_errors=True)
         scratch.rename(root)
 
 

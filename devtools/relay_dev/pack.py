@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -36,9 +35,7 @@ def load_pack(root: Path = ROOT) -> ModuleType:
 
 def take_off_path(root: Path) -> None:
     """With the root on sys.path its folder `nodes` would hide the host's module of that name."""
-    sys.path[:] = [
-        entry for entry in sys.path if not os.path.exists(entry or ".") or not os.path.samefile(entry or ".", root)
-    ]
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != root]
 
 
 def enter_host(host: Path, base: Path) -> None:

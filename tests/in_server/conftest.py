@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+
 from relay_dev.model_folders import SmallModels
 from relay_dev.page import HostPage, open_page
 from relay_dev.paths import ARTIFACTS

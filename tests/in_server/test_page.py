@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from relay_dev.page import HostPage
 from relay_dev.paths import ARTIFACTS, PACK_FOLDER, ROOT
 from relay_dev.server import HostServer

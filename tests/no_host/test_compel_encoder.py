@@ -46,7 +46,10 @@ def load(pipelines):
         for module in parts.values():
             if isinstance(module, torch.nn.Module):
                 module.to(dtype)
-        pipe = type(original)(**{**dict.fromkeys(original.components), **parts}, **({"requires_safety_checker": False} if name == "sd15" else {}))
+        pipe = type(original)(
+            **{**dict.fromkeys(original.components), **parts},
+            **({"requires_safety_checker": False} if name == "sd15" else {}),
+        )
         flags = {flag: original.config[flag] for flag in FAMILIES[name].config_flags} | config
         pipe.register_to_config(**flags)
         return pipe, PipelineComponents(FAMILIES[name], f"small/{name}", parts, dtype, flags)
@@ -56,7 +59,13 @@ def load(pipelines):
 
 def encode(components, prompt, negative_prompt="", syntax="compel", policy=None, monitor=None, **arguments):
     return compel_encoder.encode_prompt(
-        components, prompt, negative_prompt, syntax=syntax, policy=policy or PlainOffload(), monitor=monitor or SilentMonitor(), **arguments
+        components,
+        prompt,
+        negative_prompt,
+        syntax=syntax,
+        policy=policy or PlainOffload(),
+        monitor=monitor or SilentMonitor(),
+        **arguments,
     )
 
 
@@ -102,7 +111,17 @@ def test_weight_one_is_the_script(load, name, syntax, dtype):
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 @pytest.mark.parametrize(
-    "prompt", ['c++ (a "cat") and("dog", 1.3)++', r"\(a\) (b:1.3)", "(((", ' " ', "a--", "a cat.swap(dog)", "<|endoftext|> cat", "a,,b\n!"]
+    "prompt",
+    [
+        'c++ (a "cat") and("dog", 1.3)++',
+        r"\(a\) (b:1.3)",
+        "(((",
+        ' " ',
+        "a--",
+        "a cat.swap(dog)",
+        "<|endoftext|> cat",
+        "a,,b\n!",
+    ],
 )
 def test_plain_reads_syntax_as_text(load, name, prompt):
     pipe, components = load(name)
@@ -130,7 +149,7 @@ def test_model_without_the_flag_takes_the_default(load):
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_weight_moves_only_its_word(load, name):
-    pipe, components = load(name)
+    _, components = load(name)
     text, place = "a big {} on the moon", 3
     base = encode(components, text.format("cat")).positive
     empty = encode(components, "").positive.hidden
@@ -184,7 +203,9 @@ def test_half_precision_weights_are_summed_in_float32(load):
     _, components = load("sd15", torch.float16)
     _, exact = load("sd15")
     text = "a (cat)0 on the (moon)0"
-    assert torch.allclose(encode(components, text).positive.hidden.float(), encode(exact, text).positive.hidden, atol=0.02)
+    assert torch.allclose(
+        encode(components, text).positive.hidden.float(), encode(exact, text).positive.hidden, atol=0.02
+    )
     assert encode(components, text).positive.hidden.abs().max() > 0.5
     blended, exactly = (encode(c, '("a cat", "a dog").blend(0.8, 0.3)').positive.hidden for c in (components, exact))
     assert torch.allclose(blended.float(), exactly, atol=0.01)
@@ -192,7 +213,7 @@ def test_half_precision_weights_are_summed_in_float32(load):
 
 def test_weights_out_of_range(load):
     _, components = load("sd15", torch.float16)
-    with pytest.raises(RelayError, match="negative_prompt: .*too large for float16"):
+    with pytest.raises(RelayError, match=r"negative_prompt: .*too large for float16"):
         encode(components, "a cat", "a (cat)90000")
 
 
@@ -201,8 +222,11 @@ def test_weights_out_of_range(load):
 
 @pytest.mark.parametrize("syntax", ["compel", "plain"])
 @pytest.mark.parametrize("name", TEXT_MODELS)
-def test_long_prompts(load, name, syntax):
+def test_long_prompts(load, name, syntax, caplog):
     pipe, components = load(name)
+    caplog.clear()
+    encode(components, LONG, LONG, syntax)
+    assert not caplog.records  # transformers warns of an error that the splitting prevents
     assert 77 < token_count(pipe, LONG) <= 3 * 75
     long_short, short_long = encode(components, LONG, NEGATIVE, syntax), encode(components, NEGATIVE, LONG, syntax)
     tokens = long_short.positive.hidden.shape[1]
@@ -242,7 +266,10 @@ def test_clip_skip_sdxl_is_the_script(load, name, syntax, zeros):
     pipe, components = load(name, force_zeros_for_empty_prompt=zeros)
     for skip in (1, 2):
         for negative in ("", NEGATIVE):
-            assert_same(encode(components, PROMPT, negative, syntax, clip_skip=skip), script(pipe, PROMPT, negative or None, skip))
+            assert_same(
+                encode(components, PROMPT, negative, syntax, clip_skip=skip),
+                script(pipe, PROMPT, negative or None, skip),
+            )
 
 
 def test_clip_skip_sd15_is_the_layer_normalised(load):
@@ -250,7 +277,9 @@ def test_clip_skip_sd15_is_the_layer_normalised(load):
     ids = pipe.tokenizer(PROMPT, padding="max_length", max_length=77, return_tensors="pt").input_ids
     with torch.no_grad():
         layers = pipe.text_encoder(ids, output_hidden_states=True)
-        norm = dict(pipe.text_encoder.named_modules())[next(n for n, _ in pipe.text_encoder.named_modules() if n.endswith("final_layer_norm"))]
+        norm = dict(pipe.text_encoder.named_modules())[
+            next(n for n, _ in pipe.text_encoder.named_modules() if n.endswith("final_layer_norm"))
+        ]
         assert torch.equal(norm(layers.hidden_states[-1]), layers.last_hidden_state)
         for skip in (1, 2, 3):
             embeds = encode(components, PROMPT, NEGATIVE, clip_skip=skip)
@@ -265,7 +294,9 @@ def test_clip_skip_sd15_upstream(load):
         script(pipe, PROMPT, None, 1)
 
 
-@pytest.mark.parametrize(("name", "skip", "most"), [("sd15", 4, 3), ("sd15", -1, 3), ("sdxl_base", 3, 2), ("sdxl_refiner", 3, 2)])
+@pytest.mark.parametrize(
+    ("name", "skip", "most"), [("sd15", 4, 3), ("sd15", -1, 3), ("sdxl_base", 3, 2), ("sdxl_refiner", 3, 2)]
+)
 def test_clip_skip_out_of_range(load, name, skip, most):
     _, components = load(name)
     with pytest.raises(RelayError, match=f"clip_skip: {skip} .*has 3 layers: 0 to {most}"):
@@ -280,6 +311,9 @@ def test_clip_skip_out_of_range(load, name, skip, most):
 def test_encoders_go_back_as_they_were(load, name, inference):
     _, components = load(name)
     encoders = [components[part] for part in components.family.text_encoders]
+    for encoder in encoders:  # transformers leaves hooks of its own at the first call for hidden states
+        encoder(torch.tensor([[0, 1]]), output_hidden_states=True)
+    hooks = [[len(module._forward_hooks) for module in encoder.modules()] for encoder in encoders]
     before = [{key: value.clone() for key, value in encoder.state_dict().items()} for encoder in encoders]
     attributes = [set(vars(encoder)) for encoder in encoders]
     calls = []
@@ -294,15 +328,17 @@ def test_encoders_go_back_as_they_were(load, name, inference):
     text = LONG + " (cat)1.3 (dog)0.5"
     with torch.inference_mode() if inference else contextlib.nullcontext():
         if name == "kandinsky_prior":
-            result = compel_encoder.encode_for_prior(components, text, NEGATIVE, syntax="compel", policy=Policy(), monitor=SilentMonitor())
+            result = compel_encoder.encode_for_prior(
+                components, text, NEGATIVE, syntax="compel", policy=Policy(), monitor=SilentMonitor()
+            )
             assert not result.prompt.hidden.requires_grad
         else:
             result = encode(components, text, NEGATIVE, policy=Policy(), clip_skip=1)
             assert not result.positive.hidden.requires_grad
     assert calls == [(Stage.TEXT, encoders)]
-    for encoder, state, names in zip(encoders, before, attributes):
+    for encoder, state, names, counts in zip(encoders, before, attributes, hooks):
         assert set(vars(encoder)) == names
-        assert not any(module._forward_hooks or module._forward_pre_hooks for module in encoder.modules())
+        assert [len(module._forward_hooks) for module in encoder.modules()] == counts
         assert all(torch.equal(value, state[key]) for key, value in encoder.state_dict().items())
 
 
@@ -379,8 +415,11 @@ def test_prior_rows_are_the_scripts_batch(load):
 
 
 def test_prior_weights(load):
-    pipe, components = load("kandinsky_prior")
-    base, weighted = encode_prior(components, "a big cat on the moon").prompt, encode_prior(components, "a big (cat)1.5 on the moon").prompt
+    _, components = load("kandinsky_prior")
+    base, weighted = (
+        encode_prior(components, "a big cat on the moon").prompt,
+        encode_prior(components, "a big (cat)1.5 on the moon").prompt,
+    )
     assert torch.equal(weighted.pooled, base.pooled)
     assert torch.equal(weighted.mask, base.mask)
     moved = (weighted.hidden - base.hidden).abs().amax(-1)[0] > 1e-5
@@ -407,13 +446,14 @@ def test_prior_long_text_is_laid_over(load, syntax):
 
 def test_prior_combined_texts(load):
     pipe, components = load("kandinsky_prior")
-    cat, dog = prior_script(pipe, "a cat"), prior_script(pipe, "a big dog here")
-    joined = encode_prior(components, '("a cat", "a big dog here").and()').prompt
+    cat, dog = prior_script(pipe, "a cat"), prior_script(pipe, "a big dog on the moon")
+    joined = encode_prior(components, '("a cat", "a big dog on the moon").and()').prompt
     assert torch.equal(joined.mask, dog[2])
     assert torch.allclose(joined.hidden[:, :4], (cat[1] + dog[1])[:, :4] / 2, atol=1e-6)
-    assert torch.allclose(joined.hidden[:, 4:6], dog[1][:, 4:6], atol=1e-6)
-    assert torch.allclose(joined.hidden[:, 6:], cat[1][:, 6:], atol=1e-6)
-    blend = encode_prior(components, '("a cat", "a big dog here").blend(3, 1)').prompt
+    assert (cat[2].sum(), dog[2].sum()) == (4, 8)
+    assert torch.allclose(joined.hidden[:, 4:8], dog[1][:, 4:8], atol=1e-6)
+    assert torch.allclose(joined.hidden[:, 8:], cat[1][:, 8:], atol=1e-6)
+    blend = encode_prior(components, '("a cat", "a big dog on the moon").blend(3, 1)').prompt
     assert torch.equal(blend.mask, dog[2])
     assert torch.allclose(blend.hidden, 0.75 * cat[1] + 0.25 * dog[1], atol=1e-5)
     assert torch.allclose(blend.pooled, 0.75 * cat[0] + 0.25 * dog[0], atol=1e-5)
@@ -452,7 +492,11 @@ def test_mark_knows_others(load, name):
         _, moved = load(name)
         for layer in [layer for layer in moved[part].modules() if type(layer).__name__ == "CLIPEncoderLayer"][-1:]:
             for weight in layer.parameters():
-                weight.data += 0.01 * weight.data.square().mean().sqrt() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
+                weight.data += (
+                    0.01
+                    * weight.data.square().mean().sqrt()
+                    * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
+                )
         assert not mark_of(components).is_same(mark_of(moved))
         _, other = load(name)
         for weight in other[part].parameters():

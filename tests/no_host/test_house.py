@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from relay_dev.host import missing_requirements
 from relay_dev.paths import ROOT
 

@@ -17,6 +17,7 @@ from diffusers_relay.pipelines.errors import RelayError
 from diffusers_relay.pipelines.hub import check_repo_id, check_revision, fetch_repo, load_from_hub
 from diffusers_relay.pipelines.monitor import SilentMonitor
 from huggingface_hub import constants
+
 from relay_dev.fake_hub import FakeHub, FakeRepo
 from relay_dev.model_folders import SmallModels
 from relay_dev.small_finetunes import add_fp16_files
@@ -327,8 +328,9 @@ def test_offline_the_cache_serves(fake: FakeHub, monkeypatch: pytest.MonkeyPatch
     folder = fetch()
     fake.requests.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert fetch() == folder
-    assert fake.requests == []
+    monitor = Watching()
+    assert fetch(monitor=monitor) == folder
+    assert (fake.requests, monitor.said) == ([], [])
 
 
 def test_without_a_connection_the_cache_serves_and_says_so(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from relay_dev import layers
 from relay_dev.paths import ROOT
 

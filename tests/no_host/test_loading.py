@@ -16,6 +16,7 @@ from diffusers_relay.pipelines.errors import RelayError
 from diffusers_relay.pipelines.loading import load_folder
 from diffusers_relay.pipelines.monitor import SilentMonitor
 from diffusers_relay.pipelines.registry import ComponentRegistry
+
 from relay_dev.model_folders import SmallModels
 from relay_dev.small_finetunes import add_fp16_files
 
@@ -162,7 +163,9 @@ def test_auto_decides_for_each_component(both: Path) -> None:
 
 
 def test_a_variant_that_is_asked_for_is_needed(both: Path, models: SmallModels, registry: ComponentRegistry) -> None:
-    assert "no fp16 files" in refusal(models.named["sd15"], registry, "fp16")
+    text = refusal(models.named["sd15"], registry, "fp16")
+    assert "no fp16 files" in text
+    assert "not complete" not in text
     assert "no plain files" in refusal(models.named["sd15_fp16"], registry, "none")
     assert "'fp8'" in refusal(both, registry, "fp8")
     damage(both / UNET)

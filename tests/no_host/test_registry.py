@@ -15,6 +15,7 @@ from diffusers_relay.pipelines.components import PipelineComponents
 from diffusers_relay.pipelines.loading import load_folder
 from diffusers_relay.pipelines.monitor import SilentMonitor
 from diffusers_relay.pipelines.registry import ComponentRegistry
+
 from relay_dev.model_folders import SmallModels
 
 

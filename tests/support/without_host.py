@@ -1,0 +1,73 @@
+"""The pack's lower layers run with no host: models, and a runtime that counts what is done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+from diffusers_relay.pipelines.components import PipelineComponents
+from diffusers_relay.pipelines.embeds import PromptEmbeds
+from diffusers_relay.pipelines.loading import load_folder
+from diffusers_relay.pipelines.monitor import SilentMonitor
+from diffusers_relay.pipelines.offload import PlainOffload, Stage
+from diffusers_relay.pipelines.runtime import Runtime
+from diffusers_relay.weighting.compel_encoder import encode_prompt
+from relay_dev.model_folders import small_models
+
+
+class CountingOffload(PlainOffload):
+    """Counts the stages, and refuses a module that another stage has taken."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu")
+        self.stages: Counter[Stage] = Counter()
+
+    @contextmanager
+    def on_device(self, stage: Stage, modules: Iterable[Any], working_bytes: int = 0) -> Iterator[torch.device]:
+        self.stages[stage] += 1
+        with super().on_device(stage, list(modules), working_bytes) as device:
+            yield device
+
+
+class ListeningMonitor(SilentMonitor):
+    """Keeps what a user would see. `stop_after`: raises Stopped at that many progress reports."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.said: list[str] = []
+        self.steps: list[tuple[int, int]] = []
+        self.previewed: list[torch.Tensor] = []
+        self._stop_after = stop_after
+
+    def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
+        self.steps.append((done, total))
+        if latents is not None:
+            self.previewed.append(latents)
+        if self._stop_after is not None and len(self.steps) >= self._stop_after:
+            raise Stopped
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+
+class Stopped(Exception):
+    """The user's cancel."""
+
+
+def counting_runtime(stop_after: int | None = None) -> Runtime:
+    return Runtime(CountingOffload(), ListeningMonitor(stop_after))
+
+
+@lru_cache(maxsize=None)
+def load(name: str, dtype: torch.dtype = torch.float32) -> PipelineComponents:
+    """A small model, loaded once for all tests of a process: it must not be changed."""
+    return load_folder(small_models().named[name], dtype=dtype, source=name, monitor=SilentMonitor())
+
+
+def encode(model: PipelineComponents, prompt: str, negative_prompt: str = "") -> PromptEmbeds:
+    return encode_prompt(
+        model, prompt, negative_prompt, syntax="compel", policy=PlainOffload(), monitor=SilentMonitor()
+    )
