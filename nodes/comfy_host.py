@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import comfy.latent_formats
@@ -13,6 +14,7 @@ import comfy.model_management as memory
 import comfy.utils
 import folder_paths
 
+from ..pipelines.autoencoder import Autoencoder, autoencoder_of
 from ..pipelines.errors import RelayError
 from ..pipelines.offload import Stage
 from ..pipelines.runtime import Runtime
@@ -32,10 +34,13 @@ class HostOffload:
     """Whole modules on the host's device for a stage, its offload device after it. The host frees room first."""
 
     @contextmanager
-    def on_device(self, stage: Stage, modules: Iterable[torch.nn.Module], working_bytes: int = 0) -> Iterator[torch.device]:
+    def on_device(
+        self, stage: Stage, modules: Iterable[torch.nn.Module], working_bytes: int = 0
+    ) -> Iterator[torch.device]:
         device, home = _devices(stage)
         modules = list(modules)
         away = [module for module in modules if next(module.parameters()).device != device]
+        log.debug("stage %s: %s", stage.value, ", ".join(type(module).__name__ for module in modules))
         memory.free_memory(sum(memory.module_size(module) for module in away) + working_bytes, device)
         try:
             for module in away:
@@ -62,13 +67,17 @@ def _devices(stage: Stage) -> tuple[torch.device, torch.device]:
 class HostMonitor:
     """Progress and previews in the node, and the host's cancel button."""
 
-    def __init__(self, node_id: str | None, preview_format: str | None = None) -> None:
+    def __init__(self, node_id: str | None, make_previewer: Callable[[], Any]) -> None:
         self._node_id = node_id
         self._bar = comfy.utils.ProgressBar(1, node_id=node_id)
-        self._previewer = _previewer(preview_format)
+        self._make_previewer = make_previewer
+        self._previewer: Any = None
 
     def check(self) -> None:
         memory.throw_exception_if_processing_interrupted()
+
+    def expect_latents(self) -> None:
+        self._previewer = self._make_previewer()
 
     def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
         self.check()
@@ -86,18 +95,38 @@ class HostMonitor:
             server.send_progress_text(message, self._node_id)
 
 
-def _previewer(preview_format: str | None) -> Any:
-    """The host's previewer for that latent format; None where the host has previews off or knows no such format."""
+class FittedFormat(comfy.latent_formats.LatentFormat):
+    """A latent format for a space that the host has none for; its colours are fitted when a preview is wanted."""
+
+    def __init__(self, autoencoder: Autoencoder, policy: HostOffload) -> None:
+        self.latent_channels = autoencoder.channels
+        self._autoencoder, self._policy = autoencoder, policy
+
+    @property
+    def latent_rgb_factors(self) -> list[list[float]]:
+        return self._autoencoder.rgb_factors(self._policy)[0].tolist()
+
+    @property
+    def latent_rgb_factors_bias(self) -> list[float]:
+        return self._autoencoder.rgb_factors(self._policy)[1].tolist()
+
+
+def _previewer(model: PipelineComponents, policy: HostOffload) -> Any:
+    """The host's previewer for the model's latents; None where the host has previews off."""
     import latent_preview
 
-    if preview_format is None:
-        return None
-    return latent_preview.get_previewer(memory.get_torch_device(), getattr(comfy.latent_formats, preview_format)())
+    if model.family.preview_format is None:
+        latent_format = FittedFormat(autoencoder_of(model), policy)
+    else:
+        latent_format = getattr(comfy.latent_formats, model.family.preview_format)()
+    return latent_preview.get_previewer(memory.get_torch_device(), latent_format)
 
 
 def runtime_for(node: Any, model: PipelineComponents | None = None) -> Runtime:
-    """Where a node's run happens and who watches it."""
-    return Runtime(HostOffload(), HostMonitor(getattr(node.hidden, "unique_id", None), model.family.preview_format if model else None))
+    """Where a node's run happens and who watches it; with ``model``, its latents are previewed."""
+    policy = HostOffload()
+    make_previewer = (lambda: None) if model is None else partial(_previewer, model, policy)
+    return Runtime(policy, HostMonitor(getattr(node.hidden, "unique_id", None), make_previewer))
 
 
 def pick_dtype(name: str) -> torch.dtype:
@@ -107,7 +136,9 @@ def pick_dtype(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise RelayError(f"dtype: {name!r} is not one of {', '.join(DTYPES)}.")
     if name == "auto":
-        return memory.unet_dtype(device=memory.get_torch_device(), supported_dtypes=[torch.float16, torch.bfloat16, torch.float32])
+        return memory.unet_dtype(
+            device=memory.get_torch_device(), supported_dtypes=[torch.float16, torch.bfloat16, torch.float32]
+        )
     return getattr(torch, name)
 
 
@@ -126,7 +157,9 @@ def pick_folder(name: str, value: str, folders: dict[str, str]) -> str:
     """The path of a choice. The host does not check choices of a shared workflow; nothing but a listed name gets through."""
     if value not in folders:
         have = ", ".join(folders) or "none: put a diffusers model in models/diffusers"
-        raise RelayError(f"{name}: {value!r} is not among the models of this ComfyUI. It has: {have}. Choose one of these, or add the missing one.")
+        raise RelayError(
+            f"{name}: {value!r} is not among the models of this ComfyUI. It has: {have}. Choose one of these, or add the missing one."
+        )
     return folders[value]
 
 

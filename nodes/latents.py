@@ -23,7 +23,11 @@ class RelayDecode(io.ComfyNode):
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model whose autoencoder decodes."),
                 io.Latent.Input("latent", tooltip="From a sampler of Diffusers Relay or of ComfyUI."),
-                io.Boolean.Input("tiled", default=False, tooltip="Decode large pictures in tiles: less memory, and near the same picture. Kandinsky's autoencoder can't."),
+                io.Boolean.Input(
+                    "tiled",
+                    default=False,
+                    tooltip="Decode large pictures in tiles: less memory, and near the same picture. Kandinsky's autoencoder can't.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The picture.")],
             hidden=[io.Hidden.unique_id],
@@ -48,7 +52,14 @@ class RelayEncode(io.ComfyNode):
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model whose autoencoder encodes."),
                 io.Image.Input("image", tooltip="The picture. An odd size is brought to the next multiple of 8."),
-                io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="The draw from the encoder's distribution. Image i of a batch uses seed + i."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**64 - 1,
+                    control_after_generate=True,
+                    tooltip="The draw from the encoder's distribution. Image i of a batch uses seed + i.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="A latent in ComfyUI's scale.")],
             hidden=[io.Hidden.unique_id],
@@ -71,7 +82,10 @@ class RelayConvertLatent(io.ComfyNode):
             description="Brings a latent into the space of another model: untouched where both share a space, else decoded and encoded once.",
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model that is to read the latent."),
-                io.Latent.Input("latent", tooltip="From a sampler of Diffusers Relay: it knows which space it is in. One that does not know is taken to be in the model's."),
+                io.Latent.Input(
+                    "latent",
+                    tooltip="From a sampler of Diffusers Relay: it knows which space it is in. One that does not know is taken to be in the model's.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The latent in the model's space.")],
             hidden=[io.Hidden.unique_id],

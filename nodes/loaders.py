@@ -29,7 +29,11 @@ class RelayLoadModel(io.ComfyNode):
                 ),
                 io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
             ],
-            outputs=[DiffusersModel.Output(display_name="model", tooltip="The model, for the other nodes of Diffusers Relay.")],
+            outputs=[
+                DiffusersModel.Output(
+                    display_name="model", tooltip="The model, for the other nodes of Diffusers Relay."
+                )
+            ],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -70,7 +74,11 @@ class RelayLoadModelFromHub(io.ComfyNode):
                 ),
                 io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
             ],
-            outputs=[DiffusersModel.Output(display_name="model", tooltip="The model, for the other nodes of Diffusers Relay.")],
+            outputs=[
+                DiffusersModel.Output(
+                    display_name="model", tooltip="The model, for the other nodes of Diffusers Relay."
+                )
+            ],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -80,5 +88,11 @@ class RelayLoadModelFromHub(io.ComfyNode):
 
         monitor = comfy_host.runtime_for(cls).monitor
         return io.NodeOutput(
-            load_from_hub(repo_id.strip(), revision=revision.strip(), variant=variant, dtype=comfy_host.pick_dtype(dtype), monitor=monitor)
+            load_from_hub(
+                repo_id.strip(),
+                revision=revision.strip(),
+                variant=variant,
+                dtype=comfy_host.pick_dtype(dtype),
+                monitor=monitor,
+            )
         )

@@ -26,9 +26,24 @@ class RelaySetScheduler(io.ComfyNode):
             description="The same model with another scheduler. The weights are shared; other branches of the graph keep theirs.",
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model to change."),
-                io.Combo.Input("scheduler", options=[DEFAULT, *KARRAS_DIFFUSION_SCHEDULERS], default=DEFAULT, tooltip="A scheduler of diffusers. default: the model's own. The Kandinsky decoder runs with DDPM and DDIM only."),
-                io.Combo.Input("sigmas", options=[DEFAULT, *SIGMA_FLAGS], default=DEFAULT, tooltip="The spacing of the noise levels. default: as the model has it."),
-                io.Combo.Input("timestep_spacing", options=[DEFAULT, *TIMESTEP_SPACINGS], default=DEFAULT, tooltip="How the steps are laid over the schedule. default: as the model has it."),
+                io.Combo.Input(
+                    "scheduler",
+                    options=[DEFAULT, *KARRAS_DIFFUSION_SCHEDULERS],
+                    default=DEFAULT,
+                    tooltip="A scheduler of diffusers. default: the model's own. The Kandinsky decoder runs with DDPM and DDIM only.",
+                ),
+                io.Combo.Input(
+                    "sigmas",
+                    options=[DEFAULT, *SIGMA_FLAGS],
+                    default=DEFAULT,
+                    tooltip="The spacing of the noise levels. default: as the model has it.",
+                ),
+                io.Combo.Input(
+                    "timestep_spacing",
+                    options=[DEFAULT, *TIMESTEP_SPACINGS],
+                    default=DEFAULT,
+                    tooltip="How the steps are laid over the schedule. default: as the model has it.",
+                ),
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with this scheduler.")],
         )
@@ -49,7 +64,9 @@ class RelaySetVae(io.ComfyNode):
             description="The same model with the autoencoder of another.",
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model to change."),
-                DiffusersModel.Input("vae_from", tooltip="The model whose autoencoder is taken; it must be of the same kind."),
+                DiffusersModel.Input(
+                    "vae_from", tooltip="The model whose autoencoder is taken; it must be of the same kind."
+                ),
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with the other autoencoder.")],
         )

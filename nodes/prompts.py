@@ -11,7 +11,7 @@ from .wire_types import DiffusersModel, DiffusersPrompt
 
 SYNTAXES = ("compel", "plain")
 SYNTAX_TOOLTIP = (
-    "How weights are written. compel: word++ or word--, (some words)1.3, (\"one\", \"two\").and(1, 0.5), (\"one\", \"two\").blend(0.7, 0.3). "
+    'How weights are written. compel: word++ or word--, (some words)1.3, ("one", "two").and(1, 0.5), ("one", "two").blend(0.7, 0.3). '
     "plain: every character is text."
 )
 CATEGORY = f"{comfy_host.CATEGORY}/prompts"
@@ -26,22 +26,41 @@ class RelayEncodePrompt(io.ComfyNode):
             category=CATEGORY,
             description="Text to embeddings with the model's own text encoders, weighted by Compel. For Kandinsky use Kandinsky Prior.",
             inputs=[
-                DiffusersModel.Input("model", tooltip="The model that the prompt is for: each model reads its own text encoder's embeddings."),
-                io.String.Input("prompt", multiline=True, dynamic_prompts=True, default="", tooltip="What to paint. Longer than 77 tokens works."),
+                DiffusersModel.Input(
+                    "model",
+                    tooltip="The model that the prompt is for: each model reads its own text encoder's embeddings.",
+                ),
                 io.String.Input(
-                    "negative_prompt", multiline=True, dynamic_prompts=True, default="",
+                    "prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    default="",
+                    tooltip="What to paint. Longer than 77 tokens works.",
+                ),
+                io.String.Input(
+                    "negative_prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    default="",
                     tooltip="What to keep out. It works where guidance_scale is above 1. Empty is the same as none in a diffusers script.",
                 ),
                 io.Combo.Input("syntax", options=list(SYNTAXES), default="compel", tooltip=SYNTAX_TOOLTIP),
                 io.Int.Input(
-                    "clip_skip", default=0, min=0, max=24,
+                    "clip_skip",
+                    default=0,
+                    min=0,
+                    max=24,
                     tooltip="How many of the text encoder's last layers to leave out. 0 is the model's own way; what other programs call clip skip 2 is 1 here, as in diffusers.",
                 ),
             ],
             outputs=[
-                DiffusersPrompt.Output(display_name="prompt", tooltip="Both texts, for the samplers of Diffusers Relay."),
+                DiffusersPrompt.Output(
+                    display_name="prompt", tooltip="Both texts, for the samplers of Diffusers Relay."
+                ),
                 io.Conditioning.Output(display_name="positive", tooltip="The prompt for ComfyUI's own samplers."),
-                io.Conditioning.Output(display_name="negative", tooltip="The negative prompt for ComfyUI's own samplers."),
+                io.Conditioning.Output(
+                    display_name="negative", tooltip="The negative prompt for ComfyUI's own samplers."
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -54,7 +73,13 @@ class RelayEncodePrompt(io.ComfyNode):
         comfy_host.check_choice("syntax", syntax, SYNTAXES)
         runtime = comfy_host.runtime_for(cls)
         embeds = encode_prompt(
-            model, prompt, negative_prompt, syntax=syntax, clip_skip=clip_skip, policy=runtime.policy, monitor=runtime.monitor
+            model,
+            prompt,
+            negative_prompt,
+            syntax=syntax,
+            clip_skip=clip_skip,
+            policy=runtime.policy,
+            monitor=runtime.monitor,
         )
         return io.NodeOutput(embeds, to_conditioning(embeds.positive), to_conditioning(embeds.negative))
 
@@ -68,32 +93,72 @@ class RelayKandinskyPrior(io.ComfyNode):
             category=CATEGORY,
             description="Kandinsky 2.2's first half: text (and a picture, if you like) to the image embeddings that its decoder paints from.",
             inputs=[
-                DiffusersModel.Input("prior", tooltip="A Kandinsky 2.2 prior, e.g. kandinsky-community/kandinsky-2-2-prior."),
+                DiffusersModel.Input(
+                    "prior", tooltip="A Kandinsky 2.2 prior, e.g. kandinsky-community/kandinsky-2-2-prior."
+                ),
                 io.String.Input("prompt", multiline=True, dynamic_prompts=True, default="", tooltip="What to paint."),
                 io.String.Input(
-                    "negative_prompt", multiline=True, dynamic_prompts=True, default="",
+                    "negative_prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    default="",
                     tooltip="What to keep out. It also changes the positive embedding, as in diffusers. Empty is the same as none in a script.",
                 ),
                 io.Combo.Input("syntax", options=list(SYNTAXES), default="compel", tooltip=SYNTAX_TOOLTIP),
-                io.Int.Input("steps", default=25, min=1, max=1000, tooltip="Denoising steps of the prior. 25 is the model's default."),
-                io.Float.Input(
-                    "guidance_scale", default=4.0, min=0.0, max=50.0, step=0.1, tooltip="How closely the embedding follows the text. The model's default is 4."
+                io.Int.Input(
+                    "steps",
+                    default=25,
+                    min=1,
+                    max=1000,
+                    tooltip="Denoising steps of the prior. 25 is the model's default.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="The seed of the prior's noise."),
-                io.Image.Input("image", optional=True, tooltip="One picture to start the embedding from, with strength."),
                 io.Float.Input(
-                    "strength", default=1.0, min=0.0, max=1.0, step=0.01, optional=True,
+                    "guidance_scale",
+                    default=4.0,
+                    min=0.0,
+                    max=50.0,
+                    step=0.1,
+                    tooltip="How closely the embedding follows the text. The model's default is 4.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**64 - 1,
+                    control_after_generate=True,
+                    tooltip="The seed of the prior's noise.",
+                ),
+                io.Image.Input(
+                    "image", optional=True, tooltip="One picture to start the embedding from, with strength."
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
                     tooltip="Used with image only: how far the embedding may move from the picture's. 1 forgets it.",
                 ),
             ],
-            outputs=[DiffusersPrompt.Output(display_name="prompt", tooltip="Image embeddings, for a Kandinsky 2.2 decoder.")],
+            outputs=[
+                DiffusersPrompt.Output(display_name="prompt", tooltip="Image embeddings, for a Kandinsky 2.2 decoder.")
+            ],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(
-        cls, prior: Any, prompt: str, negative_prompt: str, syntax: str, steps: int, guidance_scale: float, seed: int,
-        image: Any = None, strength: float = 1.0,
+        cls,
+        prior: Any,
+        prompt: str,
+        negative_prompt: str,
+        syntax: str,
+        steps: int,
+        guidance_scale: float,
+        seed: int,
+        image: Any = None,
+        strength: float = 1.0,
     ) -> io.NodeOutput:
         from ..pipelines.family import Task
         from ..pipelines.kandinsky22 import PriorSettings, check_prior, run_prior
@@ -104,7 +169,9 @@ class RelayKandinskyPrior(io.ComfyNode):
         runtime = comfy_host.runtime_for(cls)
         settings = PriorSettings(steps, guidance_scale, seed, strength)
         check_prior(settings, image)
-        text = encode_for_prior(prior, prompt, negative_prompt, syntax=syntax, policy=runtime.policy, monitor=runtime.monitor)
+        text = encode_for_prior(
+            prior, prompt, negative_prompt, syntax=syntax, policy=runtime.policy, monitor=runtime.monitor
+        )
         return io.NodeOutput(run_prior(prior, text, settings, runtime, image))
 
 
@@ -120,7 +187,9 @@ class RelayImagePrompt(io.ComfyNode):
                 DiffusersModel.Input("prior", tooltip="A Kandinsky 2.2 prior: its image encoder is used."),
                 io.Image.Input("image", tooltip="One picture."),
             ],
-            outputs=[DiffusersPrompt.Output(display_name="prompt", tooltip="Image embeddings, for a Kandinsky 2.2 decoder.")],
+            outputs=[
+                DiffusersPrompt.Output(display_name="prompt", tooltip="Image embeddings, for a Kandinsky 2.2 decoder.")
+            ],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -143,8 +212,12 @@ class RelayMixPrompts(io.ComfyNode):
             description="Two prompts of the same kind in one: a weighted mean of their embeddings.",
             inputs=[
                 DiffusersPrompt.Input("prompt_a", tooltip="The first prompt. It counts 1 - weight_b."),
-                DiffusersPrompt.Input("prompt_b", tooltip="The second prompt, made with the same model. It counts weight_b."),
-                io.Float.Input("weight_b", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="0: only prompt_a. 1: only prompt_b."),
+                DiffusersPrompt.Input(
+                    "prompt_b", tooltip="The second prompt, made with the same model. It counts weight_b."
+                ),
+                io.Float.Input(
+                    "weight_b", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="0: only prompt_a. 1: only prompt_b."
+                ),
             ],
             outputs=[DiffusersPrompt.Output(display_name="prompt", tooltip="The mixed prompt.")],
         )

@@ -89,7 +89,12 @@ class Autoencoder:
 
         self.check_channels(raw)
         upcast = self._forces_upcast and self.module.dtype == torch.float16
-        with policy.on_device(Stage.VAE, [self.module]) as device, self._in_float32(upcast), self._tiling(tiled), torch.no_grad():
+        with (
+            policy.on_device(Stage.VAE, [self.module]) as device,
+            self._in_float32(upcast),
+            self._tiling(tiled),
+            torch.no_grad(),
+        ):
             raw = raw.to(device=device, dtype=self.module.dtype)
             if self.is_quantized:
                 pictures = self.module.decode(raw, force_not_quantize=True).sample
@@ -101,9 +106,10 @@ class Autoencoder:
         """Raw -> model scale, in the dtype of ``raw``: cast afterwards."""
         if self.is_quantized:
             return raw
-        mean, deviation = self._normalisation(raw)
-        if mean is None:
+        normalisation = self._normalisation(raw)
+        if normalisation is None:
             return self.module.config.scaling_factor * raw
+        mean, deviation = normalisation
         return (raw - mean) * self.module.config.scaling_factor / deviation
 
     def to_raw(self, latents: torch.Tensor) -> torch.Tensor:
@@ -111,9 +117,10 @@ class Autoencoder:
         latents = latents.float()
         if self.is_quantized:
             return latents
-        mean, deviation = self._normalisation(latents)
-        if mean is None:
+        normalisation = self._normalisation(latents)
+        if normalisation is None:
             return latents / self.module.config.scaling_factor
+        mean, deviation = normalisation
         return latents * deviation / self.module.config.scaling_factor + mean
 
     def is_same_space(self, other: Autoencoder, policy: OffloadPolicy) -> bool:
@@ -139,12 +146,12 @@ class Autoencoder:
     def _forces_upcast(self) -> bool:
         return self.follows_force_upcast and bool(getattr(self.module.config, "force_upcast", False))
 
-    def _normalisation(self, like: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def _normalisation(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         import torch
 
         mean, deviation = (getattr(self.module.config, name, None) for name in ("latents_mean", "latents_std"))
         if mean is None or deviation is None:
-            return None, None
+            return None
         shape = (1, self.channels, 1, 1)
         return torch.tensor(mean).view(shape).to(like), torch.tensor(deviation).view(shape).to(like)
 
@@ -169,7 +176,9 @@ class Autoencoder:
             yield
             return
         if not hasattr(self.module, "use_tiling"):  # VQModel inherits the method and has no tiles
-            raise RelayError(f"tiled: the autoencoder of {self.title} ({type(self.module).__name__}) can't decode in tiles. Switch tiled off.")
+            raise RelayError(
+                f"tiled: the autoencoder of {self.title} ({type(self.module).__name__}) can't decode in tiles. Switch tiled off."
+            )
         before = self.module.use_tiling
         try:
             self.module.enable_tiling()
@@ -177,16 +186,31 @@ class Autoencoder:
         finally:
             self.module.use_tiling = before
 
-    def _probe(self, policy: OffloadPolicy) -> torch.Tensor:
+    def rgb_factors(self, policy: OffloadPolicy) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a latent pixel looks like, for previews: ([C, 3] factors, [3] offsets) from model scale to -1..1.
+
+        The linear map that fits the probe picture best, so that a space for which nobody has published one has it too.
+        """
         import torch
 
+        latents = self.to_model_scale(self._probe(policy))[0].flatten(1).T  # [pixels, C]
+        picture = torch.nn.functional.avg_pool2d(_probe_picture(), self.factor)[0].flatten(1).T  # [pixels, 3]
+        solution = torch.linalg.lstsq(torch.cat([latents, torch.ones(len(latents), 1)], dim=1), picture).solution
+        return solution[:-1], solution[-1]
+
+    def _probe(self, policy: OffloadPolicy) -> torch.Tensor:
         if self.module not in _probes:
-            generator = torch.Generator().manual_seed(20220822)
-            coarse = torch.rand((1, 3, 8, 8), generator=generator) * 2 - 1
-            size = (PROBE_EXTENT.height, PROBE_EXTENT.width)
-            picture = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic").clamp(-1, 1)
-            _probes[self.module] = self.encode(picture, policy).float().cpu()
+            _probes[self.module] = self.encode(_probe_picture(), policy).float().cpu()
         return _probes[self.module]
+
+
+def _probe_picture() -> torch.Tensor:
+    """[1, 3, 64, 64] in -1..1: smooth colours, the same on every machine."""
+    import torch
+
+    coarse = torch.rand((1, 3, 8, 8), generator=torch.Generator().manual_seed(20220822)) * 2 - 1
+    size = (PROBE_EXTENT.height, PROBE_EXTENT.width)
+    return torch.nn.functional.interpolate(coarse, size=size, mode="bicubic").clamp(-1, 1)
 
 
 def autoencoder_of(components: PipelineComponents) -> Autoencoder:
@@ -197,7 +221,9 @@ def autoencoder_of(components: PipelineComponents) -> Autoencoder:
     """
     family = components.family
     if family.autoencoder is None:
-        raise RelayError(f"model: {components.source} ({family.title}) has no autoencoder, so it makes and reads no latents. Connect a model that paints.")
+        raise RelayError(
+            f"model: {components.source} ({family.title}) has no autoencoder, so it makes and reads no latents. Connect a model that paints."
+        )
     return Autoencoder(components[family.autoencoder], components.source, family.force_upcast_by_config)
 
 
@@ -210,8 +236,7 @@ def with_autoencoder(components: PipelineComponents, other: PipelineComponents) 
     ours, theirs = autoencoder_of(components), autoencoder_of(other)
 
     def kind(one: Autoencoder) -> tuple[object, ...]:
-        config = one.module.config
-        return type(one.module).__name__, one.factor, one.channels, round(float(config.scaling_factor), 4)
+        return type(one.module).__name__, one.factor, one.channels, round(float(one.module.config.scaling_factor), 4)
 
     if kind(ours) != kind(theirs):
         raise RelayError(

@@ -28,10 +28,14 @@ def decode(components: PipelineComponents, latent: Latents, tiled: bool, runtime
     autoencoder = autoencoder_of(components)
     space = latent.space
     if space is not None and not space.is_same_space(autoencoder, runtime.policy):
-        runtime.monitor.say(f"Decoded with the autoencoder of {space.title}: the latent is not in the space of {components.source}.")
+        runtime.monitor.say(
+            f"Decoded with the autoencoder of {space.title}: the latent is not in the space of {components.source}."
+        )
         autoencoder = space
     if latent.noise_left is not None:
-        runtime.monitor.say(f"The latent was left at denoising_end {latent.noise_left:g}: the picture shows the noise that is still in it.")
+        runtime.monitor.say(
+            f"The latent was left at denoising_end {latent.noise_left:g}: the picture shows the noise that is still in it."
+        )
     elif latent.noise_is_void:
         runtime.monitor.say("The latent was changed after the run that left noise in it.")
     return autoencoder.decode(latent.samples, runtime.policy, tiled)

@@ -49,7 +49,9 @@ class PipelineComponents:
     def __getitem__(self, name: str) -> Any:
         """The component ``name``, e.g. ``components["unet"]``."""
         if name not in self.modules:
-            raise RelayError(f"{self.source} ({self.family.title}) has no {name}. It has: {', '.join(sorted(self.modules))}.")
+            raise RelayError(
+                f"{self.source} ({self.family.title}) has no {name}. It has: {', '.join(sorted(self.modules))}."
+            )
         return self.modules[name]
 
     def with_changes(self, *, modules: Mapping[str, Any] | None = None, **fields: Any) -> PipelineComponents:

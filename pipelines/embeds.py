@@ -30,7 +30,8 @@ class EncoderMark:
         if self.extras != other.extras or len(self.rows) != len(other.rows):
             return False
         return all(
-            a.shape == b.shape and bool((a - b).square().mean().sqrt() <= SAME_ENCODER_TOLERANCE * a.square().mean().sqrt())
+            a.shape == b.shape
+            and bool((a - b).square().mean().sqrt() <= SAME_ENCODER_TOLERANCE * a.square().mean().sqrt())
             for a, b in zip(self.rows, other.rows)
         )
 

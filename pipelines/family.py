@@ -188,7 +188,9 @@ def recognise(model_index: Mapping[str, object], where: str) -> ModelFamily:
     """
     class_name = model_index.get("_class_name")
     if not isinstance(class_name, str):
-        raise RelayError(f"{where}: model_index.json names no pipeline class (_class_name is {class_name!r}). The file is damaged or not of a diffusers model.")
+        raise RelayError(
+            f"{where}: model_index.json names no pipeline class (_class_name is {class_name!r}). The file is damaged or not of a diffusers model."
+        )
     for family in FAMILIES:
         if class_name in family.recognised_by:
             if family is SDXL_BASE and _is_absent(model_index.get("text_encoder")):

@@ -69,8 +69,10 @@ def run_watched(job: Callable[[Transfer], T], monitor: Monitor, bytes_total: int
     thread.start()
     shown = None
     try:
-        while thread.is_alive():
+        running = True
+        while running:
             thread.join(POLL_SECONDS)
+            running = thread.is_alive()  # asked first, so that the last round shows the last byte
             monitor.check()
             if bytes_total and transfer.bytes_done != shown:
                 shown = transfer.bytes_done
@@ -80,8 +82,6 @@ def run_watched(job: Callable[[Transfer], T], monitor: Monitor, bytes_total: int
         raise
     if errors:
         raise errors[0]
-    if bytes_total:
-        monitor.progress(bytes_total, bytes_total)
     return results[0]
 
 

@@ -127,7 +127,9 @@ def grid(images: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
         columns = count // rows
     if rows * columns != count:
         fits = ", ".join(f"{n} x {count // n}" for n in range(1, count + 1) if count % n == 0)
-        raise RelayError(f"rows, columns: {rows} x {columns} cells can't hold exactly {count} pictures. These do (rows x columns): {fits}.")
+        raise RelayError(
+            f"rows, columns: {rows} x {columns} cells can't hold exactly {count} pictures. These do (rows x columns): {fits}."
+        )
     height, width, channels = images.shape[1:]
     cells = images.reshape(rows, columns, height, width, channels)
     return cells.permute(0, 2, 1, 3, 4).reshape(1, rows * height, columns * width, channels)

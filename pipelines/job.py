@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .components import PipelineComponents
@@ -76,7 +76,7 @@ def borrow_pipeline(job: DenoisingJob, device: torch.device, without: Mapping[st
     return pipeline
 
 
-@lru_cache(maxsize=None)
+@cache
 def _borrowed_class(cls: Any) -> Any:
     """``cls`` with its device said instead of guessed, and an empty schedule refused instead of run.
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from types import SimpleNamespace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .components import PipelineComponents
@@ -83,7 +82,11 @@ class PriorSettings:
 
 
 def run_prior(
-    components: PipelineComponents, text: PriorText, settings: PriorSettings, runtime: Runtime, image: torch.Tensor | None = None
+    components: PipelineComponents,
+    text: PriorText,
+    settings: PriorSettings,
+    runtime: Runtime,
+    image: torch.Tensor | None = None,
 ) -> ImageEmbeds:
     """Text embeddings -> image embeddings, by KandinskyV22PriorPipeline, or its Emb2Emb sister where there is a picture.
 
@@ -154,11 +157,13 @@ def embed_image(components: PipelineComponents, image: torch.Tensor, runtime: Ru
 
 def _one_picture(image: torch.Tensor) -> Any:
     if image.shape[0] != 1:
-        raise RelayError(f"image: expected one picture, got a batch of {image.shape[0]}. Embed each alone and join them with Mix Prompts.")
+        raise RelayError(
+            f"image: expected one picture, got a batch of {image.shape[0]}. Embed each alone and join them with Mix Prompts."
+        )
     return to_pil(as_rgb(image)[0])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _prior_class(from_image: bool) -> Any:
     """The prior's pipeline with its text encoding, its device and its progress bar in our hands."""
     import diffusers
@@ -182,7 +187,12 @@ def _prior_class(from_image: bool) -> Any:
                 self.relay_monitor.progress(done + 1, len(iterable))
 
         def _encode_prompt(
-            self, prompt: Any, device: torch.device, num_images_per_prompt: int, do_classifier_free_guidance: bool, negative_prompt: Any = None
+            self,
+            prompt: Any,
+            device: torch.device,
+            num_images_per_prompt: int,
+            do_classifier_free_guidance: bool,
+            negative_prompt: Any = None,
         ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             text = self.relay_text
             texts = [text.prompt] if text.negative is None else [text.prompt, text.negative]

@@ -97,7 +97,9 @@ def from_host(latent: Mapping[str, Any]) -> Latents:
     samples = latent.get("samples")
     if samples is None or samples.ndim != 4:
         shape = None if samples is None else list(samples.shape)
-        raise RelayError(f"latent: expected samples of shape [batch, channels, height, width], got {shape}. Video and audio latents can't be used here.")
+        raise RelayError(
+            f"latent: expected samples of shape [batch, channels, height, width], got {shape}. Video and audio latents can't be used here."
+        )
     if min(samples.shape) == 0:
         raise RelayError(f"latent: it is empty (shape {list(samples.shape)}). Check the node that made it.")
     if not samples.isfinite().all():

@@ -15,6 +15,10 @@ class Monitor(Protocol):
         """Raises if the user has cancelled."""
         ...
 
+    def expect_latents(self) -> None:
+        """Denoising is about to begin, and nothing is on the device yet: the moment to make ready for previews."""
+        ...
+
     def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
         """``done`` of ``total`` units are finished. ``latents``: [B, 4, h, w] in model scale, for a preview."""
         ...
@@ -28,6 +32,9 @@ class SilentMonitor:
     """No host: nothing is shown, nobody cancels; the log hears what is said."""
 
     def check(self) -> None:
+        pass
+
+    def expect_latents(self) -> None:
         pass
 
     def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:

@@ -22,7 +22,9 @@ class Stage(str, Enum):
 class OffloadPolicy(Protocol):
     """Puts whole modules on a device for the length of a ``with`` block."""
 
-    def on_device(self, stage: Stage, modules: Iterable[torch.nn.Module], working_bytes: int = 0) -> AbstractContextManager[torch.device]:
+    def on_device(
+        self, stage: Stage, modules: Iterable[torch.nn.Module], working_bytes: int = 0
+    ) -> AbstractContextManager[torch.device]:
         """All ``modules`` are on the yielded device inside the block.
 
         Args:
@@ -46,7 +48,9 @@ class PlainOffload:
         self._device = torch.device(device)
 
     @contextmanager
-    def on_device(self, stage: Stage, modules: Iterable[torch.nn.Module], working_bytes: int = 0) -> Iterator[torch.device]:
+    def on_device(
+        self, stage: Stage, modules: Iterable[torch.nn.Module], working_bytes: int = 0
+    ) -> Iterator[torch.device]:
         homes = [(module, next(module.parameters()).device) for module in modules]
         try:
             for module, _ in homes:

@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .autoencoder import Autoencoder, autoencoder_of
+from .autoencoder import autoencoder_of
 from .components import PipelineComponents
 from .conversion import decode_for_conversion
 from .embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
@@ -126,14 +126,21 @@ def image_to_image(
     if latent is not None:
         image = decode_for_conversion(latent, autoencoder, runtime, "then encoded with the seed of this run")
     if image is not None:
-        check_extent(_painted_extent(extent_of(image), family.size_multiple), family.size_multiple, f"{components.source} ({family.title})", "image")
+        check_extent(
+            _painted_extent(extent_of(image), family.size_multiple),
+            family.size_multiple,
+            f"{components.source} ({family.title})",
+            "image",
+        )
         pixels = to_pixels(image, autoencoder.factor)
         carried = replace(carried, samples=pixels, tag=None) if carried else Latents(pixels)
     assert carried is not None
     seeds = carried.batch_index if carried.batch_index is not None else range(carried.batch)
     own_generators = generators(settings.seed, seeds)
     if image is not None:
-        begin = autoencoder.to_model_scale(autoencoder.encode(carried.samples, runtime.policy, own_generators)).to(components.dtype)
+        begin = autoencoder.to_model_scale(autoencoder.encode(carried.samples, runtime.policy, own_generators)).to(
+            components.dtype
+        )
     else:
         begin = autoencoder.to_model_scale(carried.samples).to(components.dtype)
     extent = Extent(begin.shape[3] * autoencoder.factor, begin.shape[2] * autoencoder.factor)
@@ -180,6 +187,7 @@ def _denoise(job: DenoisingJob, runtime: Runtime) -> torch.Tensor:
     family_module = importlib.import_module(f".{job.components.family.module}", __package__)
     run = family_module.text_to_image if job.task is Task.TEXT_TO_IMAGE else family_module.image_to_image
     runtime.monitor.check()
+    runtime.monitor.expect_latents()
     with runtime.policy.on_device(Stage.DENOISE, [job.components[job.components.family.denoiser]]) as device:
         return run(job, device)
 
@@ -198,13 +206,19 @@ def _denoising_start(
     if not 0 < start < 1:
         raise RelayError(f"denoising_start: {start:g} is not between 0 (follow the latent) and 1.")
     if not family.has_denoising_range:
-        reason = f"denoising_start is {start:g}" if settings.denoising_start else f"the latent was left at denoising_end {start:g} and still holds noise"
+        reason = (
+            f"denoising_start is {start:g}"
+            if settings.denoising_start
+            else f"the latent was left at denoising_end {start:g} and still holds noise"
+        )
         raise RelayError(
             f"latent, denoising_start: {reason}, and {components.source} ({family.title}) can't go on from there: only SDXL can. "
             "Let the model before this one run to the end."
         )
     if latent is not None and left is not None and settings.denoising_start and settings.denoising_start != left:
-        runtime.monitor.say(f"The latent was left at {left:g}; denoising_start {settings.denoising_start:g} is used as asked.")
+        runtime.monitor.say(
+            f"The latent was left at {left:g}; denoising_start {settings.denoising_start:g} is used as asked."
+        )
     if latent is None:
         return start
     return start
@@ -221,7 +235,9 @@ def _denoising_end(components: PipelineComponents, end: float, start: float | No
             f"denoising_end: {components.source} ({components.family.title}) always runs to the end: only SDXL can stop at {end:g}. Set it to 1."
         )
     if start is not None and start >= end:
-        raise RelayError(f"denoising_start, denoising_end: {start:g} is not before {end:g}. Raise denoising_end or lower denoising_start.")
+        raise RelayError(
+            f"denoising_start, denoising_end: {start:g} is not before {end:g}. Raise denoising_end or lower denoising_start."
+        )
     return end
 
 

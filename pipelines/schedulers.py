@@ -36,11 +36,13 @@ def _from_choice(components: PipelineComponents, choice: SchedulerChoice) -> Any
         flag = SIGMA_FLAGS.get(choice.sigmas)
         if flag is None or flag not in takes:
             able = [name for name, its_flag in SIGMA_FLAGS.items() if its_flag in takes]
-            raise RelayError(f"sigmas: {cls.__name__} can't use {choice.sigmas!r}. It can use: {', '.join(['default', *able])}.")
+            raise RelayError(
+                f"sigmas: {cls.__name__} can't use {choice.sigmas!r}. It can use: {', '.join(['default', *able])}."
+            )
         options = {its_flag: its_flag == flag for its_flag in SIGMA_FLAGS.values() if its_flag in takes}
     if choice.timestep_spacing is not None:
         if choice.timestep_spacing not in TIMESTEP_SPACINGS or "timestep_spacing" not in takes:
-            able = TIMESTEP_SPACINGS if "timestep_spacing" in takes else ()
+            able = list(TIMESTEP_SPACINGS if "timestep_spacing" in takes else ())
             raise RelayError(
                 f"timestep_spacing: {cls.__name__} can't use {choice.timestep_spacing!r}. It can use: {', '.join(['default', *able])}."
             )

@@ -43,7 +43,9 @@ def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
 
 
 def _flags(job: DenoisingJob) -> dict[str, Any]:
-    return {name: job.components.config.get(name, default) for name, default in job.components.family.config_flags.items()}
+    return {
+        name: job.components.config.get(name, default) for name, default in job.components.family.config_flags.items()
+    }
 
 
 def _arguments(job: DenoisingJob, device: torch.device) -> dict[str, Any]:

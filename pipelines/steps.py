@@ -52,7 +52,9 @@ class KeepUnmasked:
         begin = self._begin.to(latents)
         timesteps = pipeline.relay_timesteps
         if step + 1 < len(timesteps):
-            begin = self._scheduler.add_noise(begin, self._noise.to(latents), timesteps[step + 1 : step + 2].to(latents.device))
+            begin = self._scheduler.add_noise(
+                begin, self._noise.to(latents), timesteps[step + 1 : step + 2].to(latents.device)
+            )
         repaint = self._repaint.to(latents)
         return repaint * latents + (1 - repaint) * begin
 
@@ -71,7 +73,9 @@ def fit_mask(noise_mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     if mask.ndim == 3:
         mask = mask[:, None]
     if mask.ndim != 4 or mask.shape[1] != 1 or min(mask.shape) == 0 or not mask.isfinite().all():
-        raise RelayError(f"noise_mask: expected a mask of shape [batch, height, width] with values 0..1, got {list(noise_mask.shape)}.")
+        raise RelayError(
+            f"noise_mask: expected a mask of shape [batch, height, width] with values 0..1, got {list(noise_mask.shape)}."
+        )
     mask = torch.nn.functional.interpolate(mask, size=like.shape[-2:], mode="bilinear").clamp(0, 1)
     repeats = -(-like.shape[0] // mask.shape[0])
     return mask.repeat(repeats, 1, 1, 1)[: like.shape[0]]

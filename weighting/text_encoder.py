@@ -25,11 +25,7 @@ class TextEncoder:
         self._outputs: dict[tuple[Any, ...], Any] = {}
 
     def output(self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> Any:
-        """What the encoder gives for ``token_ids`` [1, tokens].
-
-        A mask of ones is left out, as diffusers leaves it out: with one, attention may take another kernel, whose last
-        bits differ.
-        """
+        """What the encoder gives for ``token_ids`` [1, tokens]. A mask of ones is taken for none, which diffusers gives."""
         if attention_mask is not None and bool(attention_mask.all()):
             attention_mask = None
         key = (
@@ -55,8 +51,10 @@ class _QuietTokenizer:
 
 
 class LayerEncoder:
-    """Compel on one layer of a :class:`TextEncoder`. Everything is given in float32, in which Compel's sums are exact
-    enough for a half-precision model; at weight 1 the way back to the model's dtype keeps every bit.
+    """Compel on one layer of a :class:`TextEncoder`.
+
+    Everything is given in float32, so that weights are not applied in a half-precision model's dtype; at weight 1 the
+    way back to that dtype keeps every bit.
     """
 
     def __init__(self, source: TextEncoder, read: ReadLayer) -> None:

@@ -18,7 +18,7 @@ from filelock import FileLock
 from .host import get_host
 from .paths import WORK
 
-MAKERS = ("small_models", "small_parts", "small_weights", "small_tokenizer", "small_finetunes", "hub_cache", "native_checkpoint")
+MAKERS = ("small_*.py", "hub_cache.py", "native_checkpoint.py")
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
 
 
@@ -61,13 +61,15 @@ def small_models() -> SmallModels:
 def _make(root: Path) -> None:
     from .hub_cache import make_hub_cache
     from .native_checkpoint import make_checkpoints
+    from .small_examples import make_example_checkpoint, make_example_models
     from .small_models import make_all
 
     with tempfile.TemporaryDirectory(dir=WORK, prefix="making-models-") as name:
         scratch = Path(name) / "made"
         named = make_all(scratch / "models" / "diffusers")
-        make_hub_cache(scratch / "hub", named)
+        make_hub_cache(scratch / "hub", named | make_example_models(Path(name) / "examples", named))
         make_checkpoints(scratch / "models", get_host())
+        make_example_checkpoint(scratch / "models" / "checkpoints")
         paths = {key: path.relative_to(scratch).as_posix() for key, path in named.items()}
         (scratch / "index.json").write_text(json.dumps(paths, indent=1), "utf-8")
         for stale in root.parent.glob("small-models-*"):
@@ -78,8 +80,8 @@ def _make(root: Path) -> None:
 
 def _fingerprint() -> str:
     digest = hashlib.sha256()
-    for maker in MAKERS:
-        digest.update(Path(__file__).with_name(f"{maker}.py").read_bytes().replace(b"\r\n", b"\n"))
+    for file in sorted(file for pattern in MAKERS for file in Path(__file__).parent.glob(pattern)):
+        digest.update(file.read_bytes().replace(b"\r\n", b"\n"))
     for library in LIBRARIES:
         digest.update(f"{library}=={importlib.metadata.version(library)}".encode())
     return digest.hexdigest()[:12]

@@ -14,7 +14,9 @@ from relay_dev.server import HostServer
 @pytest.fixture(scope="session")
 def server(models: SmallModels) -> Iterator[HostServer]:
     """One server for all tests, with the small models in its folders and in its hub cache."""
-    with HostServer(models=models.models, environment=models.environment()) as running:
+    # DEBUG: the pack says there which stage uses which modules, which tests count.
+    arguments = ("--preview-method", "latent2rgb", "--verbose", "DEBUG")
+    with HostServer(models=models.models, environment=models.environment(), arguments=arguments) as running:
         yield running
         ARTIFACTS.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(running.log_path, ARTIFACTS / "server.log")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from reference import scripts
 from relay_dev.model_folders import SmallModels
 from relay_dev.server import HostServer
@@ -32,10 +33,23 @@ def run(server: HostServer, graph: Graph, image: Out) -> np.ndarray:
 @pytest.mark.parametrize("size", [SQUARE, WIDE], ids=["square", "wide"])
 @pytest.mark.parametrize(
     ("strength", "guidance_scale", "negative_prompt"),
-    [(0.4, 7.5, ""), (0.6, 7.5, "dog"), (0.8, 7.5, ""), (1.0, 7.5, ""), (0.8, 1.0, "dog"), (0.8, 5.0, "dog"), (0.8, 10.0, "")],
+    [
+        (0.4, 7.5, ""),
+        (0.6, 7.5, "dog"),
+        (0.8, 7.5, ""),
+        (1.0, 7.5, ""),
+        (0.8, 1.0, "dog"),
+        (0.8, 5.0, "dog"),
+        (0.8, 10.0, ""),
+    ],
 )
 def test_sd15_image_to_image(
-    server: HostServer, models: SmallModels, size: tuple[int, int], strength: float, guidance_scale: float, negative_prompt: str
+    server: HostServer,
+    models: SmallModels,
+    size: tuple[int, int],
+    strength: float,
+    guidance_scale: float,
+    negative_prompt: str,
 ) -> None:
     picture = scripts.soft_picture(*size)
     graph = Graph()

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from diffusers_relay.pipelines.coding import encode as encode_image
 from diffusers_relay.pipelines.components import PipelineComponents, SchedulerChoice
 from diffusers_relay.pipelines.errors import RelayError
@@ -112,7 +113,14 @@ def test_what_is_not_masked_is_kept(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "scheduler", ["PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler", "DPMSolverMultistepScheduler"]
+    "scheduler",
+    [
+        "PNDMScheduler",
+        "DDIMScheduler",
+        "EulerDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "DPMSolverMultistepScheduler",
+    ],
 )
 def test_the_mask_is_kept_with_every_kind_of_scheduler(scheduler: str) -> None:
     model = with_scheduler(load("sd15"), SchedulerChoice(scheduler))

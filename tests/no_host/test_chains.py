@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from diffusers_relay.pipelines.autoencoder import Autoencoder, autoencoder_of
 from diffusers_relay.pipelines.coding import decode
 from diffusers_relay.pipelines.conversion import convert
@@ -42,7 +43,9 @@ def test_three_models_of_one_space_in_latents(
         latent = image_to_image(model, encode(model, prompt), settings, runtime, image=image, latent=latent)
         assert latent.samples.dtype == torch.float32
     assert latent is not None
-    assert passes == [("encode", (1, 3, 64, 96))], "the first picture goes in, and nothing is decoded or encoded after it"
+    assert passes == [("encode", (1, 3, 64, 96))], (
+        "the first picture goes in, and nothing is decoded or encoded after it"
+    )
     folders = [models.named[name] for name in names]
     script = scripts.sd15_latent_chain(
         folders, picture, PROMPTS, seeds=(0, 1, 2), output_type="latent", dtype=dtype, **SETTINGS
@@ -61,7 +64,11 @@ def test_base_to_refiner_with_the_noise_left_in(models: SmallModels, monkeypatch
     )
     assert first.noise_left == 0.8
     second = image_to_image(
-        refiner, encode(refiner, PROMPTS[0]), ImageToImageSettings(0.3, 10, 5.0, 4), runtime, latent=from_host(first.to_host())
+        refiner,
+        encode(refiner, PROMPTS[0]),
+        ImageToImageSettings(0.3, 10, 5.0, 4),
+        runtime,
+        latent=from_host(first.to_host()),
     )
     assert second.noise_left is None
     assert passes == []
@@ -90,9 +97,7 @@ def test_a_changed_latent_has_no_noise_left_and_the_user_is_told() -> None:
 def test_sd15_to_kandinsky_is_one_decode_and_one_encode_equal_to_doing_it_by_hand() -> None:
     sd15, decoder = load("sd15"), load("kandinsky_decoder")
     prompt = kandinsky_prompt()
-    made = text_to_image(
-        sd15, encode(sd15, PROMPTS[0]), TextToImageSettings(128, 64, 1, 4, 7.5, 3), counting_runtime()
-    )
+    made = text_to_image(sd15, encode(sd15, PROMPTS[0]), TextToImageSettings(128, 64, 1, 4, 7.5, 3), counting_runtime())
     settings = ImageToImageSettings(0.5, 6, 4.0, 9)
     runtime = counting_runtime()
     chained = image_to_image(decoder, prompt, settings, runtime, latent=from_host(made.to_host()))
@@ -134,7 +139,9 @@ def test_a_latent_that_still_holds_noise_is_not_converted() -> None:
 
 def test_an_untagged_latent_is_taken_to_be_the_model_s_own() -> None:
     sd15 = load("sd15")
-    made = text_to_image(sd15, encode(sd15, "a"), TextToImageSettings(64, 64, 1, 3, 7.5, 3), counting_runtime()).to_host()
+    made = text_to_image(
+        sd15, encode(sd15, "a"), TextToImageSettings(64, 64, 1, 3, 7.5, 3), counting_runtime()
+    ).to_host()
     tagged = decode(sd15, from_host(made), tiled=False, runtime=counting_runtime())
     del made[TAG_KEY]
     runtime = counting_runtime()

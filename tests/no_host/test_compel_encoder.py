@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 from diffusers_relay.pipelines import family as families
 from diffusers_relay.pipelines.components import PipelineComponents
 from diffusers_relay.pipelines.embeds import mark_of
@@ -211,6 +212,15 @@ def test_half_precision_weights_are_summed_in_float32(load):
     assert torch.allclose(blended.float(), exactly, atol=0.01)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_weight_is_applied_in_float32(load, dtype):
+    _, components = load("sd15", dtype)
+    plain, empty = (encode(components, text).positive.hidden[0, 2].float() for text in ("a cat", ""))
+    assert torch.equal(
+        encode(components, "a (cat)1.5").positive.hidden[0, 2], (empty + (plain - empty) * 1.5).to(dtype)
+    )
+
+
 def test_weights_out_of_range(load):
     _, components = load("sd15", torch.float16)
     with pytest.raises(RelayError, match=r"negative_prompt: .*too large for float16"):
@@ -340,6 +350,19 @@ def test_encoders_go_back_as_they_were(load, name, inference):
         assert set(vars(encoder)) == names
         assert [len(module._forward_hooks) for module in encoder.modules()] == counts
         assert all(torch.equal(value, state[key]) for key, value in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize("name", TEXT_MODELS)
+def test_same_text_runs_once(load, name):
+    """Hidden state, pooled embedding and the empty text that Compel's weights are measured from."""
+    _, components = load(name, **({} if name == "sd15" else {"force_zeros_for_empty_prompt": False}))
+    for encoder in [components[part] for part in components.family.text_encoders]:
+        runs = []
+        encoder.register_forward_hook(lambda *_, runs=runs: runs.append(1))
+        encode(components, "a cat", "")
+        assert len(runs) == 2
+        encode(components, "a (cat)1.5", "")
+        assert len(runs) == 4
 
 
 def test_cancel_reaches_the_host(load):

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from diffusers import AutoencoderKL
+
 from diffusers_relay.pipelines.autoencoder import SAME_SPACE_TOLERANCE, Autoencoder, autoencoder_of, with_autoencoder
 from diffusers_relay.pipelines.errors import RelayError
 from diffusers_relay.pipelines.latent_space import TAG_KEY, Latents, fingerprint, from_host
@@ -121,7 +122,11 @@ def test_a_latent_survives_the_host_s_dict() -> None:
 
 
 def test_the_tag_holds_the_autoencoder_and_nothing_else_of_the_model() -> None:
-    tag = Latents(torch.zeros(1, 4, 8, 8)).with_samples(torch.zeros(1, 4, 8, 8), autoencoder_of(load("sd15"))).to_host()[TAG_KEY]
+    tag = (
+        Latents(torch.zeros(1, 4, 8, 8))
+        .with_samples(torch.zeros(1, 4, 8, 8), autoencoder_of(load("sd15")))
+        .to_host()[TAG_KEY]
+    )
     assert tag.space.module is load("sd15")["vae"]
     assert not any("unet" in name or "text" in name for name in vars(tag.space))
     with pytest.raises(AttributeError):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from diffusers_relay.pipelines import loading
 from diffusers_relay.pipelines.components import PipelineComponents
 from diffusers_relay.pipelines.loading import load_folder
 from diffusers_relay.pipelines.monitor import SilentMonitor
 from diffusers_relay.pipelines.registry import ComponentRegistry
-
 from relay_dev.model_folders import SmallModels
 
 

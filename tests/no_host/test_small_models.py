@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline
-from reference import scripts
 from transformers import CLIPTokenizer
 
+from reference import scripts
 from relay_dev.hub_cache import HUB_IDS, WITH_FP16_FILES
 from relay_dev.native_checkpoint import NATIVE_NAME, original_weights
 from relay_dev.small_finetunes import save_weights

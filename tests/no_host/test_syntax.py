@@ -3,10 +3,11 @@
 import time
 
 import pytest
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.weighting.syntax import SYNTAXES, Blend, Fragment, Passage, Prompt, parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from diffusers_relay.pipelines.errors import RelayError
+from diffusers_relay.weighting.syntax import SYNTAXES, Blend, Fragment, Passage, Prompt, parse
 
 
 def fragments(*pairs):

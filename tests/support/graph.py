@@ -1,10 +1,10 @@
 """Workflows in API format, written as a script writes calls.
 
-    graph = Graph()
-    model = graph.add("RelayLoadModel", model="sd15", dtype="float32")
-    prompt = graph.add("RelayEncodePrompt", model=model, prompt="a cat", negative_prompt="", syntax="compel", clip_skip=0)
-    graph.add("SaveImage", images=..., filename_prefix="x")
-    server.run(graph.prompt)
+graph = Graph()
+model = graph.add("RelayLoadModel", model="sd15", dtype="float32")
+prompt = graph.add("RelayEncodePrompt", model=model, prompt="a cat", negative_prompt="", syntax="compel", clip_skip=0)
+graph.add("SaveImage", images=..., filename_prefix="x")
+server.run(graph.prompt)
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
 from relay_dev.server import HostServer, RunResult
 
 
@@ -42,13 +43,22 @@ class Graph:
     def load(self, name: str, dtype: str = "float32") -> Out:
         return self.add("RelayLoadModel", model=name, dtype=dtype)
 
-    def encode(self, model: Out, prompt: str, negative_prompt: str = "", syntax: str = "compel", clip_skip: int = 0) -> Out:
+    def encode(
+        self, model: Out, prompt: str, negative_prompt: str = "", syntax: str = "compel", clip_skip: int = 0
+    ) -> Out:
         texts = {"prompt": prompt, "negative_prompt": negative_prompt, "syntax": syntax, "clip_skip": clip_skip}
         return self.add("RelayEncodePrompt", model=model, **texts)
 
-    def prior(self, prior: Out, prompt: str, negative_prompt: str = "", *, steps: int = 4, seed: int = 0, **others: Any) -> Out:
+    def prior(
+        self, prior: Out, prompt: str, negative_prompt: str = "", *, steps: int = 4, seed: int = 0, **others: Any
+    ) -> Out:
         texts = {"prompt": prompt, "negative_prompt": negative_prompt, "syntax": "compel"}
-        return self.add("RelayKandinskyPrior", prior=prior, **texts, **{"steps": steps, "guidance_scale": 4.0, "seed": seed, **others})
+        return self.add(
+            "RelayKandinskyPrior",
+            prior=prior,
+            **texts,
+            **{"steps": steps, "guidance_scale": 4.0, "seed": seed, **others},
+        )
 
     def text_to_image(self, model: Out, prompt: Out, **settings: Any) -> Out:
         defaults = {"width": 64, "height": 64, "batch_size": 1, "steps": 4, "guidance_scale": 7.5, "seed": 0}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from diffusers_relay.pipelines.embeds import ImageEmbeds
 from diffusers_relay.pipelines.kandinsky22 import PriorSettings, run_prior
@@ -11,7 +11,7 @@ from diffusers_relay.weighting.compel_encoder import encode_for_prior
 from .without_host import counting_runtime, load
 
 
-@lru_cache(maxsize=None)
+@cache
 def kandinsky_prompt(prompt: str = "a red cat", negative_prompt: str = "", seed: int = 5) -> ImageEmbeds:
     prior, runtime = load("kandinsky_prior"), counting_runtime()
     text = encode_for_prior(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
+
 from diffusers_relay.pipelines.components import PipelineComponents
 from diffusers_relay.pipelines.embeds import PromptEmbeds
 from diffusers_relay.pipelines.loading import load_folder
@@ -61,7 +62,7 @@ def counting_runtime(stop_after: int | None = None) -> Runtime:
     return Runtime(CountingOffload(), ListeningMonitor(stop_after))
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(name: str, dtype: torch.dtype = torch.float32) -> PipelineComponents:
     """A small model, loaded once for all tests of a process: it must not be changed."""
     return load_folder(small_models().named[name], dtype=dtype, source=name, monitor=SilentMonitor())

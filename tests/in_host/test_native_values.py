@@ -1,0 +1,127 @@
+"""Ours and the host's own nodes on the same weights, in the host's process: one meaning of LATENT, IMAGE and CONDITIONING."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from diffusers_relay.pipelines.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.coding import decode
+from diffusers_relay.pipelines.components import PipelineComponents, SchedulerChoice
+from diffusers_relay.pipelines.latent_space import Latents
+from diffusers_relay.pipelines.loading import load_folder
+from diffusers_relay.pipelines.monitor import SilentMonitor
+from diffusers_relay.pipelines.run import TextToImageSettings, text_to_image
+from diffusers_relay.pipelines.schedulers import build_scheduler, with_scheduler
+from reference.scripts import read_like_host, soft_picture
+from relay_dev.model_folders import SmallModels
+from relay_dev.native_checkpoint import NATIVE_NAME
+from support.without_host import counting_runtime, encode
+
+PROMPT, NEGATIVE = "a red cat on a blue sofa", "blurry"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def inference_mode() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="module")
+def native(models: SmallModels) -> tuple[Any, Any, Any]:
+    """MODEL, CLIP and VAE of the host's own loader."""
+    import comfy.sd
+
+    path = models.models / "checkpoints" / f"{NATIVE_NAME}.safetensors"
+    return comfy.sd.load_checkpoint_guess_config(str(path), output_vae=True, output_clip=True)[:3]
+
+
+@pytest.fixture(scope="module")
+def ours(models: SmallModels) -> PipelineComponents:
+    folder = Path(models.models / "diffusers" / NATIVE_NAME)
+    return load_folder(folder, dtype=torch.float32, source=NATIVE_NAME, monitor=SilentMonitor())
+
+
+@pytest.fixture(scope="module")
+def encoded(ours: PipelineComponents) -> list[Any]:
+    """(embeds, positive CONDITIONING, negative CONDITIONING) of our node."""
+    from diffusers_relay.nodes.prompts import RelayEncodePrompt
+
+    return list(RelayEncodePrompt.execute(ours, PROMPT, NEGATIVE, "compel", 0).result)
+
+
+def test_compel_at_weight_one_is_clip_text_encode(native: Any, encoded: list[Any]) -> None:
+    """The checkpoint is float16, as the host keeps its text encoders."""
+    from nodes import CLIPTextEncode
+
+    for text, conditioning in zip((PROMPT, NEGATIVE), encoded[1:]):
+        expected = CLIPTextEncode().encode(native[1], text)[0]
+        assert relative(conditioning[0][0], expected[0][0]) <= 1e-5
+        assert conditioning[0][0].dtype == expected[0][0].dtype
+
+
+def test_compel_weights_act_in_the_conditioning(ours: PipelineComponents, encoded: list[Any]) -> None:
+    from diffusers_relay.nodes.prompts import RelayEncodePrompt
+
+    weighted = RelayEncodePrompt.execute(ours, "a red++ cat on a blue sofa", NEGATIVE, "compel", 0).result[1]
+    assert relative(weighted[0][0], encoded[1][0][0]) > 0.01
+
+
+def test_encode_and_decode(native: Any, ours: PipelineComponents) -> None:
+    from nodes import VAEDecode, VAEEncode
+
+    image = read_like_host(soft_picture(64, 64))
+    runtime = counting_runtime()
+    theirs = VAEEncode().encode(native[2], image)[0]["samples"]
+    autoencoder = autoencoder_of(ours)
+    mine = autoencoder.encode(image.movedim(-1, 1) * 2 - 1, runtime.policy)
+    assert relative(mine, theirs) <= 1e-5
+    picture = VAEDecode().decode(native[2], {"samples": theirs})[0]
+    assert relative(decode(ours, Latents(theirs), tiled=False, runtime=runtime), picture) <= 1e-5
+
+
+def test_the_host_s_sampler_goes_the_same_way(native: Any, ours: PipelineComponents, encoded: list[Any]) -> None:
+    """Same weights, noise, sigmas and our CONDITIONING: the host's Euler arrives where diffusers' arrives."""
+    import comfy.sample
+    import comfy.samplers
+
+    model = with_scheduler(ours, SchedulerChoice("EulerDiscreteScheduler", timestep_spacing="linspace"))
+    settings = TextToImageSettings(64, 64, 1, 6, 5.0, 21)
+    mine = text_to_image(model, encoded[0], settings, counting_runtime()).samples
+    scheduler = build_scheduler(model)
+    scheduler.set_timesteps(6)
+    empty = torch.zeros(1, 4, 8, 8)
+    noise = comfy.sample.prepare_noise(empty, 21)
+    theirs = comfy.sample.sample_custom(
+        native[0],
+        noise,
+        5.0,
+        comfy.samplers.sampler_object("euler"),
+        scheduler.sigmas,
+        encoded[1],
+        encoded[2],
+        empty,
+        seed=21,
+    )
+    # The host scales the first noise by sqrt(1 + sigma ** 2), diffusers by sigma: 14.65 or 14.61.
+    assert relative(mine, theirs) <= 0.02
+    assert float(mine.std()) > 0.5
+
+
+def test_conditioning_is_a_new_value_each_time(ours: PipelineComponents) -> None:
+    from diffusers_relay.weighting.conditioning import to_conditioning
+
+    embeds = encode(ours, PROMPT)
+    first, second = to_conditioning(embeds.positive), to_conditioning(embeds.positive)
+    first[0][1]["changed"] = True
+    assert "changed" not in second[0][1]
+
+
+def relative(mine: torch.Tensor, theirs: torch.Tensor) -> float:
+    mine, theirs = mine.float(), theirs.float()
+    assert mine.shape == theirs.shape
+    return float((mine - theirs).abs().max() / theirs.abs().max())

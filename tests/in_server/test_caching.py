@@ -1,0 +1,85 @@
+"""What runs again when something changes, counted in the server."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import numpy as np
+
+from reference import scripts
+from relay_dev.server import HostServer
+from support.graph import Graph, Out, saved
+from support.server_log import lines_during, stages_during
+
+
+def image_to_image_graph(server: HostServer, seed: int, **settings: Any) -> tuple[Graph, Out, dict[str, Out]]:
+    graph = Graph()
+    model = graph.load("comic")
+    prompt = graph.encode(model, "a cat of the caching test")
+    image = graph.picture(server, scripts.soft_picture(), "soft.png")
+    latent = graph.image_to_image(model, prompt, image=image, seed=seed, **settings)
+    picture = graph.decode(model, latent)
+    nodes = {"model": model, "prompt": prompt, "image": image, "sampler": latent, "decode": picture}
+    return graph, graph.save(picture), nodes
+
+
+def test_another_seed_runs_only_the_sampler_and_what_follows(server: HostServer) -> None:
+    graph, node, nodes = image_to_image_graph(server, seed=1)
+    first = saved(server.run(graph.prompt), node)
+    graph, node, nodes = image_to_image_graph(server, seed=2)
+    with lines_during(server) as lines, stages_during(server) as stages:
+        result = server.run(graph.prompt)
+    second = saved(result, node)
+    assert set(result.executed) == {nodes["sampler"].node, nodes["decode"].node, node.node}
+    assert not [line for line in lines() if "loaded " in line and " of comic" in line]
+    assert not [stage for stage in stages() if stage.startswith("text")]
+    assert stages() == ["vae: AutoencoderKL", "denoise: UNet2DConditionModel", "vae: AutoencoderKL"]
+    assert np.abs(first.astype(int) - second.astype(int)).max() > 5
+
+
+def test_the_same_prompt_again_runs_nothing(server: HostServer) -> None:
+    graph, _, _ = image_to_image_graph(server, seed=1)
+    server.run(graph.prompt).raise_for_error()
+    with stages_during(server) as stages:
+        result = server.run(graph.prompt)
+    assert result.executed == ()
+    assert stages() == []
+
+
+def test_two_loaders_of_one_model_share_its_modules(server: HostServer) -> None:
+    """The host merges two equal nodes by itself; these differ in how the dtype is said."""
+    graph = Graph()
+    first, second = graph.load("pixel", "float32"), graph.load("pixel", "auto")
+    latents = [graph.text_to_image(model, graph.encode(model, "a"), seed=i) for i, model in enumerate((first, second))]
+    for model, latent in zip((first, second), latents):
+        graph.save(graph.decode(model, latent))
+    with lines_during(server) as lines:
+        server.run(graph.prompt).raise_for_error()
+    loaded = sorted(line.split("loaded ")[1].split(" of ")[0] for line in lines() if " of pixel in " in line)
+    assert loaded.count("unet") == 1, loaded
+    assert len(loaded) == len(set(loaded)), loaded
+
+
+def test_a_model_that_the_graph_drops_leaves_memory_and_loads_again(server: HostServer) -> None:
+    def run(name: str) -> list[str]:
+        graph = Graph()
+        model = graph.load(name)
+        graph.save(graph.decode(model, graph.text_to_image(model, graph.encode(model, "a"), steps=1)))
+        with lines_during(server) as lines:
+            server.run(graph.prompt).raise_for_error()
+        return [line for line in lines() if f" of {name} in " in line and "loaded unet" in line]
+
+    run("sd15_half")
+    assert run("sd15_half") == []
+    run("sdxl_base")
+    gc.collect()
+    assert len(run("sd15_half")) == 1, "its modules were held by nobody, so they had gone"
+
+
+def test_free_memory_and_the_next_run_works(server: HostServer) -> None:
+    graph, node, _ = image_to_image_graph(server, seed=3)
+    before = saved(server.run(graph.prompt), node)
+    server.free()
+    after = saved(server.run(graph.prompt), node)
+    assert np.array_equal(before, after)

@@ -1,0 +1,81 @@
+"""Progress, previews and cancel, as the page gets them."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reference import scripts
+from relay_dev.server import HostServer
+from support.graph import Graph, Out, saved
+
+MANY = 400
+"""Steps: enough that a cancel comes in the middle."""
+
+
+def sampling_graph(server: HostServer, kind: str, steps: int) -> tuple[Graph, Out, Out]:
+    """(graph, the node that denoises, the node that saves)"""
+    graph = Graph()
+    image = graph.picture(server, scripts.soft_picture(), "soft.png")
+    if kind.startswith("kandinsky"):
+        prior, model = graph.load("kandinsky_prior"), graph.load("kandinsky_decoder")
+        prompt = graph.prior(prior, "a cat", steps=steps if kind == "kandinsky prior" else 2)
+    else:
+        model = graph.load({"sd15": "sd15", "refiner": "sdxl_refiner", "text": "sdxl_base"}[kind.split()[0]])
+        prompt = graph.encode(model, "a cat")
+    few = 2 if kind == "kandinsky prior" else steps
+    if kind.endswith("to image"):
+        latent = graph.text_to_image(model, prompt, steps=few)
+    else:
+        latent = graph.image_to_image(model, prompt, image=image, steps=few, strength=1.0)
+    node = prompt if kind == "kandinsky prior" else latent
+    return graph, node, graph.save(graph.decode(model, latent))
+
+
+KINDS = ["sd15", "refiner", "text to image", "kandinsky", "kandinsky to image", "kandinsky prior"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_step_is_reported(server: HostServer, kind: str) -> None:
+    graph, node, _ = sampling_graph(server, kind, 6)
+    result = server.run(graph.prompt).raise_for_error()
+    reports = [report for report in result.progress if report.node_id == node.node]
+    values = [report.value for report in reports]
+    assert values == sorted(values)
+    assert len(values) >= 6
+    assert values[-1] == reports[-1].maximum
+
+
+@pytest.mark.parametrize("kind", ["sd15", "refiner", "kandinsky"])
+def test_previews_show_the_run(server: HostServer, kind: str) -> None:
+    graph, _, _ = sampling_graph(server, kind, 7)
+    result = server.run(graph.prompt).raise_for_error()
+    assert len(result.previews) >= 6
+    picture = Image.open(io.BytesIO(result.previews[-1]))
+    assert picture.size[0] == picture.size[1]
+    assert np.array(picture.convert("RGB")).std() > 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cancel_stops_within_a_step_and_the_next_run_works(server: HostServer, kind: str) -> None:
+    graph, node, _ = sampling_graph(server, kind, MANY)
+    pending = server.queue(graph.prompt)
+
+    def steps_of(run: Any) -> list[float]:
+        return [report.value for report in run.progress if report.node_id == node.node]
+
+    server.wait_until(pending, lambda run: len(steps_of(run)) >= 3)
+    seen = steps_of(pending)[-1]
+    server.interrupt()
+    result = server.wait(pending)
+    assert result.interrupted
+    assert result.error is None, "a cancel is no error"
+    assert result.executed[-1] == node.node
+    # What was on its way when the cancel was sent: the messages come late, the runs do not go on.
+    assert steps_of(result)[-1] < MANY / 2, f"cancelled at {seen}"
+    graph, _, saving = sampling_graph(server, kind, 3)
+    assert saved(server.run(graph.prompt), saving).std() > 10

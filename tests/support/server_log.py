@@ -1,0 +1,23 @@
+"""What the pack says in the server's log, at DEBUG, of what it does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from relay_dev.server import HostServer
+
+
+@contextmanager
+def lines_during(server: HostServer) -> Iterator[Callable[[], list[str]]]:
+    """Gives a function that tells the log's lines since the block began."""
+    start = len(server.log_text())
+    yield lambda: server.log_text()[start:].splitlines()
+
+
+@contextmanager
+def stages_during(server: HostServer) -> Iterator[Callable[[], list[str]]]:
+    """Gives a function that tells the stages since the block began, as "vae: AutoencoderKL"."""
+    with lines_during(server) as lines:
+        yield lambda: [m.group(1) for line in lines() if (m := re.search(r"stage (\w+: .+)$", line))]
