@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def _make(root: Path) -> None:
         paths = {key: path.relative_to(scratch).as_posix() for key, path in named.items()}
         (scratch / "index.json").write_text(json.dumps(paths, indent=1), "utf-8")
         for stale in root.parent.glob("small-models-*"):
-            if stale.is_dir():
+            if stale.is_dir() and time.time() - stale.stat().st_mtime > STALE_AFTER_SECONDS:  # others may still use it
                 shutil.rmtree(stale, ignore_errors=True)
         scratch.rename(root)
 
