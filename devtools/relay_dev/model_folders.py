@@ -20,6 +20,7 @@ from .host import get_host
 from .paths import WORK
 
 MAKERS = ("small_*.py", "hub_cache.py", "native_checkpoint.py")
+STALE_AFTER_SECONDS = 3600
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
 
 
