@@ -77,7 +77,7 @@ class RelayConvertLatent(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="RelayConvertLatent",
-            display_name="Convert Latent (Diffusers)",
+            display_name="Convert Latent",
             category=CATEGORY,
             description="Brings a latent into the space of another model: untouched where both share a space, else decoded and encoded once.",
             inputs=[

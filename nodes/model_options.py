@@ -21,7 +21,7 @@ class RelaySetScheduler(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="RelaySetScheduler",
-            display_name="Set Scheduler (Diffusers)",
+            display_name="Set Scheduler",
             category=CATEGORY,
             description="The same model with another scheduler. The weights are shared; other branches of the graph keep theirs.",
             inputs=[
@@ -59,7 +59,7 @@ class RelaySetVae(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="RelaySetVae",
-            display_name="Set VAE (Diffusers)",
+            display_name="Set VAE",
             category=CATEGORY,
             description="The same model with the autoencoder of another.",
             inputs=[
