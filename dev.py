@@ -85,6 +85,7 @@ def relay_module(python: Path, module: str, *arguments: str) -> int:
     paths = [str(ROOT / "devtools"), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     environment.setdefault("PYTHONUTF8", "1")
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # every server and subprocess would compile diffusers anew
     sys.stdout.flush()
     try:
         return subprocess.call([str(python), "-m", module, *arguments], cwd=str(ROOT), env=environment)

@@ -133,20 +133,26 @@ def pick_dtype(name: str) -> torch.dtype:
     """``auto`` is what the host would run a diffusion model in on its device."""
     import torch
 
-    if name not in DTYPES:
-        raise RelayError(f"dtype: {name!r} is not one of {', '.join(DTYPES)}.")
-    if name == "auto":
-        return memory.unet_dtype(
-            device=memory.get_torch_device(), supported_dtypes=[torch.float16, torch.bfloat16, torch.float32]
-        )
-    return getattr(torch, name)
+    check_choice("dtype", name, DTYPES)
+    if name != "auto":
+        return getattr(torch, name)
+    supported = [torch.float16, torch.bfloat16, torch.float32]
+    chosen = memory.unet_dtype(device=memory.get_torch_device(), supported_dtypes=supported)
+    # The host can be told to keep weights in 8 or 64 bits, which diffusers' modules do not run in.
+    return chosen if chosen in supported else torch.float32
 
 
 def diffusers_folders() -> dict[str, str]:
     """Name -> path of every folder with a model_index.json under the host's diffusers folders; the first path wins."""
     found: dict[str, str] = {}
     for root in folder_paths.get_folder_paths("diffusers"):
+        seen: set[str] = set()
         for folder, children, files in os.walk(root, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:  # a link back up would be walked for ever
+                children.clear()
+                continue
+            seen.add(real)
             if "model_index.json" in files:
                 found.setdefault(os.path.relpath(folder, root).replace(os.sep, "/"), folder)
                 children.clear()

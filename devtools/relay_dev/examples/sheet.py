@@ -1,0 +1,165 @@
+"""A workflow as a description: columns of nodes under headings, and a note beside them.
+
+    sheet = Sheet("file_name", note="# Heading ...")
+    with sheet.column("1 Load"):
+        model = sheet.add("RelayLoadModelFromHub", "Stable Diffusion 1.5", repo_id="...")
+    with sheet.column("2 Prompt"):
+        prompt = sheet.add("RelayEncodePrompt", "What to paint", model=model, prompt="...")
+
+Where the nodes stand follows from their sizes, which only the page knows: build the nodes there, read their sizes, ask `placed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..page import GroupOnPage, Link, NodeOnPage
+
+Size = tuple[float, float]
+
+NOTE = "note"
+NOTE_WIDTH = 440
+TITLE_HEIGHT = 30
+"""The page draws a node's title above its position."""
+NODE_GAP = 70
+COLUMN_GAP = 100
+GROUP_MARGIN = 20
+HEADING_HEIGHT = 40
+COLORS = ("#3f789e", "#a1309b", "#b58b2a", "#8a8", "#88a")
+"""One for each column in turn, from the page's own palette for groups."""
+LEAST_SIZES: Mapping[str, Size] = {
+    "LoadImage": (320, 400),
+    "ImageScale": (320, 0),
+    "RelayLoadModelFromHub": (400, 0),
+    "CheckpointLoaderSimple": (400, 0),
+    "RelayEncodePrompt": (420, 340),
+    "RelayKandinskyPrior": (420, 440),
+    "RelayTextToImage": (340, 0),
+    "RelayImageToImage": (340, 0),
+    "KSampler": (340, 0),
+    "RelayDecode": (260, 0),
+    "VAEDecode": (260, 0),
+    "ImageBatch": (240, 0),
+    "RelayImageGrid": (260, 0),
+    "RelaySetScheduler": (400, 0),
+    "SaveImage": (420, 480),
+    "PreviewImage": (300, 340),
+}
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output of a node of the sheet, by name or number."""
+
+    node: str
+    slot: str | int = 0
+
+    def __getitem__(self, slot: str | int) -> Output:
+        return Output(self.node, slot)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What `HostPage.build` takes."""
+
+    nodes: list[NodeOnPage]
+    links: list[Link]
+    groups: list[GroupOnPage]
+
+
+@dataclass
+class _Node:
+    type: str
+    title: str
+    row: int | None
+    widgets: dict[str, Any]
+
+
+@dataclass
+class Sheet:
+    """One example workflow. `file` is its file's name without a suffix; `note` is in Markdown."""
+
+    file: str
+    note: str
+    note_height: float = 420
+    links: list[Link] = field(default_factory=list)
+    _nodes: dict[str, _Node] = field(default_factory=dict)
+    _columns: list[tuple[str, list[str]]] = field(default_factory=list)
+
+    @contextmanager
+    def column(self, heading: str) -> Iterator[None]:
+        """The nodes that are added inside stand one below the other, in a frame with this heading."""
+        self._columns.append((heading, []))
+        yield
+
+    def add(self, type: str, title: str, *, row: int | None = None, **inputs: Any) -> Output:
+        """A node. Inputs are by name: an Output is a link, anything else a widget's value.
+
+        Nodes of equal `row` in several columns begin at one height.
+        """
+        name = f"{len(self._nodes) + 1} {type}"
+        self.links += [(value.node, value.slot, name, key) for key, value in inputs.items() if isinstance(value, Output)]
+        widgets = {key: value for key, value in inputs.items() if not isinstance(value, Output)}
+        if "seed" in widgets:
+            widgets["control_after_generate"] = "fixed"  # the example gives the same picture each time
+        self._nodes[name] = _Node(type, title, row, widgets)
+        self._columns[-1][1].append(name)
+        return Output(name)
+
+    def placed(self, sizes: Mapping[str, Size] | None = None) -> Placed:
+        """With `sizes` as the page gave them for every node; without, all in one place, for the page to measure."""
+        spots = self._spots(sizes) if sizes else {name: (0.0, 0.0) for name in self._nodes}
+        note = NodeOnPage(
+            NOTE,
+            "MarkdownNote",
+            (0, TITLE_HEIGHT - HEADING_HEIGHT - GROUP_MARGIN - TITLE_HEIGHT),
+            {"": self.note},
+            (NOTE_WIDTH, self.note_height),
+            title="About this workflow",
+            color="#432",
+            bgcolor="#000",
+        )
+        nodes = [
+            NodeOnPage(name, node.type, spots[name], node.widgets, sizes[name] if sizes else None, node.title)
+            for name, node in self._nodes.items()
+        ]
+        groups = [
+            GroupOnPage(heading, around=tuple(names), color=color)
+            for (heading, names), color in zip(self._columns, COLORS)
+        ]
+        return Placed([note, *nodes], self.links, groups if sizes else [])
+
+    def wanted_size(self, name: str, least: Size) -> Size:
+        """`least` is what the page computes for the node."""
+        if name == NOTE:
+            return NOTE_WIDTH, self.note_height
+        width, height = LEAST_SIZES.get(self._nodes[name].type, (0, 0))
+        return max(width, least[0]), max(height, least[1])
+
+    def _spots(self, sizes: Mapping[str, Size]) -> dict[str, tuple[float, float]]:
+        lefts, left = [], NOTE_WIDTH + COLUMN_GAP
+        for _, names in self._columns:
+            lefts.append(left)
+            left += max(sizes[name][0] for name in names) + COLUMN_GAP
+        spots: dict[str, tuple[float, float]] = {}
+        waiting = [list(names) for _, names in self._columns]
+        below = [0.0] * len(waiting)
+
+        def place(column: int, top: float) -> None:
+            name = waiting[column].pop(0)
+            spots[name] = (lefts[column], top)
+            below[column] = top + sizes[name][1] + NODE_GAP
+
+        rows = sorted({node.row for node in self._nodes.values() if node.row is not None})
+        for row in [*rows, None]:
+            for column, names in enumerate(waiting):
+                while names and (row is None or self._nodes[names[0]].row is None):
+                    place(column, below[column])
+            level = [column for column, names in enumerate(waiting) if names and self._nodes[names[0]].row == row]
+            top = max((below[column] for column in level), default=0)
+            for column in level:
+                place(column, top)
+        return spots

@@ -1,0 +1,127 @@
+"""Makes the example workflows: builds each on the host's own page, saves it as the page does, runs it, and keeps its picture.
+
+    PYTHONPATH=devtools python -m relay_dev.make_examples                   all of them
+    PYTHONPATH=devtools python -m relay_dev.make_examples strength_sweep    only those whose file names begin so
+    ... --no-run                                                            keeps the thumbnails that are there
+
+Writes example_workflows/NAME.json and NAME.jpg, and a screenshot of each canvas to the artifacts folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .demo import EXAMPLES, pictures
+from .examples.guide import SHEETS
+from .examples.sheet import Sheet
+from .model_folders import small_models
+from .page import HostPage, open_page
+from .paths import ARTIFACTS
+from .server import HostServer
+
+SCREENSHOTS = ARTIFACTS / "examples"
+THUMBNAIL_SIDE = 400
+THUMBNAIL_BYTES = 50_000
+SETTLE = 1500
+"""Milliseconds: pictures and notes are drawn into their nodes a little after the graph is there."""
+
+MEASURE = """
+async ids => {
+    const sizes = {};
+    for (const [name, id] of Object.entries(ids)) {
+        const node = window.app.graph.getNodeById(Number(id)) ?? window.app.graph.getNodeById(id);
+        sizes[name] = Array.from(node.computeSize());
+    }
+    return sizes;
+}
+"""
+NAME_GRAPH = "id => { window.app.graph.id = id; window.app.graph.revision = 0; return true; }"
+
+
+def build(page: HostPage, sheet: Sheet) -> dict[str, Any]:
+    """Builds the workflow on the page and gives what the page saves.
+
+    It is built twice: first for its nodes' sizes, then where they are to stand.
+    """
+    rough = sheet.placed()
+    ids = page.build(rough.nodes, rough.links)
+    least = page.ask(MEASURE, ids)
+    sizes = {name: sheet.wanted_size(name, (size[0], size[1])) for name, size in least.items()}
+    final = sheet.placed(sizes)
+    page.build(final.nodes, final.links, final.groups)
+    page.ask(NAME_GRAPH, str(uuid.uuid5(uuid.NAMESPACE_URL, f"diffusers-relay/{sheet.file}")))
+    page.page.wait_for_timeout(SETTLE)
+    return page.save_workflow()
+
+
+def saved_again(page: HostPage, workflow: dict[str, Any]) -> dict[str, Any]:
+    page.load_workflow(workflow)
+    page.page.wait_for_timeout(SETTLE)
+    return page.save_workflow()
+
+
+def write_thumbnail(picture: Path, file: Path) -> None:
+    with Image.open(picture) as opened:
+        image = opened.convert("RGB")
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    for quality in range(85, 15, -5):
+        data = io.BytesIO()
+        image.save(data, "JPEG", quality=quality, optimize=True)
+        if data.tell() <= THUMBNAIL_BYTES:
+            break
+    file.write_bytes(data.getvalue())
+
+
+def make(page: HostPage, server: HostServer, sheet: Sheet, *, run: bool) -> None:
+    # What the page adds when it loads a workflow belongs to the file too.
+    workflow = saved_again(page, build(page, sheet))
+    text = json.dumps(workflow, indent=2, ensure_ascii=False) + "\n"
+    again = json.dumps(saved_again(page, workflow), indent=2, ensure_ascii=False) + "\n"
+    if again != text:
+        raise AssertionError(f"{sheet.file}: a second save differs from the first")
+    (EXAMPLES / f"{sheet.file}.json").write_text(text, "utf-8", newline="\n")
+    page.fit_view()
+    page.screenshot(SCREENSHOTS / f"{sheet.file}.png")
+    print(f"{sheet.file}: saved", flush=True)
+    if not run:
+        return
+    began = time.monotonic()
+    done = page.queue_and_wait(600).raise_for_error()
+    print(f"    ran in {time.monotonic() - began:.1f} s", flush=True)
+    write_thumbnail(pictures(done, server)[-1], EXAMPLES / f"{sheet.file}.jpg")
+    page.page.wait_for_timeout(SETTLE)
+    page.screenshot(SCREENSHOTS / f"{sheet.file}.png")
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="beginnings of file names; none: all of them")
+    parser.add_argument("--no-run", action="store_true", help="save the workflows and run none")
+    options = parser.parse_args(arguments)
+    sheets = [sheet() for sheet in SHEETS]
+    chosen = [sheet for sheet in sheets if not options.names or sheet.file.startswith(tuple(options.names))]
+    EXAMPLES.mkdir(exist_ok=True)
+    models = small_models()
+    with (
+        HostServer(models=models.models, environment=models.environment()) as server,
+        open_page(server.url, width=2400, height=1300) as page,
+    ):
+        for sheet in chosen:
+            make(page, server, sheet, run=not options.no_run)
+        if page.errors:
+            raise AssertionError(f"the page threw: {page.errors}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,159 @@
+"""The pack's one door to the host: folders, dtypes, devices, cancel, and what a user is told."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers_relay.pipelines.errors import RelayError
+from diffusers_relay.pipelines.offload import Stage
+from relay_dev.model_folders import SmallModels
+
+
+@pytest.fixture
+def comfy_host() -> Any:
+    from diffusers_relay.nodes import comfy_host
+
+    return comfy_host
+
+
+@pytest.fixture
+def two_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Two diffusers folders, as extra_model_paths.yaml adds them."""
+    import folder_paths
+
+    roots = [tmp_path / "first", tmp_path / "second"]
+    for root in roots:
+        root.mkdir()
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "diffusers", ([str(r) for r in roots], ["folder"]))
+    return roots
+
+
+def make_model(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    return folder
+
+
+def test_models_are_found_in_every_path_of_the_host(comfy_host: Any, two_roots: list[Path]) -> None:
+    first, second = two_roots
+    make_model(first / "a")
+    make_model(first / "style" / "comic")
+    make_model(second / "b")
+    other_a = make_model(second / "a")
+    (first / "no model").mkdir()
+    found = comfy_host.diffusers_folders()
+    assert list(found) == ["a", "b", "style/comic"]
+    assert Path(found["a"]) != other_a, "the first path wins, as with the host's own folders"
+    assert comfy_host.pick_folder("model", "b", found) == str(second / "b")
+
+
+def test_extra_model_paths_yaml_is_followed(comfy_host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import folder_paths
+    from utils.extra_config import load_extra_path_config
+
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "diffusers", ([], ["folder"]))
+    make_model(tmp_path / "elsewhere" / "diffusers" / "mine")
+    config = tmp_path / "extra.yaml"
+    config.write_text(f"other:\n  base_path: {(tmp_path / 'elsewhere').as_posix()}\n  diffusers: diffusers\n")
+    load_extra_path_config(str(config))
+    assert list(comfy_host.diffusers_folders()) == ["mine"]
+
+
+def link_folder(link: Path, target: Path) -> None:
+    if os.name == "nt":
+        import _winapi  # a junction needs no rights that a user may lack
+
+        _winapi.CreateJunction(str(target), str(link))
+    else:
+        link.symlink_to(target, target_is_directory=True)
+
+
+def test_a_link_in_a_circle_does_not_hang(comfy_host: Any, two_roots: list[Path]) -> None:
+    make_model(two_roots[0] / "a")
+    link_folder(two_roots[0] / "round", two_roots[0])
+    make_model(two_roots[1] / "real")
+    link_folder(two_roots[0] / "linked", two_roots[1] / "real")
+    assert list(comfy_host.diffusers_folders()) == ["a", "linked", "real"]
+
+
+@pytest.mark.parametrize("name", ["../first/a", "/etc", "a/../a", "A", "", "a\0", "a" * 5000])
+def test_nothing_but_a_listed_name_is_a_choice(comfy_host: Any, two_roots: list[Path], name: str) -> None:
+    make_model(two_roots[0] / "a")
+    with pytest.raises(RelayError, match="model: "):
+        comfy_host.pick_folder("model", name, comfy_host.diffusers_folders())
+
+
+def test_auto_is_the_host_s_own_choice(comfy_host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from comfy.cli_args import args
+
+    assert comfy_host.pick_dtype("auto") is torch.float32, "on a CPU"
+    for flag, dtype in (
+        ("bf16_unet", torch.bfloat16),
+        ("fp16_unet", torch.float16),
+        ("fp8_e4m3fn_unet", torch.float32),
+        ("fp64_unet", torch.float32),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(args, flag, True)
+            assert comfy_host.pick_dtype("auto") is dtype, flag
+            assert comfy_host.pick_dtype("float16") is torch.float16, "what is asked for is used"
+    with pytest.raises(RelayError, match="dtype: 'int8'"):
+        comfy_host.pick_dtype("int8")
+
+
+def test_each_stage_runs_where_the_host_says_and_goes_back(comfy_host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import comfy.model_management as memory
+
+    freed: list[tuple[int, str]] = []
+    monkeypatch.setattr(memory, "free_memory", lambda size, device: freed.append((size, str(device))))
+    monkeypatch.setattr(memory, "vae_device", lambda: torch.device("meta"))
+    module = torch.nn.Linear(10, 10, bias=False)
+
+    class Movable(torch.nn.Module):
+        """`meta` stands for a card: the moves are seen without one."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = module
+            self.moves: list[str] = []
+
+        def to(self, device: torch.device) -> Any:
+            self.moves.append(str(device))
+            return self
+
+    movable = Movable()
+    with comfy_host.HostOffload().on_device(Stage.VAE, [movable], working_bytes=1000) as device:
+        assert device.type == "meta"
+        assert movable.moves == ["meta"]
+    assert movable.moves == ["meta", "cpu"]
+    assert freed == [(400 + 1000, "meta")], "room is asked for before anything moves"
+    with pytest.raises(RuntimeError, match="inside"), comfy_host.HostOffload().on_device(Stage.VAE, [movable]):
+        raise RuntimeError("inside")
+    assert movable.moves[-1] == "cpu", "after an error too"
+
+
+def test_the_host_s_interrupt_passes_through_unchanged(comfy_host: Any) -> None:
+    import comfy.model_management as memory
+
+    monitor = comfy_host.HostMonitor("1", lambda: None)
+    monitor.check()
+    memory.interrupt_current_processing(True)
+    with pytest.raises(memory.InterruptProcessingException):
+        monitor.progress(1, 10)
+    monitor.check()
+
+
+def test_previews_are_off_where_the_host_has_them_off(comfy_host: Any, models: SmallModels) -> None:
+    from comfy.cli_args import LatentPreviewMethod, args
+    from diffusers_relay.nodes.loaders import RelayLoadModel
+    from support.without_host import load
+
+    assert args.preview_method == LatentPreviewMethod.NoPreviews
+    for name in ("sd15", "kandinsky_decoder"):
+        runtime = comfy_host.runtime_for(RelayLoadModel, load(name))
+        runtime.monitor.expect_latents()
+        assert runtime.monitor._previewer is None
