@@ -175,3 +175,17 @@ def check_choice(name: str, value: str, options: Iterable[str]) -> str:
     if value not in options:
         raise RelayError(f"{name}: {value!r} is not a choice of this version. Choose one of: {', '.join(options)}.")
     return value
+
+
+def refusal(check: Callable[..., object], *values: Any) -> bool | str:
+    """For ``validate_inputs``: True, or what ``check`` says against ``values``, so that a prompt is refused before it runs.
+
+    A value that comes over a wire is not known then, and is None: the node checks it when it runs.
+    """
+    if any(value is None for value in values):
+        return True
+    try:
+        check(*values)
+    except RelayError as error:
+        return str(error)
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from comfy_api.latest import io
@@ -35,6 +36,13 @@ class RelayLoadModel(io.ComfyNode):
                 )
             ],
             hidden=[io.Hidden.unique_id],
+        )
+
+    # The host shows a refusal at each input that validate_inputs takes: so it takes one.
+    @classmethod
+    def validate_inputs(cls, model: str | None = None) -> bool | str:
+        return comfy_host.refusal(
+            partial(comfy_host.pick_folder, "model", folders=comfy_host.diffusers_folders()), model
         )
 
     @classmethod
@@ -81,6 +89,12 @@ class RelayLoadModelFromHub(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, repo_id: str | None = None) -> bool | str:
+        from ..pipelines.hub import check_repo_id
+
+        return comfy_host.refusal(lambda value: check_repo_id(value.strip()), repo_id)
 
     @classmethod
     def execute(cls, repo_id: str, revision: str, variant: str, dtype: str) -> io.NodeOutput:

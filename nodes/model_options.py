@@ -49,6 +49,13 @@ class RelaySetScheduler(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, scheduler: str | None = None) -> bool | str:
+        return comfy_host.refusal(
+            lambda value: comfy_host.check_choice("scheduler", value, [DEFAULT, *KARRAS_DIFFUSION_SCHEDULERS]),
+            scheduler,
+        )
+
+    @classmethod
     def execute(cls, model: Any, scheduler: str, sigmas: str, timestep_spacing: str) -> io.NodeOutput:
         chosen = [None if value == DEFAULT else value for value in (scheduler, sigmas, timestep_spacing)]
         return io.NodeOutput(with_scheduler(model, SchedulerChoice(*chosen)))

@@ -17,6 +17,10 @@ SYNTAX_TOOLTIP = (
 CATEGORY = f"{comfy_host.CATEGORY}/prompts"
 
 
+def _check_syntax(syntax: str) -> None:
+    comfy_host.check_choice("syntax", syntax, SYNTAXES)
+
+
 class RelayEncodePrompt(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -66,11 +70,15 @@ class RelayEncodePrompt(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, syntax: str | None = None) -> bool | str:
+        return comfy_host.refusal(_check_syntax, syntax)
+
+    @classmethod
     def execute(cls, model: Any, prompt: str, negative_prompt: str, syntax: str, clip_skip: int) -> io.NodeOutput:
         from ..weighting.compel_encoder import encode_prompt
         from ..weighting.conditioning import to_conditioning
 
-        comfy_host.check_choice("syntax", syntax, SYNTAXES)
+        _check_syntax(syntax)
         runtime = comfy_host.runtime_for(cls)
         embeds = encode_prompt(
             model,
@@ -148,6 +156,10 @@ class RelayKandinskyPrior(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, syntax: str | None = None) -> bool | str:
+        return comfy_host.refusal(_check_syntax, syntax)
+
+    @classmethod
     def execute(
         cls,
         prior: Any,
@@ -165,7 +177,7 @@ class RelayKandinskyPrior(io.ComfyNode):
         from ..weighting.compel_encoder import encode_for_prior
 
         prior.family.require(Task.PRIOR, prior.source)
-        comfy_host.check_choice("syntax", syntax, SYNTAXES)
+        _check_syntax(syntax)
         runtime = comfy_host.runtime_for(cls)
         settings = PriorSettings(steps, guidance_scale, seed, strength)
         check_prior(settings, image)

@@ -80,6 +80,12 @@ def _latent_output() -> Any:
     )
 
 
+def _check_size(width: int, height: int) -> None:
+    from ..pipelines.images import Extent, check_extent
+
+    check_extent(Extent(width, height), 8, "A diffusers model", greatest=MAX_SIZE)
+
+
 class RelayTextToImage(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -117,6 +123,11 @@ class RelayTextToImage(io.ComfyNode):
             outputs=[_latent_output()],
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, width: int | None = None, height: int | None = None) -> bool | str:
+        """In the place of the host's own check of these two, which knows a least and a greatest value only."""
+        return comfy_host.refusal(_check_size, width, height)
 
     @classmethod
     def execute(

@@ -40,14 +40,19 @@ def extent_of(images: torch.Tensor) -> Extent:
     return Extent(width=images.shape[2], height=images.shape[1])
 
 
-def check_extent(extent: Extent, multiple: int, title: str, what: str = "width, height") -> None:
-    """Refuses a size that ``multiple`` does not divide, with the nearest that it does."""
+def check_extent(
+    extent: Extent, multiple: int, title: str, what: str = "width, height", greatest: int | None = None
+) -> None:
+    """Refuses a size that ``multiple`` does not divide, with the nearest that it does, and sides over ``greatest`` pixels."""
     if min(extent.width, extent.height) < 1:
         raise RelayError(f"{what}: {extent} has no pixels.")
+    if greatest is not None and max(extent.width, extent.height) > greatest:
+        raise RelayError(f"{what}: {extent} is too large. Neither side may be over {greatest}.")
     nearest = extent.nearest(multiple)
     if nearest != extent:
         raise RelayError(
-            f"{what}: {title} can't paint {extent}, only multiples of {multiple}. The nearest is {nearest}. Resize the picture, or change width and height, to that."
+            f"{what}: {title} can't paint {extent}, only multiples of {multiple}. The nearest is {nearest}. "
+            "Resize the picture, or change width and height, to that."
         )
 
 

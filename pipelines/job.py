@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,10 @@ from .embeds import ImageEmbeds, PromptEmbeds
 from .errors import RelayError
 from .family import Task
 from .images import Extent
+from .steps import StepWatcher
 
 if TYPE_CHECKING:
     import torch
-
-StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
-"""diffusers' ``callback_on_step_end``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +31,7 @@ class DenoisingJob:
     """One an image: their number is the batch."""
     steps: int
     guidance_scale: float
-    on_step: StepCallback
+    on_step: StepWatcher
     extent: Extent
     """Pixels."""
     latents: torch.Tensor | None = None

@@ -189,7 +189,12 @@ def _denoise(job: DenoisingJob, runtime: Runtime) -> torch.Tensor:
     runtime.monitor.check()
     runtime.monitor.expect_latents()
     with runtime.policy.on_device(Stage.DENOISE, [job.components[job.components.family.denoiser]]) as device:
-        return run(job, device)
+        latents = run(job, device)
+    if job.on_step.steps == 0:
+        raise RelayError(
+            f"denoising_end, steps: none of the {job.steps} steps lies before {job.denoising_end:g}. Raise denoising_end or steps."
+        )
+    return latents
 
 
 def _denoising_start(

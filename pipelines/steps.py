@@ -18,9 +18,12 @@ class StepWatcher:
     def __init__(self, monitor: Monitor, mask: KeepUnmasked | None = None) -> None:
         self._monitor = monitor
         self._mask = mask
+        self.steps = 0
+        """How many have been done."""
 
     def __call__(self, pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         self._monitor.check()
+        self.steps = step + 1
         if self._mask is not None:
             values["latents"] = self._mask.after_step(pipeline, step, values["latents"])
         self._monitor.progress(step + 1, pipeline.num_timesteps, values["latents"])

@@ -34,17 +34,24 @@ THUMBNAIL_SIDE = 400
 THUMBNAIL_BYTES = 50_000
 SETTLE = 1500
 """Milliseconds: pictures and notes are drawn into their nodes a little after the graph is there."""
+NOTE_FRAME = 30
+"""What a note is higher than its text."""
 
-MEASURE = """
+MEASURE = (
+    """
 async ids => {
     const sizes = {};
     for (const [name, id] of Object.entries(ids)) {
-        const node = window.app.graph.getNodeById(Number(id)) ?? window.app.graph.getNodeById(id);
+        const node = window.app.graph.getNodeById(Number(id));
         sizes[name] = Array.from(node.computeSize());
+        const text = node.widgets?.[0]?.element?.querySelector?.('.tiptap');
+        if (text) sizes[name] = [node.size[0], text.scrollHeight + %d];
     }
     return sizes;
 }
 """
+    % NOTE_FRAME
+)
 NAME_GRAPH = "id => { window.app.graph.id = id; window.app.graph.revision = 0; return true; }"
 
 
@@ -55,19 +62,25 @@ def build(page: HostPage, sheet: Sheet) -> dict[str, Any]:
     """
     rough = sheet.placed()
     ids = page.build(rough.nodes, rough.links)
-    least = page.ask(MEASURE, ids)
-    sizes = {name: sheet.wanted_size(name, (size[0], size[1])) for name, size in least.items()}
-    final = sheet.placed(sizes)
+    page.page.wait_for_timeout(SETTLE)
+    final = sheet.placed(sheet.wanted_sizes(page.ask(MEASURE, ids)))
     page.build(final.nodes, final.links, final.groups)
     page.ask(NAME_GRAPH, str(uuid.uuid5(uuid.NAMESPACE_URL, f"diffusers-relay/{sheet.file}")))
     page.page.wait_for_timeout(SETTLE)
-    return page.save_workflow()
+    return saved(page)
+
+
+def saved(page: HostPage) -> dict[str, Any]:
+    """What the page's own Export writes, less the view: a workflow without one is shown whole."""
+    workflow = page.ask("async () => (await window.app.graphToPrompt()).workflow")
+    workflow["extra"].pop("ds", None)
+    return dict(workflow)
 
 
 def saved_again(page: HostPage, workflow: dict[str, Any]) -> dict[str, Any]:
     page.load_workflow(workflow)
     page.page.wait_for_timeout(SETTLE)
-    return page.save_workflow()
+    return saved(page)
 
 
 def write_thumbnail(picture: Path, file: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from diffusers_relay.pipelines.errors import RelayError
 from diffusers_relay.pipelines.offload import Stage
 from relay_dev.model_folders import SmallModels
@@ -149,6 +150,7 @@ def test_the_host_s_interrupt_passes_through_unchanged(comfy_host: Any) -> None:
 
 def test_previews_are_off_where_the_host_has_them_off(comfy_host: Any, models: SmallModels) -> None:
     from comfy.cli_args import LatentPreviewMethod, args
+
     from diffusers_relay.nodes.loaders import RelayLoadModel
     from support.without_host import load
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from reference import scripts
 from relay_dev.model_folders import SmallModels
 from relay_dev.server import ExecutionError, HostServer, PromptRejected
@@ -139,6 +140,11 @@ def a_start_after_the_last_step(graph: Graph, server: HostServer) -> None:
     finish(graph, refiner, graph.image_to_image(refiner, prompt, latent=latent, denoising_start=0.999, steps=4))
 
 
+def nothing_before_the_end(graph: Graph, server: HostServer) -> None:
+    base = graph.load("sdxl_base")
+    finish(graph, base, graph.text_to_image(base, graph.encode(base, PROMPT), denoising_end=0.01, steps=4))
+
+
 def a_range_for_sd15(graph: Graph, server: HostServer) -> None:
     model = graph.load("sd15")
     finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT), denoising_end=0.8))
@@ -166,19 +172,29 @@ def an_unknown_syntax(graph: Graph, server: HostServer) -> None:
 
 def an_unknown_scheduler(graph: Graph, server: HostServer) -> None:
     model = graph.load("sd15")
-    changed = graph.add("RelaySetScheduler", model=model, scheduler="BestScheduler", sigmas="default", timestep_spacing="default")
+    changed = graph.add(
+        "RelaySetScheduler", model=model, scheduler="BestScheduler", sigmas="default", timestep_spacing="default"
+    )
     finish(graph, changed, graph.text_to_image(changed, graph.encode(changed, PROMPT)))
 
 
 def sigmas_that_it_cannot(graph: Graph, server: HostServer) -> None:
     model = graph.load("sd15")
-    changed = graph.add("RelaySetScheduler", model=model, scheduler="DDIMScheduler", sigmas="karras", timestep_spacing="default")
+    changed = graph.add(
+        "RelaySetScheduler", model=model, scheduler="DDIMScheduler", sigmas="karras", timestep_spacing="default"
+    )
     finish(graph, changed, graph.text_to_image(changed, graph.encode(changed, PROMPT)))
 
 
 def a_scheduler_for_kandinsky(graph: Graph, server: HostServer) -> None:
     model = graph.load("kandinsky_decoder")
-    changed = graph.add("RelaySetScheduler", model=model, scheduler="EulerDiscreteScheduler", sigmas="default", timestep_spacing="default")
+    changed = graph.add(
+        "RelaySetScheduler",
+        model=model,
+        scheduler="EulerDiscreteScheduler",
+        sigmas="default",
+        timestep_spacing="default",
+    )
     finish(graph, changed, graph.text_to_image(changed, graph.prior(graph.load("kandinsky_prior"), PROMPT)))
 
 
@@ -201,7 +217,10 @@ def a_grid_that_does_not_fit(graph: Graph, server: HostServer) -> None:
 def two_kinds_of_prompt(graph: Graph, server: HostServer) -> None:
     sd15 = graph.load("sd15")
     mixed = graph.add(
-        "RelayMixPrompts", prompt_a=graph.encode(sd15, PROMPT), prompt_b=graph.prior(graph.load("kandinsky_prior"), PROMPT), weight_b=0.5
+        "RelayMixPrompts",
+        prompt_a=graph.encode(sd15, PROMPT),
+        prompt_b=graph.prior(graph.load("kandinsky_prior"), PROMPT),
+        weight_b=0.5,
     )
     finish(graph, sd15, graph.text_to_image(sd15, mixed))
 
@@ -220,7 +239,9 @@ def a_hub_id_that_is_a_path(graph: Graph, server: HostServer) -> None:
 
 
 def a_hub_id_that_is_not_here(graph: Graph, server: HostServer) -> None:
-    model = graph.add("RelayLoadModelFromHub", repo_id="nobody/no-such-model", revision="", variant="auto", dtype="auto")
+    model = graph.add(
+        "RelayLoadModelFromHub", repo_id="nobody/no-such-model", revision="", variant="auto", dtype="auto"
+    )
     finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT)))
 
 
@@ -232,21 +253,59 @@ def a_latent_of_another_kind(graph: Graph, server: HostServer) -> None:
 
 CASES: dict[str, tuple[Make, str, str]] = {
     # name: (graph, node type in which it fails, what the message says)
-    "no step left": (sd15_image_to_image(strength=0.1, steps=5), "RelayImageToImage", r"strength, steps: 5 steps at strength 0\.1 .*at least 10"),
+    "no step left": (
+        sd15_image_to_image(strength=0.1, steps=5),
+        "RelayImageToImage",
+        r"strength, steps: 5 steps at strength 0\.1 .*at least 10",
+    ),
     "strength 0": (sd15_image_to_image(strength=0.0), "RelayImageToImage", r"strength.*leave no step"),
     "neither": (neither, "RelayImageToImage", r"image, latent: connect exactly one.*neither"),
     "both": (both, "RelayImageToImage", r"image, latent: connect exactly one.*both"),
-    "a size that does not divide": (sd15_text_to_image(width=100), "RelayTextToImage", r"100x64.*multiples of 8.*104x64"),
+    "a size that does not divide": (
+        sd15_text_to_image(width=100),
+        "RelayTextToImage",
+        r"100x64.*multiples of 8.*104x64",
+    ),
+    "a size too large": (sd15_text_to_image(width=20000), "RelayTextToImage", r"20000x64 is too large.*16384"),
+    "nothing before the end": (
+        nothing_before_the_end,
+        "RelayTextToImage",
+        r"denoising_end, steps: none of the 4 steps lies before 0\.01",
+    ),
     "a size for Kandinsky": (kandinsky_size, "RelayTextToImage", r"72x64.*multiples of 64.*64x64"),
-    "a picture for Kandinsky": (kandinsky_picture_size, "RelayImageToImage", r"image: .*100x64.*multiples of 64.*128x64"),
-    "text for Kandinsky": (text_prompt_for_kandinsky, "RelayTextToImage", r"prompt: .*image embeddings.*Kandinsky Prior"),
-    "image embeddings for SD1.5": (image_prompt_for_sd15, "RelayTextToImage", r"prompt: .*text embeddings.*Encode Prompt"),
-    "another text encoder": (another_text_encoder, "RelayTextToImage", r"prompt: .*sd15.*sdxl_base.*Encode the prompt again"),
+    "a picture for Kandinsky": (
+        kandinsky_picture_size,
+        "RelayImageToImage",
+        r"image: .*100x64.*multiples of 64.*128x64",
+    ),
+    "text for Kandinsky": (
+        text_prompt_for_kandinsky,
+        "RelayTextToImage",
+        r"prompt: .*image embeddings.*Kandinsky Prior",
+    ),
+    "image embeddings for SD1.5": (
+        image_prompt_for_sd15,
+        "RelayTextToImage",
+        r"prompt: .*text embeddings.*Encode Prompt",
+    ),
+    "another text encoder": (
+        another_text_encoder,
+        "RelayTextToImage",
+        r"prompt: .*sd15.*sdxl_base.*Encode the prompt again",
+    ),
     "a missing prior": (a_decoder_for_a_prior, "RelayKandinskyPrior", r"kandinsky_decoder.*prior"),
     "Encode Prompt for Kandinsky": (encode_prompt_for_kandinsky, "RelayEncodePrompt", r"Kandinsky Prior"),
     "a prior that paints": (a_prior_that_paints, "RelayTextToImage", r"kandinsky_prior.*text-to-image"),
-    "a refiner from text": (a_refiner_for_text_to_image, "RelayTextToImage", r"sdxl_refiner.*text-to-image.*Stable Diffusion XL"),
-    "noise into a conversion": (noise_into_a_conversion, "RelayConvertLatent", r"latent: .*sdxl_base.*still holds noise.*0\.8"),
+    "a refiner from text": (
+        a_refiner_for_text_to_image,
+        "RelayTextToImage",
+        r"sdxl_refiner.*text-to-image.*Stable Diffusion XL",
+    ),
+    "noise into a conversion": (
+        noise_into_a_conversion,
+        "RelayConvertLatent",
+        r"latent: .*sdxl_base.*still holds noise.*0\.8",
+    ),
     "noise into another family": (noise_into_another_family, "RelayImageToImage", r"still holds noise"),
     "an empty range": (a_range_that_is_empty, "RelayImageToImage", r"denoising_start, denoising_end"),
     "a start after the end": (a_start_after_the_last_step, "RelayImageToImage", r"steps: none of the .* steps is left"),
@@ -255,25 +314,60 @@ CASES: dict[str, tuple[Make, str, str]] = {
     "a model outside": (a_model_outside_the_folders, "RelayLoadModel", r"model: '../../../etc'"),
     "an unknown dtype": (an_unknown_dtype, "RelayLoadModel", r"dtype: 'float8'.*bfloat16"),
     "an unknown syntax": (an_unknown_syntax, "RelayEncodePrompt", r"syntax: 'mystic'.*compel, plain"),
-    "an unknown scheduler": (an_unknown_scheduler, "RelaySetScheduler", r"scheduler: .*'BestScheduler'.*EulerDiscreteScheduler"),
+    "an unknown scheduler": (
+        an_unknown_scheduler,
+        "RelaySetScheduler",
+        r"scheduler: .*'BestScheduler'.*EulerDiscreteScheduler",
+    ),
     "sigmas": (sigmas_that_it_cannot, "RelaySetScheduler", r"sigmas: DDIMScheduler can't use 'karras'"),
-    "a scheduler for Kandinsky": (a_scheduler_for_kandinsky, "RelaySetScheduler", r"Kandinsky.*EulerDiscreteScheduler.*DDPMScheduler"),
+    "a scheduler for Kandinsky": (
+        a_scheduler_for_kandinsky,
+        "RelaySetScheduler",
+        r"Kandinsky.*EulerDiscreteScheduler.*DDPMScheduler",
+    ),
     "a VAE of another family": (a_vae_of_another_family, "RelaySetVae", r"vae_from: .*sdxl_base.*sd15"),
     "pickles": (pickles, "RelayLoadModel", r"sd15_pickle.*safetensors"),
     "a grid": (a_grid_that_does_not_fit, "RelayImageGrid", r"rows, columns: .*1 x 2, 2 x 1"),
     "two kinds of prompt": (two_kinds_of_prompt, "RelayMixPrompts", r"prompt_a, prompt_b"),
     "two pictures": (two_pictures_for_one_prompt, "RelayImagePrompt", r"image: expected one picture.*Mix Prompts"),
     "a hub id that is a path": (a_hub_id_that_is_a_path, "RelayLoadModelFromHub", r"repo_id.*passwd"),
-    "a hub id that is not here": (a_hub_id_that_is_not_here, "RelayLoadModelFromHub", r"HF_HUB_OFFLINE.*nobody/no-such-model.*models/diffusers"),
+    "a hub id that is not here": (
+        a_hub_id_that_is_not_here,
+        "RelayLoadModelFromHub",
+        r"HF_HUB_OFFLINE.*nobody/no-such-model.*models/diffusers",
+    ),
     "another kind of latent": (a_latent_of_another_kind, "RelayImageToImage", r"latent: shape \[1, 16"),
 }
 
 
-EARLY = {"no step left", "strength 0", "neither", "a size that does not divide", "a size for Kandinsky", "a prior that paints", "a range for SD1.5"}
+AT_ONCE = {
+    "a size that does not divide",
+    "a size too large",
+    "an unknown model",
+    "a model outside",
+    "an unknown syntax",
+    "an unknown scheduler",
+    "a hub id that is a path",
+}
+"""Refused when the prompt is queued: nothing of it runs."""
+
+EARLY = {"no step left", "strength 0", "neither", "a size for Kandinsky", "a prior that paints", "a range for SD1.5"}
 """Known from the inputs alone: no denoiser and no autoencoder is touched."""
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", sorted(AT_ONCE))
+def test_what_is_known_from_the_prompt_is_refused_before_anything_runs(server: HostServer, name: str) -> None:
+    make, node_type, message = CASES[name]
+    graph = Graph()
+    make(graph, server)
+    with stages_during(server) as stages, pytest.raises(PromptRejected) as caught:
+        server.run(graph.prompt)
+    assert stages() == []
+    (errors,) = [e for e in caught.value.node_errors.values() if e["class_type"] == node_type]
+    assert re.search(message, errors["errors"][0]["details"], re.DOTALL), errors
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in AT_ONCE])
 def test_the_error_says_what_to_do_and_the_next_run_works(server: HostServer, name: str) -> None:
     make, node_type, message = CASES[name]
     graph = Graph()
@@ -346,7 +440,7 @@ def test_a_broken_folder(server: HostServer, models: SmallModels, name: str) -> 
         assert re.search(message, error.message), error.message
         assert "broken" in error.message
         (folder / "model_index.json").unlink()
-        error = error_of(server, graph)
-        assert re.search(r"model: 'broken' is not among the models", error.message), error.message
+        with pytest.raises(PromptRejected, match="model: 'broken' is not among the models"):
+            server.run(graph.prompt)
     finally:
         shutil.rmtree(folder)

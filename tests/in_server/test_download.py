@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from relay_dev.fake_hub import FakeHub, FakeRepo
 from relay_dev.model_folders import SmallModels
 from relay_dev.server import HostServer
@@ -40,7 +41,11 @@ def online(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
 def from_hub(repo_id: str = REPO) -> tuple[Graph, Out, Out]:
     graph = Graph()
     model = graph.add("RelayLoadModelFromHub", repo_id=repo_id, revision="", variant="auto", dtype="float32")
-    return graph, model, graph.save(graph.decode(model, graph.text_to_image(model, graph.encode(model, "a cat"), steps=3)))
+    return (
+        graph,
+        model,
+        graph.save(graph.decode(model, graph.text_to_image(model, graph.encode(model, "a cat"), steps=3))),
+    )
 
 
 def test_cancel_in_a_download_then_go_on(online: HostServer, hub: FakeHub) -> None:

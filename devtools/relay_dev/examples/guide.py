@@ -23,9 +23,13 @@ def hub_model(sheet: Sheet, title: str, repo_id: str, *, row: int | None = None)
     return sheet.add("RelayLoadModelFromHub", title, row=row, repo_id=repo_id)
 
 
-def example_picture(sheet: Sheet, size: int, *, row: int | None = None) -> Output:
-    """The host's own example picture, scaled to the size that the model is made for."""
-    picture = sheet.add("LoadImage", "The picture to start from", row=row, image=EXAMPLE_PICTURE)
+def example_picture(sheet: Sheet) -> Output:
+    """The picture that every ComfyUI has in its input folder."""
+    return sheet.add("LoadImage", "The picture to start from", image=EXAMPLE_PICTURE)
+
+
+def scaled(sheet: Sheet, picture: Output, size: int) -> Output:
+    """Scaled to the size that the model is made for."""
     return sheet.add(
         "ImageScale",
         f"Scale to {size} x {size}",
@@ -54,12 +58,11 @@ The first run downloads the model once.
 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Stable Diffusion v1.5* and *Configure pipeline parameters*.
 """,
-        note_height=520,
     )
     with sheet.column("1 Load"):
         model = hub_model(sheet, "Stable Diffusion 1.5", SD15)
-        picture = example_picture(sheet, 512)
-    with sheet.column("2 Prompt"):
+        picture = example_picture(sheet)
+    with sheet.column("2 Prompt and size"):
         prompt = sheet.add(
             "RelayEncodePrompt",
             "What to paint",
@@ -67,6 +70,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Stable Diffusion v1.
             prompt="a girl in a pink dress on a green hill, watercolor++, soft morning light, paper texture",
             negative_prompt="blurry, deformed, low quality",
         )
+        picture = scaled(sheet, picture, 512)
     with sheet.column("3 Repaint"):
         latent = sheet.add(
             "RelayImageToImage",
@@ -99,11 +103,10 @@ The refiner of SDXL adds detail to a picture of about 1024 x 1024 and changes li
 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Stable Diffusion XL (SDXL)*.
 """,
-        note_height=430,
     )
     with sheet.column("1 Load"):
         model = hub_model(sheet, "SDXL refiner", SDXL_REFINER)
-        picture = example_picture(sheet, 1024)
+        picture = example_picture(sheet)
     with sheet.column("2 Prompt"):
         prompt = sheet.add(
             "RelayEncodePrompt",
@@ -112,6 +115,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Stable Diffusion XL 
             prompt="a felt puppet of a girl in a pink dress on a green hill, (fine stitches)1.2, studio light, sharp focus",
             negative_prompt="flat colors, blurry, noise",
         )
+        picture = scaled(sheet, picture, 1024)
     with sheet.column("3 Refine"):
         latent = sheet.add(
             "RelayImageToImage",
@@ -147,12 +151,11 @@ Width and height have to be multiples of 64: 768 x 768 here.
 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Kandinsky 2.2*.
 """,
-        note_height=500,
     )
     with sheet.column("1 Load"):
         prior = hub_model(sheet, "Kandinsky prior", KANDINSKY_PRIOR)
         decoder = hub_model(sheet, "Kandinsky decoder", KANDINSKY)
-        picture = example_picture(sheet, 768)
+        picture = example_picture(sheet)
     with sheet.column("2 Prompt"):
         text = sheet.add(
             "RelayKandinskyPrior",
@@ -166,6 +169,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Kandinsky 2.2*.
         )
         seen = sheet.add("RelayImagePrompt", "What the picture shows", prior=prior, image=picture)
         prompt = sheet.add("RelayMixPrompts", "Text and picture together", prompt_a=text, prompt_b=seen, weight_b=0.3)
+        picture = scaled(sheet, picture, 768)
     with sheet.column("3 Repaint"):
         latent = sheet.add(
             "RelayImageToImage",
@@ -202,12 +206,11 @@ The model is loaded once, and the prompt is encoded once.
 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Strength*.
 """,
-        note_height=530,
     )
     strengths = (0.4, 0.6, 0.8, 1.0)
     with sheet.column("1 Load"):
         model = hub_model(sheet, "Stable Diffusion 1.5", SD15)
-        picture = example_picture(sheet, 512)
+        picture = example_picture(sheet)
     with sheet.column("2 Prompt"):
         prompt = sheet.add(
             "RelayEncodePrompt",
@@ -216,6 +219,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Strength*.
             prompt="a girl in a pink dress on a green hill, oil painting+, golden hour, rich brush strokes",
             negative_prompt="blurry, low quality",
         )
+        picture = scaled(sheet, picture, 512)
     with sheet.column("3 Repaint at four strengths"):
         settings = {"steps": 30, "guidance_scale": 7.5, "seed": 23}
         latents = [
@@ -262,7 +266,6 @@ that, decodes with the first model and encodes with its own, and says so in the 
 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Text-to-image-to-image*.
 """,
-        note_height=560,
     )
     subject = "a lighthouse on a cliff above a stormy sea, seagulls"
     with sheet.column("1 Load"):
@@ -350,7 +353,6 @@ The pack reads safetensors only. If a model comes as pickles, the loader says ho
 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-image-to-image*.
 """,
-        note_height=700,
     )
     subject = "a girl in a pink dress on a green hill under a blue sky"
     steps = (
@@ -360,7 +362,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-image-to-im
     )
     with sheet.column("1 Load"):
         models = [hub_model(sheet, title, repo_id, row=row) for row, (title, repo_id, _, _) in enumerate(steps)]
-        picture = example_picture(sheet, 512)
+        picture = example_picture(sheet)
     with sheet.column("2 Prompts"):
         prompts = [
             sheet.add(
@@ -373,7 +375,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-image-to-im
             )
             for row, (title, _, text, _) in enumerate(steps)
         ]
-    source = {"image": picture}
+        source = {"image": scaled(sheet, picture, 512)}
     with sheet.column("3 Repaint three times"):
         for row, (title, _, _, strength) in enumerate(steps):
             latent = sheet.add(
@@ -414,7 +416,6 @@ Keep the same number of steps in both.
 
 In the diffusers documentation: [Stable Diffusion XL]({SDXL_GUIDE}), *Refine image quality*.
 """,
-        note_height=560,
     )
     text = "a red fox asleep in a snowy birch forest at dawn, (soft fur)1.2, mist, photograph, 50 mm"
     negative = "painting, drawing, blurry"
@@ -480,12 +481,11 @@ Nothing is decoded on the way: latents and prompts are ComfyUI's own kinds of va
 
 About the prompts in the diffusers documentation: [Prompt weighting]({WEIGHTS_GUIDE}).
 """,
-        note_height=720,
     )
     with sheet.column("1 Load"):
         model = hub_model(sheet, "Stable Diffusion 1.5 (diffusers)", SD15)
         native = sheet.add("CheckpointLoaderSimple", "Stable Diffusion 1.5 (ComfyUI)", ckpt_name=NATIVE_SD15)
-        picture = example_picture(sheet, 512)
+        picture = example_picture(sheet)
     with sheet.column("2 Prompt for both"):
         prompt = sheet.add(
             "RelayEncodePrompt",
@@ -494,6 +494,7 @@ About the prompts in the diffusers documentation: [Prompt weighting]({WEIGHTS_GU
             prompt="a girl in a pink dress on a green hill, (paper collage)1.3, layered paper++, soft shadows",
             negative_prompt="blurry, low quality",
         )
+        picture = scaled(sheet, picture, 512)
     with sheet.column("3 Repaint at 512"):
         first = sheet.add(
             "RelayImageToImage",

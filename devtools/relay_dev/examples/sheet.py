@@ -21,13 +21,14 @@ from ..page import GroupOnPage, Link, NodeOnPage
 Size = tuple[float, float]
 
 NOTE = "note"
-NOTE_WIDTH = 440
+NOTE_SIZE = (440, 300)
+"""Its height grows with its text."""
 TITLE_HEIGHT = 30
 """The page draws a node's title above its position."""
 NODE_GAP = 70
 COLUMN_GAP = 100
-GROUP_MARGIN = 20
-HEADING_HEIGHT = 40
+GROUP_TOP = 84
+"""From the upper edge of a group to its first node's position, as `HostPage.build` frames it."""
 COLORS = ("#3f789e", "#a1309b", "#b58b2a", "#8a8", "#88a")
 """One for each column in turn, from the page's own palette for groups."""
 LEAST_SIZES: Mapping[str, Size] = {
@@ -84,7 +85,6 @@ class Sheet:
 
     file: str
     note: str
-    note_height: float = 420
     links: list[Link] = field(default_factory=list)
     _nodes: dict[str, _Node] = field(default_factory=dict)
     _columns: list[tuple[str, list[str]]] = field(default_factory=list)
@@ -101,7 +101,9 @@ class Sheet:
         Nodes of equal `row` in several columns begin at one height.
         """
         name = f"{len(self._nodes) + 1} {type}"
-        self.links += [(value.node, value.slot, name, key) for key, value in inputs.items() if isinstance(value, Output)]
+        self.links += [
+            (value.node, value.slot, name, key) for key, value in inputs.items() if isinstance(value, Output)
+        ]
         widgets = {key: value for key, value in inputs.items() if not isinstance(value, Output)}
         if "seed" in widgets:
             widgets["control_after_generate"] = "fixed"  # the example gives the same picture each time
@@ -111,13 +113,13 @@ class Sheet:
 
     def placed(self, sizes: Mapping[str, Size] | None = None) -> Placed:
         """With `sizes` as the page gave them for every node; without, all in one place, for the page to measure."""
-        spots = self._spots(sizes) if sizes else {name: (0.0, 0.0) for name in self._nodes}
+        spots = self._spots(sizes) if sizes else dict.fromkeys(self._nodes, (0.0, 0.0))
         note = NodeOnPage(
             NOTE,
             "MarkdownNote",
-            (0, TITLE_HEIGHT - HEADING_HEIGHT - GROUP_MARGIN - TITLE_HEIGHT),
+            (0, -GROUP_TOP + TITLE_HEIGHT),
             {"": self.note},
-            (NOTE_WIDTH, self.note_height),
+            sizes[NOTE] if sizes else NOTE_SIZE,
             title="About this workflow",
             color="#432",
             bgcolor="#000",
@@ -132,15 +134,17 @@ class Sheet:
         ]
         return Placed([note, *nodes], self.links, groups if sizes else [])
 
-    def wanted_size(self, name: str, least: Size) -> Size:
-        """`least` is what the page computes for the node."""
-        if name == NOTE:
-            return NOTE_WIDTH, self.note_height
-        width, height = LEAST_SIZES.get(self._nodes[name].type, (0, 0))
-        return max(width, least[0]), max(height, least[1])
+    def wanted_sizes(self, least: Mapping[str, Size]) -> dict[str, Size]:
+        """From the least that the page gives each node: the nodes of a column are equally wide."""
+        sizes = {NOTE: least[NOTE]}
+        for _, names in self._columns:
+            preferred = [LEAST_SIZES.get(self._nodes[name].type, (0, 0)) for name in names]
+            width = max(*(least[name][0] for name in names), *(size[0] for size in preferred))
+            sizes |= {name: (width, max(least[name][1], size[1])) for name, size in zip(names, preferred)}
+        return sizes
 
     def _spots(self, sizes: Mapping[str, Size]) -> dict[str, tuple[float, float]]:
-        lefts, left = [], NOTE_WIDTH + COLUMN_GAP
+        lefts, left = [], sizes[NOTE][0] + COLUMN_GAP
         for _, names in self._columns:
             lefts.append(left)
             left += max(sizes[name][0] for name in names) + COLUMN_GAP
