@@ -70,12 +70,13 @@ def text_to_image(
     _check_counts(settings.batch_size, settings.steps)
     end = _denoising_end(components, settings.denoising_end, start=None)
     check_prompt_fits(prompt, components)
+    own_generators = generators(settings.seed, range(settings.batch_size))
     job = DenoisingJob(
         task=Task.TEXT_TO_IMAGE,
         components=components,
         prompt=prompt,
-        scheduler=build_scheduler(components),
-        generators=generators(settings.seed, range(settings.batch_size)),
+        scheduler=build_scheduler(components, own_generators),
+        generators=own_generators,
         steps=settings.steps,
         guidance_scale=settings.guidance_scale,
         on_step=StepWatcher(runtime.monitor),
@@ -146,7 +147,7 @@ def image_to_image(
     extent = Extent(begin.shape[3] * autoencoder.factor, begin.shape[2] * autoencoder.factor)
     check_extent(extent, family.size_multiple, f"{components.source} ({family.title})", "latent")
 
-    scheduler = build_scheduler(components)
+    scheduler = build_scheduler(components, own_generators)
     mask = None
     if carried.noise_mask is not None:
         if start is not None:

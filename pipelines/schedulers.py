@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from .components import PipelineComponents, SchedulerChoice
 from .errors import RelayError
 
+if TYPE_CHECKING:
+    import torch
+
 SIGMA_FLAGS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas", "beta": "use_beta_sigmas"}
+TORCHSDE_SEEDS = 2**63
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
 
 
-def build_scheduler(components: PipelineComponents) -> Any:
+def build_scheduler(components: PipelineComponents, generators: Sequence[torch.Generator] = ()) -> Any:
     """A fresh scheduler: nothing of one run's state reaches another.
+
+    Args:
+        components: the model and the choice.
+        generators: the run's, one an image. A scheduler that takes no generator for the noise that it adds, and would
+            draw it from nowhere (DPMSolverSDEScheduler), is given their seeds.
 
     Raises:
         RelayError: the choice names a class that the family can't run, or an option that the class does not have.
     """
-    return _from_choice(components, components.scheduler)
+    scheduler = _from_choice(components, components.scheduler)
+    if hasattr(scheduler, "noise_sampler_seed") and scheduler.noise_sampler_seed is None and generators:
+        scheduler.noise_sampler_seed = [generator.initial_seed() % TORCHSDE_SEEDS for generator in generators]
+    return scheduler
 
 
 def with_scheduler(components: PipelineComponents, choice: SchedulerChoice) -> PipelineComponents:

@@ -34,6 +34,8 @@ THUMBNAIL_SIDE = 400
 THUMBNAIL_BYTES = 50_000
 SETTLE = 1500
 """Milliseconds: pictures and notes are drawn into their nodes a little after the graph is there."""
+VIEW = (3000, 1600)
+"""Large enough for the page to show a whole workflow with its texts."""
 NOTE_FRAME = 30
 """What a note is higher than its text."""
 
@@ -62,6 +64,7 @@ def build(page: HostPage, sheet: Sheet) -> dict[str, Any]:
     """
     rough = sheet.placed()
     ids = page.build(rough.nodes, rough.links)
+    page.fit_view()
     page.page.wait_for_timeout(SETTLE)
     final = sheet.placed(sheet.wanted_sizes(page.ask(MEASURE, ids)))
     page.build(final.nodes, final.links, final.groups)
@@ -125,14 +128,13 @@ def main(arguments: Sequence[str]) -> int:
     chosen = [sheet for sheet in sheets if not options.names or sheet.file.startswith(tuple(options.names))]
     EXAMPLES.mkdir(exist_ok=True)
     models = small_models()
-    with (
-        HostServer(models=models.models, environment=models.environment()) as server,
-        open_page(server.url, width=2400, height=1300) as page,
-    ):
+    with HostServer(models=models.models, environment=models.environment()) as server:
         for sheet in chosen:
-            make(page, server, sheet, run=not options.no_run)
-        if page.errors:
-            raise AssertionError(f"the page threw: {page.errors}")
+            # A new page for each: a page keeps what nodes have shown, and nodes of the next graph have the same ids.
+            with open_page(server.url, width=VIEW[0], height=VIEW[1]) as page:
+                make(page, server, sheet, run=not options.no_run)
+                if page.errors:
+                    raise AssertionError(f"the page threw: {page.errors}")
     return 0
 
 

@@ -60,7 +60,7 @@ def test_cancel_in_a_download_then_go_on(online: HostServer, hub: FakeHub) -> No
     assert [text for node, text in result.texts if node == model.node and REPO in text and "MB" in text]
     hub.go_on.set()
     hub.hold_after = None
-    partial = [path for path in Path(online.cache).rglob("*.incomplete")]  # type: ignore[attr-defined]
+    partial = list(Path(online.cache).rglob("*.incomplete"))  # type: ignore[attr-defined]
     assert partial, "what was there is kept"
 
     hub.requests.clear()

@@ -317,6 +317,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Text-to-image-to-ima
             "RelayImageToImage",
             "Kandinsky repaints",
             row=1,
+            extra_height=80,
             model=decoder,
             prompt=described,
             latent=painted,

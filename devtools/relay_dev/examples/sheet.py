@@ -21,8 +21,8 @@ from ..page import GroupOnPage, Link, NodeOnPage
 Size = tuple[float, float]
 
 NOTE = "note"
-NOTE_SIZE = (440, 300)
-"""Its height grows with its text."""
+NOTE_SIZE = (440, 60)
+"""Before its text is measured."""
 TITLE_HEIGHT = 30
 """The page draws a node's title above its position."""
 NODE_GAP = 70
@@ -36,8 +36,8 @@ LEAST_SIZES: Mapping[str, Size] = {
     "ImageScale": (320, 0),
     "RelayLoadModelFromHub": (400, 0),
     "CheckpointLoaderSimple": (400, 0),
-    "RelayEncodePrompt": (420, 340),
-    "RelayKandinskyPrior": (420, 440),
+    "RelayEncodePrompt": (420, 300),
+    "RelayKandinskyPrior": (420, 420),
     "RelayTextToImage": (340, 0),
     "RelayImageToImage": (340, 0),
     "KSampler": (340, 0),
@@ -77,6 +77,7 @@ class _Node:
     title: str
     row: int | None
     widgets: dict[str, Any]
+    extra_height: float
 
 
 @dataclass
@@ -95,10 +96,10 @@ class Sheet:
         self._columns.append((heading, []))
         yield
 
-    def add(self, type: str, title: str, *, row: int | None = None, **inputs: Any) -> Output:
+    def add(self, type: str, title: str, *, row: int | None = None, extra_height: float = 0, **inputs: Any) -> Output:
         """A node. Inputs are by name: an Output is a link, anything else a widget's value.
 
-        Nodes of equal `row` in several columns begin at one height.
+        Nodes of equal `row` in several columns begin at one height. `extra_height` is room for what the node says when it runs.
         """
         name = f"{len(self._nodes) + 1} {type}"
         self.links += [
@@ -107,7 +108,7 @@ class Sheet:
         widgets = {key: value for key, value in inputs.items() if not isinstance(value, Output)}
         if "seed" in widgets:
             widgets["control_after_generate"] = "fixed"  # the example gives the same picture each time
-        self._nodes[name] = _Node(type, title, row, widgets)
+        self._nodes[name] = _Node(type, title, row, widgets, extra_height)
         self._columns[-1][1].append(name)
         return Output(name)
 
@@ -140,7 +141,8 @@ class Sheet:
         for _, names in self._columns:
             preferred = [LEAST_SIZES.get(self._nodes[name].type, (0, 0)) for name in names]
             width = max(*(least[name][0] for name in names), *(size[0] for size in preferred))
-            sizes |= {name: (width, max(least[name][1], size[1])) for name, size in zip(names, preferred)}
+            for name, size in zip(names, preferred):
+                sizes[name] = (width, max(least[name][1], size[1]) + self._nodes[name].extra_height)
         return sizes
 
     def _spots(self, sizes: Mapping[str, Size]) -> dict[str, tuple[float, float]]:
