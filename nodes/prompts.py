@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..weighting.syntax import SYNTAXES
 from . import comfy_host
 from .wire_types import DiffusersModel, DiffusersPrompt
 
-SYNTAXES = ("compel", "plain")
 SYNTAX_TOOLTIP = (
     'How weights are written. compel: word++ or word--, (some words)1.3, ("one", "two").and(1, 0.5), ("one", "two").blend(0.7, 0.3). '
     "plain: every character is text."
