@@ -159,6 +159,17 @@ def diffusers_folders() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def state_of_files(folder: str) -> str:
+    """Another text whenever a file in the folder is written, added or taken away."""
+    states = []
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)
+            state = os.stat(path) if os.path.exists(path) else None
+            states.append(f"{path} {state and (state.st_mtime_ns, state.st_size)}")
+    return "\n".join(sorted(states))
+
+
 def pick_folder(name: str, value: str, folders: dict[str, str]) -> str:
     """The path of a choice. The host does not check choices of a shared workflow; nothing but a listed name gets through."""
     if value not in folders:

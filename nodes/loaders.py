@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -47,8 +46,9 @@ class RelayLoadModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model: str, dtype: str) -> str:
+        """Changes when a file of the model does, so that a model that was saved anew is loaded anew."""
         folder = comfy_host.diffusers_folders().get(model)
-        return f"{folder} {os.stat(os.path.join(folder, 'model_index.json')).st_mtime_ns}" if folder else "missing"
+        return "missing" if folder is None else comfy_host.state_of_files(folder)
 
     @classmethod
     def execute(cls, model: str, dtype: str) -> io.NodeOutput:
@@ -71,14 +71,14 @@ class RelayLoadModelFromHub(io.ComfyNode):
                 io.String.Input(
                     "repo_id",
                     default="stable-diffusion-v1-5/stable-diffusion-v1-5",
-                    tooltip="owner/name of the repository, as on huggingface.co.",
+                    tooltip="owner/name of the repository on the Hugging Face Hub.",
                 ),
                 io.String.Input("revision", default="", tooltip="A branch, tag or commit. Empty: the main branch."),
                 io.Combo.Input(
                     "variant",
                     options=["auto", "fp16", "none"],
                     default="auto",
-                    tooltip="Which weight files to take. auto: the fp16 files where the repository has them and they do; none: the files with no variant in their name.",
+                    tooltip="Which weight files to take. auto: the fp16 files for a half-precision dtype and the plain files for float32, or whichever are there. fp16, none: those and no others.",
                 ),
                 io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
             ],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from typing import Any
 
 import numpy as np
 
 from reference import scripts
+from relay_dev.model_folders import SmallModels
 from relay_dev.server import HostServer
 from support.graph import Graph, Out, saved
 from support.server_log import lines_during, stages_during
@@ -83,3 +85,21 @@ def test_free_memory_and_the_next_run_works(server: HostServer) -> None:
     server.free()
     after = saved(server.run(graph.prompt), node)
     assert np.array_equal(before, after)
+
+
+def test_a_model_that_was_saved_anew_is_loaded_anew(server: HostServer, models: SmallModels) -> None:
+    folder = server.models / "diffusers" / "edited"
+    shutil.copytree(models.named["sd15"], folder)
+    try:
+        graph = Graph()
+        model = graph.load("edited")
+        node = graph.save(graph.decode(model, graph.text_to_image(model, graph.encode(model, "a"), steps=2)))
+        before = saved(server.run(graph.prompt), node)
+        assert server.run(graph.prompt).executed == ()
+        for file in (folder / "unet").glob("*.safetensors"):
+            file.unlink()
+            shutil.copyfile(models.named["comic"] / "unet" / file.name, file)
+        after = saved(server.run(graph.prompt), node)
+        assert np.abs(before.astype(int) - after.astype(int)).max() > 5
+    finally:
+        shutil.rmtree(folder)
