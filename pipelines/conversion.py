@@ -14,14 +14,13 @@ if TYPE_CHECKING:
     import torch
 
 
-def decode_for_conversion(latent: Latents, target: Autoencoder, runtime: Runtime, encoded: str) -> torch.Tensor | None:
-    """The latent's picture where ``target`` has another space; None where the latent can pass as it is.
+def must_convert(latent: Latents, target: Autoencoder, runtime: Runtime) -> bool:
+    """Whether the latent is in another space than that of ``target``.
 
     Args:
         latent: with or without a tag; without one it is taken to be in the space of ``target``.
         target: the autoencoder of the model that is to read it.
-        runtime: where the decoder runs.
-        encoded: how the picture is then encoded, for what the user is told.
+        runtime: where the two autoencoders are compared, if they were not before.
 
     Raises:
         RelayError: another channel count with no tag, or a latent of another space that still holds noise.
@@ -29,12 +28,19 @@ def decode_for_conversion(latent: Latents, target: Autoencoder, runtime: Runtime
     space = latent.space
     if space is None or space.is_same_space(target, runtime.policy):
         target.check_channels(latent.samples)
-        return None
+        return False
     if latent.noise_left is not None:
         raise RelayError(
             f"latent: it is in the space of {space.title} and still holds noise (left at denoising_end {latent.noise_left:g}), so it can't be "
             f"converted for {target.title}. Run {space.title} to the end first, or go on with a model of the same space."
         )
+    return True
+
+
+def decode_for_conversion(latent: Latents, target: Autoencoder, runtime: Runtime, encoded: str) -> torch.Tensor:
+    """The IMAGE of a latent that :func:`must_convert` says is in another space; the user is told, with how it is ``encoded``."""
+    space = latent.space
+    assert space is not None
     runtime.monitor.say(f"Latent of {space.title} decoded, {encoded}: {target.title} has another latent space.")
     return space.decode(latent.samples, runtime.policy)
 
@@ -43,10 +49,10 @@ def convert(latent: Latents, target: Autoencoder, runtime: Runtime) -> Latents:
     """The latent in the space of ``target``: as it is, or decoded and encoded to the distribution's mode.
 
     Raises:
-        RelayError: as :func:`decode_for_conversion`.
+        RelayError: as :func:`must_convert`.
     """
-    image = decode_for_conversion(latent, target, runtime, "then encoded")
-    if image is None:
+    if not must_convert(latent, target, runtime):
         return latent.with_samples(latent.samples, target, noise_left=latent.noise_left)
+    image = decode_for_conversion(latent, target, runtime, "then encoded")
     raw = target.encode(to_pixels(image, target.factor), runtime.policy).float()
     return latent.with_samples(raw, target)

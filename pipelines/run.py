@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .autoencoder import autoencoder_of
+from .autoencoder import Autoencoder, autoencoder_of
 from .components import PipelineComponents
-from .conversion import decode_for_conversion
+from .conversion import decode_for_conversion, must_convert
 from .embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from .errors import RelayError
 from .family import Task
-from .images import Extent, check_extent, extent_of, to_pixels
+from .images import Extent, as_rgb, check_extent, extent_of, to_pixels
 from .job import DenoisingJob
 from .latent_space import Latents
 from .offload import Stage
@@ -121,41 +121,30 @@ def image_to_image(
             f"strength, steps: {settings.steps} steps at strength {settings.strength:g} leave no step to run. Raise strength to at "
             f"least {1 / settings.steps:.2g}, or steps to at least {_steps_for(settings.strength)}."
         )
+    if start is not None and latent is not None and latent.noise_mask is not None:
+        raise RelayError(
+            "latent: its noise_mask can't be kept where denoising_start is in force, because the clean picture is not known. "
+            "Remove the mask, or run with strength instead."
+        )
     check_prompt_fits(prompt, components)
+    extent = _painted_extent(components, autoencoder, image, latent)
 
-    carried = latent
-    if latent is not None:
+    if latent is not None and must_convert(latent, autoencoder, runtime):
         image = decode_for_conversion(latent, autoencoder, runtime, "then encoded with the seed of this run")
     if image is not None:
-        check_extent(
-            _painted_extent(extent_of(image), family.size_multiple),
-            family.size_multiple,
-            f"{components.source} ({family.title})",
-            "image",
-        )
         pixels = to_pixels(image, autoencoder.factor)
-        carried = replace(carried, samples=pixels, tag=None) if carried else Latents(pixels)
-    assert carried is not None
-    seeds = carried.batch_index if carried.batch_index is not None else range(carried.batch)
-    own_generators = generators(settings.seed, seeds)
-    if image is not None:
-        begin = autoencoder.to_model_scale(autoencoder.encode(carried.samples, runtime.policy, own_generators)).to(
-            components.dtype
-        )
+        own_generators = _generators_for(latent, settings.seed, pixels.shape[0])
+        begin = autoencoder.to_model_scale(autoencoder.encode(pixels, runtime.policy, own_generators))
     else:
-        begin = autoencoder.to_model_scale(carried.samples).to(components.dtype)
-    extent = Extent(begin.shape[3] * autoencoder.factor, begin.shape[2] * autoencoder.factor)
-    check_extent(extent, family.size_multiple, f"{components.source} ({family.title})", "latent")
+        assert latent is not None
+        own_generators = _generators_for(latent, settings.seed, latent.batch)
+        begin = autoencoder.to_model_scale(latent.samples)
+    begin = begin.to(components.dtype)
 
     scheduler = build_scheduler(components, own_generators)
     mask = None
-    if carried.noise_mask is not None:
-        if start is not None:
-            raise RelayError(
-                "latent: its noise_mask can't be kept where denoising_start is in force, because the clean picture is not known. "
-                "Remove the mask, or run with strength instead."
-            )
-        mask = KeepUnmasked(carried.noise_mask, begin, own_generators, scheduler)
+    if latent is not None and latent.noise_mask is not None:
+        mask = KeepUnmasked(latent.noise_mask, begin, own_generators, scheduler)
     job = DenoisingJob(
         task=Task.IMAGE_TO_IMAGE,
         components=components,
@@ -173,15 +162,19 @@ def image_to_image(
         aesthetic_scores=(settings.aesthetic_score, settings.negative_aesthetic_score),
     )
     samples = autoencoder.to_raw(_denoise(job, runtime)).to(runtime.policy.output_device())
-    return carried.with_samples(samples, autoencoder, noise_left=end)
+    return (latent or Latents(samples)).with_samples(samples, autoencoder, noise_left=end)
 
 
 def generators(seed: int, indices: Any) -> list[torch.Generator]:
     """One CPU generator an image, ``seed + index`` modulo 2**64: the same on every device, alone or in a batch."""
     import torch
 
-    # manual_seed takes 0 .. 2**64 - 1 as Python ints.
     return [torch.Generator().manual_seed((seed + index) % SEED_RANGE) for index in indices]
+
+
+def _generators_for(latent: Latents | None, seed: int, batch: int) -> list[torch.Generator]:
+    index = latent.batch_index if latent is not None else None
+    return generators(seed, range(batch) if index is None else index)
 
 
 def _denoise(job: DenoisingJob, runtime: Runtime) -> torch.Tensor:
@@ -221,12 +214,10 @@ def _denoising_start(
             f"latent, denoising_start: {reason}, and {components.source} ({family.title}) can't go on from there: only SDXL can. "
             "Let the model before this one run to the end."
         )
-    if latent is not None and left is not None and settings.denoising_start and settings.denoising_start != left:
+    if left is not None and left != start:
         runtime.monitor.say(
             f"The latent was left at {left:g}; denoising_start {settings.denoising_start:g} is used as asked."
         )
-    if latent is None:
-        return start
     return start
 
 
@@ -261,6 +252,21 @@ def _steps_for(strength: float) -> int | str:
     return next(n for n in range(int(1 / strength), int(1 / strength) + 3) if int(n * strength) >= 1)
 
 
-def _painted_extent(extent: Extent, multiple: int) -> Extent:
-    """Odd sizes go down to the next multiple of 8 by the pipeline's own route; a coarser multiple is the user's to choose."""
-    return extent.floored(8) if multiple == 8 else extent
+def _painted_extent(
+    components: PipelineComponents, autoencoder: Autoencoder, image: torch.Tensor | None, latent: Latents | None
+) -> Extent:
+    """The size that will be painted: that of the picture or latent, an odd one floored to latent pixels as the pipelines do.
+
+    A multiple that is coarser than that is the user's to choose: it is refused, and not silently made.
+    """
+    family = components.family
+    if image is not None:
+        extent, what = extent_of(as_rgb(image)), "image"
+    else:
+        assert latent is not None
+        factor = (latent.space or autoencoder).factor
+        extent, what = Extent(latent.samples.shape[3] * factor, latent.samples.shape[2] * factor), "latent"
+    if family.size_multiple == autoencoder.factor:
+        return extent.floored(autoencoder.factor)
+    check_extent(extent, family.size_multiple, f"{components.source} ({family.title})", what)
+    return extent

@@ -107,7 +107,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Stable Diffusion XL 
     with sheet.column("1 Load"):
         model = hub_model(sheet, "SDXL refiner", SDXL_REFINER)
         picture = example_picture(sheet)
-    with sheet.column("2 Prompt"):
+    with sheet.column("2 Prompt and size"):
         prompt = sheet.add(
             "RelayEncodePrompt",
             "What to bring out",
@@ -156,7 +156,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Kandinsky 2.2*.
         prior = hub_model(sheet, "Kandinsky prior", KANDINSKY_PRIOR)
         decoder = hub_model(sheet, "Kandinsky decoder", KANDINSKY)
         picture = example_picture(sheet)
-    with sheet.column("2 Prompt"):
+    with sheet.column("2 Prompt and size"):
         text = sheet.add(
             "RelayKandinskyPrior",
             "What to paint",
@@ -211,7 +211,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Strength*.
     with sheet.column("1 Load"):
         model = hub_model(sheet, "Stable Diffusion 1.5", SD15)
         picture = example_picture(sheet)
-    with sheet.column("2 Prompt"):
+    with sheet.column("2 Prompt and size"):
         prompt = sheet.add(
             "RelayEncodePrompt",
             "One prompt for all",
@@ -362,9 +362,10 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-image-to-im
         ("Pixel art", PIXEL, f"{subject}, pixelartstyle", 0.55),
     )
     with sheet.column("1 Load"):
-        models = [hub_model(sheet, title, repo_id, row=row) for row, (title, repo_id, _, _) in enumerate(steps)]
         picture = example_picture(sheet)
-    with sheet.column("2 Prompts"):
+        models = [hub_model(sheet, title, repo_id, row=row) for row, (title, repo_id, _, _) in enumerate(steps)]
+    with sheet.column("2 Size and prompts"):
+        source = {"image": scaled(sheet, picture, 512)}
         prompts = [
             sheet.add(
                 "RelayEncodePrompt",
@@ -376,7 +377,6 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-image-to-im
             )
             for row, (title, _, text, _) in enumerate(steps)
         ]
-        source = {"image": scaled(sheet, picture, 512)}
     with sheet.column("3 Repaint three times"):
         for row, (title, _, _, strength) in enumerate(steps):
             latent = sheet.add(
@@ -393,7 +393,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-image-to-im
             )
             source = {"latent": latent}
     with sheet.column("4 Decode once and save"):
-        image = sheet.add("RelayDecode", "Latent to picture", row=2, model=models[2], latent=source["latent"])
+        image = sheet.add("RelayDecode", "Latent to picture", row=1, model=models[2], latent=source["latent"])
         sheet.add("SaveImage", "The pixel art", images=image, filename_prefix="relay/latent_chain")
     return sheet
 
@@ -420,7 +420,7 @@ In the diffusers documentation: [Stable Diffusion XL]({SDXL_GUIDE}), *Refine ima
     )
     text = "a red fox asleep in a snowy birch forest at dawn, (soft fur)1.2, mist, photograph, 50 mm"
     negative = "painting, drawing, blurry"
-    settings = {"steps": 40, "guidance_scale": 5.0, "seed": 28}
+    settings = {"steps": 30, "guidance_scale": 5.0, "seed": 28}
     with sheet.column("1 Load"):
         base = hub_model(sheet, "SDXL base", SDXL_BASE, row=0)
         refiner = hub_model(sheet, "SDXL refiner", SDXL_REFINER, row=1)
@@ -467,17 +467,17 @@ def mixed_with_native_nodes() -> Sheet:
 
 One latent goes through both worlds:
 
-1. *Repaint* of Diffusers Relay: the picture becomes a latent.
-2. **KSampler**: ComfyUI's own sampler goes on, with the same model as a checkpoint. Its prompts come from *Encode Prompt*, so
+1. *Repaint (diffusers)*: the picture becomes a latent.
+2. *Go on (ComfyUI)*: the host's KSampler, with the same model as a checkpoint. Its prompts come from *Encode Prompt*, so
 Compel's weights work in it too.
-3. **Upscale Latent**: ComfyUI makes the latent larger.
-4. *Repaint larger* of Diffusers Relay adds the detail.
-5. **VAE Decode**: ComfyUI decodes.
+3. *Enlarge to 768 (ComfyUI)*: the host's Upscale Latent.
+4. *Repaint larger (diffusers)*: adds the detail.
+5. *Latent to picture (ComfyUI)*: the host's VAE Decode.
 
 Nothing is decoded on the way: latents and prompts are ComfyUI's own kinds of values.
 
 **Try**
-- **denoise** and **sampler_name** of the KSampler.
+- **denoise** and **sampler_name** in *Go on (ComfyUI)*.
 - A LoRA on the checkpoint, or another SD1.5 checkpoint.
 
 About the prompts in the diffusers documentation: [Prompt weighting]({WEIGHTS_GUIDE}).
@@ -487,7 +487,7 @@ About the prompts in the diffusers documentation: [Prompt weighting]({WEIGHTS_GU
         model = hub_model(sheet, "Stable Diffusion 1.5 (diffusers)", SD15)
         native = sheet.add("CheckpointLoaderSimple", "Stable Diffusion 1.5 (ComfyUI)", ckpt_name=NATIVE_SD15)
         picture = example_picture(sheet)
-    with sheet.column("2 Prompt for both"):
+    with sheet.column("2 Prompt and size"):
         prompt = sheet.add(
             "RelayEncodePrompt",
             "One prompt for both worlds",

@@ -1,0 +1,150 @@
+"""The example workflows as files: complete, laid out to be read, and nothing in them that only one machine has."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from relay_dev.examples.guide import SHEETS
+from relay_dev.hub_cache import HUB_IDS
+from relay_dev.paths import ROOT
+
+EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
+TITLE_HEIGHT = 30
+THUMBNAIL_BYTES = 60_000
+IN_NO_EXAMPLE = {
+    "RelayLoadModel": "which folders a user has is not known",
+    "RelayEncode": "the samplers encode",
+    "RelayConvertLatent": "the samplers convert",
+    "RelaySetVae": "the models of the guide need no other VAE",
+}
+OF_ONE_MACHINE = re.compile(r"/(home|root|work|Users|tmp|mnt)/|[A-Za-z]:\\\\|localhost|127\.0\.0\.1")
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+@pytest.fixture(params=EXAMPLES, ids=lambda file: file.stem)
+def file(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+@pytest.fixture
+def workflow(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text("utf-8"))
+
+
+def box(node: dict[str, Any]) -> Box:
+    """With its title, which is drawn above its position."""
+    (left, top), (width, height) = node["pos"], node["size"]
+    return left, top - TITLE_HEIGHT, left + width, top + height
+
+
+def group_box(group: dict[str, Any]) -> Box:
+    left, top, width, height = group["bounding"]
+    return left, top, left + width, top + height
+
+
+def overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def encloses(outer: Box, inner: Box) -> bool:
+    return outer[0] <= inner[0] and outer[1] <= inner[1] and outer[2] >= inner[2] and outer[3] >= inner[3]
+
+
+def is_note(node: dict[str, Any]) -> bool:
+    return node["type"] == "MarkdownNote"
+
+
+def test_there_is_a_file_for_each_description() -> None:
+    assert {file.stem for file in EXAMPLES} == {sheet().file for sheet in SHEETS}
+
+
+def test_the_file_is_what_the_description_says(file: Path, workflow: dict[str, Any]) -> None:
+    (sheet,) = (made for make in SHEETS if (made := make()).file == file.stem)
+    described = sheet.placed()
+    nodes = {(node.type, node.title) for node in described.nodes}
+    assert {(node["type"], node.get("title")) for node in workflow["nodes"]} == nodes
+    assert len(workflow["links"]) == len(described.links)
+    (note,) = filter(is_note, workflow["nodes"])
+    assert note["widgets_values"] == [sheet.note]
+
+
+def test_a_note_says_what_it_shows_what_to_try_and_where_to_read_more(workflow: dict[str, Any]) -> None:
+    (note,) = filter(is_note, workflow["nodes"])
+    (text,) = note["widgets_values"]
+    assert text.startswith("# ")
+    assert "**Try**" in text
+    assert "https://huggingface.co/docs/diffusers/" in text
+
+
+def test_nothing_overlaps(workflow: dict[str, Any]) -> None:
+    for one, other in combinations(workflow["nodes"], 2):
+        assert not overlap(box(one), box(other)), f"{one['title']} and {other['title']}"
+    for one, other in combinations(workflow["groups"], 2):
+        assert not overlap(group_box(one), group_box(other)), f"{one['title']} and {other['title']}"
+
+
+def test_every_node_has_a_title_and_is_in_one_group(workflow: dict[str, Any]) -> None:
+    groups = workflow["groups"]
+    for node in workflow["nodes"]:
+        assert node.get("title"), f"{node['type']} has no title of its own"
+        around = [group["title"] for group in groups if overlap(group_box(group), box(node))]
+        assert len(around) == (0 if is_note(node) else 1), f"{node['title']} is in {around}"
+        assert all(encloses(group_box(group), box(node)) for group in groups if group["title"] in around)
+
+
+def test_the_groups_are_numbered_from_left_to_right(workflow: dict[str, Any]) -> None:
+    groups = sorted(workflow["groups"], key=lambda group: group["bounding"][0])
+    assert [group["title"].split()[0] for group in groups] == [str(number + 1) for number in range(len(groups))]
+    assert len({group["color"] for group in groups}) == len(groups)
+
+
+def test_links_lead_from_left_to_right_or_down(workflow: dict[str, Any]) -> None:
+    places = {node["id"]: node["pos"] for node in workflow["nodes"]}
+    for _, source, _, target, _, _ in workflow["links"]:
+        (left, top), (right, below) = places[source], places[target]
+        assert left < right or (left == right and top < below)
+
+
+def test_models_are_those_of_the_guide(workflow: dict[str, Any]) -> None:
+    loaders = [node for node in workflow["nodes"] if node["type"] == "RelayLoadModelFromHub"]
+    assert loaders
+    assert {node["widgets_values"][0] for node in loaders} <= set(HUB_IDS)
+
+
+def test_seeds_are_fixed(workflow: dict[str, Any]) -> None:
+    seeded = [node for node in workflow["nodes"] if any(slot["name"] == "seed" for slot in node["inputs"])]
+    assert seeded
+    for node in seeded:
+        assert node["widgets_values"].count("fixed") == 1, node["title"]
+
+
+def test_it_saves_one_picture(workflow: dict[str, Any]) -> None:
+    assert [node["type"] for node in workflow["nodes"]].count("SaveImage") == 1
+
+
+def test_nothing_in_it_is_of_one_machine(file: Path) -> None:
+    assert not OF_ONE_MACHINE.search(file.read_text("utf-8"))
+
+
+def test_the_thumbnail_is_small(file: Path) -> None:
+    thumbnail = file.with_suffix(".jpg")
+    assert thumbnail.stat().st_size < THUMBNAIL_BYTES
+    with Image.open(thumbnail) as picture:
+        assert picture.format == "JPEG"
+        assert max(picture.size) == 400
+
+
+def test_every_node_of_the_pack_is_in_an_example() -> None:
+    sources = (source.read_text("utf-8") for source in (ROOT / "nodes").glob("*.py"))
+    ids = {node_id for source in sources for node_id in re.findall(r'node_id="(\w+)"', source)}
+    shown = {node["type"] for file in EXAMPLES for node in json.loads(file.read_text("utf-8"))["nodes"]}
+    assert ids - shown == set(IN_NO_EXAMPLE)
