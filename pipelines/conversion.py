@@ -37,11 +37,11 @@ def must_convert(latent: Latents, target: Autoencoder, runtime: Runtime) -> bool
     return True
 
 
-def decode_for_conversion(latent: Latents, target: Autoencoder, runtime: Runtime, encoded: str) -> torch.Tensor:
-    """The IMAGE of a latent that :func:`must_convert` says is in another space; the user is told, with how it is ``encoded``."""
+def decode_for_conversion(latent: Latents, runtime: Runtime, how: str = "") -> torch.Tensor:
+    """The IMAGE of a latent that :func:`must_convert` says is in another space; the user is told, and ``how`` it is encoded."""
     space = latent.space
     assert space is not None
-    runtime.monitor.say(f"Latent of {space.title} decoded, {encoded}: {target.title} has another latent space.")
+    runtime.monitor.say(f"Latent converted from {space.title}: decoded, then encoded{how}.")
     return space.decode(latent.samples, runtime.policy)
 
 
@@ -53,6 +53,6 @@ def convert(latent: Latents, target: Autoencoder, runtime: Runtime) -> Latents:
     """
     if not must_convert(latent, target, runtime):
         return latent.with_samples(latent.samples, target, noise_left=latent.noise_left)
-    image = decode_for_conversion(latent, target, runtime, "then encoded")
+    image = decode_for_conversion(latent, runtime)
     raw = target.encode(to_pixels(image, target.factor), runtime.policy).float()
     return latent.with_samples(raw, target)

@@ -130,7 +130,7 @@ def image_to_image(
     extent = _painted_extent(components, autoencoder, image, latent)
 
     if latent is not None and must_convert(latent, autoencoder, runtime):
-        image = decode_for_conversion(latent, autoencoder, runtime, "then encoded with the seed of this run")
+        image = decode_for_conversion(latent, runtime, " with this seed")
     if image is not None:
         pixels = to_pixels(image, autoencoder.factor)
         own_generators = _generators_for(latent, settings.seed, pixels.shape[0])

@@ -23,7 +23,7 @@ from PIL import Image
 
 from .demo import EXAMPLES, pictures
 from .examples.guide import SHEETS
-from .examples.sheet import Sheet
+from .examples.sheet import NOTE, Sheet
 from .model_folders import small_models
 from .page import HostPage, open_page
 from .paths import ARTIFACTS
@@ -39,21 +39,17 @@ VIEW = (3000, 1600)
 NOTE_FRAME = 30
 """What a note is higher than its text."""
 
-MEASURE = (
-    """
-async ids => {
+MEASURE = """
+ids => {
     const sizes = {};
     for (const [name, id] of Object.entries(ids)) {
         const node = window.app.graph.getNodeById(Number(id));
-        sizes[name] = Array.from(node.computeSize());
         const text = node.widgets?.[0]?.element?.querySelector?.('.tiptap');
-        if (text) sizes[name] = [node.size[0], text.scrollHeight + %d];
+        sizes[name] = text ? [node.size[0], text.scrollHeight] : Array.from(node.computeSize());
     }
     return sizes;
 }
 """
-    % NOTE_FRAME
-)
 NAME_GRAPH = "id => { window.app.graph.id = id; window.app.graph.revision = 0; return true; }"
 
 
@@ -66,7 +62,9 @@ def build(page: HostPage, sheet: Sheet) -> dict[str, Any]:
     ids = page.build(rough.nodes, rough.links)
     page.fit_view()
     page.page.wait_for_timeout(SETTLE)
-    final = sheet.placed(sheet.wanted_sizes(page.ask(MEASURE, ids)))
+    least = {name: (width, height) for name, (width, height) in page.ask(MEASURE, ids).items()}
+    least[NOTE] = (least[NOTE][0], least[NOTE][1] + NOTE_FRAME)
+    final = sheet.placed(sheet.wanted_sizes(least))
     page.build(final.nodes, final.links, final.groups)
     page.ask(NAME_GRAPH, str(uuid.uuid5(uuid.NAMESPACE_URL, f"diffusers-relay/{sheet.file}")))
     page.page.wait_for_timeout(SETTLE)

@@ -104,7 +104,6 @@ def test_sd15_to_kandinsky_is_one_decode_and_one_encode_equal_to_doing_it_by_han
     assert runtime.policy.stages[Stage.VAE] == 2
     assert len(runtime.monitor.said) == 1
     assert "sd15" in runtime.monitor.said[0]
-    assert "kandinsky_decoder" in runtime.monitor.said[0]
     picture = decode(sd15, made, tiled=False, runtime=counting_runtime())
     by_hand = image_to_image(decoder, prompt, settings, counting_runtime(), image=picture)
     assert torch.equal(chained.samples, by_hand.samples)

@@ -120,11 +120,16 @@ def test_models_are_those_of_the_guide(workflow: dict[str, Any]) -> None:
     assert {node["widgets_values"][0] for node in loaders} <= set(HUB_IDS)
 
 
-def test_seeds_are_fixed(workflow: dict[str, Any]) -> None:
-    seeded = [node for node in workflow["nodes"] if any(slot["name"] == "seed" for slot in node["inputs"])]
+def test_seeds_are_fixed(file: Path, workflow: dict[str, Any]) -> None:
+    (sheet,) = (made for make in SHEETS if (made := make()).file == file.stem)
+    seeded = {node.title: node.widgets["seed"] for node in sheet.placed().nodes if "seed" in node.widgets}
     assert seeded
-    for node in seeded:
-        assert node["widgets_values"].count("fixed") == 1, node["title"]
+    for node in workflow["nodes"]:
+        values = node.get("widgets_values", [])
+        if node["title"] in seeded:
+            assert values[values.index("fixed") - 1] == seeded[node["title"]]
+        else:
+            assert "randomize" not in values
 
 
 def test_it_saves_one_picture(workflow: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .sheet import Output, Sheet
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -365,7 +367,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-image-to-im
         picture = example_picture(sheet)
         models = [hub_model(sheet, title, repo_id, row=row) for row, (title, repo_id, _, _) in enumerate(steps)]
     with sheet.column("2 Size and prompts"):
-        source = {"image": scaled(sheet, picture, 512)}
+        source: dict[str, Any] = {"image": scaled(sheet, picture, 512)}
         prompts = [
             sheet.add(
                 "RelayEncodePrompt",
