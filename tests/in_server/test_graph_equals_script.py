@@ -9,6 +9,7 @@ from reference import scripts
 from relay_dev.model_folders import SmallModels
 from relay_dev.server import HostServer
 from support.graph import Graph, Out, saved
+from support.server_log import stages_during
 
 PROMPT = "a red cat on a blue sofa"
 SQUARE, WIDE = (64, 64), (96, 64)
@@ -148,3 +149,38 @@ def test_sd15_text_to_image_into_kandinsky(server: HostServer, models: SmallMode
         named["kandinsky_decoder"], picture, embeds, width=128, height=64, strength=0.5, steps=6, seed=17
     )
     assert_same_pixels(run(server, graph, graph.decode(decoder, second)), script)
+
+
+def test_latent_chain_of_three(server: HostServer, models: SmallModels) -> None:
+    """The guide's image-to-image-to-image: latents from model to model, decoded once."""
+    names, prompts = ("sd15", "comic", "pixel"), ("a cat", "a cat, comic", "a cat, pixels")
+    picture = scripts.soft_picture(*WIDE)
+    settings = {"strength": 0.6, "steps": 5, "guidance_scale": 7.5}
+    graph = Graph()
+    start: dict[str, Out] = {"image": graph.picture(server, picture, "soft-96x64.png")}
+    for seed, (name, prompt) in enumerate(zip(names, prompts)):
+        model = graph.load(name)
+        start = {"latent": graph.image_to_image(model, graph.encode(model, prompt), seed=seed, **start, **settings)}
+    image = graph.decode(model, start["latent"])
+    with stages_during(server) as stages:
+        pixels = run(server, graph, image)
+    # The encode and the decode, and a probe of each autoencoder that was not probed before.
+    assert 2 <= stages().count("vae: AutoencoderKL") <= 5
+    folders = [models.named[name] for name in names]
+    assert_same_pixels(pixels, scripts.sd15_latent_chain(folders, picture, prompts, seeds=(0, 1, 2), **settings))
+
+
+def test_sdxl_base_to_refiner(server: HostServer, models: SmallModels) -> None:
+    graph = Graph()
+    base, refiner = graph.load("sdxl_base"), graph.load("sdxl_refiner")
+    first = graph.text_to_image(
+        base, graph.encode(base, PROMPT), steps=10, guidance_scale=5.0, seed=3, denoising_end=0.8
+    )
+    second = graph.image_to_image(
+        refiner, graph.encode(refiner, PROMPT), latent=first, steps=10, guidance_scale=5.0, seed=4
+    )
+    named = models.named
+    script = scripts.sdxl_base_and_refiner(
+        named["sdxl_base"], named["sdxl_refiner"], PROMPT, split=0.8, steps=10, seeds=(3, 4)
+    )
+    assert_same_pixels(run(server, graph, graph.decode(refiner, second)), script)
