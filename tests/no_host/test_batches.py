@@ -18,7 +18,7 @@ from diffusers_relay.pipelines.run import (
     image_to_image,
     text_to_image,
 )
-from diffusers_relay.pipelines.schedulers import with_scheduler
+from diffusers_relay.pipelines.schedulers import build_scheduler, with_scheduler
 from diffusers_relay.pipelines.steps import fit_mask
 from reference.scripts import read_like_host, soft_picture
 from support.kandinsky import kandinsky_prompt
@@ -167,3 +167,21 @@ def test_a_mask_and_a_denoising_start_do_not_go_together() -> None:
             counting_runtime(),
             latent=latents,
         )
+
+
+def test_the_kept_part_has_the_run_s_own_noise_on_the_way() -> None:
+    """So that what is painted beside it fits: a clean part in a noisy picture would be seen by no trained model."""
+    model = with_scheduler(load("sd15"), SchedulerChoice("DDIMScheduler"))
+    mask = torch.zeros(1, 8, 8)
+    mask[:, 4:] = 1
+    latents = replace(encode_image(model, three_pictures()[:1], 4, counting_runtime()), noise_mask=mask)
+    runtime = counting_runtime()
+    image_to_image(model, prompt_for(model), ImageToImageSettings(1.0, 5, 5.0, 3), runtime, latent=latents)
+    scheduler = build_scheduler(model)
+    scheduler.set_timesteps(5)
+    begin = latents.samples * model["vae"].config.scaling_factor
+    noise = torch.randn(begin.shape, generator=torch.Generator().manual_seed(3))
+    for step, shown in enumerate(runtime.monitor.previewed[:-1]):
+        expected = scheduler.add_noise(begin, noise, scheduler.timesteps[step + 1 : step + 2])
+        assert torch.allclose(shown[:, :, :4], expected[:, :, :4], atol=1e-5), step
+    assert torch.equal(runtime.monitor.previewed[-1][:, :, :4], begin[:, :, :4]), "and none at the end"
