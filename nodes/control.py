@@ -159,7 +159,7 @@ class RelayApplyControlNet(io.ComfyNode):
                 io.Boolean.Input(
                     "guess_mode",
                     default=False,
-                    tooltip="The ControlNet goes by its picture alone, without the negative prompt's half. The same for all ControlNets of a run; guidance 3 to 5 is recommended.",
+                    tooltip="Makes out what the picture shows with little or no prompt: the ControlNet adds to the prompt's half of the guidance only. The same for all ControlNets of a run; guidance 3 to 5 is recommended.",
                 ),
                 DiffusersControl.Input(
                     "control",

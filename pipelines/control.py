@@ -130,7 +130,7 @@ def step_callback_to(end: float, job: DenoisingJob) -> Callable[..., dict[str, A
     not: progress would stop short of its end.
     """
     trained = job.scheduler.config.num_train_timesteps
-    cutoff = int(round(trained - end * trained))  # as the pipeline has it
+    cutoff = round(trained - end * trained)  # as the pipeline has it
 
     def on_step(pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         pipeline._num_timesteps = int((pipeline.scheduler.timesteps >= cutoff).sum())

@@ -42,7 +42,7 @@ class ControlNetUnit:
     end: float = 1.0
     """Share of the steps after which it does nothing."""
     guess_mode: bool = False
-    """It sees no prompt, and adds nothing to the unconditional half. One value for all units of a run."""
+    """It adds to the prompt's half of the guidance only, and the more the deeper the layer. One value for all units of a run."""
 
 
 def make_unit(

@@ -335,31 +335,31 @@ def test_a_controlnet_of_another_family(model: str, name: str, message: str) -> 
 
 def test_a_family_that_takes_none() -> None:
     runtime = counting_runtime()
-    with pytest.raises(RelayError, match="control: sdxl_refiner .* takes no ControlNets"):
+    with pytest.raises(RelayError, match=r"control: sdxl_refiner .* takes no ControlNets"):
         repaint("sdxl_refiner", (unit("sdxl_depth"),))
     decoder = load("kandinsky_decoder")
-    with pytest.raises(RelayError, match="control: kandinsky_decoder .* takes no ControlNets"):
+    with pytest.raises(RelayError, match=r"control: kandinsky_decoder .* takes no ControlNets"):
         text_to_image(
             decoder, kandinsky_prompt(), TextToImageSettings(64, 64, 1, 3, 4.0, 1), runtime, control=(unit(),)
         )
     assert runtime.policy.stages[Stage.DENOISE] == 0
-    with pytest.raises(RelayError, match="control: sd15 .* can't be steered by"):
+    with pytest.raises(RelayError, match=r"control: sd15 .* can't be steered by"):
         paint("sd15", (object(),))
 
 
 def test_another_number_of_control_pictures() -> None:
     two = unit(image=torch.zeros(2, 64, 64, 3))
     with pytest.raises(
-        RelayError, match="control: sd15_depth was given 2 control pictures, and 3 pictures are painted"
+        RelayError, match=r"control: sd15_depth was given 2 control pictures, and 3 pictures are painted"
     ):
         paint("sd15", (two,), TextToImageSettings(64, 64, 3, 3, 5.0, 1))
-    with pytest.raises(RelayError, match="2 control pictures, and 1 picture is painted"):
+    with pytest.raises(RelayError, match=r"2 control pictures, and 1 picture is painted"):
         repaint("sd15", (two,))
 
 
 def test_another_dtype() -> None:
     half = replace(unit(), controlnet=controlnet("sd15_depth", torch.bfloat16))
-    with pytest.raises(RelayError, match="control: sd15_depth is loaded in bfloat16 and sd15 in float32"):
+    with pytest.raises(RelayError, match=r"control: sd15_depth is loaded in bfloat16 and sd15 in float32"):
         paint("sd15", (half,))
 
 
@@ -369,20 +369,20 @@ def test_a_controlnet_that_looks_at_something_else(models: SmallModels, tmp_path
     config = json.loads((models.controlnets["sd15_depth"] / "config.json").read_text("utf-8"))
     ControlNetModel.from_config({**config, "conditioning_channels": 1}).save_pretrained(tmp_path / "grey")
     grey = load_controlnet_folder(tmp_path / "grey", dtype=torch.float32, monitor=SilentMonitor())
-    with pytest.raises(RelayError, match="control: grey takes 1 conditioning_channels"):
+    with pytest.raises(RelayError, match=r"control: grey takes 1 conditioning_channels"):
         paint("sd15", (unit(controlnet=grey),))
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.5, 0.5), (0.8, 0.2), (-0.1, 1.0), (0.0, 1.1), (float("nan"), 1.0)])
 def test_an_empty_range(start: float, end: float) -> None:
-    with pytest.raises(RelayError, match="start, end: .*start must be before end"):
+    with pytest.raises(RelayError, match=r"start, end: .*start must be before end"):
         make_unit(controlnet("sd15_depth"), torch.zeros(1, 64, 64, 3), start=start, end=end)
 
 
 def test_units_that_disagree_about_guess_mode() -> None:
     with pytest.raises(RelayError, match="guess_mode: it is on for sd15_canny and off for sd15_depth"):
         stack_units((unit(),), unit("sd15_canny", guess_mode=True))
-    with pytest.raises(RelayError, match="control: what is connected is no ControlNet"):
+    with pytest.raises(RelayError, match=r"control: what is connected is no ControlNet"):
         stack_units((object(),), unit())
 
 
