@@ -14,6 +14,7 @@ from reference.control_scripts import Control, edges
 from relay_dev.fake_hub import FakeHub, FakeRepo
 from relay_dev.model_folders import SmallModels
 from relay_dev.server import HostServer, PromptRejected
+from relay_dev.small_finetunes import add_fp16_files
 from support.graph import Graph, Out, saved
 from support.server_log import lines_during, stages_during
 
@@ -162,13 +163,13 @@ def test_the_cache_serves_with_no_hub(server: HostServer) -> None:
 
 
 @pytest.fixture(scope="module")
-def hub(models: SmallModels) -> Iterator[FakeHub]:
+def hub(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
+    folder = tmp_path_factory.mktemp("controlnet")
+    shutil.copytree(models.controlnets["sd15_depth"], folder, dirs_exist_ok=True)
+    add_fp16_files(folder)
     with FakeHub() as running:
-        weights = (models.controlnets["sd15_depth"] / "diffusion_pytorch_model.safetensors").read_bytes()
         unwanted = {"README.md": b"# A ControlNet", "diffusion_pytorch_model.bin": b"0" * 1000, "images/out.png": b"0"}
-        repo = FakeRepo.of_folder(models.controlnets["sd15_depth"], **unwanted)
-        repo.files["diffusion_pytorch_model.fp16.safetensors"] = weights
-        running.repos[REPO] = repo
+        running.repos[REPO] = FakeRepo.of_folder(folder, **unwanted)
         running.repos["someone/model"] = FakeRepo({"model_index.json": b"{}"})
         running.repos["someone/flux"] = FakeRepo({"config.json": b'{"_class_name": "FluxControlNetModel"}'})
         yield running
