@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import json
 import shutil
 from dataclasses import replace
@@ -20,6 +21,7 @@ from diffusers_relay.pipelines.coding import encode as encode_image
 from diffusers_relay.pipelines.controlnet_loading import load_controlnet_folder
 from diffusers_relay.pipelines.controlnet_unit import ControlNet, ControlNetUnit, make_unit, stack_units
 from diffusers_relay.pipelines.errors import RelayError
+from diffusers_relay.pipelines.family import FAMILIES
 from diffusers_relay.pipelines.latent_space import Latents
 from diffusers_relay.pipelines.monitor import SilentMonitor
 from diffusers_relay.pipelines.offload import Stage
@@ -269,6 +271,12 @@ def test_what_is_not_masked_is_kept() -> None:
     change = (painted - latent.samples).abs() / latent.samples.abs().max()
     assert float(change[..., :4].max()) <= 1e-7
     assert float(change[..., 4:].mean()) > 0.01
+
+
+def test_every_controlnet_pipeline_of_the_table_is_one_of_diffusers() -> None:
+    for family in FAMILIES:
+        for task in family.control_pipeline_classes:
+            assert "controlnet" in inspect.signature(family.pipeline_class(task, control=True)).parameters
 
 
 # --- one stage, progress, cancel, nothing left behind
