@@ -143,9 +143,14 @@ def pick_dtype(name: str) -> torch.dtype:
 
 
 def diffusers_folders() -> dict[str, str]:
-    """Name -> path of every folder with a model_index.json under the host's diffusers folders; the first path wins."""
+    """Name -> path of every diffusers model under the host's diffusers folders."""
+    return folders_with("model_index.json", "diffusers")
+
+
+def folders_with(file: str, kind: str) -> dict[str, str]:
+    """Name -> path of every folder that holds ``file`` under the host's folders for ``kind``; the first path wins."""
     found: dict[str, str] = {}
-    for root in folder_paths.get_folder_paths("diffusers"):
+    for root in folder_paths.get_folder_paths(kind):
         seen: set[str] = set()
         for folder, children, files in os.walk(root, followlinks=True):
             real = os.path.realpath(folder)
@@ -153,7 +158,7 @@ def diffusers_folders() -> dict[str, str]:
                 children.clear()
                 continue
             seen.add(real)
-            if "model_index.json" in files:
+            if file in files:
                 found.setdefault(os.path.relpath(folder, root).replace(os.sep, "/"), folder)
                 children.clear()
     return dict(sorted(found.items()))
@@ -170,12 +175,18 @@ def state_of_files(folder: str) -> str:
     return "\n".join(sorted(states))
 
 
-def pick_folder(name: str, value: str, folders: dict[str, str]) -> str:
+def pick_folder(
+    name: str,
+    value: str,
+    folders: dict[str, str],
+    kind: str = "models",
+    none: str = "none: put a diffusers model in models/diffusers",
+) -> str:
     """The path of a choice. The host does not check choices of a shared workflow; nothing but a listed name gets through."""
     if value not in folders:
-        have = ", ".join(folders) or "none: put a diffusers model in models/diffusers"
+        have = ", ".join(folders) or none
         raise RelayError(
-            f"{name}: {value!r} is not among the models of this ComfyUI. It has: {have}. Choose one of these, or add the missing one."
+            f"{name}: {value!r} is not among the {kind} of this ComfyUI. It has: {have}. Choose one of these, or add the missing one."
         )
     return folders[value]
 

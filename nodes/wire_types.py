@@ -6,5 +6,7 @@ DiffusersModel = io.Custom("DIFFUSERS_MODEL")
 """A :class:`pipelines.components.PipelineComponents`."""
 DiffusersPrompt = io.Custom("DIFFUSERS_PROMPT")
 """A :class:`pipelines.embeds.PromptEmbeds` or :class:`pipelines.embeds.ImageEmbeds`."""
+DiffusersControlNet = io.Custom("DIFFUSERS_CONTROLNET")
+"""A :class:`pipelines.controlnet_unit.ControlNet`."""
 DiffusersControl = io.Custom("DIFFUSERS_CONTROL")
-"""ControlNet units, in the order in which they were applied."""
+"""A tuple of :class:`pipelines.controlnet_unit.ControlNetUnit`, in the order in which they were applied."""

@@ -14,6 +14,7 @@ class Task(str, Enum):
 
     TEXT_TO_IMAGE = "text-to-image"
     IMAGE_TO_IMAGE = "image-to-image"
+    INPAINT = "inpainting"
     PRIOR = "prior"
 
 
@@ -31,6 +32,8 @@ class ModelFamily:
     """``_class_name`` values of model_index.json that mean this family."""
     components: frozenset[str]
     """Component names that the pack loads; others of model_index.json (the safety checker) stay on disk."""
+    control_pipeline_classes: Mapping[Task, str] = field(default_factory=dict)
+    """The same for a run with ControlNets; empty: the family takes none."""
     autoencoder: str | None = None
     """The component that goes between pixels and latents; None: the family makes no latents."""
     text_encoders: tuple[str, ...] = ()
@@ -54,11 +57,11 @@ class ModelFamily:
     config_flags: Mapping[str, object] = field(default_factory=dict)
     """model_index.json entries that change results, with diffusers' defaults."""
 
-    def pipeline_class(self, task: Task) -> type:
-        """diffusers' class for ``task``; imports diffusers."""
+    def pipeline_class(self, task: Task, *, control: bool = False) -> type:
+        """diffusers' class for ``task``, with ControlNets or without; imports diffusers."""
         import diffusers
 
-        return getattr(diffusers, self.pipeline_classes[task])
+        return getattr(diffusers, (self.control_pipeline_classes if control else self.pipeline_classes)[task])
 
     def require(self, task: Task, source: str) -> None:
         """Refuses ``task`` where the family has no pipeline for it."""
@@ -94,6 +97,11 @@ STABLE_DIFFUSION = ModelFamily(
         Task.TEXT_TO_IMAGE: "StableDiffusionPipeline",
         Task.IMAGE_TO_IMAGE: "StableDiffusionImg2ImgPipeline",
     },
+    control_pipeline_classes={
+        Task.TEXT_TO_IMAGE: "StableDiffusionControlNetPipeline",
+        Task.IMAGE_TO_IMAGE: "StableDiffusionControlNetImg2ImgPipeline",
+        Task.INPAINT: "StableDiffusionControlNetInpaintPipeline",
+    },
     recognised_by=frozenset({"StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"}),
     components=frozenset({"vae", "text_encoder", "tokenizer", "unet", "scheduler"}),
     autoencoder="vae",
@@ -109,6 +117,11 @@ SDXL_BASE = ModelFamily(
     pipeline_classes={
         Task.TEXT_TO_IMAGE: "StableDiffusionXLPipeline",
         Task.IMAGE_TO_IMAGE: "StableDiffusionXLImg2ImgPipeline",
+    },
+    control_pipeline_classes={
+        Task.TEXT_TO_IMAGE: "StableDiffusionXLControlNetPipeline",
+        Task.IMAGE_TO_IMAGE: "StableDiffusionXLControlNetImg2ImgPipeline",
+        Task.INPAINT: "StableDiffusionXLControlNetInpaintPipeline",
     },
     recognised_by=frozenset({"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"}),
     components=frozenset({"vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "scheduler"}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .components import PipelineComponents
 from .errors import RelayError
 from .family import recognise
-from .hub_errors import HubError, explain, offline
+from .hub_errors import OR_A_FOLDER, HubError, explain, offline
 from .hub_transfer import Cancelled, RemoteFile, Transfer, fetch_file, run_watched
 from .loading import load_folder, names_in, read_model_index
 from .model_files import MODEL_INDEX, ComponentFiles, plan_files
@@ -29,6 +29,41 @@ REPO_ID = re.compile(rf"{_NAME}(?:/{_NAME})?")
 REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
 MAX_REPO_ID_LENGTH = 96
 
+Plan = Callable[[Path, Collection[str], str, "torch.dtype", str], tuple[ComponentFiles, ...]]
+"""(snapshot folder with the index, every file's name, variant, dtype, title) -> the files to fetch."""
+
+
+@dataclass(frozen=True)
+class RepoKind:
+    """What a repository is expected to hold."""
+
+    index: str
+    """The file that says what it is."""
+    plan: Plan
+    names_in: Callable[[Path], list[str]]
+    """The names in a snapshot folder that ``plan`` is to see."""
+    no_index: str
+    """What the user reads where there is no index, after "OWNER/NAME has no FILE, "."""
+    or_a_folder: str = OR_A_FOLDER
+    """What to do with no hub."""
+
+
+def _plan_pipeline(
+    folder: Path, names: Collection[str], variant: str, dtype: torch.dtype, title: str
+) -> tuple[ComponentFiles, ...]:
+    model_index = read_model_index(folder, title)
+    family = recognise(model_index, title)
+    return plan_files(model_index, family, names, variant=variant, dtype=dtype, where=title)
+
+
+PIPELINE = RepoKind(
+    MODEL_INDEX,
+    _plan_pipeline,
+    names_in,
+    "so it is not a diffusers model. Look on the hub for a repo of it in the diffusers format; a single checkpoint file "
+    "belongs into models/checkpoints.",
+)
+
 
 def load_from_hub(
     repo_id: str, *, revision: str = "", variant: str = "auto", dtype: torch.dtype, monitor: Monitor
@@ -39,7 +74,13 @@ def load_from_hub(
 
 
 def fetch_repo(
-    repo_id: str, *, revision: str = "", variant: str = "auto", dtype: torch.dtype, monitor: Monitor
+    repo_id: str,
+    *,
+    revision: str = "",
+    variant: str = "auto",
+    dtype: torch.dtype,
+    monitor: Monitor,
+    kind: RepoKind = PIPELINE,
 ) -> Path:
     """The snapshot folder, in huggingface_hub's cache, of a repo at a revision; downloads what is not there yet.
 
@@ -51,6 +92,7 @@ def fetch_repo(
         revision: branch, tag or commit; empty for the main branch.
         variant: see :func:`.model_files.plan_files`.
         monitor: progress is in bytes, over all files that are fetched.
+        kind: what the repo is expected to hold.
 
     Raises:
         RelayError: no such repo, not allowed, not a model that the pack runs, not reachable and not in the cache, or
@@ -62,12 +104,12 @@ def fetch_repo(
     revision = revision or DEFAULT_REVISION
     check_revision(revision)
     monitor.check()
-    request = _Request(repo_id, revision, variant, dtype)
+    request = _Request(repo_id, revision, variant, dtype, kind)
     cached = request.cached_folder()
     if cached is not None and COMMIT.fullmatch(revision) and request.problem_of(cached) is None:
         return cached  # a commit never changes
     if constants.HF_HUB_OFFLINE:
-        return request.complete(cached, offline(request.title))
+        return request.complete(cached, offline(request.title, kind.or_a_folder))
     try:
         folder, files = run_watched(request.list_files, monitor)
     except HubError as error:
@@ -115,27 +157,26 @@ class _Request:
     revision: str
     variant: str
     dtype: torch.dtype
+    kind: RepoKind
 
     @property
     def title(self) -> str:
         return self.repo_id if self.revision == DEFAULT_REVISION else f"{self.repo_id} at revision {self.revision}"
 
     def plan(self, folder: Path, names: Collection[str]) -> tuple[ComponentFiles, ...]:
-        model_index = read_model_index(folder, self.title)
-        family = recognise(model_index, self.title)
-        return plan_files(model_index, family, names, variant=self.variant, dtype=self.dtype, where=self.title)
+        return self.kind.plan(folder, names, self.variant, self.dtype, self.title)
 
     def cached_folder(self) -> Path | None:
         """The snapshot that the cache remembers for the revision; it may lack files."""
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(self.repo_id, MODEL_INDEX, cache_dir=_cache(), revision=self.revision)
+        found = try_to_load_from_cache(self.repo_id, self.kind.index, cache_dir=_cache(), revision=self.revision)
         return Path(found).parent if isinstance(found, str) else None
 
     def problem_of(self, folder: Path) -> RelayError | None:
         """What keeps a snapshot from being loaded as it is."""
         try:
-            self.plan(folder, names_in(folder))
+            self.plan(folder, self.kind.names_in(folder))
         except RelayError as error:
             return error
         return None
@@ -144,7 +185,7 @@ class _Request:
         """The cached snapshot, if it is complete; otherwise raises what keeps the hub from completing it."""
         if cached is None:
             raise RelayError(
-                f"{error.problem} {MODEL_INDEX} of {self.title} is not in this machine's cache ({_cache()}). {error.remedy}"
+                f"{error.problem} {self.kind.index} of {self.title} is not in this machine's cache ({_cache()}). {error.remedy}"
             ) from error
         if (problem := self.problem_of(cached)) is not None:
             raise RelayError(
@@ -153,31 +194,28 @@ class _Request:
         return cached
 
     def list_files(self, transfer: Transfer) -> tuple[Path, dict[str, RemoteFile]]:
-        """The snapshot's folder, which holds model_index.json, and every file of that commit in the repo.
+        """The snapshot's folder, which holds the index, and every file of that commit in the repo.
 
         Raises:
             HubError: the hub does not answer.
-            RelayError: it is not a diffusers model.
+            RelayError: it is not what is expected.
         """
         try:
             return self._list_files(transfer)
         except Cancelled:
             raise
         except Exception as error:
-            raise explain(error, self.title, MODEL_INDEX) from error
+            raise explain(error, self.title, self.kind.index, self.kind.or_a_folder) from error
 
     def _list_files(self, transfer: Transfer) -> tuple[Path, dict[str, RemoteFile]]:
         from huggingface_hub import hf_hub_download
 
         info = self._info(self.revision)
-        if MODEL_INDEX not in {sibling.rfilename for sibling in info.siblings}:
-            raise RelayError(
-                f"{self.title} has no {MODEL_INDEX}, so it is not a diffusers model. Look on the hub for a repo of it "
-                f"in the diffusers format; a single checkpoint file belongs into models/checkpoints."
-            )
+        if self.kind.index not in {sibling.rfilename for sibling in info.siblings}:
+            raise RelayError(f"{self.title} has no {self.kind.index}, {self.kind.no_index}")
         transfer.check()
         # asked for by the revision's own name, so that the cache remembers which commit that is
-        folder = Path(hf_hub_download(self.repo_id, MODEL_INDEX, revision=self.revision, cache_dir=_cache())).parent
+        folder = Path(hf_hub_download(self.repo_id, self.kind.index, revision=self.revision, cache_dir=_cache())).parent
         if folder.name != info.sha:  # pushed to in between
             transfer.check()
             info = self._info(folder.name)
@@ -219,7 +257,7 @@ class _Request:
                 except Cancelled:
                     raise
                 except Exception as error:
-                    raise explain(error, self.title, file.name) from error
+                    raise explain(error, self.title, file.name, self.kind.or_a_folder) from error
 
         run_watched(fetch_all, monitor, total)
 

@@ -18,15 +18,15 @@ class HubError(RelayError):
         self.remedy = remedy
 
 
-def offline(title: str) -> HubError:
-    """For a machine that is told to stay offline."""
+def offline(title: str, or_a_folder: str = OR_A_FOLDER) -> HubError:
+    """For a machine that is told to stay offline. ``or_a_folder``: what to do with no hub."""
     return HubError(
         f"HF_HUB_OFFLINE is set, so the hub is not asked for {title}.",
-        f"Unset it, restart and run once, {OR_A_FOLDER}.",
+        f"Unset it, restart and run once, {or_a_folder}.",
     )
 
 
-def explain(error: Exception, title: str, file: str) -> RelayError:
+def explain(error: Exception, title: str, file: str, or_a_folder: str = OR_A_FOLDER) -> RelayError:
     """The error to show for one of huggingface_hub's, or of the disk's, raised while ``file`` of ``title`` was asked for."""
     from huggingface_hub import errors
 
@@ -57,7 +57,7 @@ def explain(error: Exception, title: str, file: str) -> RelayError:
             "Leave revision empty for the main branch, or give a branch, tag or commit of the repo.",
         )
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return offline(title)
+        return offline(title, or_a_folder)
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return HubError(
@@ -71,7 +71,7 @@ def explain(error: Exception, title: str, file: str) -> RelayError:
         )
     return HubError(
         f"The connection to the hub failed at {file} of {title} ({_cause(error)}).",
-        f"Run again when it is back: the download goes on where it stopped; {OR_A_FOLDER}.",
+        f"Run again when it is back: the download goes on where it stopped; {or_a_folder}.",
     )
 
 

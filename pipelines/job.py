@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .components import PipelineComponents
+from .controlnet_unit import ControlNetUnit
 from .embeds import ImageEmbeds, PromptEmbeds
 from .errors import RelayError
 from .family import Task
@@ -41,6 +42,8 @@ class DenoisingJob:
     denoising_end: float | None = None
     aesthetic_scores: tuple[float, float] = (6.0, 2.5)
     """For the positive and the negative prompt; read by models that were trained with them."""
+    controls: tuple[ControlNetUnit, ...] = ()
+    """ControlNets that steer the run, their pictures fitted to ``extent``."""
 
     @property
     def batch(self) -> int:
@@ -68,7 +71,11 @@ def borrow_pipeline(job: DenoisingJob, device: torch.device, without: Mapping[st
     """
     family = job.components.family
     modules = {name: job.components[name] for name in (family.denoiser, family.autoencoder) if name}
-    pipeline = _borrowed_class(family.pipeline_class(job.task))(**modules, scheduler=job.scheduler, **without)
+    if job.controls:
+        nets = [unit.controlnet.module for unit in job.controls]
+        modules["controlnet"] = nets[0] if len(nets) == 1 else nets
+    borrowed_class = _borrowed_class(family.pipeline_class(job.task, control=bool(job.controls)))
+    pipeline = borrowed_class(**modules, scheduler=job.scheduler, **without)
     pipeline.relay_device = device
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -48,11 +48,11 @@ def load_folder(
     except MissingFiles as error:
         raise MissingFiles(f"{error} The model is not complete: download or save it anew.") from None
     for files in plan:
-        _check_weights(folder, files, where)
+        check_weights(folder, files, where)
     modules = {}
     for files in plan:
         monitor.check()
-        load = partial(_load, folder, files, dtype, where)
+        load = partial(load_component, folder, files, dtype, where)
         modules[files.name] = REGISTRY.get(component_key(folder, files, dtype), load)
     config = {name: model_index.get(name, default) for name, default in family.config_flags.items()}
     return PipelineComponents(family=family, source=source or folder.name, modules=modules, dtype=dtype, config=config)
@@ -97,7 +97,11 @@ def names_in(folder: Path) -> list[str]:
     ]
 
 
-def _check_weights(folder: Path, files: ComponentFiles, where: str) -> None:
+def check_weights(folder: Path, files: ComponentFiles, where: str) -> None:
+    """
+    Raises:
+        RelayError: a weights file is damaged, or is none; the shards are not those of their index.
+    """
     from safetensors import SafetensorError, safe_open
 
     for name in files.weights:
@@ -125,8 +129,12 @@ def _check_weights(folder: Path, files: ComponentFiles, where: str) -> None:
             )
 
 
-def _load(folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -> Any:
-    """As diffusers' own pipeline loader does it, one component at a time."""
+def load_component(folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -> Any:
+    """One component, as diffusers' own pipeline loader does it; the registry calls it where nobody holds the component yet.
+
+    Raises:
+        RelayError: the installed library has no such class, or the files do not make one.
+    """
     import importlib
 
     import torch
@@ -151,7 +159,7 @@ def _load(folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -
 
 
 def _from_pretrained(component_class: Any, folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -> Any:
-    path = os.fspath(folder / files.name)
+    path = os.fspath(folder / files.folder)
     if not files.weights:
         return component_class.from_pretrained(path, local_files_only=True)
     # transformers would ask at the terminal whether to run what it finds beside a model

@@ -43,6 +43,8 @@ class ComponentFiles:
     shard_index: str | None = None
     variant: str | None = None
     """``"fp16"``, or None for the plain files."""
+    folder: str = ""
+    """Where the component lies in the model; empty: it is the whole of it, as a ControlNet is."""
 
     @property
     def all_files(self) -> tuple[str, ...]:
@@ -73,17 +75,48 @@ def plan_files(
         MissingFiles: a file is not there.
         RelayError: pickles only, code of its own, or an unknown variant.
     """
-    if variant not in VARIANTS:
-        raise RelayError(f"{where}: there is no variant {variant!r}. Choose one of: {', '.join(VARIANTS)}.")
-    half_first: tuple[str | None, ...] = ("fp16", None) if dtype.itemsize <= 2 else (None, "fp16")
-    wanted = {"auto": half_first, "fp16": ("fp16",), "none": (None,)}[variant]
+    wanted = _wanted(variant, dtype, where)
     folders = _by_folder(names)
     declared = {name: _declaration(model_index, name, where) for name in sorted(family.components)}
     _refuse_pickles({name: folders.get(name, []) for name in declared if _has_weights(name)}, where)
     return tuple(
-        _plan_component(name, library, class_name, folders.get(name, []), wanted, where)
+        _plan_component(name, library, class_name, folders.get(name, []), wanted, where, folder=name)
         for name, (library, class_name) in declared.items()
     )
+
+
+def plan_single_component(
+    name: str, class_name: str, names: Collection[str], *, variant: str, dtype: torch.dtype, where: str
+) -> ComponentFiles:
+    """The files of a component of diffusers that is a model of its own: config.json and weights at its top.
+
+    Args:
+        name: what messages call it, e.g. ``"controlnet"``.
+        names: every file there is, relative to the model.
+        variant, dtype, where: as in :func:`plan_files`.
+
+    Raises:
+        MissingFiles, RelayError: as :func:`plan_files`.
+    """
+    files = [
+        file
+        for file in _by_folder(names).get("", [])
+        if file == "config.json" or not file.endswith(SIDE_FILES) or ".index." in file
+    ]
+    _refuse_pickles({"": files}, where)
+    return _plan_component(name, "diffusers", class_name, files, _wanted(variant, dtype, where), where, folder="")
+
+
+def _wanted(variant: str, dtype: torch.dtype, where: str) -> tuple[str | None, ...]:
+    """The variants to look for, in their order; None is the plain files."""
+    if variant not in VARIANTS:
+        raise RelayError(f"{where}: there is no variant {variant!r}. Choose one of: {', '.join(VARIANTS)}.")
+    half_first: tuple[str | None, ...] = ("fp16", None) if dtype.itemsize <= 2 else (None, "fp16")
+    return {"auto": half_first, "fp16": ("fp16",), "none": (None,)}[variant]
+
+
+def _at(folder: str, file: str) -> str:
+    return f"{folder}/{file}" if folder else file
 
 
 def _by_folder(names: Collection[str]) -> dict[str, list[str]]:
@@ -120,7 +153,7 @@ def _refuse_pickles(folders: Mapping[str, list[str]], where: str) -> None:
         for name, files in folders.items()
         if not any(file.endswith(".safetensors") for file in files)
     }
-    pickled = [f"{name}/{files[0]}" for name, files in found.items() if files]
+    pickled = [_at(name, files[0]) for name, files in found.items() if files]
     if pickled:
         raise RelayError(
             f"{where} has weights as pickles only ({', '.join(pickled)}). A pickle can run any code when it is read, "
@@ -129,14 +162,21 @@ def _refuse_pickles(folders: Mapping[str, list[str]], where: str) -> None:
 
 
 def _plan_component(
-    name: str, library: str, class_name: str, files: list[str], wanted: tuple[str | None, ...], where: str
+    name: str,
+    library: str,
+    class_name: str,
+    files: list[str],
+    wanted: tuple[str | None, ...],
+    where: str,
+    *,
+    folder: str,
 ) -> ComponentFiles:
-    side_files = tuple(f"{name}/{file}" for file in files if file.endswith(SIDE_FILES) and ".index." not in file)
+    side_files = tuple(_at(folder, file) for file in files if file.endswith(SIDE_FILES) and ".index." not in file)
     if not _has_weights(name):
         _require_config(name, files, where)
-        return ComponentFiles(name, library, class_name, side_files)
+        return ComponentFiles(name, library, class_name, side_files, folder=folder)
     if "config.json" not in files:
-        raise MissingFiles(f"{where} lacks {name}/config.json.")
+        raise MissingFiles(f"{where} lacks {_at(folder, 'config.json')}.")
     stem = LIBRARIES[library]
     for variant in wanted:
         weights, index = _weights(files, stem, variant)
@@ -146,11 +186,12 @@ def _plan_component(
                 library,
                 class_name,
                 side_files,
-                tuple(f"{name}/{file}" for file in weights),
-                index and f"{name}/{index}",
+                tuple(_at(folder, file) for file in weights),
+                index and _at(folder, index),
                 variant,
+                folder,
             )
-    raise _no_weights(name, stem, files, wanted, where)
+    raise _no_weights(name, folder, stem, files, wanted, where)
 
 
 def _require_config(name: str, files: list[str], where: str) -> None:
@@ -183,7 +224,9 @@ def _weights(files: list[str], stem: str, variant: str | None) -> tuple[list[str
     return [file for file, _ in shards], index
 
 
-def _no_weights(name: str, stem: str, files: list[str], wanted: tuple[str | None, ...], where: str) -> RelayError:
+def _no_weights(
+    name: str, folder: str, stem: str, files: list[str], wanted: tuple[str | None, ...], where: str
+) -> RelayError:
     if wanted == ("fp16",) and _weights(files, stem, None)[0]:
         return RelayError(f"{where}: {name} has no fp16 files, only plain ones. Set variant to auto or none.")
     if wanted == (None,) and _weights(files, stem, "fp16")[0]:
@@ -193,4 +236,6 @@ def _no_weights(name: str, stem: str, files: list[str], wanted: tuple[str | None
     )
     there = [file for file in files if file.endswith(".safetensors")]
     held = f"It has {', '.join(there)}." if there else "It has no weights."
-    return MissingFiles(f"{where} lacks {name}/{looked_for}, or a complete set of its shards with their index. {held}")
+    return MissingFiles(
+        f"{where} lacks {_at(folder, looked_for)}, or a complete set of its shards with their index. {held}"
+    )

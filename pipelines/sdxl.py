@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .control import control_arguments, step_callback_to
 from .embeds import PromptEmbeds
 from .job import DenoisingJob, borrow_pipeline, repeat
 
@@ -24,7 +25,11 @@ def text_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
     flags = _flags(job)
     flags.pop("requires_aesthetics_score", None)
     pipeline = borrow_pipeline(job, device, WITHOUT | flags)
-    return pipeline(width=job.extent.width, height=job.extent.height, **_arguments(job, device)).images
+    arguments = _arguments(job, device)
+    if job.controls and job.denoising_end is not None:
+        arguments["callback_on_step_end"] = step_callback_to(job.denoising_end, job)
+    size = {"width": job.extent.width, "height": job.extent.height}
+    return pipeline(**size, denoising_end=job.denoising_end, **arguments).images
 
 
 def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
@@ -32,12 +37,14 @@ def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
     assert job.latents is not None
     aesthetic, negative_aesthetic = job.aesthetic_scores
     pipeline = borrow_pipeline(job, device, WITHOUT | _flags(job))
+    # with ControlNets this pipeline knows no range: see run.py, which refuses one
+    part = {} if job.controls else {"denoising_start": job.denoising_start, "denoising_end": job.denoising_end}
     return pipeline(
         image=job.latents.to(device),
         strength=job.strength,
-        denoising_start=job.denoising_start,
         aesthetic_score=aesthetic,
         negative_aesthetic_score=negative_aesthetic,
+        **part,
         **_arguments(job, device),
     ).images
 
@@ -57,6 +64,6 @@ def _arguments(job: DenoisingJob, device: torch.device) -> dict[str, Any]:
         "negative_prompt_embeds": repeat(job.prompt.negative.hidden, job.batch, device, dtype),
         "pooled_prompt_embeds": repeat(job.prompt.positive.pooled, job.batch, device, dtype),
         "negative_pooled_prompt_embeds": repeat(job.prompt.negative.pooled, job.batch, device, dtype),
-        "denoising_end": job.denoising_end,
+        **control_arguments(job),
         **job.common_arguments(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .control import control_arguments
 from .embeds import PromptEmbeds
 from .job import DenoisingJob, borrow_pipeline, repeat
 
@@ -38,5 +39,6 @@ def _arguments(job: DenoisingJob, device: torch.device) -> dict[str, Any]:
     return {
         "prompt_embeds": repeat(job.prompt.positive.hidden, job.batch, device, dtype),
         "negative_prompt_embeds": repeat(job.prompt.negative.hidden, job.batch, device, dtype),
+        **control_arguments(job),
         **job.common_arguments(),
     }

@@ -34,8 +34,13 @@ class SmallModels:
 
     @property
     def models(self) -> Path:
-        """A host's models folder: diffusers/NAME, and one checkpoint that the host's own loader takes."""
+        """A host's models folder: diffusers/NAME, controlnet/NAME, and one checkpoint that the host's own loader takes."""
         return self.root / "models"
+
+    @property
+    def controlnets(self) -> dict[str, Path]:
+        """{name in small_controlnets.CONTROLNETS: ControlNet folder}, each in `models`/controlnet."""
+        return {folder.name: folder for folder in (self.models / "controlnet").iterdir()}
 
     @property
     def hub_cache(self) -> Path:
@@ -63,13 +68,17 @@ def small_models() -> SmallModels:
 def _make(root: Path) -> None:
     from .hub_cache import make_hub_cache
     from .native_checkpoint import make_checkpoints
+    from .small_controlnets import add_hub_controlnets, make_controlnets
     from .small_examples import make_example_checkpoint, make_example_models
     from .small_models import make_all
 
     with tempfile.TemporaryDirectory(dir=WORK, prefix="making-models-") as name:
         scratch = Path(name) / "made"
         named = make_all(scratch / "models" / "diffusers")
-        make_hub_cache(scratch / "hub", named | make_example_models(Path(name) / "examples", named))
+        for_hub = named | make_example_models(Path(name) / "examples", named)
+        make_hub_cache(scratch / "hub", for_hub)
+        make_controlnets(scratch / "models" / "controlnet", named)
+        add_hub_controlnets(scratch / "hub", for_hub, Path(name))
         make_checkpoints(scratch / "models", get_host())
         make_example_checkpoint(scratch / "models" / "checkpoints")
         paths = {key: path.relative_to(scratch).as_posix() for key, path in named.items()}

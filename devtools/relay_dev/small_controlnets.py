@@ -1,0 +1,63 @@
+"""Small ControlNets for the small models, with weights that a training would have left: none of their zero convolutions is zero."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import torch
+
+from .hub_cache import add_repository
+from .small_weights import random_module
+
+CONTROLNETS = {
+    "sd15_depth": ("sd15", 9311),
+    "sd15_canny": ("sd15", 9319),
+    "sdxl_depth": ("sdxl_base", 9323),
+    "sdxl_canny": ("sdxl_base", 9337),
+}
+"""Folder of models/controlnet -> the model in small_models.make_all that it fits, and its seed."""
+HUB_CONTROLNETS = {"lllyasviel/control_v11f1p_sd15_depth": ("sd15", 9311)}
+"""The same for ids of published ControlNets. They publish variant="fp16" files too."""
+SHARE = 0.4
+"""How much a ControlNet adds to what the UNet's own layers give."""
+
+
+def make_controlnet(unet: Path, folder: Path, *, seed: int) -> Path:
+    """A ControlNet of diffusers' layout that fits the UNet in the folder `unet`."""
+    from diffusers import ControlNetModel
+
+    config = json.loads((unet / "config.json").read_text("utf-8"))
+    takes = set(inspect.signature(ControlNetModel.__init__).parameters) - {
+        "self",
+        "conditioning_embedding_out_channels",
+    }
+    shared = {name: value for name, value in config.items() if name in takes and value is not None}
+    controlnet = random_module(
+        lambda: ControlNetModel(**shared, conditioning_embedding_out_channels=(8, 8, 16, 16)), seed
+    )
+    with torch.no_grad():
+        for name, weight in controlnet.named_parameters():
+            if name.startswith(("controlnet_down_blocks.", "controlnet_mid_block.")):
+                weight.mul_(SHARE)
+    controlnet.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def make_controlnets(folder: Path, models: dict[str, Path]) -> dict[str, Path]:
+    """Every ControlNet of CONTROLNETS, each in a folder of `folder`."""
+    return {
+        name: make_controlnet(models[model] / "unet", folder / name, seed=seed)
+        for name, (model, seed) in CONTROLNETS.items()
+    }
+
+
+def add_hub_controlnets(cache_dir: Path, models: dict[str, Path], scratch: Path) -> dict[str, Path]:
+    """Every id of HUB_CONTROLNETS in a hub cache, for the models that stand there under their published ids."""
+    return {
+        repo_id: add_repository(
+            cache_dir, repo_id, make_controlnet(models[model] / "unet", scratch / f"hub-{seed}", seed=seed), fp16=True
+        )
+        for repo_id, (model, seed) in HUB_CONTROLNETS.items()
+    }

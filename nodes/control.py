@@ -1,0 +1,199 @@
+"""Nodes that steer a run with a picture: ControlNets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io
+
+from . import comfy_host
+from .loaders import DTYPE_TOOLTIP
+from .wire_types import DiffusersControl, DiffusersControlNet
+
+NONE_HERE = "none: put a ControlNet's folder in models/controlnet"
+
+
+def choices() -> dict[str, str]:
+    """Name -> path of everything that Load ControlNet can load: the folders of models/controlnet."""
+    return comfy_host.folders_with("config.json", "controlnet")
+
+
+def _pick(value: str) -> str:
+    return comfy_host.pick_folder("controlnet", value, choices(), "ControlNets", NONE_HERE)
+
+
+class RelayLoadControlNet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelayLoadControlNet",
+            display_name="Load ControlNet (Diffusers)",
+            category=f"{comfy_host.CATEGORY}/loaders",
+            description="Loads a ControlNet in diffusers' folder layout from models/controlnet. Two loaders of the same one share its weights.",
+            inputs=[
+                io.Combo.Input(
+                    "controlnet",
+                    options=list(choices()),
+                    tooltip="A folder with a config.json and safetensors anywhere under models/controlnet (or a controlnet path of extra_model_paths.yaml).",
+                ),
+                io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
+            ],
+            outputs=[
+                DiffusersControlNet.Output(display_name="controlnet", tooltip="The ControlNet, for Apply ControlNet.")
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, controlnet: str | None = None) -> bool | str:
+        return comfy_host.refusal(_pick, controlnet)
+
+    @classmethod
+    def fingerprint_inputs(cls, controlnet: str, dtype: str) -> str:
+        """Changes when a file of the ControlNet does, so that one that was saved anew is loaded anew."""
+        folder = choices().get(controlnet)
+        return "missing" if folder is None else comfy_host.state_of_files(folder)
+
+    @classmethod
+    def execute(cls, controlnet: str, dtype: str) -> io.NodeOutput:
+        from ..pipelines.controlnet_loading import load_controlnet_folder
+
+        folder = Path(_pick(controlnet))
+        monitor = comfy_host.runtime_for(cls).monitor
+        return io.NodeOutput(
+            load_controlnet_folder(folder, dtype=comfy_host.pick_dtype(dtype), source=controlnet, monitor=monitor)
+        )
+
+
+class RelayLoadControlNetFromHub(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelayLoadControlNetFromHub",
+            display_name="Load ControlNet from Hub (Diffusers)",
+            category=f"{comfy_host.CATEGORY}/loaders",
+            description="Downloads a ControlNet from the Hugging Face Hub once, into its usual cache, and loads it. Only safetensors.",
+            inputs=[
+                io.String.Input(
+                    "repo_id",
+                    default="lllyasviel/control_v11f1p_sd15_depth",
+                    tooltip="owner/name of the repository on the Hugging Face Hub.",
+                ),
+                io.String.Input("revision", default="", tooltip="A branch, tag or commit. Empty: the main branch."),
+                io.Combo.Input(
+                    "variant",
+                    options=["auto", "fp16", "none"],
+                    default="auto",
+                    tooltip="Which weight files to take. auto: the fp16 files for a half-precision dtype and the plain files for float32, or whichever are there. fp16, none: those and no others.",
+                ),
+                io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
+            ],
+            outputs=[
+                DiffusersControlNet.Output(display_name="controlnet", tooltip="The ControlNet, for Apply ControlNet.")
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, repo_id: str | None = None) -> bool | str:
+        from ..pipelines.hub import check_repo_id
+
+        return comfy_host.refusal(lambda value: check_repo_id(value.strip()), repo_id)
+
+    @classmethod
+    def execute(cls, repo_id: str, revision: str, variant: str, dtype: str) -> io.NodeOutput:
+        from ..pipelines.controlnet_loading import load_controlnet_from_hub
+
+        return io.NodeOutput(
+            load_controlnet_from_hub(
+                repo_id.strip(),
+                revision=revision.strip(),
+                variant=variant,
+                dtype=comfy_host.pick_dtype(dtype),
+                monitor=comfy_host.runtime_for(cls).monitor,
+            )
+        )
+
+
+class RelayApplyControlNet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelayApplyControlNet",
+            display_name="Apply ControlNet (Diffusers)",
+            category=f"{comfy_host.CATEGORY}/control",
+            description="A ControlNet, the picture that it looks at and how it is used, for the control input of the sampling nodes. Connect several in a row to use them together.",
+            inputs=[
+                DiffusersControlNet.Input(
+                    "controlnet", tooltip="The ControlNet, made for the kind of model that paints."
+                ),
+                io.Image.Input(
+                    "image",
+                    tooltip="The control picture (edges, depth and so on): one for all, or one for each that is painted. Another size is scaled with lanczos to exactly the painted size, its shape with it.",
+                ),
+                io.Float.Input(
+                    "conditioning_scale",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="How strongly the picture steers. 0: not at all.",
+                ),
+                io.Float.Input(
+                    "start",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The share of the steps that are run after which the ControlNet begins.",
+                ),
+                io.Float.Input(
+                    "end",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The share of the steps that are run after which the ControlNet ends; above start.",
+                ),
+                io.Boolean.Input(
+                    "guess_mode",
+                    default=False,
+                    tooltip="Makes out what the picture shows with little or no prompt: the ControlNet adds to the prompt's half of the guidance only. The same for all ControlNets of a run; guidance 3 to 5 is recommended.",
+                ),
+                DiffusersControl.Input(
+                    "control",
+                    optional=True,
+                    tooltip="ControlNets that were applied before, to be used together with this one.",
+                ),
+            ],
+            outputs=[
+                DiffusersControl.Output(
+                    display_name="control",
+                    tooltip="For the control input of a sampling node, or of another Apply ControlNet.",
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, start: float | None = None, end: float | None = None) -> bool | str:
+        """In the place of the host's own check of these two, which knows a least and a greatest value only."""
+        from ..pipelines.controlnet_unit import check_range
+
+        return comfy_host.refusal(check_range, start, end)
+
+    @classmethod
+    def execute(
+        cls,
+        controlnet: Any,
+        image: Any,
+        conditioning_scale: float,
+        start: float,
+        end: float,
+        guess_mode: bool,
+        control: Any = (),
+    ) -> io.NodeOutput:
+        from ..pipelines.controlnet_unit import make_unit, stack_units
+
+        unit = make_unit(controlnet, image, conditioning_scale, start, end, guess_mode)
+        return io.NodeOutput(stack_units(control, unit))

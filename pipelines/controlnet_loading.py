@@ -1,0 +1,98 @@
+"""A ControlNet's folder, or a hub id of one -> ControlNet, each module read once and shared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .controlnet_unit import ControlNet
+from .errors import RelayError
+from .hub import RepoKind, fetch_repo
+from .loading import check_weights, load_component
+from .model_files import ComponentFiles, MissingFiles, plan_single_component
+from .monitor import Monitor
+from .registry import REGISTRY, component_key
+
+if TYPE_CHECKING:
+    import torch
+
+CONFIG = "config.json"
+CLASS_NAME = "ControlNetModel"
+
+
+def load_controlnet_folder(
+    folder: Path, *, dtype: torch.dtype, variant: str = "auto", source: str | None = None, monitor: Monitor
+) -> ControlNet:
+    """Loads a ControlNet; one that another value holds is shared, not read again.
+
+    Args:
+        folder: a folder with config.json and safetensors, as diffusers saves it.
+        dtype: of the weights in memory; it must be that of the model that it steers.
+        variant: see :func:`.model_files.plan_files`.
+        source: what messages call it; the folder's path, if None.
+
+    Raises:
+        RelayError: the folder holds no ControlNet that the pack runs, is incomplete or damaged, or has pickles only.
+    """
+    where = source or str(folder)
+    try:
+        (files,) = _plan(folder, files_in(folder), variant, dtype, where)
+    except MissingFiles as error:
+        raise MissingFiles(f"{error} The ControlNet is not complete: download or save it anew.") from None
+    check_weights(folder, files, where)
+    monitor.check()
+    load = partial(load_component, folder, files, dtype, where)
+    return ControlNet(source or folder.name, REGISTRY.get(component_key(folder, files, dtype), load))
+
+
+def load_controlnet_from_hub(
+    repo_id: str, *, revision: str = "", variant: str = "auto", dtype: torch.dtype, monitor: Monitor
+) -> ControlNet:
+    """:func:`.hub.fetch_repo`, then :func:`load_controlnet_folder`."""
+    folder = fetch_repo(repo_id, revision=revision, variant=variant, dtype=dtype, monitor=monitor, kind=CONTROLNET_REPO)
+    return load_controlnet_folder(folder, dtype=dtype, variant=variant, source=repo_id, monitor=monitor)
+
+
+def files_in(folder: Path) -> list[str]:
+    """Every file at the top of ``folder``. Dangling links are no files."""
+    return [path.name for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+
+
+def _plan(
+    folder: Path, names: Collection[str], variant: str, dtype: torch.dtype, where: str
+) -> tuple[ComponentFiles, ...]:
+    _check_config(folder, where)
+    return (plan_single_component("controlnet", CLASS_NAME, names, variant=variant, dtype=dtype, where=where),)
+
+
+def _check_config(folder: Path, where: str) -> None:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RelayError(
+            f"{where} has no {CONFIG}, so it is no ControlNet as diffusers saves them. Choose a folder that holds {CONFIG}, "
+            "with the weights beside it."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RelayError(
+            f"{where}: {CONFIG} cannot be read ({error}). The file is damaged: download it anew."
+        ) from error
+    class_name = config.get("_class_name") if isinstance(config, dict) else None
+    if class_name != CLASS_NAME:
+        raise RelayError(
+            f"{where} is no ControlNet for Stable Diffusion or SDXL: its {CONFIG} says {class_name!r}, and only {CLASS_NAME!r} "
+            "can be loaded here. Choose another one."
+        )
+
+
+CONTROLNET_REPO = RepoKind(
+    CONFIG,
+    _plan,
+    files_in,
+    "so it is no ControlNet in the diffusers format. Look on the hub for a repo of it with config.json at its top; a whole "
+    "model belongs into Load Diffusers Model from Hub.",
+    "or put the ControlNet's folder under models/controlnet and use Load ControlNet",
+)

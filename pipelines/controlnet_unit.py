@@ -1,0 +1,115 @@
+"""ControlNets as values between the nodes: a loaded one, and units of it with a picture and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from .errors import RelayError
+from .images import as_rgb, extent_of, to_pil
+
+if TYPE_CHECKING:
+    import torch
+
+    from .images import Extent
+
+
+@dataclass(frozen=True, eq=False)
+class ControlNet:
+    """A loaded ControlNet. The module is shared by all that use it, and borrowed for a run."""
+
+    title: str
+    """The repo id or folder name, for messages."""
+    module: Any
+    """diffusers' ControlNetModel."""
+
+
+@dataclass(frozen=True, eq=False)
+class ControlNetUnit:
+    """One ControlNet's part in a run. The settings are those of diffusers' ControlNet pipelines.
+
+    Source: https://huggingface.co/docs/diffusers/using-diffusers/controlnet
+    """
+
+    controlnet: ControlNet
+    image: torch.Tensor
+    """What it looks at: IMAGE [1 or B, H, W, 3], 0..1 float32."""
+    conditioning_scale: float = 1.0
+    """What the ControlNet adds is multiplied by it."""
+    start: float = 0.0
+    """Share of the steps before which it does nothing."""
+    end: float = 1.0
+    """Share of the steps after which it does nothing."""
+    guess_mode: bool = False
+    """It adds to the prompt's half of the guidance only, and the more the deeper the layer. One value for all units of a run."""
+
+
+def make_unit(
+    controlnet: ControlNet,
+    image: torch.Tensor,
+    conditioning_scale: float = 1.0,
+    start: float = 0.0,
+    end: float = 1.0,
+    guess_mode: bool = False,
+) -> ControlNetUnit:
+    """A unit, checked.
+
+    Raises:
+        RelayError: an image that is none, a range that is empty or not within 0..1.
+    """
+    check_range(start, end)
+    return ControlNetUnit(controlnet, as_rgb(image), float(conditioning_scale), float(start), float(end), guess_mode)
+
+
+def check_range(start: float, end: float) -> None:
+    """
+    Raises:
+        RelayError: ``start`` is not before ``end``, or one of them is not within 0..1.
+    """
+    if not 0.0 <= start < end <= 1.0:
+        raise RelayError(
+            f"start, end: a ControlNet can't be applied from {start:g} to {end:g} of the steps. "
+            "start must be before end, and both between 0 and 1."
+        )
+
+
+def stack_units(earlier: Sequence[Any], unit: ControlNetUnit) -> tuple[ControlNetUnit, ...]:
+    """``unit`` after those that were applied before it.
+
+    Raises:
+        RelayError: what came before are no ControlNet units, or they disagree about guess_mode.
+    """
+    for other in earlier:
+        if not isinstance(other, ControlNetUnit):
+            raise RelayError(
+                "control: what is connected is no ControlNet, and can't be joined with one. Connect the output of another "
+                "Apply ControlNet, or leave control open."
+            )
+        if other.guess_mode != unit.guess_mode:
+            raise RelayError(
+                f"guess_mode: it is {_on(unit.guess_mode)} for {unit.controlnet.title} and {_on(other.guess_mode)} for "
+                f"{other.controlnet.title}, which is in control. diffusers knows one value a run: set both alike."
+            )
+    return (*earlier, unit)
+
+
+def fit_picture(unit: ControlNetUnit, extent: Extent) -> ControlNetUnit:
+    """The unit with its picture in the size of the run.
+
+    Another size is scaled as the pipelines' own control processor scales a PIL picture: lanczos, in 8 bits, to exactly
+    the target, its shape with it.
+    """
+    import torch
+    from diffusers.image_processor import VaeImageProcessor
+
+    if extent_of(unit.image) == extent:
+        return unit
+    processor = VaeImageProcessor(do_convert_rgb=True, do_normalize=False)
+    pictures = [to_pil(picture) for picture in unit.image]
+    pixels = processor.preprocess(pictures, height=extent.height, width=extent.width)
+    return replace(unit, image=pixels.movedim(1, -1).to(torch.float32))
+
+
+def _on(value: bool) -> str:
+    return "on" if value else "off"

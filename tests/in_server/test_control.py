@@ -1,0 +1,343 @@
+"""ControlNets through the real server: the script's pixels, progress, cancel, one copy in memory, downloads, and bad input."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reference import control_scripts, scripts
+from reference.control_scripts import Control, edges
+from relay_dev.fake_hub import FakeHub, FakeRepo
+from relay_dev.model_folders import SmallModels
+from relay_dev.server import HostServer, PromptRejected
+from relay_dev.small_finetunes import add_fp16_files
+from support.graph import Graph, Out, saved
+from support.server_log import lines_during, stages_during
+
+PROMPT = "a red cat"
+REPO = "someone/small-controlnet"
+MANY = 400
+
+
+def load_net(graph: Graph, name: str, dtype: str = "float32") -> Out:
+    return graph.add("RelayLoadControlNet", controlnet=name, dtype=dtype)
+
+
+def load_net_from_hub(graph: Graph, repo_id: str = REPO, variant: str = "auto") -> Out:
+    return graph.add("RelayLoadControlNetFromHub", repo_id=repo_id, revision="", variant=variant, dtype="float32")
+
+
+def apply(graph: Graph, net: Out, image: Out, **settings) -> Out:
+    defaults = {"conditioning_scale": 1.0, "start": 0.0, "end": 1.0, "guess_mode": False}
+    return graph.add("RelayApplyControlNet", controlnet=net, image=image, **{**defaults, **settings})
+
+
+def lines(graph: Graph, server: HostServer, width: int = 64, height: int = 64) -> Out:
+    return graph.picture(server, edges(width, height), f"edges-{width}x{height}.png")
+
+
+def finish(graph: Graph, model: Out, latent: Out) -> Out:
+    return graph.save(graph.decode(model, latent))
+
+
+def assert_same_pixels(server: HostServer, graph: Graph, node: Out, script) -> None:
+    expected = scripts.write_like_host(script)
+    pixels = saved(server.run(graph.prompt), node)
+    assert (pixels == expected).mean() > 0.9999, "but for a value at the edge where the host cuts off"
+    assert abs(pixels.astype(int) - expected.astype(int)).max() <= 1
+    assert expected.std() > 10
+
+
+def test_two_units_in_image_to_image(server: HostServer, models: SmallModels) -> None:
+    """The control pictures are not of the painted size: they take the pipeline's own route."""
+    picture, first, second = scripts.soft_picture(96, 64), edges(96, 64), scripts.soft_picture(80, 80, 5)
+    graph = Graph()
+    model = graph.load("sd15")
+    control = apply(graph, load_net(graph, "sd15_depth"), lines(graph, server, 96, 64), end=0.5)
+    other = graph.picture(server, second, "soft-80x80.png")
+    control = apply(graph, load_net(graph, "sd15_canny"), other, conditioning_scale=0.6, start=0.3, control=control)
+    image = graph.picture(server, picture, "soft-96x64.png")
+    latent = graph.image_to_image(model, graph.encode(model, PROMPT, "dog"), image=image, control=control, seed=7)
+    script = control_scripts.image_to_image(
+        models.named["sd15"],
+        [
+            Control(models.controlnets["sd15_depth"], first, end=0.5),
+            Control(models.controlnets["sd15_canny"], second, scale=0.6, start=0.3),
+        ],
+        picture,
+        PROMPT,
+        "dog",
+        seed=7,
+        width=96,
+        height=64,
+    )
+    with stages_during(server) as stages:
+        assert_same_pixels(server, graph, finish(graph, model, latent), script)
+    assert "denoise: UNet2DConditionModel, ControlNetModel, ControlNetModel" in stages()
+
+
+def test_guess_mode_in_text_to_image_of_sdxl(server: HostServer, models: SmallModels) -> None:
+    graph = Graph()
+    model = graph.load("sdxl_base")
+    control = apply(graph, load_net(graph, "sdxl_depth"), lines(graph, server), guess_mode=True)
+    latent = graph.text_to_image(model, graph.encode(model, PROMPT), guidance_scale=4.0, seed=8, control=control)
+    script = control_scripts.text_to_image(
+        models.named["sdxl_base"],
+        [Control(models.controlnets["sdxl_depth"], edges())],
+        PROMPT,
+        seed=8,
+        guidance_scale=4.0,
+        guess_mode=True,
+    )
+    assert_same_pixels(server, graph, finish(graph, model, latent), script)
+
+
+def test_two_loaders_share_and_a_new_file_is_read(server: HostServer, models: SmallModels) -> None:
+    folder = Path(server.models / "controlnet" / "edited")
+    shutil.copytree(models.controlnets["sd15_depth"], folder)
+    try:
+        graph = Graph()
+        model = graph.load("sd15")
+        image = lines(graph, server)
+        control = apply(graph, load_net(graph, "edited"), image)
+        # auto is float32 here: another input, so that the host does not make one node of the two
+        control = apply(graph, load_net(graph, "edited", "auto"), image, control=control)
+        node = finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT), control=control))
+        with lines_during(server) as log:
+            before = saved(server.run(graph.prompt), node)
+        assert len([line for line in log() if "loaded controlnet of edited" in line]) == 1
+        assert [line for line in log() if line.endswith("denoise: UNet2DConditionModel, ControlNetModel")]
+        shutil.rmtree(folder)
+        shutil.copytree(models.controlnets["sd15_canny"], folder)
+        assert (saved(server.run(graph.prompt), node) != before).any()
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_progress_and_cancel(server: HostServer) -> None:
+    def make(steps: int) -> tuple[Graph, Out, Out]:
+        graph = Graph()
+        model = graph.load("sd15")
+        control = apply(graph, load_net(graph, "sd15_depth"), lines(graph, server))
+        latent = graph.text_to_image(model, graph.encode(model, PROMPT), steps=steps, control=control)
+        return graph, latent, finish(graph, model, latent)
+
+    graph, node, _ = make(MANY)
+    pending = server.queue(graph.prompt)
+    server.wait_until(pending, lambda run: len([p for p in run.progress if p.node_id == node.node]) >= 3)
+    server.interrupt()
+    result = server.wait(pending)
+    assert result.interrupted
+    assert result.error is None
+    assert [p.value for p in result.progress if p.node_id == node.node][-1] < MANY / 2
+    graph, node, saving = make(6)
+    result = server.run(graph.prompt)
+    assert saved(result, saving).std() > 10
+    reports = [p for p in result.progress if p.node_id == node.node]
+    assert len(reports) >= 6
+    assert reports[-1].value == reports[-1].maximum
+    assert len(result.previews) >= 5
+
+
+# --- from the hub
+
+
+def test_the_cache_serves_with_no_hub(server: HostServer) -> None:
+    """The pair that the example workflows use, under the published ids."""
+    graph = Graph()
+    model = graph.add(
+        "RelayLoadModelFromHub",
+        repo_id="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        revision="",
+        variant="auto",
+        dtype="float32",
+    )
+    net = load_net_from_hub(graph, "lllyasviel/control_v11f1p_sd15_depth")
+    latent = graph.text_to_image(model, graph.encode(model, PROMPT), control=apply(graph, net, lines(graph, server)))
+    node = finish(graph, model, latent)
+    assert saved(server.run(graph.prompt), node).std() > 10
+
+
+@pytest.fixture(scope="module")
+def hub(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
+    folder = tmp_path_factory.mktemp("controlnet")
+    shutil.copytree(models.controlnets["sd15_depth"], folder, dirs_exist_ok=True)
+    add_fp16_files(folder)
+    with FakeHub() as running:
+        unwanted = {"README.md": b"# A ControlNet", "diffusion_pytorch_model.bin": b"0" * 1000, "images/out.png": b"0"}
+        running.repos[REPO] = FakeRepo.of_folder(folder, **unwanted)
+        running.repos["someone/model"] = FakeRepo({"model_index.json": b"{}"})
+        running.repos["someone/flux"] = FakeRepo({"config.json": b'{"_class_name": "FluxControlNetModel"}'})
+        yield running
+
+
+@pytest.fixture(scope="module")
+def online(hub: FakeHub, models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
+    home = tmp_path_factory.mktemp("hf-home")
+    environment = {
+        "HF_HUB_OFFLINE": "0",
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(home),
+        "HF_HUB_CACHE": str(home / "hub"),
+    }
+    with HostServer(models=models.models, environment=environment) as running:
+        yield running
+
+
+def painted_from_hub(server: HostServer, repo_id: str = REPO, variant: str = "auto") -> tuple[Graph, Out, Out]:
+    graph = Graph()
+    model = graph.load("sd15")
+    net = load_net_from_hub(graph, repo_id, variant)
+    control = apply(graph, net, lines(graph, server))
+    latent = graph.text_to_image(model, graph.encode(model, PROMPT), control=control)
+    return graph, net, finish(graph, model, latent)
+
+
+def test_cancel_in_a_download_and_run_again(online: HostServer, hub: FakeHub) -> None:
+    hub.hold_after = 1 << 15
+    graph, net, saving = painted_from_hub(online)
+    pending = online.queue(graph.prompt)
+    online.wait_until(pending, lambda run: any(node == net.node and "Fetching" in text for node, text in run.texts))
+    online.interrupt()
+    result = online.wait(pending, timeout=30)
+    assert result.interrupted
+    assert result.error is None
+    assert [text for node, text in result.texts if node == net.node and REPO in text and "1 files" in text]
+    hub.go_on.set()
+    hub.hold_after = None
+    result = online.run(graph.prompt)
+    assert saved(result, saving).std() > 10
+    assert hub.fetched() <= {"config.json", "diffusion_pytorch_model.safetensors"}
+    reports = [report for report in result.progress if report.node_id == net.node]
+    assert reports[-1].value == reports[-1].maximum > 1e5, "bytes"
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "message"),
+    [
+        ("someone/model", r"someone/model has no config\.json.*Load Diffusers Model from Hub"),
+        ("someone/flux", r"someone/flux is no ControlNet.*FluxControlNetModel"),
+        ("nobody/nothing", r"The hub has no model nobody/nothing"),
+    ],
+)
+def test_another_kind_of_repository(online: HostServer, repo_id: str, message: str) -> None:
+    graph, _, _ = painted_from_hub(online, repo_id)
+    error = online.run(graph.prompt).error
+    assert error is not None
+    assert error.node_type == "RelayLoadControlNetFromHub"
+    assert re.search(message, error.message), error.message
+
+
+def test_the_fp16_files_are_taken_where_they_are_asked_for(online: HostServer, hub: FakeHub) -> None:
+    hub.requests.clear()
+    graph, _, saving = painted_from_hub(online, variant="fp16")
+    assert saved(online.run(graph.prompt), saving).std() > 10
+    assert "diffusion_pytorch_model.fp16.safetensors" in hub.fetched()
+    assert "diffusion_pytorch_model.safetensors" not in hub.fetched()
+
+
+# --- bad input
+
+Make = Callable[[Graph, HostServer], None]
+
+
+def painting(
+    net: str = "sd15_depth",
+    model: str = "sd15",
+    *,
+    dtype: str = "float32",
+    pictures: int = 1,
+    guess_before: bool | None = None,
+    sampling: dict | None = None,
+    image_to_image: bool = False,
+    **settings,
+) -> Make:
+    def make(graph: Graph, server: HostServer) -> None:
+        loaded = graph.load(model)
+        image = lines(graph, server)
+        hints = graph.add("ImageBatch", image1=image, image2=image) if pictures == 2 else image
+        if guess_before is not None:
+            settings["control"] = apply(graph, load_net(graph, net), hints, guess_mode=guess_before)
+        control = apply(graph, load_net(graph, net, dtype), hints, **settings)
+        prompt = graph.encode(loaded, PROMPT)
+        if image_to_image:
+            latent = graph.image_to_image(loaded, prompt, image=image, control=control, **(sampling or {}))
+        else:
+            latent = graph.text_to_image(loaded, prompt, control=control, **(sampling or {}))
+        finish(graph, loaded, latent)
+
+    return make
+
+
+def for_kandinsky(graph: Graph, server: HostServer) -> None:
+    prior, decoder = graph.load("kandinsky_prior"), graph.load("kandinsky_decoder")
+    control = apply(graph, load_net(graph, "sd15_depth"), lines(graph, server))
+    finish(graph, decoder, graph.text_to_image(decoder, graph.prior(prior, PROMPT), control=control))
+
+
+CASES: dict[str, tuple[Make, str, str]] = {
+    # name: (graph, node type in which it fails, what the message says)
+    "another family": (painting("sdxl_depth"), "RelayTextToImage", r"control: sdxl_depth was made for another kind"),
+    "another family, repainting": (
+        painting("sd15_depth", "sdxl_base", image_to_image=True),
+        "RelayImageToImage",
+        r"control: sd15_depth was made for another kind of model than sdxl_base",
+    ),
+    "Kandinsky": (for_kandinsky, "RelayTextToImage", r"control: kandinsky_decoder .* takes no ControlNets"),
+    "another dtype": (painting(dtype="bfloat16"), "RelayTextToImage", r"control: sd15_depth is loaded in bfloat16"),
+    "two pictures": (painting(pictures=2), "RelayTextToImage", r"control: .* 2 control pictures, and 1 picture is"),
+    "guess modes": (painting(guess_before=True), "RelayApplyControlNet", r"guess_mode: it is off for .* and on for"),
+    "a range in image to image": (
+        painting("sdxl_depth", "sdxl_base", image_to_image=True, sampling={"denoising_end": 0.8}),
+        "RelayImageToImage",
+        r"control, denoising_start, denoising_end",
+    ),
+}
+AT_ONCE: dict[str, tuple[Make, str, str]] = {
+    "an empty range": (painting(start=0.6, end=0.4), "RelayApplyControlNet", r"start, end: .*start must be before"),
+    "an unknown one": (painting("nothing"), "RelayLoadControlNet", r"controlnet: 'nothing' .* It has: .*sd15_depth"),
+    "outside": (painting("../diffusers/sd15/unet"), "RelayLoadControlNet", r"controlnet: '\.\./diffusers"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_error_says_what_to_do_and_nothing_was_painted(server: HostServer, name: str) -> None:
+    make, node_type, message = CASES[name]
+    graph = Graph()
+    make(graph, server)
+    with stages_during(server) as stages:
+        error = server.run(graph.prompt).error
+    assert error is not None
+    assert error.exception_type == "diffusers_relay.RelayError"
+    assert error.node_type == node_type
+    assert re.search(message, error.message, re.DOTALL), error.message
+    assert not [stage for stage in stages() if "UNet" in stage or stage.startswith("vae")]
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_what_is_known_from_the_prompt_is_refused_before_anything_runs(server: HostServer, name: str) -> None:
+    make, node_type, message = AT_ONCE[name]
+    graph = Graph()
+    make(graph, server)
+    with stages_during(server) as stages, pytest.raises(PromptRejected) as caught:
+        server.run(graph.prompt)
+    assert stages() == []
+    (errors,) = [e for e in caught.value.node_errors.values() if e["class_type"] == node_type]
+    assert re.search(message, errors["errors"][0]["details"], re.DOTALL), errors
+
+
+def test_a_strength_out_of_range_is_refused_by_the_host(server: HostServer) -> None:
+    graph = Graph()
+    painting(conditioning_scale=-1.0)(graph, server)
+    with pytest.raises(PromptRejected, match="min"):
+        server.run(graph.prompt)
+
+
+def test_the_choices_are_the_folders(server: HostServer, models: SmallModels) -> None:
+    info = server.object_info()["RelayLoadControlNet"]["input"]["required"]["controlnet"]
+    options = info[0] if isinstance(info[0], list) else info[1]["options"]
+    assert set(options) >= set(models.controlnets)
