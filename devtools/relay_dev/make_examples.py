@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image
 
 from .demo import EXAMPLES, pictures
-from .examples.guide import SHEETS
+from .examples import SHEETS
 from .examples.sheet import NOTE, Sheet
 from .model_folders import small_models
 from .page import HostPage, open_page

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from relay_dev.examples.guide import SHEETS
+from relay_dev.examples import SHEETS
 from relay_dev.hub_cache import HUB_IDS
 from relay_dev.paths import ROOT
 

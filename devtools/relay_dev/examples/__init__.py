@@ -1,1 +1,32 @@
-"""The example workflows: their descriptions (guide.py), and what lays a description out on the page (sheet.py)."""
+"""The example workflows: descriptions by topic, and what lays a description out on the page (sheet.py).
+
+They follow the image-to-image guide of the diffusers documentation and its neighbours. A new example is a function in the
+module of its topic and a line in `SHEETS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .chains import base_to_refiner, latent_chain, text_to_image_to_image
+from .image_to_image import sd15_image_to_image, sdxl_refiner
+from .kandinsky import kandinsky22, kandinsky22_mix
+from .native import mixed_with_native_nodes
+from .prompting import negative_prompt, weighted_prompt
+from .sheet import Sheet
+from .sweeps import guidance_sweep, strength_sweep
+
+SHEETS: tuple[Callable[[], Sheet], ...] = (
+    sd15_image_to_image,
+    sdxl_refiner,
+    kandinsky22,
+    strength_sweep,
+    guidance_sweep,
+    negative_prompt,
+    weighted_prompt,
+    kandinsky22_mix,
+    text_to_image_to_image,
+    latent_chain,
+    base_to_refiner,
+    mixed_with_native_nodes,
+)

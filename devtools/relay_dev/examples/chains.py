@@ -1,0 +1,232 @@
+"""Several models, one after the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .parts import (
+    COMIC,
+    GUIDE,
+    KANDINSKY,
+    KANDINSKY_PRIOR,
+    PIXEL,
+    SD15,
+    SDXL_BASE,
+    SDXL_GUIDE,
+    SDXL_REFINER,
+    example_picture,
+    hub_model,
+    scaled,
+)
+from .sheet import Sheet
+
+
+def text_to_image_to_image() -> Sheet:
+    sheet = Sheet(
+        "text_to_image_to_image",
+        note=f"""# Text to image to image
+
+Stable Diffusion 1.5 paints a picture from a text, and Kandinsky 2.2 paints it anew. No picture is needed to begin with.
+
+The latent goes straight from one sampler into the other. The two models have different latent spaces: the second sampler sees
+that, decodes with the first model and encodes with its own, and says so in the node.
+
+**Try**
+- **strength** in *Kandinsky repaints*: how much of the first picture is kept.
+- Another scheduler in *A faster scheduler*: this one needs only 25 steps.
+- Other words for Kandinsky than for Stable Diffusion.
+
+In the diffusers documentation: [Image-to-image]({GUIDE}), *Text-to-image-to-image*.
+""",
+    )
+    subject = "a lighthouse on a cliff above a stormy sea, seagulls"
+    with sheet.column("1 Load"):
+        model = hub_model(sheet, "Stable Diffusion 1.5", SD15, row=0)
+        model = sheet.add(
+            "RelaySetScheduler",
+            "A faster scheduler",
+            model=model,
+            scheduler="DPMSolverMultistepScheduler",
+            sigmas="karras",
+        )
+        prior = hub_model(sheet, "Kandinsky prior", KANDINSKY_PRIOR, row=1)
+        decoder = hub_model(sheet, "Kandinsky decoder", KANDINSKY)
+    with sheet.column("2 Prompt"):
+        prompt = sheet.add(
+            "RelayEncodePrompt",
+            "For Stable Diffusion",
+            row=0,
+            model=model,
+            prompt=f"{subject}, dramatic clouds, (muted colors)1.2, detailed",
+            negative_prompt="text, frame, blurry",
+        )
+        described = sheet.add(
+            "RelayKandinskyPrior",
+            "For Kandinsky",
+            row=1,
+            prior=prior,
+            prompt=f"{subject}, woodcut print in blue and white",
+            negative_prompt="low quality",
+            steps=25,
+            guidance_scale=4.0,
+            seed=24,
+        )
+    with sheet.column("3 Paint, then repaint"):
+        painted = sheet.add(
+            "RelayTextToImage",
+            "Stable Diffusion paints",
+            row=0,
+            model=model,
+            prompt=prompt,
+            width=512,
+            height=512,
+            batch_size=1,
+            steps=25,
+            guidance_scale=7.5,
+            seed=24,
+        )
+        repainted = sheet.add(
+            "RelayImageToImage",
+            "Kandinsky repaints",
+            row=1,
+            extra_height=60,
+            model=decoder,
+            prompt=described,
+            latent=painted,
+            strength=0.5,
+            steps=50,
+            guidance_scale=4.0,
+            seed=24,
+        )
+    with sheet.column("4 Decode and save"):
+        before = sheet.add("RelayDecode", "The first picture", row=0, model=model, latent=painted)
+        sheet.add("PreviewImage", "Before", images=before)
+        after = sheet.add("RelayDecode", "The second picture", row=1, model=decoder, latent=repainted)
+        sheet.add("SaveImage", "After", images=after, filename_prefix="relay/text_to_image_to_image")
+    return sheet
+
+
+def latent_chain() -> Sheet:
+    sheet = Sheet(
+        "latent_chain_of_three",
+        note=f"""# Three models in one chain of latents
+
+The picture goes through Stable Diffusion 1.5, then through a comic model, then through a pixel art model. All three were made
+from Stable Diffusion 1.5 and share its latent space, so the latent goes through as it is. The picture is encoded once at the
+start and decoded once at the end; nothing is lost on the way.
+
+The comic model wants the words `charliebo artstyle` in its prompt, the pixel art model `pixelartstyle`.
+
+**Try**
+- Leave a model out: connect the latents around it.
+- **strength** of each step: 0.4 to 0.6 keeps what the step before has painted.
+- Any other fine-tune of Stable Diffusion 1.5.
+
+The pack reads safetensors only. If a model comes as pickles, the loader says how to convert it.
+
+In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-image-to-image*.
+""",
+    )
+    subject = "a girl in a pink dress on a green hill under a blue sky"
+    steps = (
+        ("Stable Diffusion 1.5", SD15, f"{subject}, detailed, soft light", 0.7),
+        ("Comic", COMIC, f"{subject}, (charliebo artstyle)1.1", 0.55),
+        ("Pixel art", PIXEL, f"{subject}, pixelartstyle", 0.55),
+    )
+    with sheet.column("1 Load"):
+        picture = example_picture(sheet)
+        models = [hub_model(sheet, title, repo_id, row=row) for row, (title, repo_id, _, _) in enumerate(steps)]
+    with sheet.column("2 Size and prompts"):
+        source: dict[str, Any] = {"image": scaled(sheet, picture, 512)}
+        prompts = [
+            sheet.add(
+                "RelayEncodePrompt",
+                f"Prompt: {title}",
+                row=row,
+                model=models[row],
+                prompt=text,
+                negative_prompt="blurry, low quality",
+            )
+            for row, (title, _, text, _) in enumerate(steps)
+        ]
+    with sheet.column("3 Repaint three times"):
+        for row, (title, _, _, strength) in enumerate(steps):
+            latent = sheet.add(
+                "RelayImageToImage",
+                f"Repaint: {title}",
+                row=row,
+                model=models[row],
+                prompt=prompts[row],
+                strength=strength,
+                steps=30,
+                guidance_scale=7.5,
+                seed=25 + row,
+                **source,
+            )
+            source = {"latent": latent}
+    with sheet.column("4 Decode once and save"):
+        image = sheet.add("RelayDecode", "Latent to picture", row=1, model=models[2], latent=source["latent"])
+        sheet.add("SaveImage", "The pixel art", images=image, filename_prefix="relay/latent_chain")
+    return sheet
+
+
+def base_to_refiner() -> Sheet:
+    sheet = Sheet(
+        "sdxl_base_to_refiner",
+        note=f"""# SDXL: base, then refiner
+
+The base runs the first 80 % of the steps and stops: **denoising_end** is 0.8, and the noise stays in the latent. The refiner
+goes on from there.
+
+The latent knows where it was left, so **denoising_start** of the refiner stays at 0, which means *follow the latent*. Strength is
+not used then.
+
+**Try**
+- **denoising_end** 0.7 or 0.9. Nothing else has to be changed.
+- **denoising_end** 1: the base finishes the picture, and the refiner repaints it with its strength.
+
+Keep the same number of steps in both.
+
+In the diffusers documentation: [Stable Diffusion XL]({SDXL_GUIDE}), *Refine image quality*.
+""",
+    )
+    text = "a red fox asleep in a snowy birch forest at dawn, (soft fur)1.2, mist, photograph, 50 mm"
+    negative = "painting, drawing, blurry"
+    settings = {"steps": 30, "guidance_scale": 5.0, "seed": 28}
+    with sheet.column("1 Load"):
+        base = hub_model(sheet, "SDXL base", SDXL_BASE, row=0)
+        refiner = hub_model(sheet, "SDXL refiner", SDXL_REFINER, row=1)
+    with sheet.column("2 Prompt"):
+        prompts = [
+            sheet.add(
+                "RelayEncodePrompt", f"For the {name}", row=row, model=model, prompt=text, negative_prompt=negative
+            )
+            for row, (name, model) in enumerate((("base", base), ("refiner", refiner)))
+        ]
+    with sheet.column("3 Paint, then refine"):
+        painted = sheet.add(
+            "RelayTextToImage",
+            "The base begins",
+            row=0,
+            model=base,
+            prompt=prompts[0],
+            width=1024,
+            height=1024,
+            batch_size=1,
+            denoising_end=0.8,
+            **settings,
+        )
+        refined = sheet.add(
+            "RelayImageToImage",
+            "The refiner goes on",
+            row=1,
+            model=refiner,
+            prompt=prompts[1],
+            latent=painted,
+            strength=0.3,
+            **settings,
+        )
+    with sheet.column("4 Decode and save"):
+        image = sheet.add("RelayDecode", "Latent to picture", row=1, model=refiner, latent=refined)
+        sheet.add("SaveImage", "The picture", images=image, filename_prefix="relay/sdxl_base_to_refiner")
+    return sheet

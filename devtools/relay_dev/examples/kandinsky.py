@@ -1,0 +1,115 @@
+"""Kandinsky 2.2: a prior that describes, a decoder that paints."""
+
+from __future__ import annotations
+
+from .parts import GUIDE, KANDINSKY, KANDINSKY_GUIDE, KANDINSKY_PRIOR, example_picture, hub_model, scaled
+from .sheet import Sheet
+
+
+def kandinsky22() -> Sheet:
+    sheet = Sheet(
+        "kandinsky22_image_to_image",
+        note=f"""# Image to image with Kandinsky 2.2
+
+Kandinsky has two models. The **prior** turns a text into an image embedding: a description of a picture in numbers. The
+**decoder** paints from it. The prior can also describe a picture, and *Mix Prompts* puts both descriptions together.
+
+**Try**
+- **weight_b** in *Text and picture together*: 0 is the text alone, 1 the picture alone.
+- **strength** in *Repaint*: Kandinsky likes 0.3 to 0.6.
+
+Width and height have to be multiples of 64: 768 x 768 here.
+
+In the diffusers documentation: [Image-to-image]({GUIDE}), *Kandinsky 2.2*.
+""",
+    )
+    with sheet.column("1 Load"):
+        prior = hub_model(sheet, "Kandinsky prior", KANDINSKY_PRIOR)
+        decoder = hub_model(sheet, "Kandinsky decoder", KANDINSKY)
+        picture = example_picture(sheet)
+    with sheet.column("2 Prompt and size"):
+        text = sheet.add(
+            "RelayKandinskyPrior",
+            "What to paint",
+            prior=prior,
+            prompt="portrait of a rabbit queen in a pink gown, storybook illustration+, warm colors",
+            negative_prompt="low quality, bad drawing",
+            steps=25,
+            guidance_scale=4.0,
+            seed=22,
+        )
+        seen = sheet.add("RelayImagePrompt", "What the picture shows", prior=prior, image=picture)
+        prompt = sheet.add("RelayMixPrompts", "Text and picture together", prompt_a=text, prompt_b=seen, weight_b=0.3)
+        picture = scaled(sheet, picture, 768)
+    with sheet.column("3 Repaint"):
+        latent = sheet.add(
+            "RelayImageToImage",
+            "Repaint",
+            model=decoder,
+            prompt=prompt,
+            image=picture,
+            strength=0.5,
+            steps=50,
+            guidance_scale=4.0,
+            seed=22,
+        )
+    with sheet.column("4 Decode and save"):
+        image = sheet.add("RelayDecode", "Latent to picture", model=decoder, latent=latent)
+        sheet.add("SaveImage", "The new picture", images=image, filename_prefix="relay/kandinsky22")
+    return sheet
+
+
+def kandinsky22_mix() -> Sheet:
+    sheet = Sheet(
+        "kandinsky22_mix_image_and_text",
+        note=f"""# Half a picture, half a text: Kandinsky 2.2
+
+Kandinsky's decoder paints from an image embedding: a description of a picture in numbers. *What the picture shows* makes one from
+a picture, *What the text says* makes one from a text, and *Half and half* is their mean. The decoder then paints something new: it
+takes what is in the picture, and not its pixels.
+
+**Try**
+- **weight_b** in *Half and half*: 0 is the picture alone, 1 the text alone.
+- Another **seed** in *Paint*: the same mixture, another picture of it.
+- A second picture in place of the text, through another *Image Prompt*.
+- A third one: mix the mixture again.
+
+Width and height have to be multiples of 64: 768 x 768 here.
+
+In the diffusers documentation: [Kandinsky]({KANDINSKY_GUIDE}), *Interpolation*.
+""",
+    )
+    with sheet.column("1 Load"):
+        prior = hub_model(sheet, "Kandinsky prior", KANDINSKY_PRIOR)
+        decoder = hub_model(sheet, "Kandinsky decoder", KANDINSKY)
+        picture = example_picture(sheet)
+    with sheet.column("2 Picture and text"):
+        seen = sheet.add("RelayImagePrompt", "What the picture shows", prior=prior, image=picture)
+        text = sheet.add(
+            "RelayKandinskyPrior",
+            "What the text says",
+            prior=prior,
+            prompt="a porcelain figurine on a velvet cushion, gold trim+, studio light",
+            negative_prompt="low quality, bad drawing",
+            steps=25,
+            guidance_scale=4.0,
+            seed=35,
+        )
+        prompt = sheet.add("RelayMixPrompts", "Half and half", prompt_a=seen, prompt_b=text, weight_b=0.5)
+    with sheet.column("3 Paint"):
+        latent = sheet.add(
+            "RelayTextToImage",
+            "Paint",
+            model=decoder,
+            prompt=prompt,
+            width=768,
+            height=768,
+            batch_size=1,
+            steps=50,
+            guidance_scale=4.0,
+            seed=35,
+        )
+    with sheet.column("4 Decode and save"):
+        image = sheet.add("RelayDecode", "Latent to picture", model=decoder, latent=latent)
+        sheet.add("SaveImage", "The new picture", images=image, filename_prefix="relay/kandinsky22_mix")
+    return sheet

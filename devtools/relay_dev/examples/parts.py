@@ -1,0 +1,66 @@
+"""What several examples use: the models, the documentation's pages, and nodes that often stand together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .sheet import Output, Sheet
+
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+COMIC = "ogkalu/Comic-Diffusion"
+PIXEL = "kohbanye/pixel-art-style"
+SDXL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
+SDXL_REFINER = "stabilityai/stable-diffusion-xl-refiner-1.0"
+KANDINSKY_PRIOR = "kandinsky-community/kandinsky-2-2-prior"
+KANDINSKY = "kandinsky-community/kandinsky-2-2-decoder"
+NATIVE_SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
+EXAMPLE_PICTURE = "example.png"
+
+GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/img2img"
+SDXL_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/sdxl"
+KANDINSKY_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/kandinsky"
+WEIGHTS_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/weighted_prompts"
+
+
+def hub_model(sheet: Sheet, title: str, repo_id: str, *, row: int | None = None) -> Output:
+    return sheet.add("RelayLoadModelFromHub", title, row=row, repo_id=repo_id)
+
+
+def example_picture(sheet: Sheet) -> Output:
+    """The picture that every ComfyUI has in its input folder."""
+    return sheet.add("LoadImage", "The picture to start from", image=EXAMPLE_PICTURE)
+
+
+def scaled(sheet: Sheet, picture: Output, size: int) -> Output:
+    """Scaled to the size that the model is made for."""
+    return sheet.add(
+        "ImageScale",
+        f"Scale to {size} x {size}",
+        image=picture,
+        upscale_method="lanczos",
+        width=size,
+        height=size,
+        crop="center",
+    )
+
+
+def side_by_side(sheet: Sheet, model: Output, latents: Mapping[str, Output]) -> None:
+    """Columns 4 and 5 of a comparison: each latent decoded in its own row, and all of them in one saved grid, two in a row.
+
+    `latents` are by what each shows; there are two or four.
+    """
+    with sheet.column("4 Decode"):
+        images = [
+            sheet.add("RelayDecode", f"Picture: {label}", row=row, model=model, latent=latent)
+            for row, (label, latent) in enumerate(latents.items())
+        ]
+    with sheet.column("5 Grid and save"):
+        batch = _pair(sheet, "First row" if images[2:] else "Both pictures", *images[:2])
+        if images[2:]:
+            batch = _pair(sheet, "Both rows", batch, _pair(sheet, "Second row", *images[2:]))
+        grid = sheet.add("RelayImageGrid", "All in one", images=batch, rows=len(images) // 2, columns=2)
+        sheet.add("SaveImage", "The grid", images=grid, filename_prefix=f"relay/{sheet.file}")
+
+
+def _pair(sheet: Sheet, title: str, first: Output, second: Output) -> Output:
+    return sheet.add("ImageBatch", title, image1=first, image2=second)

@@ -1,0 +1,130 @@
+"""What the words of a prompt do, side by side."""
+
+from __future__ import annotations
+
+from .parts import GUIDE, SD15, WEIGHTS_GUIDE, example_picture, hub_model, scaled, side_by_side
+from .sheet import Sheet
+
+
+def negative_prompt() -> Sheet:
+    sheet = Sheet(
+        "negative_prompt",
+        note=f"""# What a negative prompt does
+
+The same picture, model, prompt and seed, painted twice: on the left without a negative prompt, on the right with one.
+
+A negative prompt names what is to stay out of the picture. Guidance leads away from it, so it does nothing where
+**guidance_scale** is 1 or less.
+
+**Try**
+- Name things that you see in the left picture and do not want.
+- A weight: `signature++` in the negative prompt keeps it out more firmly.
+- **guidance_scale** 4 or 12 in both: the two pictures come nearer or go further apart.
+
+An empty negative prompt is the same as none in a diffusers script.
+
+In the diffusers documentation: [Image-to-image]({GUIDE}), *Negative prompt*.
+""",
+    )
+    negatives = {
+        "without": "",
+        "with": "ugly, deformed, disfigured, poor details, bad anatomy, text, signature",
+    }
+    with sheet.column("1 Load"):
+        model = hub_model(sheet, "Stable Diffusion 1.5", SD15)
+        picture = example_picture(sheet)
+        picture = scaled(sheet, picture, 512)
+    with sheet.column("2 The same prompt twice"):
+        prompts = {
+            label: sheet.add(
+                "RelayEncodePrompt",
+                f"Prompt {label} a negative",
+                row=row,
+                model=model,
+                prompt="a girl in a pink dress on a green hill, pencil drawing, fine lines, portrait",
+                negative_prompt=negative,
+            )
+            for row, (label, negative) in enumerate(negatives.items())
+        }
+    with sheet.column("3 Repaint twice"):
+        latents = {
+            label: sheet.add(
+                "RelayImageToImage",
+                f"Repaint {label}",
+                row=row,
+                model=model,
+                prompt=prompt,
+                image=picture,
+                strength=0.8,
+                steps=30,
+                guidance_scale=7.5,
+                seed=33,
+            )
+            for row, (label, prompt) in enumerate(prompts.items())
+        }
+    side_by_side(sheet, model, latents)
+    return sheet
+
+
+def weighted_prompt() -> Sheet:
+    sheet = Sheet(
+        "weighted_prompt",
+        note=f"""# What weights in a prompt do
+
+The same model, seed and words, painted four times. The grid shows them from left to right and from top to bottom:
+
+1. *Less*: `wildflowers--` counts 0.81.
+2. *As it is*: every word counts 1.
+3. *More*: `wildflowers++` counts 1.21.
+4. *Blend*: two prompts in one, 60 % of the first and 40 % of the second.
+
+**Try**
+- `(wildflowers)1.4` sets the weight as a number, `(red wildflowers)1.4` weighs several words together.
+- `("a stone cottage", "wildflowers").and(1, 0.7)` encodes two texts apart and joins them.
+- **syntax** *plain*: then `++` and brackets are only text.
+
+Weights far from 1 can break the picture.
+
+In the diffusers documentation: [Prompt weighting]({WEIGHTS_GUIDE}).
+""",
+    )
+    house = "a stone cottage in a meadow, {} at the gate, morning light, watercolor"
+    texts = {
+        "less": house.format("wildflowers--"),
+        "as it is": house.format("wildflowers"),
+        "more": house.format("wildflowers++"),
+        "blend": f'("{house.format("wildflowers")}", "a field of sunflowers under a stormy sky").blend(0.6, 0.4)',
+    }
+    with sheet.column("1 Load"):
+        model = hub_model(sheet, "Stable Diffusion 1.5", SD15)
+    with sheet.column("2 Four prompts"):
+        prompts = {
+            label: sheet.add(
+                "RelayEncodePrompt",
+                f"Wildflowers: {label}",
+                row=row,
+                model=model,
+                prompt=text,
+                negative_prompt="blurry, low quality",
+            )
+            for row, (label, text) in enumerate(texts.items())
+        }
+    with sheet.column("3 Paint four times"):
+        latents = {
+            label: sheet.add(
+                "RelayTextToImage",
+                f"Paint: {label}",
+                row=row,
+                model=model,
+                prompt=prompt,
+                width=512,
+                height=512,
+                batch_size=1,
+                steps=25,
+                guidance_scale=7.5,
+                seed=34,
+            )
+            for row, (label, prompt) in enumerate(prompts.items())
+        }
+    side_by_side(sheet, model, latents)
+    return sheet

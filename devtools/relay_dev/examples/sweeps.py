@@ -1,0 +1,102 @@
+"""One number at several values, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .parts import GUIDE, SD15, example_picture, hub_model, scaled, side_by_side
+from .sheet import Sheet
+
+
+def strength_sweep() -> Sheet:
+    sheet = Sheet(
+        "strength_sweep",
+        note=f"""# What strength does
+
+The same picture, model, prompt and seed, painted four times: with strength 0.4, 0.6, 0.8 and 1.0. Only the number in the four
+*Strength* nodes differs. The grid shows them from left to right and from top to bottom.
+
+At 1.0 nothing of the picture is left. Of 30 steps, 0.4 runs only 12, so it is also the fastest.
+
+**Try**
+- Keep strength and vary **guidance_scale**, or the **seed**.
+- 1 row and 4 columns in *All in one*.
+
+The model is loaded once, and the prompt is encoded once.
+
+In the diffusers documentation: [Image-to-image]({GUIDE}), *Strength*.
+""",
+    )
+    return _swept(
+        sheet,
+        "strength",
+        (0.4, 0.6, 0.8, 1.0),
+        prompt="a girl in a pink dress on a green hill, oil painting+, golden hour, rich brush strokes",
+        settings={"guidance_scale": 7.5, "seed": 23},
+    )
+
+
+def guidance_sweep() -> Sheet:
+    sheet = Sheet(
+        "guidance_sweep",
+        note=f"""# What guidance_scale does
+
+The same picture, model, prompt and seed, painted four times: with guidance_scale 1, 4, 7.5 and 12. Only the number in the four
+*Guidance* nodes differs. The grid shows them from left to right and from top to bottom.
+
+A low number leaves the model free, a high one holds it to the prompt. At 1 guidance is off: the negative prompt does nothing, and
+the run takes half the time. Very high numbers give hard colors.
+
+**Try**
+- Other numbers in the four nodes.
+- A lower **strength** in all four: guidance then matters less.
+- 1 row and 4 columns in *All in one*.
+
+The model is loaded once, and the prompt is encoded once.
+
+In the diffusers documentation: [Image-to-image]({GUIDE}), *Guidance scale*.
+""",
+    )
+    return _swept(
+        sheet,
+        "guidance_scale",
+        (1.0, 4.0, 7.5, 12.0),
+        prompt="a girl in a pink dress on a green hill, stained glass window+, bold outlines, glowing colors",
+        settings={"strength": 0.8, "seed": 32},
+    )
+
+
+def _swept(
+    sheet: Sheet, swept: str, values: Sequence[float], *, prompt: str, settings: dict[str, float | int]
+) -> Sheet:
+    """The example picture repainted with the input `swept` at four `values`, and the four as a grid of two by two."""
+    name = swept.removesuffix("_scale")
+    with sheet.column("1 Load"):
+        model = hub_model(sheet, "Stable Diffusion 1.5", SD15)
+        picture = example_picture(sheet)
+    with sheet.column("2 Prompt and size"):
+        encoded = sheet.add(
+            "RelayEncodePrompt",
+            "One prompt for all",
+            model=model,
+            prompt=prompt,
+            negative_prompt="blurry, low quality",
+        )
+        picture = scaled(sheet, picture, 512)
+    with sheet.column("3 Repaint four times"):
+        latents = {
+            f"{name} {value:g}": sheet.add(
+                "RelayImageToImage",
+                f"{name.capitalize()} {value:g}",
+                row=row,
+                model=model,
+                prompt=encoded,
+                image=picture,
+                steps=30,
+                **{swept: value},
+                **settings,
+            )
+            for row, value in enumerate(values)
+        }
+    side_by_side(sheet, model, latents)
+    return sheet
