@@ -313,7 +313,7 @@ CASES: dict[str, tuple[Make, str, str]] = {
     "an unknown model": (an_unknown_model, "RelayLoadModel", r"model: 'somebody elses model'.*It has: .*sd15"),
     "a model outside": (a_model_outside_the_folders, "RelayLoadModel", r"model: '../../../etc'"),
     "an unknown dtype": (an_unknown_dtype, "RelayLoadModel", r"dtype: 'float8'.*bfloat16"),
-    "an unknown syntax": (an_unknown_syntax, "RelayEncodePrompt", r"syntax: 'mystic'.*compel, plain"),
+    "an unknown syntax": (an_unknown_syntax, "RelayEncodePrompt", r"syntax: 'mystic'.*compel, a1111, plain"),
     "an unknown scheduler": (
         an_unknown_scheduler,
         "RelaySetScheduler",
