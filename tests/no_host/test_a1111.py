@@ -206,9 +206,7 @@ def test_ten_thousand_characters_are_read_in_a_moment(name):
 
 
 def encoded(prompt, syntax, model="sd15", negative=""):
-    return encode_prompt(
-        load(model), prompt, negative, syntax=syntax, policy=PlainOffload(), monitor=SilentMonitor()
-    )
+    return encode_prompt(load(model), prompt, negative, syntax=syntax, policy=PlainOffload(), monitor=SilentMonitor())
 
 
 @pytest.mark.parametrize("model", ["sd15", "sdxl_base"])
