@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
@@ -125,7 +126,7 @@ class _Job:
                 transfer.bytes_done = min(len(content), self.expected or len(content))
                 if len(content) > self.limits.bytes:
                     raise self._too_large()
-        except (OSError, _http_error()) as error:
+        except _network_errors() as error:
             raise self._failed(error) from None
         if self.expected is not None and len(content) < self.expected:
             raise RelayError(f"url: {self.address} ended after {len(content)} of {self.expected} bytes. Run again.")
@@ -135,10 +136,8 @@ class _Job:
         """Wakes a thread that waits for the network, too."""
         sock, self._socket = self._socket, None
         if sock is not None:
-            try:
+            with suppress(OSError):  # the other side was faster
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # the other side was faster
             sock.close()
 
     def _ask(self, transfer: Transfer) -> Any:
@@ -160,7 +159,7 @@ class _Job:
                 return connection.getresponse()
             except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
                 errors.append(error)  # the next address may answer
-            except (OSError, _http_error()) as error:
+            except _network_errors() as error:
                 raise self._failed(error) from None
         raise self._failed(errors[-1]) from None
 
@@ -222,9 +221,9 @@ def _joined(address: Address, target: str) -> str:
         raise RelayError(f"url: {address} redirects to what is no address.") from None
 
 
-def _http_error() -> tuple[type[Exception], ...]:
+def _network_errors() -> tuple[type[Exception], ...]:
     from http.client import HTTPException
 
     import urllib3
 
-    return (urllib3.exceptions.HTTPError, HTTPException)
+    return (OSError, urllib3.exceptions.HTTPError, HTTPException)

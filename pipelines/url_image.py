@@ -38,7 +38,7 @@ def load_image(
     monitor: Monitor,
     *,
     limits: Limits = Limits(),
-    network: Internet | None = None,  # noqa: B008
+    network: Internet | None = None,
 ) -> LoadedImage:
     """Downloads and reads a picture: its first frame, turned as its EXIF orientation says.
 
@@ -58,7 +58,7 @@ def decode_image(content: bytes) -> LoadedImage:
     """
     import torch
     from PIL import Image as pil
-    from PIL import ImageOps
+    from PIL import ImageOps, UnidentifiedImageError
 
     pil.init()
     formats = [name for name in FORMATS if name in pil.OPEN]
@@ -67,7 +67,7 @@ def decode_image(content: bytes) -> LoadedImage:
             _check_size(Extent(*opened.size))  # known from the header: nothing is unpacked yet
             picture = ImageOps.exif_transpose(opened)
             pixels, alpha = _pixels(picture), _alpha(picture)
-    except pil.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise RelayError(
             f"url: what it gives is not a picture ({len(content)} bytes). Give the address of the picture itself, not of a page "
             f"that shows it, as one of: {', '.join(formats)}."

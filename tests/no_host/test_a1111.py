@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import suppress
 
 import pytest
 import torch
@@ -144,13 +145,15 @@ def test_any_text_is_read_or_refused_with_a_place(text):
     try:
         prompt = parse(text, "a1111")
     except RelayError as error:
-        assert "character" in str(error)
+        refusal = str(error)
     else:
+        refusal = None
         assert len(prompt.parts) == len(prompt.weights) >= 1
         for part in prompt.parts:
             assert isinstance(part, Passage)
             assert part.fragments
             assert all(math.isfinite(f.weight) and f.weight >= 0 for f in part.fragments)
+    assert refusal is None or ("character" in refusal and len(refusal) < 1000)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -197,10 +200,8 @@ def test_ten_thousand_characters_are_read_in_a_moment(name):
     taken = []
     for _ in range(3):  # other processes can only make it slower
         started = time.process_time()
-        try:
+        with suppress(RelayError):
             parse(LONG[name], "a1111")
-        except RelayError as error:
-            assert len(str(error)) < 1000
         taken.append(time.process_time() - started)
     assert min(taken) < 0.1
 
