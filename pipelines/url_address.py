@@ -12,6 +12,7 @@ from .errors import RelayError
 PORTS = {"http": 80, "https": 443}
 MOST_CHARACTERS = 4096
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""How a network with IPv6 alone reaches IPv4."""
 
 
 class Internet:
@@ -32,19 +33,16 @@ class Internet:
 
 
 def is_public(address: str) -> bool:
-    """Not of this machine, of a local network, or of any other special use; the IPv4 address inside an IPv6 one counts too."""
+    """Not of this machine, of a local network, or of any other special use. What counts is the IPv4 address inside an IPv6 one."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
-        inner = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-        if ip in NAT64:
-            inner.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-        if any(part is not None and not is_public(str(part)) for part in inner):
-            return False
         if ip.ipv4_mapped is not None:
-            return True
-    return ip.is_global and not (
-        ip.is_multicast or ip.is_reserved or ip.is_loopback or ip.is_link_local or ip.is_private or ip.is_unspecified
-    )
+            return is_public(str(ip.ipv4_mapped))
+        if ip in NAT64:
+            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+        if ip.is_site_local or ip.sixtofour is not None or ip.teredo is not None:
+            return False  # the last two are ways to IPv4 that are given up
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_private)
 
 
 @dataclass(frozen=True)

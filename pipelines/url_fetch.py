@@ -38,7 +38,10 @@ class Limits:
     total_seconds: float = 120.0
 
 
-def fetch(url: str, monitor: Monitor, *, limits: Limits = Limits(), network: Internet | None = None) -> bytes:
+LIMITS = Limits()
+
+
+def fetch(url: str, monitor: Monitor, *, limits: Limits = LIMITS, network: Internet | None = None) -> bytes:
     """The whole answer to a GET of ``url``, after at most five redirects. Progress is in bytes where the server says how many.
 
     Args:
@@ -151,6 +154,7 @@ class _Job:
             try:
                 connection.connect()
                 self._socket = connection.sock
+                connection.timeout = self.limits.read_seconds
                 connection.sock.settimeout(self.limits.read_seconds)
                 headers = {**HEADERS, "Host": self.address.host_header}
                 connection.request(
@@ -191,7 +195,6 @@ class _Job:
             address.port,
             timeout=wait,
             server_hostname=address.host,
-            assert_hostname=address.host,
             cert_reqs="CERT_REQUIRED",
             ca_certs=self.network.ca_certificates or certifi.where(),
         )

@@ -10,7 +10,7 @@ from .errors import RelayError
 from .images import Extent
 from .monitor import Monitor
 from .url_address import Internet
-from .url_fetch import Limits, fetch
+from .url_fetch import LIMITS, Limits, fetch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,7 @@ def load_image(
     url: str,
     monitor: Monitor,
     *,
-    limits: Limits = Limits(),
+    limits: Limits = LIMITS,
     network: Internet | None = None,
 ) -> LoadedImage:
     """Downloads and reads a picture: its first frame, turned as its EXIF orientation says.
