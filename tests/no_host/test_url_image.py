@@ -91,7 +91,7 @@ def test_sixteen_bits_are_not_cut_off() -> None:
     image = decode_image(saved(Image.fromarray(values))).image
     assert image.shape == (1, 1, 4, 3)
     assert torch.allclose(image[0, 0, :, 1], torch.tensor([0, 100 / 255, 1000 / 65535, 1.0]), atol=1e-7)
-    with pytest.raises(RelayError, match="url: .*decimal numbers"):
+    with pytest.raises(RelayError, match=r"url: .*decimal numbers"):
         decode_image(saved(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"))
 
 
@@ -183,5 +183,5 @@ def test_a_format_that_needs_another_program_is_not_tried() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_half_a_picture(kind: str) -> None:
     content = saved(soft_picture(200, 200), kind)
-    with pytest.raises(RelayError, match="url: (the picture is broken|what it gives is not a picture)"):
+    with pytest.raises(RelayError, match=r"url: (the picture is broken|what it gives is not a picture)"):
         decode_image(content[: len(content) // 2])
