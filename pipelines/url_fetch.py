@@ -52,7 +52,8 @@ def fetch(url: str, monitor: Monitor, *, limits: Limits = LIMITS, network: Inter
             other than 200, too many bytes, too slow. Query strings are in none of the messages.
         whatever ``monitor`` raises, unchanged, and at once.
     """
-    job = _Job(check_url(url, network), limits, network or Internet())
+    network = network or Internet()
+    job = _Job(check_url(url, network), limits, network)
     watch = _Deadline(monitor, job)
     try:
         run_watched(job.open, watch)
