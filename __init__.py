@@ -37,6 +37,7 @@ async def comfy_entrypoint() -> ComfyExtension:
                 latents.RelayEncode,
                 latents.RelayConvertLatent,
                 images.RelayImageGrid,
+                images.RelayLoadImageFromUrl,
             ]
 
     return DiffusersRelay()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ import comfy.latent_formats
 import comfy.model_management as memory
 import comfy.utils
 import folder_paths
+from comfy.cli_args import args
 
 from ..pipelines.autoencoder import Autoencoder, autoencoder_of
 from ..pipelines.errors import RelayError
@@ -28,6 +30,7 @@ log = logging.getLogger("diffusers_relay")
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 CATEGORY = "Diffusers Relay"
+ALLOW_URL = "RELAY_ALLOW_URL"
 
 
 class HostOffload:
@@ -197,6 +200,28 @@ def check_choice(name: str, value: str, options: Iterable[str]) -> str:
     if value not in options:
         raise RelayError(f"{name}: {value!r} is not a choice of this version. Choose one of: {', '.join(options)}.")
     return value
+
+
+def check_urls_allowed() -> None:
+    """Whoever can reach this server could have it fetch things, so the user has to say that they may.
+
+    Raises:
+        RelayError: the server listens to other machines, and RELAY_ALLOW_URL is not 1.
+    """
+    if os.environ.get(ALLOW_URL) == "1" or all(_is_loopback(host) for host in args.listen.split(",")):
+        return
+    raise RelayError(
+        f"url: this ComfyUI can be reached from other machines (--listen {args.listen}), so pictures of the internet are not fetched. "
+        f"Set the environment variable {ALLOW_URL}=1 and restart to allow it, or download the picture and use Load Image."
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    host = host.strip().strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def refusal(check: Callable[..., object], *values: Any) -> bool | str:

@@ -35,3 +35,46 @@ class RelayImageGrid(io.ComfyNode):
         from ..pipelines.images import grid
 
         return io.NodeOutput(grid(images, rows, columns))
+
+
+def _check_url(url: str) -> None:
+    from ..pipelines.url_address import check_url
+
+    comfy_host.check_urls_allowed()
+    check_url(url)
+
+
+class RelayLoadImageFromUrl(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelayLoadImageFromUrl",
+            display_name="Load Image from URL",
+            category=f"{comfy_host.CATEGORY}/image",
+            description="A picture of the internet, as Load Image gives one of this machine.",
+            inputs=[
+                io.String.Input(
+                    "url",
+                    default="",
+                    tooltip="https:// or http://, of the picture itself, at a public address. It is saved in the workflow. Where ComfyUI "
+                    f"can be reached from other machines, nothing is fetched unless the environment variable {comfy_host.ALLOW_URL}=1 is set.",
+                )
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="One picture, turned as its EXIF orientation says."),
+                io.Mask.Output(display_name="mask", tooltip="1 where the picture is transparent, as Load Image's."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, url: str | None = None) -> bool | str:
+        return comfy_host.refusal(_check_url, url)
+
+    @classmethod
+    def execute(cls, url: str) -> io.NodeOutput:
+        from ..pipelines.url_image import load_image
+
+        _check_url(url)
+        loaded = load_image(url, comfy_host.runtime_for(cls).monitor)
+        return io.NodeOutput(loaded.image, loaded.mask)

@@ -12,7 +12,7 @@ from .wire_types import DiffusersModel, DiffusersPrompt
 
 SYNTAX_TOOLTIP = (
     'How weights are written. compel: word++ or word--, (some words)1.3, ("one", "two").and(1, 0.5), ("one", "two").blend(0.7, 0.3). '
-    "plain: every character is text."
+    "a1111: (words) or [words], (some words:1.3), BREAK. plain: every character is text."
 )
 CATEGORY = f"{comfy_host.CATEGORY}/prompts"
 

@@ -13,7 +13,8 @@ from ..pipelines.errors import RelayError
 from ..pipelines.family import Task
 from ..pipelines.monitor import Monitor
 from ..pipelines.offload import OffloadPolicy, Stage
-from .syntax import Prompt, parse
+from .prompt_text import Prompt
+from .syntax import parse
 
 if TYPE_CHECKING:
     import torch

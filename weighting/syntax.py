@@ -11,66 +11,16 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 from typing import Any
 
 from ..pipelines.errors import RelayError
+from .a1111 import parse_a1111
+from .prompt_text import Blend, Fragment, Passage, Prompt, excerpt, place
 
 MAX_NESTING = 10
 """Brackets inside brackets. Compel's parser uses some thirty Python frames for each level."""
-
-
-@dataclass(frozen=True)
-class Fragment:
-    """A piece of literal text; ``weight`` 1 leaves it as the model reads it."""
-
-    text: str
-    weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class Passage:
-    """Fragments that are encoded together, as one text."""
-
-    fragments: tuple[Fragment, ...]
-
-    @property
-    def text(self) -> str:
-        return " ".join(fragment.text for fragment in self.fragments)
-
-
-@dataclass(frozen=True)
-class Blend:
-    """Passages whose embeddings are averaged with ``weights``."""
-
-    passages: tuple[Passage, ...]
-    weights: tuple[float, ...]
-    normalize: bool = True
-    """Divide by the sum of the weights."""
-
-    @property
-    def text(self) -> str:
-        return " ".join(passage.text for passage in self.passages)
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Parts whose embeddings follow one another; ``weights`` has one number a part."""
-
-    parts: tuple[Passage | Blend, ...]
-    weights: tuple[float, ...]
-
-    @property
-    def text(self) -> str:
-        """The literal text: every weight, bracket and operator of the syntax taken off."""
-        return " ".join(part.text for part in self.parts)
-
-    @property
-    def is_empty(self) -> bool:
-        """Nothing but white space and syntax."""
-        return not self.text.strip()
 
 
 def parse(text: str, syntax: str) -> Prompt:
@@ -103,13 +53,15 @@ def parse_compel(text: str) -> Prompt:
             conjunction = parser.flatten(parser.conjunction.parse_string(line, parse_all=True)[0])
     except Exception as error:  # pyparsing's, Compel's and Python's own, from Compel's conversions
         raise RelayError(
-            f"Compel cannot read the prompt {_excerpt(text)}: {error}. Texts to combine stand in quotes, the operator comes "
+            f"Compel cannot read the prompt {excerpt(text)}: {error}. Texts to combine stand in quotes, the operator comes "
             'last, and there is one number for each text or none: ("a cat", "a dog").and(1, 0.5)'
         ) from error
     return _checked(_prompt_of(conjunction), text)
 
 
-SYNTAXES: Mapping[str, Callable[[str], Prompt]] = MappingProxyType({"compel": parse_compel, "plain": parse_plain})
+SYNTAXES: Mapping[str, Callable[[str], Prompt]] = MappingProxyType(
+    {"compel": parse_compel, "a1111": parse_a1111, "plain": parse_plain}
+)
 """Name of a syntax, as the node offers it -> its parser."""
 
 
@@ -176,32 +128,32 @@ def _refuse_unbalanced(text: str) -> None:
             opened.append(match.start())
             if len(opened) > MAX_NESTING:
                 raise RelayError(
-                    f"prompt: brackets are nested more than {MAX_NESTING} deep at {_place(text, match.start())}. Use fewer, or a weight: (words)1.5"
+                    f"prompt: brackets are nested more than {MAX_NESTING} deep at {place(text, match.start())}. Use fewer, or a weight: (words)1.5"
                 )
         elif opened:
             opened.pop()
         else:
             raise RelayError(
-                f"prompt: the ')' at {_place(text, match.start())} closes no bracket. Take it out, or write \\) for a bracket that is text."
+                f"prompt: the ')' at {place(text, match.start())} closes no bracket. Take it out, or write \\) for a bracket that is text."
             )
     if opened:
         raise RelayError(
-            f"prompt: the '(' at {_place(text, opened[-1])} is never closed. Close it, or write \\( for a bracket that is text."
+            f"prompt: the '(' at {place(text, opened[-1])} is never closed. Close it, or write \\( for a bracket that is text."
         )
 
 
 def _refuse_foreign(text: str) -> None:
     if swap := re.search(r"\.swap\s*\(", text):
         raise RelayError(
-            f"prompt: .swap() at {_place(text, swap.start())} is not supported: Compel reads it and does nothing. Encode the two texts apart, or use .blend()."
+            f"prompt: .swap() at {place(text, swap.start())} is not supported: Compel reads it and does nothing. Encode the two texts apart, or use .blend()."
         )
     if lora := re.search(r"(with|use)Lora\s*\(", text):
         raise RelayError(
-            f"prompt: {lora.group()}...) at {_place(text, lora.start())} would do nothing. LoRAs are loaded with the Load LoRA node."
+            f"prompt: {lora.group()}...) at {place(text, lora.start())} would do nothing. LoRAs are loaded with the Load LoRA node."
         )
     if weight := re.search(r"[^\s\d():\\]\s*:\s*\d*\.?\d+\s*\)(?![+\-\d]|\.\w)", text):
         raise RelayError(
-            f"prompt: the weight at {_place(text, weight.start())} is not in Compel's syntax, which writes (words)1.3 and not "
+            f"prompt: the weight at {place(text, weight.start())} is not in Compel's syntax, which writes (words)1.3 and not "
             "(words:1.3). Write it so, or write \\( and \\) for brackets that are text."
         )
 
@@ -210,7 +162,7 @@ def _checked(prompt: Prompt, text: str) -> Prompt:
     operator = re.compile(r"\.(and|add|blend|attend)\s*\(")
     if (found := operator.search(text)) and operator.search(prompt.text):
         raise RelayError(
-            f"prompt: the .{found.group(1)}(...) at {_place(text, found.start())} was not understood. It follows its texts at once, "
+            f"prompt: the .{found.group(1)}(...) at {place(text, found.start())} was not understood. It follows its texts at once, "
             'and .and() and .blend() take the whole prompt: ("a cat", "a dog").and(1, 0.5)'
         )
     for part in prompt.parts:
@@ -219,13 +171,3 @@ def _checked(prompt: Prompt, text: str) -> Prompt:
                 f"prompt: the weights of .blend({', '.join(map(str, part.weights))}) add up to 0. Add no_normalize as the last argument to subtract one text from another."
             )
     return prompt
-
-
-def _place(text: str, index: int) -> str:
-    """``character 7 ("a (cat")``, counted from 1, with what stands round it."""
-    return f"character {index + 1} ({_excerpt(text[max(0, index - 12) : index + 12])})"
-
-
-def _excerpt(text: str) -> str:
-    shown = re.sub(r"\s+", " ", text).strip()
-    return f'"{shown if len(shown) <= 60 else shown[:57] + "..."}"'

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from .syntax import Blend, Passage, Prompt
+from .prompt_text import Blend, Passage, Prompt
 
 if TYPE_CHECKING:
     import torch

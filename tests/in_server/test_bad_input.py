@@ -251,6 +251,25 @@ def a_latent_of_another_kind(graph: Graph, server: HostServer) -> None:
     finish(graph, model, graph.image_to_image(model, graph.encode(model, PROMPT), latent=empty))
 
 
+def a_broken_weight(graph: Graph, server: HostServer) -> None:
+    model = graph.load("sd15")
+    finish(graph, model, graph.text_to_image(model, graph.encode(model, "a (red cat:1.3", syntax="a1111")))
+
+
+def a_broken_weight_for_the_prior(graph: Graph, server: HostServer) -> None:
+    prior, decoder = graph.load("kandinsky_prior"), graph.load("kandinsky_decoder")
+    prompt = graph.prior(prior, "a [cat|dog]")
+    graph.prompt[prompt.node]["inputs"]["syntax"] = "a1111"
+    finish(graph, decoder, graph.text_to_image(decoder, prompt))
+
+
+def picture_from(url: str) -> Make:
+    def make(graph: Graph, server: HostServer) -> None:
+        graph.save(graph.add("RelayLoadImageFromUrl", url=url.replace("PORT", str(server.port))))
+
+    return make
+
+
 CASES: dict[str, tuple[Make, str, str]] = {
     # name: (graph, node type in which it fails, what the message says)
     "no step left": (
@@ -313,7 +332,7 @@ CASES: dict[str, tuple[Make, str, str]] = {
     "an unknown model": (an_unknown_model, "RelayLoadModel", r"model: 'somebody elses model'.*It has: .*sd15"),
     "a model outside": (a_model_outside_the_folders, "RelayLoadModel", r"model: '../../../etc'"),
     "an unknown dtype": (an_unknown_dtype, "RelayLoadModel", r"dtype: 'float8'.*bfloat16"),
-    "an unknown syntax": (an_unknown_syntax, "RelayEncodePrompt", r"syntax: 'mystic'.*compel, plain"),
+    "an unknown syntax": (an_unknown_syntax, "RelayEncodePrompt", r"syntax: 'mystic'.*compel, a1111, plain"),
     "an unknown scheduler": (
         an_unknown_scheduler,
         "RelaySetScheduler",
@@ -336,6 +355,29 @@ CASES: dict[str, tuple[Make, str, str]] = {
         "RelayLoadModelFromHub",
         r"HF_HUB_OFFLINE.*nobody/no-such-model.*models/diffusers",
     ),
+    "a bracket that is not closed": (
+        a_broken_weight,
+        "RelayEncodePrompt",
+        r"prompt: the '\(' at character 3 .*never closed",
+    ),
+    "a prompt that changes": (
+        a_broken_weight_for_the_prior,
+        "RelayKandinskyPrior",
+        r"\[\.\.\.\|\.\.\.\] at character 3 ",
+    ),
+    "this very server": (
+        picture_from("http://127.0.0.1/view?filename=example.png"),
+        "RelayLoadImageFromUrl",
+        r"url: 127\.0\.0\.1 is an address of this machine or of a local network",
+    ),
+    "this server by number": (picture_from("http://2130706433/x"), "RelayLoadImageFromUrl", r"url: .*this machine"),
+    "this server's port": (
+        picture_from("http://127.0.0.1:PORT/x"),
+        "RelayLoadImageFromUrl",
+        r"url: port \d+ .*80 and 443",
+    ),
+    "a file as a URL": (picture_from("file:///etc/passwd"), "RelayLoadImageFromUrl", r"url: file: is not fetched"),
+    "no URL": (picture_from(""), "RelayLoadImageFromUrl", r"url: it is empty"),
     "another kind of latent": (a_latent_of_another_kind, "RelayImageToImage", r"latent: shape \[1, 16"),
 }
 
@@ -348,6 +390,9 @@ AT_ONCE = {
     "an unknown syntax",
     "an unknown scheduler",
     "a hub id that is a path",
+    "this server's port",
+    "a file as a URL",
+    "no URL",
 }
 """Refused when the prompt is queued: nothing of it runs."""
 

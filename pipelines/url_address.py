@@ -1,0 +1,105 @@
+"""Which addresses of the internet may be asked, and by what a URL is known to be one of them."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlsplit
+
+from .errors import RelayError
+
+PORTS = {"http": 80, "https": 443}
+MOST_CHARACTERS = 4096
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""How a network with IPv6 alone reaches IPv4."""
+
+
+class Internet:
+    """Names, addresses and ports that may be asked."""
+
+    ca_certificates: str | None = None
+    """A file; None: certifi's."""
+
+    def resolve(self, host: str, port: int) -> list[str]:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+    def allows(self, address: str) -> bool:
+        return is_public(address)
+
+    def allows_port(self, port: int) -> bool:
+        return port in PORTS.values()
+
+
+def is_public(address: str) -> bool:
+    """Not of this machine, of a local network, or of any other special use. What counts is the IPv4 address inside an IPv6 one."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return is_public(str(ip.ipv4_mapped))
+        if ip in NAT64:
+            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+        if ip.is_site_local or ip.sixtofour is not None or ip.teredo is not None:
+            return False  # the last two are ways to IPv4 that are given up
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_private)
+
+
+@dataclass(frozen=True)
+class Address:
+    """A URL that has been looked at, but not yet resolved."""
+
+    scheme: str
+    host: str
+    port: int
+    target: str = field(repr=False)
+    """Path and query, as they are sent."""
+
+    def __str__(self) -> str:
+        """For errors: nothing that could be a secret."""
+        return f"{self.scheme}://{self.host}"
+
+    @property
+    def host_header(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+def check_url(url: str, network: Internet | None = None) -> Address:
+    """What can be said with no network.
+
+    Raises:
+        RelayError: not http or https, no host, a name and password in it, or another port than 80 and 443.
+    """
+    url = url.strip()
+    if not url:
+        raise RelayError("url: it is empty. Give the address of a picture, https://...")
+    if len(url) > MOST_CHARACTERS:
+        raise RelayError(f"url: it has {len(url)} characters; {MOST_CHARACTERS} are allowed. Use a shorter address.")
+    if any(sign.isspace() or not sign.isprintable() or sign == "\\" for sign in url):
+        raise RelayError("url: it has a space, a backslash or a control character in it. Write %20 for a space.")
+    try:
+        parts = urlsplit(url)
+        scheme, host, port = parts.scheme.lower(), parts.hostname or "", parts.port
+        if ":" not in host:
+            host = host.encode("idna").decode("ascii").rstrip(".")
+    except ValueError:  # UnicodeError is one; the text of neither is shown, it may hold the whole URL
+        raise RelayError("url: its host or port can't be read. Expected https://host/path.") from None
+    if scheme not in PORTS:
+        raise RelayError(
+            f"url: {scheme + ': ' if scheme and len(scheme) < 16 else 'this '}is not fetched, only https: and http: are. "
+            "For a file of this machine use Load Image."
+        )
+    if "@" in parts.netloc:
+        raise RelayError(
+            "url: it has a name or password before the host. They would be saved in the workflow: take them out."
+        )
+    if not host:
+        raise RelayError("url: it names no host. Expected https://host/path.")
+    port = PORTS[scheme] if port is None else port
+    if not (network or Internet()).allows_port(port):
+        raise RelayError(f"url: port {port} of {host} is not asked, only the ports 80 and 443 are.")
+    target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (
+        f"?{quote(parts.query, safe='/?%:@!$&()*+,;=~-._[]')}" if parts.query else ""
+    )
+    return Address(scheme, host, port, target)

@@ -1,0 +1,161 @@
+r"""The prompt syntax of Stable Diffusion web UI (AUTOMATIC1111): ``(x)``, ``[x]``, ``(x:1.3)``, ``BREAK``.
+
+ComfyUI's own text boxes read round brackets and their weights the same way. They differ in this, and the web UI's way
+is taken: ``[x]`` and ``BREAK`` mean something, and a weight inside other brackets is multiplied with theirs
+(``((x:1.3))`` is 1.43, and 1.3 in ComfyUI). As in ComfyUI, a colon at once behind a bracket is text (``(:3)``).
+The web UI reads a bracket without its partner, or with a broken weight, as best it can; here it is refused, with the place.
+Source: https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features#attentionemphasis
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+
+from ..pipelines.errors import RelayError
+from .prompt_text import Fragment, Passage, Prompt, place
+
+STEP = 1.1
+"""What a pair of brackets with no number multiplies or divides by."""
+TOKEN = re.compile(
+    r"""
+      \\(?P<escaped>[()\[\]\\:|])
+    | :(?P<tail>[^:\\()\[\]|]*)(?=[)\]])   # a weight, perhaps
+    | [()\[\]|:\\]
+    | [^()\[\]|:\\]+
+    """,
+    re.VERBOSE,
+)
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)\s*", re.ASCII)
+BREAK = re.compile(r"\bBREAK\b")
+AND = re.compile(r"\bAND\b")
+EXTRA_NETWORK = re.compile(r"<(\w+):[^<>]*>")
+PARTNERS = {")": "(", "]": "["}
+
+
+@dataclass
+class _Bracket:
+    """A pair of brackets, or with no ``sign`` the whole text."""
+
+    sign: str
+    at: int
+    """The place of the opening one."""
+    outer: _Bracket | None = None
+    factor: float = 1.0
+    """Of this pair alone."""
+    weight: float = 1.0
+    """With all pairs round it."""
+
+
+@dataclass
+class _Run:
+    """Text with no bracket in it."""
+
+    bracket: _Bracket
+    texts: list[str] = field(default_factory=list)
+
+
+def parse_a1111(text: str) -> Prompt:
+    """Stable Diffusion web UI's syntax; each ``BREAK`` begins a new part, which is encoded in 77 tokens of its own.
+
+    Raises:
+        RelayError: with the place: a bracket without its partner, a weight that is no number or below 0, and what the
+            web UI has and this pack has not, or has a node for: ``[a:b:0.5]``, ``[a|b]``, ``AND``, ``<lora:...>``.
+    """
+    _refuse_foreign(text)
+    passages: list[list[Fragment]] = [[]]
+    for run in _runs(text):
+        for index, piece in enumerate(BREAK.split("".join(run.texts))):
+            if index:
+                passages.append([])
+            if words := " ".join(piece.split()):
+                passages[-1].append(Fragment(words, run.bracket.weight))
+    if len(passages) > 1 and not passages[-1]:  # nothing follows the last BREAK
+        passages.pop()
+    parts = tuple(Passage(tuple(fragments) or (Fragment(""),)) for fragments in passages)
+    return Prompt(parts=parts, weights=(1.0,) * len(parts))
+
+
+def _runs(text: str) -> list[_Run]:
+    """In order, with their weights; one pass over the text."""
+    whole = _Bracket("", -1)
+    brackets, opened = [whole], [whole]
+    runs = [_Run(whole)]
+    for match in TOKEN.finditer(text):
+        token, at = match.group(), match.start()
+        if token in ("(", "["):
+            bracket = _Bracket(token, at, opened[-1], STEP if token == "(" else 1 / STEP)
+            brackets.append(bracket)
+            opened.append(bracket)
+            runs.append(_Run(bracket))
+        elif token in PARTNERS:
+            if opened[-1].sign != PARTNERS[token]:
+                raise _no_partner(text, token, at, opened[-1])
+            opened.pop()
+            runs.append(_Run(opened[-1]))
+        elif match["tail"] is not None and (weight := _weight(text, match, opened[-1])) is not None:
+            opened[-1].factor = weight
+        elif token == "|" and opened[-1].sign == "[":
+            raise RelayError(
+                f"prompt: [...|...] at {place(text, opened[-1].at)} asks for another text at every other step, which diffusers' "
+                r"pipelines can't do. Choose one of the texts, or write \| for a sign that is text."
+            )
+        else:
+            runs[-1].texts.append(match["escaped"] or token)
+    if len(opened) > 1:
+        sign, at = opened[-1].sign, opened[-1].at
+        raise RelayError(
+            f"prompt: the '{sign}' at {place(text, at)} is never closed. Close it, or write \\{sign} for a bracket that is text."
+        )
+    for bracket in brackets[1:]:  # outer ones come first
+        assert bracket.outer is not None
+        bracket.weight = bracket.outer.weight * bracket.factor
+        if not math.isfinite(bracket.weight):
+            raise RelayError(
+                f"prompt: the weight of the brackets at {place(text, bracket.at)} is too large. Use a smaller one."
+            )
+    return runs
+
+
+def _weight(text: str, match: re.Match[str], bracket: _Bracket) -> float | None:
+    """What stands between a colon and a closing bracket, as the weight of the pair; None where it is text."""
+    tail, at = match["tail"], match.start()
+    if not bracket.sign or at == bracket.at + 1:
+        return None
+    number = NUMBER.fullmatch(tail)
+    if bracket.sign == "[":
+        if number is None:
+            return None
+        raise RelayError(
+            f"prompt: [...:{tail.strip()}] at {place(text, bracket.at)} asks for a change of the text at a step, which diffusers' "
+            "pipelines can't do. For less weight write (words:0.8); to change the prompt on the way, use one Image to Image after another."
+        )
+    if number is not None and float(tail) >= 0:
+        return float(tail)
+    if number is not None or not (re.search(r"\s", tail) or re.match(r"[\s,]", text[at - 1])):
+        raise RelayError(
+            f"prompt: the weight ':{tail}' at {place(text, at)} is not a number of 0 or more, such as (words:1.3). "
+            "Mend it, or write \\: for a colon that is text."
+        )
+    return None
+
+
+def _no_partner(text: str, token: str, at: int, innermost: _Bracket) -> RelayError:
+    still_open = f", as the '{innermost.sign}' at character {innermost.at + 1} is still open" if innermost.sign else ""
+    return RelayError(
+        f"prompt: the '{token}' at {place(text, at)} closes no bracket{still_open}. Take it out, or write \\{token} for a bracket that is text."
+    )
+
+
+def _refuse_foreign(text: str) -> None:
+    if network := EXTRA_NETWORK.search(text):
+        node = "LoRAs are loaded with the Load LoRA node. " if network[1].lower() in ("lora", "lyco") else ""
+        raise RelayError(
+            f"prompt: <{network[1]}:...> at {place(text, network.start())} loads nothing from a prompt here. {node}Take it out of the text."
+        )
+    if both := AND.search(text):
+        raise RelayError(
+            f"prompt: AND at {place(text, both.start())} asks for several denoised pictures in one, which diffusers' pipelines can't do. "
+            'Write BREAK between the texts, use Compel\'s syntax ("a", "b").blend(1, 1), or write a small "and" for the word.'
+        )
