@@ -15,13 +15,15 @@ async def comfy_entrypoint() -> ComfyExtension:
     """What the host calls once: the pack's nodes, all of them, by name."""
     from comfy_api.latest import ComfyExtension, io
 
-    from .nodes import images, latents, loaders, model_options, prompts, sampling
+    from .nodes import adapters, images, latents, loaders, model_options, prompts, sampling
 
     class DiffusersRelay(ComfyExtension):
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
             return [
                 loaders.RelayLoadModel,
                 loaders.RelayLoadModelFromHub,
+                adapters.RelayLoadLora,
+                adapters.RelayLoadTextualInversion,
                 model_options.RelaySetScheduler,
                 model_options.RelaySetVae,
                 prompts.RelayEncodePrompt,

@@ -63,6 +63,7 @@ def small_models() -> SmallModels:
 def _make(root: Path) -> None:
     from .hub_cache import make_hub_cache
     from .native_checkpoint import make_checkpoints
+    from .small_adapters import make_adapters
     from .small_examples import make_example_checkpoint, make_example_models
     from .small_models import make_all
 
@@ -72,6 +73,7 @@ def _make(root: Path) -> None:
         make_hub_cache(scratch / "hub", named | make_example_models(Path(name) / "examples", named))
         make_checkpoints(scratch / "models", get_host())
         make_example_checkpoint(scratch / "models" / "checkpoints")
+        make_adapters(scratch / "models", named)
         paths = {key: path.relative_to(scratch).as_posix() for key, path in named.items()}
         (scratch / "index.json").write_text(json.dumps(paths, indent=1), "utf-8")
         for stale in root.parent.glob("small-models-*"):
