@@ -39,8 +39,8 @@ class EncoderMark:
 def mark_of(components: PipelineComponents) -> EncoderMark:
     """The mark of the text encoders that ``components`` encodes with: token rows, and weights of the last layer."""
     rows = tuple(row for name in components.family.text_encoders for row in _sampled_rows(components[name]))
-    adapters = (adapter.mark for adapter in (*components.loras, *components.embeddings))
-    return EncoderMark(components.source, rows, tuple(sorted(mark for mark in adapters if mark is not None)))
+    marks = [*(lora.mark for lora in components.loras), *(embedding.mark for embedding in components.embeddings)]
+    return EncoderMark(components.source, rows, tuple(sorted(mark for mark in marks if mark is not None)))
 
 
 def _sampled_rows(encoder: Any) -> list[torch.Tensor]:

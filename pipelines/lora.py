@@ -23,6 +23,8 @@ from .registry import REGISTRY, file_identity
 if TYPE_CHECKING:
     import torch
 
+ADAPTER_ATTRIBUTES = ("peft_config", "_hf_peft_config_loaded", "_weight_conversions")
+"""What diffusers and transformers note on a module into which they load an adapter."""
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 SIGNS = {
     "SDXL": ("lora_te2_", "text_encoder_2.", "lora_te1_"),
@@ -91,7 +93,9 @@ def with_lora(
     family = components.family
     for name, value in (("strength", strength), ("text_strength", text_strength)):
         if not math.isfinite(value):
-            raise RelayError(f"{name}: {value} is not a number that a LoRA can be multiplied by. Use 0 to 1, or a little beyond.")
+            raise RelayError(
+                f"{name}: {value} is not a number that a LoRA can be multiplied by. Use 0 to 1, or a little beyond."
+            )
     if not _takes_loras(family):
         able = ", ".join(one.title for one in FAMILIES if _takes_loras(one))
         raise RelayError(
@@ -118,6 +122,8 @@ def active_loras(components: PipelineComponents, names: Iterable[str]) -> Iterat
 
 
 def _inject(components: PipelineComponents, name: str, chosen: list[tuple[Lora, float]]) -> None:
+    import warnings
+
     from diffusers.utils.peft_utils import set_weights_and_activate_adapters
 
     cls, module = _pipeline_class(components.family), components[name]
@@ -130,36 +136,45 @@ def _inject(components: PipelineComponents, name: str, chosen: list[tuple[Lora, 
             "metadata": None if metadata is None else dict(metadata),
             "low_cpu_mem_usage": True,
         }
-        if name == components.family.denoiser:
-            cls.load_lora_into_unet(tensors, unet=module, **arguments)
-        else:
-            cls.load_lora_into_text_encoder(tensors, text_encoder=module, prefix=name, **arguments)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several are what is wanted
+            if name == components.family.denoiser:
+                cls.load_lora_into_unet(tensors, unet=module, **arguments)
+            else:
+                cls.load_lora_into_text_encoder(tensors, text_encoder=module, prefix=name, **arguments)
     set_weights_and_activate_adapters(module, adapters, [strength for _, strength in chosen])
 
 
 @contextmanager
 def _as_found(root: torch.nn.Module) -> Iterator[None]:
-    """Every submodule in its place again, and every attribute of ``root``, whatever was put in and however it ended."""
+    """Every submodule in its place again, and nothing of an adapter on ``root``, whatever was put in and however it ended.
+
+    Other attributes stay as they are: transformers notes there, at the first call, which hooks it has put on the layers.
+    """
     children = [(module, dict(module._modules)) for module in root.modules()]
-    attributes = dict(root.__dict__)
+    attributes = {name: vars(root)[name] for name in ADAPTER_ATTRIBUTES if name in vars(root)}
     try:
         yield
     finally:
         for module, before in children:
             module._modules.clear()
             module._modules.update(before)
-        root.__dict__.clear()
-        root.__dict__.update(attributes)
+        for name in ADAPTER_ATTRIBUTES:
+            vars(root).pop(name, None)
+        vars(root).update(attributes)
 
 
 def _read(path: Path, components: PipelineComponents, title: str) -> LoraWeights:
+    import torch
+
     cls = _pipeline_class(components.family)
     # SDXL's loader alone tells lora_state_dict the config, with which it finds kohya's names of the blocks.
     options = {"unet_config": components["unet"].config} if components.family.has_pooled_embeds else {}
     try:
-        tensors, alphas, metadata = cls.lora_state_dict(
-            str(path), use_safetensors=True, local_files_only=True, return_lora_metadata=True, **options
-        )
+        with torch.inference_mode(False):  # what is made inside of it could be used nowhere else
+            tensors, alphas, metadata = cls.lora_state_dict(
+                str(path), use_safetensors=True, local_files_only=True, return_lora_metadata=True, **options
+            )
     except Exception as error:  # whatever a file of unknown make leads to
         made_for = _made_for(_names_in(path))
         raise RelayError(
@@ -178,14 +193,19 @@ def _check_fit(weights: LoraWeights, components: PipelineComponents, title: str)
     for part in parts:
         layers = dict(components[part].named_modules())
         for name, tensor in _peft_names(weights, part, components[part]).items():
-            layer_name, kind = next(((name.removesuffix(end), end) for end in (DOWN, UP) if name.endswith(end)), (name, ""))
+            layer_name, kind = next(
+                ((name.removesuffix(end), end) for end in (DOWN, UP) if name.endswith(end)), (name, "")
+            )
             own = getattr(layers.get(layer_name), "weight", None)
             if own is None or not kind:
                 raise _misfit(weights, components, title, f"the model's {part} has no layer for {name}")
             side = 1 if kind == DOWN else 0
             if tensor.ndim != own.ndim or tensor.shape[side] != own.shape[side]:
                 raise _misfit(
-                    weights, components, title, f"{part}.{name} is {list(tensor.shape)}, for a layer of {list(own.shape)}"
+                    weights,
+                    components,
+                    title,
+                    f"{part}.{name} is {list(tensor.shape)}, for a layer of {list(own.shape)}",
                 )
 
 
@@ -207,8 +227,14 @@ def _peft_names(weights: LoraWeights, part: str, module: Any) -> dict[str, torch
 
 
 def _misfit(weights: LoraWeights, components: PipelineComponents, title: str, what: str) -> RelayError:
-    contexts = [t.shape[1] for name, t in weights.tensors.items() if "attn2" in name and "to_k" in name and t.ndim == 2 and (".down." in name or DOWN in name)]
-    made_for = _made_for(weights.tensors) or CONTEXT_WIDTHS.get(contexts[0] if contexts else 0, "a model of another kind")
+    contexts = [
+        t.shape[1]
+        for name, t in weights.tensors.items()
+        if "attn2" in name and "to_k" in name and t.ndim == 2 and (".down." in name or DOWN in name)
+    ]
+    made_for = _made_for(weights.tensors) or CONTEXT_WIDTHS.get(
+        contexts[0] if contexts else 0, "a model of another kind"
+    )
     return RelayError(
         f"lora: {title} looks made for {made_for} and does not fit {components.source} ({components.family.title}): {what}. "
         "Use a LoRA that was trained for this kind of model."

@@ -44,6 +44,8 @@ class TextualInversion:
     title: str
     """The file's name, for messages and marks."""
     token: str
+    file: EmbeddingFile
+    """Held, so that another view finds it."""
     vectors: Mapping[str, torch.Tensor]
     """Text encoder component -> [vectors, width]. All have the same number of vectors."""
 
@@ -58,9 +60,7 @@ class TextualInversion:
         return f"embedding {self.title} as {self.token}"
 
 
-def with_textual_inversion(
-    components: PipelineComponents, path: Path, *, title: str, token: str
-) -> PipelineComponents:
+def with_textual_inversion(components: PipelineComponents, path: Path, *, title: str, token: str) -> PipelineComponents:
     """A view of the model whose prompts may use one more word.
 
     Args:
@@ -84,7 +84,7 @@ def with_textual_inversion(
     vectors = _for_encoders(file.vectors, components, title)
     own = next(iter(file.vectors)) if len(file.vectors) == 1 else ""
     word = token.strip() or ("" if own in (ONE_ENCODER_KEY, *SDXL_KEYS) else own) or path.stem
-    inversion = TextualInversion(title, word, vectors)
+    inversion = TextualInversion(title, word, file, vectors)
     tokenizers = {}
     for encoder in family.text_encoders:
         name = _tokenizer_of(encoder)
@@ -118,7 +118,7 @@ def token_expansions(components: PipelineComponents, tokenizer: Any) -> dict[int
     return {several[0]: several for several in numbers if len(several) > 1}
 
 
-def _table_with(table: torch.nn.Module, rows: Mapping[int, torch.Tensor]) -> torch.nn.Module:
+def _table_with(table: Any, rows: Mapping[int, torch.Tensor]) -> torch.nn.Module:
     """The shared table, and some rows that it has not (or has otherwise); nothing of it is copied or changed."""
     import torch
 
@@ -162,7 +162,11 @@ def _for_encoders(
         by_encoder = dict.fromkeys(encoders[:1], next(iter(vectors.values())))
     widths = {name: tensor.shape[1] for name, tensor in by_encoder.items()}
     if any(widths.get(name) != width for name, width in fits.items()):
-        kind = "SDXL" if set(vectors) == set(SDXL_KEYS) else KNOWN_WIDTHS.get(next(iter(widths.values())), "another kind of model")
+        kind = (
+            "SDXL"
+            if set(vectors) == set(SDXL_KEYS)
+            else KNOWN_WIDTHS.get(next(iter(widths.values())), "another kind of model")
+        )
         raise RelayError(
             f"embedding: {title} holds vectors of width {', '.join(map(str, widths.values()))}, made for {kind}, and the text encoders of "
             f"{components.source} ({components.family.title}) read {' and '.join(map(str, fits.values()))}. Use one that was trained for this kind of model."
@@ -171,9 +175,11 @@ def _for_encoders(
 
 
 def _read(path: Path, title: str) -> dict[str, torch.Tensor]:
+    import torch
     from safetensors.torch import load_file
 
-    vectors = {name: tensor[None] if tensor.ndim == 1 else tensor for name, tensor in load_file(path).items()}
+    with torch.inference_mode(False):  # what is made inside of it could be used nowhere else
+        vectors = {name: tensor[None] if tensor.ndim == 1 else tensor for name, tensor in load_file(path).items()}
     several = len(vectors) > 1 and not set(vectors) <= set(SDXL_KEYS)
     shapes = [list(tensor.shape) for tensor in vectors.values()]
     if several or not vectors or any(len(shape) != 2 or 0 in shape for shape in shapes):
@@ -182,7 +188,9 @@ def _read(path: Path, title: str) -> dict[str, torch.Tensor]:
             "clip_l and clip_g, of shape [vectors, width]. LoRAs go into models/loras."
         )
     if len({shape[0] for shape in shapes}) > 1:
-        raise RelayError(f"embedding: {title} has another number of vectors for each text encoder {shapes}. It is damaged.")
+        raise RelayError(
+            f"embedding: {title} has another number of vectors for each text encoder {shapes}. It is damaged."
+        )
     if not all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in vectors.values()):
         raise RelayError(f"embedding: {title} holds values that are no numbers. It is damaged: download it anew.")
     return vectors

@@ -75,7 +75,12 @@ def encode_prompt(
     negatives: list[torch.Tensor] = []
     pooled: list[torch.Tensor] = []
     on_device = policy.on_device(Stage.TEXT, [encoder for encoder, _ in pairs])
-    with torch.no_grad(), on_device as device, active_loras(components, family.text_encoders), active_embeddings(components):
+    with (
+        torch.no_grad(),
+        on_device as device,
+        active_loras(components, family.text_encoders),
+        active_embeddings(components),
+    ):
         for encoder, tokenizer in pairs:
             monitor.check()
             source = TextEncoder(encoder, tokenizer, device, token_expansions(components, tokenizer))

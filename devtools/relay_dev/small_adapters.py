@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from .small_parts import TEXT_WIDTH
 
 RANK = 4
-SIZE = 0.15
+SIZE = 0.05
 """Standard deviation of a LoRA's tensors: enough that every picture shows it."""
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
@@ -45,7 +45,7 @@ def vectors(seed: int, count: int, width: int = TEXT_WIDTH) -> torch.Tensor:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
 
 
-def lora_layers(pipeline: Any, part: str) -> dict[str, torch.nn.Module]:
+def lora_layers(pipeline: Any, part: str) -> dict[str, Any]:
     """The layers that trainers adapt: attention of the UNet, attention and MLP of text encoders."""
     ends = ATTENTION if part == "unet" else TEXT_LAYERS
     layers = dict(getattr(pipeline, part).named_modules())
