@@ -161,7 +161,9 @@ def _for_encoders(
     else:
         by_encoder = dict.fromkeys(encoders[:1], next(iter(vectors.values())))
     widths = {name: tensor.shape[1] for name, tensor in by_encoder.items()}
-    if any(widths.get(name) != width for name, width in fits.items()):
+    # SDXL's first encoder has the width of SD 1.x; its refiner has the second one only, which is all that it takes.
+    too_many = "text_encoder_2" in by_encoder and "text_encoder_2" not in encoders
+    if too_many or any(widths.get(name) != width for name, width in fits.items()):
         kind = (
             "SDXL"
             if set(vectors) == set(SDXL_KEYS)

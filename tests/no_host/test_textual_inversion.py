@@ -198,6 +198,13 @@ def test_a_file_is_read_once() -> None:
     assert REGISTRY.loads == loads
 
 
+def test_the_refiner_takes_the_half_that_it_reads(inference_mode: None) -> None:
+    view = taught(load("sdxl_refiner"), "sdxl_style")
+    assert list(view.embeddings[0].vectors) == ["text_encoder_2"]
+    plain = encode(load("sdxl_refiner"), "sdxl_style")
+    assert not torch.equal(encode(view, "sdxl_style").positive.hidden, plain.positive.hidden)
+
+
 # --- what is refused
 
 
@@ -215,8 +222,10 @@ def test_another_family_s_is_refused(model: str, name: str, says: str) -> None:
         taught(load(model), name)
 
 
-def test_sdxl_s_is_refused_by_what_it_is(tmp_path: Path) -> None:
-    save_file({"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 1280)}, tmp_path / "x.safetensors")
+@pytest.mark.parametrize("width", [32, 768])
+def test_sdxl_s_is_refused_by_what_it_is(tmp_path: Path, width: int) -> None:
+    """Where its first half would fit, too."""
+    save_file({"clip_l": torch.zeros(2, width), "clip_g": torch.zeros(2, 1280)}, tmp_path / "x.safetensors")
     with pytest.raises(RelayError, match=r"made for SDXL, and the text encoders of sd15"):
         with_textual_inversion(load("sd15"), tmp_path / "x.safetensors", title="x", token="")
 
