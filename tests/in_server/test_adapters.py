@@ -102,7 +102,7 @@ def test_a_lora_that_is_no_choice_is_refused_when_it_is_queued(server: HostServe
 def test_an_embedding_that_is_no_choice_is_refused_when_it_is_queued(server: HostServer) -> None:
     graph = Graph()
     paint(graph, teach(graph, graph.load("sd15"), "../loras/sd15_kohya.safetensors"))
-    with pytest.raises(PromptRejected, match="embedding: .*is not among the files"):
+    with pytest.raises(PromptRejected, match=r"embedding: .*is not among the files"):
         server.run(graph.prompt)
 
 
