@@ -15,7 +15,7 @@ async def comfy_entrypoint() -> ComfyExtension:
     """What the host calls once: the pack's nodes, all of them, by name."""
     from comfy_api.latest import ComfyExtension, io
 
-    from .nodes import control, images, latents, loaders, model_options, prompts, sampling
+    from .nodes import adapters, control, images, latents, loaders, model_options, prompts, sampling
 
     class DiffusersRelay(ComfyExtension):
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
@@ -24,6 +24,8 @@ async def comfy_entrypoint() -> ComfyExtension:
                 loaders.RelayLoadModelFromHub,
                 control.RelayLoadControlNet,
                 control.RelayLoadControlNetFromHub,
+                adapters.RelayLoadLora,
+                adapters.RelayLoadTextualInversion,
                 model_options.RelaySetScheduler,
                 model_options.RelaySetVae,
                 prompts.RelayEncodePrompt,

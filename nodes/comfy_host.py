@@ -167,6 +167,36 @@ def folders_with(file: str, kind: str) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def safetensors_files(kind: str) -> list[str]:
+    """The names of the host's files of ``kind`` (``loras``, ``embeddings``) that can be read without running code."""
+    return [name for name in folder_paths.get_filename_list(kind) if name.lower().endswith(".safetensors")]
+
+
+def pick_file(name: str, value: str, kind: str) -> str:
+    """The path of a choice among :func:`safetensors_files`; nothing but a listed name gets through."""
+    have = safetensors_files(kind)
+    if value in have:
+        return folder_paths.get_full_path_or_raise(kind, value)
+    if value in folder_paths.get_filename_list(kind):
+        raise RelayError(
+            f"{name}: {value!r} is a pickle, which can run any code when it is read. Only safetensors are read: convert it once, on a "
+            "machine where you trust its author, or choose another."
+        )
+    listed = ", ".join(have) or f"none: put a safetensors file in models/{kind}"
+    raise RelayError(
+        f"{name}: {value!r} is not among the files of this ComfyUI. It has: {listed}. Choose one of these, or add the missing one."
+    )
+
+
+def state_of_file(kind: str, value: str) -> str:
+    """Another text whenever the file is written."""
+    path = folder_paths.get_full_path(kind, value) if value in safetensors_files(kind) else None
+    if path is None:
+        return "missing"
+    state = os.stat(path)
+    return f"{path} {state.st_mtime_ns, state.st_size}"
+
+
 def state_of_files(folder: str) -> str:
     """Another text whenever a file in the folder is written, added or taken away."""
     states = []

@@ -13,6 +13,9 @@ from .family import ModelFamily
 if TYPE_CHECKING:
     import torch
 
+    from .lora import Lora
+    from .textual_inversion import TextualInversion
+
 
 @dataclass(frozen=True)
 class SchedulerChoice:
@@ -41,6 +44,10 @@ class PipelineComponents:
     config: Mapping[str, Any] = field(default_factory=dict)
     """The family's config flags, as model_index.json has them."""
     scheduler: SchedulerChoice = SchedulerChoice()
+    loras: tuple[Lora, ...] = ()
+    """In the order in which they were added; active for the length of a stage only."""
+    embeddings: tuple[TextualInversion, ...] = ()
+    """Textual inversions; the tokenizers of this view know their tokens."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modules", MappingProxyType(dict(self.modules)))

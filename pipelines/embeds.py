@@ -39,7 +39,8 @@ class EncoderMark:
 def mark_of(components: PipelineComponents) -> EncoderMark:
     """The mark of the text encoders that ``components`` encodes with: token rows, and weights of the last layer."""
     rows = tuple(row for name in components.family.text_encoders for row in _sampled_rows(components[name]))
-    return EncoderMark(title=components.source, rows=rows)
+    marks = [*(lora.mark for lora in components.loras), *(embedding.mark for embedding in components.embeddings)]
+    return EncoderMark(components.source, rows, tuple(sorted(mark for mark in marks if mark is not None)))
 
 
 def _sampled_rows(encoder: Any) -> list[torch.Tensor]:
@@ -106,7 +107,14 @@ def check_prompt_fits(prompt: PromptEmbeds | ImageEmbeds, components: PipelineCo
             f"prompt: {components.source} ({family.title}) reads text embeddings, but this prompt holds image embeddings of "
             f"{prompt.title}. Make the prompt with Encode Prompt and this model."
         )
-    if not prompt.mark.is_same(mark_of(components)):
+    own = mark_of(components)
+    if not prompt.mark.is_same(own) and prompt.mark.extras != own.extras:
+        theirs, ours = (" and ".join(mark.extras) or "no LoRA or embedding" for mark in (prompt.mark, own))
+        raise RelayError(
+            f"prompt: it was encoded with {theirs} on the text encoder of {prompt.mark.title}, and {components.source} has "
+            f"{ours} there. Encode the prompt again with this model."
+        )
+    if not prompt.mark.is_same(own):
         raise RelayError(
             f"prompt: it was encoded by the text encoder of {prompt.mark.title}, which is not the one of {components.source} "
             f"({family.title}). Encode the prompt again with this model."

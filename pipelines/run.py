@@ -17,6 +17,7 @@ from .family import Task
 from .images import Extent, as_rgb, check_extent, extent_of, to_pixels
 from .job import DenoisingJob
 from .latent_space import Latents
+from .lora import active_loras
 from .offload import Stage
 from .runtime import Runtime
 from .schedulers import build_scheduler
@@ -199,8 +200,9 @@ def _denoise(job: DenoisingJob, runtime: Runtime) -> torch.Tensor:
     run = family_module.text_to_image if job.task is Task.TEXT_TO_IMAGE else family_module.image_to_image
     runtime.monitor.check()
     runtime.monitor.expect_latents()
-    denoiser = job.components[job.components.family.denoiser]
-    with runtime.policy.on_device(Stage.DENOISE, [denoiser, *control_modules(job)]) as device:
+    denoiser = job.components.family.denoiser
+    on_device = runtime.policy.on_device(Stage.DENOISE, [job.components[denoiser], *control_modules(job)])
+    with on_device as device, active_loras(job.components, [denoiser]):
         latents = run(job, device)
     if job.on_step.steps == 0:
         raise RelayError(

@@ -11,8 +11,10 @@ from ..pipelines.components import PipelineComponents
 from ..pipelines.embeds import PriorText, PriorTextEmbeds, PromptEmbeds, TextEmbeds, mark_of
 from ..pipelines.errors import RelayError
 from ..pipelines.family import Task
+from ..pipelines.lora import active_loras
 from ..pipelines.monitor import Monitor
 from ..pipelines.offload import OffloadPolicy, Stage
+from ..pipelines.textual_inversion import active_embeddings, token_expansions
 from .prompt_text import Prompt
 from .syntax import parse
 
@@ -73,10 +75,16 @@ def encode_prompt(
     positives: list[torch.Tensor] = []
     negatives: list[torch.Tensor] = []
     pooled: list[torch.Tensor] = []
-    with torch.no_grad(), policy.on_device(Stage.TEXT, [encoder for encoder, _ in pairs]) as device:
+    on_device = policy.on_device(Stage.TEXT, [encoder for encoder, _ in pairs])
+    with (
+        torch.no_grad(),
+        on_device as device,
+        active_loras(components, family.text_encoders),
+        active_embeddings(components),
+    ):
         for encoder, tokenizer in pairs:
             monitor.check()
-            source = TextEncoder(encoder, tokenizer, device)
+            source = TextEncoder(encoder, tokenizer, device, token_expansions(components, tokenizer))
             layer = LayerEncoder(source, _layer(components, encoder, 0))
             skipping = LayerEncoder(source, _layer(components, encoder, clip_skip)) if clip_skip else layer
             hidden = skipping.hidden(positive)

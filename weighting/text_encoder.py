@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,21 @@ ReadLayer = Callable[[Any], "torch.Tensor"]
 class TextEncoder:
     """A tokenizer and its encoder, which lies on ``device``. The same tokens are run through the encoder once."""
 
-    def __init__(self, encoder: torch.nn.Module, tokenizer: Any, device: torch.device) -> None:
+    def __init__(
+        self,
+        encoder: torch.nn.Module,
+        tokenizer: Any,
+        device: torch.device,
+        expansions: Mapping[int, list[int]] | None = None,
+    ) -> None:
+        """
+        Args:
+            expansions: token -> the tokens that stand for it: textual inversions with several vectors.
+        """
         self.encoder = encoder
         self.tokenizer = tokenizer
         self.device = device
+        self.expansions = expansions or {}
         self._outputs: dict[tuple[Any, ...], Any] = {}
 
     def output(self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> Any:
@@ -50,6 +61,16 @@ class _QuietTokenizer:
         return getattr(self._tokenizer, name)
 
 
+class _Expander:
+    """Compel's textual inversion manager. diffusers' own goes through the text and back, which can change other tokens."""
+
+    def __init__(self, expansions: Mapping[int, list[int]]) -> None:
+        self._expansions = expansions
+
+    def expand_textual_inversion_token_ids_if_necessary(self, token_ids: list[int]) -> list[int]:
+        return [number for token in token_ids for number in self._expansions.get(token, [token])]
+
+
 class LayerEncoder:
     """Compel on one layer of a :class:`TextEncoder`.
 
@@ -65,9 +86,12 @@ class LayerEncoder:
         self.dtype = torch.float32
         self._source = source
         self._read = read
-        # Textual inversions with several vectors will need a textual_inversion_manager for this tokenizer here.
-        tokenizer = _QuietTokenizer(source.tokenizer)
-        self._compel = Compel(tokenizer=tokenizer, text_encoder=self, truncate_long_prompts=False)  # type: ignore[arg-type]
+        self._compel = Compel(
+            tokenizer=_QuietTokenizer(source.tokenizer),  # type: ignore[arg-type]
+            text_encoder=self,
+            textual_inversion_manager=_Expander(source.expansions) if source.expansions else None,
+            truncate_long_prompts=False,
+        )
 
     def __call__(
         self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any

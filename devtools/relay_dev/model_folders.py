@@ -68,6 +68,7 @@ def small_models() -> SmallModels:
 def _make(root: Path) -> None:
     from .hub_cache import make_hub_cache
     from .native_checkpoint import make_checkpoints
+    from .small_adapters import make_adapters
     from .small_controlnets import add_hub_controlnets, make_controlnets
     from .small_examples import make_example_checkpoint, make_example_models
     from .small_models import make_all
@@ -81,6 +82,7 @@ def _make(root: Path) -> None:
         add_hub_controlnets(scratch / "hub", for_hub, Path(name))
         make_checkpoints(scratch / "models", get_host())
         make_example_checkpoint(scratch / "models" / "checkpoints")
+        make_adapters(scratch / "models", named)
         paths = {key: path.relative_to(scratch).as_posix() for key, path in named.items()}
         (scratch / "index.json").write_text(json.dumps(paths, indent=1), "utf-8")
         for stale in root.parent.glob("small-models-*"):

@@ -1,0 +1,107 @@
+"""Nodes that teach a model something more: LoRAs and textual inversions. Each gives a new view of the same weights."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io
+
+from . import comfy_host
+from .wire_types import DiffusersModel
+
+CATEGORY = f"{comfy_host.CATEGORY}/model"
+
+
+class RelayLoadLora(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelayLoadLora",
+            display_name="Load LoRA (Diffusers)",
+            category=CATEGORY,
+            description="The same model with a LoRA. The weights are shared; other branches of the graph stay without it. Chain several for several LoRAs.",
+            inputs=[
+                DiffusersModel.Input("model", tooltip="The model to change: Stable Diffusion or SDXL."),
+                io.Combo.Input(
+                    "lora",
+                    options=comfy_host.safetensors_files("loras"),
+                    tooltip="A safetensors file in models/loras, in the format of kohya or diffusers, trained for this kind of model.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-100.0,
+                    max=100.0,
+                    step=0.01,
+                    tooltip="How strongly it changes the painting (UNet). 0: not at all.",
+                ),
+                io.Float.Input(
+                    "text_strength",
+                    default=1.0,
+                    min=-100.0,
+                    max=100.0,
+                    step=0.01,
+                    tooltip="How strongly it changes the reading of the prompt (text encoders), where the file has a part for them. Above or below 0, encode the prompt with this model.",
+                ),
+            ],
+            outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with the LoRA.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, lora: str | None = None) -> bool | str:
+        return comfy_host.refusal(partial(comfy_host.pick_file, "lora", kind="loras"), lora)
+
+    @classmethod
+    def fingerprint_inputs(cls, lora: str, **_: Any) -> str:
+        """Changes when the file does."""
+        return comfy_host.state_of_file("loras", lora)
+
+    @classmethod
+    def execute(cls, model: Any, lora: str, strength: float, text_strength: float) -> io.NodeOutput:
+        from ..pipelines.lora import with_lora
+
+        path = Path(comfy_host.pick_file("lora", lora, "loras"))
+        return io.NodeOutput(with_lora(model, path, title=lora, strength=strength, text_strength=text_strength))
+
+
+class RelayLoadTextualInversion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelayLoadTextualInversion",
+            display_name="Load Textual Inversion",
+            category=CATEGORY,
+            description="The same model with one more word for its prompts, from an embedding file. Other branches of the graph stay without it.",
+            inputs=[
+                DiffusersModel.Input("model", tooltip="The model to change: Stable Diffusion or SDXL."),
+                io.Combo.Input(
+                    "embedding",
+                    options=comfy_host.safetensors_files("embeddings"),
+                    tooltip="A safetensors file in models/embeddings, of one or several vectors, trained for this kind of model.",
+                ),
+                io.String.Input(
+                    "token",
+                    default="",
+                    tooltip="The word that stands for it in a prompt. Empty: the file's own word, or the file's name where it has none.",
+                ),
+            ],
+            outputs=[DiffusersModel.Output(display_name="model", tooltip="The model that knows the word.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, embedding: str | None = None) -> bool | str:
+        return comfy_host.refusal(partial(comfy_host.pick_file, "embedding", kind="embeddings"), embedding)
+
+    @classmethod
+    def fingerprint_inputs(cls, embedding: str, **_: Any) -> str:
+        """Changes when the file does."""
+        return comfy_host.state_of_file("embeddings", embedding)
+
+    @classmethod
+    def execute(cls, model: Any, embedding: str, token: str) -> io.NodeOutput:
+        from ..pipelines.textual_inversion import with_textual_inversion
+
+        path = Path(comfy_host.pick_file("embedding", embedding, "embeddings"))
+        return io.NodeOutput(with_textual_inversion(model, path, title=embedding, token=token))

@@ -1,0 +1,208 @@
+"""Textual inversion: words with vectors of their own.
+
+The tokenizers of a view are copies that know the words; the vectors stand beside the shared token table for the length of
+a stage, and are looked up under the numbers that diffusers' ``load_textual_inversion`` would give them.
+Source: https://huggingface.co/docs/diffusers/using-diffusers/textual_inversion_inference
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .adapter_files import check_safetensors
+from .components import PipelineComponents
+from .errors import RelayError
+from .family import FAMILIES
+from .registry import REGISTRY, file_identity
+
+if TYPE_CHECKING:
+    import torch
+
+ONE_ENCODER_KEY = "emb_params"
+"""What A1111 calls the vectors; a file of diffusers has its word there."""
+SDXL_KEYS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
+KNOWN_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 1280: "SDXL's second text encoder"}
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingFile:
+    """One file, read once and shared by every view that uses it."""
+
+    vectors: Mapping[str, torch.Tensor]
+    """Name in the file -> [vectors, width]."""
+
+
+@dataclass(frozen=True, eq=False)
+class TextualInversion:
+    """A word that one view of a model knows."""
+
+    title: str
+    """The file's name, for messages and marks."""
+    token: str
+    file: EmbeddingFile
+    """Held, so that another view finds it."""
+    vectors: Mapping[str, torch.Tensor]
+    """Text encoder component -> [vectors, width]. All have the same number of vectors."""
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """A token for each vector, named as diffusers names them."""
+        count = next(iter(self.vectors.values())).shape[0]
+        return (self.token, *(f"{self.token}_{index}" for index in range(1, count)))
+
+    @property
+    def mark(self) -> str:
+        return f"embedding {self.title} as {self.token}"
+
+
+def with_textual_inversion(components: PipelineComponents, path: Path, *, title: str, token: str) -> PipelineComponents:
+    """A view of the model whose prompts may use one more word.
+
+    Args:
+        path: a safetensors file: diffusers' (one tensor, named by its word), A1111's (``emb_params``), or one for SDXL's
+            two text encoders (``clip_l``, ``clip_g``). Each [width] or [vectors, width].
+        title: the file's name, for messages.
+        token: the word; empty: the file's own, or the file's name where it has none.
+
+    Raises:
+        RelayError: the family takes none, the file is damaged or no embedding, it was made for another kind of model, or
+            the word is one that the model knows already.
+    """
+    family = components.family
+    if not _takes_embeddings(family):
+        able = ", ".join(one.title for one in FAMILIES if _takes_embeddings(one))
+        raise RelayError(
+            f"model: {components.source} ({family.title}) can't use an embedding: diffusers has none for its pipelines. Families that can: {able}."
+        )
+    check_safetensors(path, "embedding", title)
+    file = REGISTRY.get(("embedding", file_identity(path)), lambda: EmbeddingFile(_read(path, title)))
+    vectors = _for_encoders(file.vectors, components, title)
+    own = next(iter(file.vectors)) if len(file.vectors) == 1 else ""
+    word = token.strip() or ("" if own in (ONE_ENCODER_KEY, *SDXL_KEYS) else own) or path.stem
+    inversion = TextualInversion(title, word, file, vectors)
+    tokenizers = {}
+    for encoder in family.text_encoders:
+        name = _tokenizer_of(encoder)
+        tokenizers[name] = _knowing(components[name], inversion, components.source)
+    return components.with_changes(modules=tokenizers, embeddings=(*components.embeddings, inversion))
+
+
+@contextmanager
+def active_embeddings(components: PipelineComponents) -> Iterator[None]:
+    """The text encoders look this view's words up inside the block; afterwards they have their own table again."""
+    with ExitStack() as stack:
+        for name in components.family.text_encoders if components.embeddings else ():
+            tokenizer, encoder = components[_tokenizer_of(name)], components[name]
+            rows = {
+                tokenizer.convert_tokens_to_ids(token): vector
+                for inversion in components.embeddings
+                for token, vector in zip(inversion.tokens, inversion.vectors[name])
+            }
+            table = encoder.get_input_embeddings()
+            stack.callback(encoder.set_input_embeddings, table)
+            encoder.set_input_embeddings(_table_with(table, rows))
+        yield
+
+
+def token_expansions(components: PipelineComponents, tokenizer: Any) -> dict[int, list[int]]:
+    """Number of a word with several vectors -> the numbers of all of them, which stand for it in a prompt.
+
+    What diffusers' ``maybe_convert_prompt`` does to the text, done to the tokens.
+    """
+    numbers = [tokenizer.convert_tokens_to_ids(list(inversion.tokens)) for inversion in components.embeddings]
+    return {several[0]: several for several in numbers if len(several) > 1}
+
+
+def _table_with(table: Any, rows: Mapping[int, torch.Tensor]) -> torch.nn.Module:
+    """The shared table, and some rows that it has not (or has otherwise); nothing of it is copied or changed."""
+    import torch
+
+    class TableWithRows(torch.nn.Module):
+        @property
+        def weight(self) -> torch.Tensor:
+            return table.weight
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            found = table(ids.clamp(max=table.weight.shape[0] - 1))
+            for number, row in rows.items():
+                found = torch.where((ids == number)[..., None], row.to(found), found)
+            return found
+
+    return TableWithRows()
+
+
+def _knowing(tokenizer: Any, inversion: TextualInversion, source: str) -> Any:
+    """A copy of ``tokenizer`` that reads the inversion's word as one token."""
+    known = tokenizer.get_vocab()
+    taken = [token for token in (*inversion.tokens, f"{inversion.token}_1") if token in known]
+    if taken:
+        raise RelayError(
+            f"token: {taken[0]!r} is a token that {source} knows already. Give another word in token, one that no text contains by chance."
+        )
+    copied = copy.deepcopy(tokenizer)
+    for token in inversion.tokens:
+        copied.add_tokens(token)
+    return copied
+
+
+def _for_encoders(
+    vectors: Mapping[str, torch.Tensor], components: PipelineComponents, title: str
+) -> dict[str, torch.Tensor]:
+    """Text encoder component -> its vectors, all of the width that it reads."""
+    encoders = components.family.text_encoders
+    fits = {name: components[name].get_input_embeddings().weight.shape[-1] for name in encoders}
+    if set(vectors) <= set(SDXL_KEYS):
+        by_encoder = {SDXL_KEYS[key]: tensor for key, tensor in vectors.items()}
+    else:
+        by_encoder = dict.fromkeys(encoders[:1], next(iter(vectors.values())))
+    widths = {name: tensor.shape[1] for name, tensor in by_encoder.items()}
+    # SDXL's first encoder has the width of SD 1.x; its refiner has the second one only, which is all that it takes.
+    too_many = "text_encoder_2" in by_encoder and "text_encoder_2" not in encoders
+    if too_many or any(widths.get(name) != width for name, width in fits.items()):
+        kind = (
+            "SDXL"
+            if set(vectors) == set(SDXL_KEYS)
+            else KNOWN_WIDTHS.get(next(iter(widths.values())), "another kind of model")
+        )
+        raise RelayError(
+            f"embedding: {title} holds vectors of width {', '.join(map(str, widths.values()))}, made for {kind}, and the text encoders of "
+            f"{components.source} ({components.family.title}) read {' and '.join(map(str, fits.values()))}. Use one that was trained for this kind of model."
+        )
+    return {name: by_encoder[name] for name in encoders}
+
+
+def _read(path: Path, title: str) -> dict[str, torch.Tensor]:
+    import torch
+    from safetensors.torch import load_file
+
+    with torch.inference_mode(False):  # what is made inside of it could be used nowhere else
+        vectors = {name: tensor[None] if tensor.ndim == 1 else tensor for name, tensor in load_file(path).items()}
+    several = len(vectors) > 1 and not set(vectors) <= set(SDXL_KEYS)
+    shapes = [list(tensor.shape) for tensor in vectors.values()]
+    if several or not vectors or any(len(shape) != 2 or 0 in shape for shape in shapes):
+        raise RelayError(
+            f"embedding: {title} is no textual inversion: it holds {len(vectors)} tensors ({', '.join(list(vectors)[:3])}), and one is expected, or "
+            "clip_l and clip_g, of shape [vectors, width]. LoRAs go into models/loras."
+        )
+    if len({shape[0] for shape in shapes}) > 1:
+        raise RelayError(
+            f"embedding: {title} has another number of vectors for each text encoder {shapes}. It is damaged."
+        )
+    if not all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in vectors.values()):
+        raise RelayError(f"embedding: {title} holds values that are no numbers. It is damaged: download it anew.")
+    return vectors
+
+
+def _tokenizer_of(encoder: str) -> str:
+    return encoder.replace("text_encoder", "tokenizer")
+
+
+def _takes_embeddings(family: Any) -> bool:
+    return bool(family.text_encoders) and all(
+        hasattr(family.pipeline_class(task), "load_textual_inversion") for task in family.pipeline_classes
+    )

@@ -1,0 +1,259 @@
+"""Textual inversions: the script's numbers where the word is known, and nothing at all in other branches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from diffusers_relay.pipelines.components import PipelineComponents
+from diffusers_relay.pipelines.embeds import PromptEmbeds, check_prompt_fits, mark_of
+from diffusers_relay.pipelines.errors import RelayError
+from diffusers_relay.pipelines.loading import load_folder
+from diffusers_relay.pipelines.lora import with_lora
+from diffusers_relay.pipelines.monitor import SilentMonitor
+from diffusers_relay.pipelines.offload import PlainOffload
+from diffusers_relay.pipelines.registry import REGISTRY
+from diffusers_relay.pipelines.textual_inversion import with_textual_inversion
+from diffusers_relay.weighting.compel_encoder import encode_prompt
+from diffusers_relay.weighting.syntax import SYNTAXES
+from reference import adapter_scripts as scripts
+from relay_dev.model_folders import SmallModels, small_models
+from support.without_host import Stopped, load
+
+LONG = "a cat sitting on the moon, an oil painting. " * 12
+
+
+def path_of(name: str) -> Path:
+    return small_models().models / "embeddings" / f"{name}.safetensors"
+
+
+def taught(model: PipelineComponents, name: str, token: str = "") -> PipelineComponents:
+    return with_textual_inversion(model, path_of(name), title=name, token=token)
+
+
+def encode(model: PipelineComponents, prompt: str, negative: str = "", syntax: str = "compel", **how) -> PromptEmbeds:
+    return encode_prompt(
+        model,
+        prompt,
+        negative,
+        syntax=syntax,
+        policy=PlainOffload(),
+        monitor=how.pop("monitor", SilentMonitor()),
+        **how,
+    )
+
+
+def assert_same(embeds: PromptEmbeds, expected: list[torch.Tensor]) -> None:
+    ours = [embeds.positive.hidden, embeds.negative.hidden, embeds.positive.pooled, embeds.negative.pooled]
+    for mine, theirs in zip(ours, expected):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize(
+    ("prompt", "negative"),
+    [
+        ("a photo of badhands cat, well-known cat's hat!", "ugly"),
+        ("a cat", "badhands, ugly"),
+        ("badhands", "badhands badhands <small-cat>"),
+        ("<small-cat> in badhands", "dog"),
+        ("a cat", "dog"),
+    ],
+)
+def test_sd15_is_the_script(inference_mode: None, syntax: str, prompt: str, negative: str) -> None:
+    view = taught(taught(load("sd15"), "badhands"), "learned")
+    pipe = scripts.pipeline(small_models().named["sd15"])
+    pipe.load_textual_inversion(path_of("badhands").parent, weight_name="badhands.safetensors", token="badhands")
+    pipe.load_textual_inversion(path_of("learned").parent, weight_name="learned.safetensors")
+    assert_same(encode(view, prompt, negative, syntax), scripts.embeds(pipe, prompt, negative))
+    if "badhands" in prompt or "<" in prompt:
+        plain = encode(load("sd15"), prompt, negative, syntax)
+        assert (encode(view, prompt, negative, syntax).positive.hidden - plain.positive.hidden).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_sdxl_is_the_script(inference_mode: None, syntax: str) -> None:
+    view = taught(load("sdxl_base"), "sdxl_style", "mystyle")
+    pipe = scripts.with_sdxl_embedding(
+        scripts.pipeline(small_models().named["sdxl_base"]), path_of("sdxl_style"), "mystyle"
+    )
+    for prompt, negative in (("a cat in mystyle, oil", "ugly"), ("a cat", "mystyle")):
+        assert_same(encode(view, prompt, negative, syntax), scripts.embeds(pipe, prompt, negative))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision(inference_mode: None, dtype: torch.dtype) -> None:
+    view = taught(load("sd15", dtype), "badhands")
+    pipe = scripts.pipeline(small_models().named["sd15"], dtype=dtype)
+    pipe.load_textual_inversion(path_of("badhands").parent, weight_name="badhands.safetensors", token="badhands")
+    assert_same(encode(view, "a badhands", "dog"), scripts.embeds(pipe, "a badhands", "dog"))
+
+
+def test_a_weight_is_on_all_its_vectors(inference_mode: None) -> None:
+    view = taught(load("sd15"), "badhands")
+    base, weighted, empty = (encode(view, p).positive.hidden for p in ("a badhands cat", "a (badhands)1.5 cat", ""))
+    moved = (weighted - empty).norm(dim=-1) / (base - empty).norm(dim=-1)
+    assert torch.allclose(moved[0, 2:5], torch.full((3,), 1.5), atol=1e-4)
+    assert torch.allclose(weighted[:, 5:], base[:, 5:], atol=1e-5)
+
+
+def test_in_a_text_of_more_than_77_tokens(inference_mode: None) -> None:
+    view = taught(load("sd15"), "badhands")
+    assert encode(view, LONG + "badhands").positive.hidden.shape[1] > 77
+
+
+@pytest.mark.parametrize(("model", "name"), [("sd15", "badhands"), ("sdxl_base", "sdxl_style")])
+def test_other_branches_are_not_touched(inference_mode: None, model: str, name: str) -> None:
+    base = load(model)
+    prompt = f"a {name} cat"
+    before, mark = encode(base, prompt), mark_of(base)
+    tables = [base[encoder].get_input_embeddings() for encoder in base.family.text_encoders]
+    counts = [len(base[part]) for part in base.modules if part.startswith("tokenizer")]
+    view = taught(base, name)
+    inside, between, again = encode(view, prompt), encode(base, prompt), encode(view, prompt)
+    assert torch.equal(inside.positive.hidden, again.positive.hidden)
+    assert not torch.equal(inside.positive.hidden, before.positive.hidden)
+    for one in (between, encode(base, prompt)):
+        assert torch.equal(one.positive.hidden, before.positive.hidden)
+    assert [base[encoder].get_input_embeddings() for encoder in base.family.text_encoders] == tables
+    assert [len(base[part]) for part in base.modules if part.startswith("tokenizer")] == counts
+    assert mark_of(base).is_same(mark)
+    assert base.embeddings == ()
+    assert view["unet"] is base["unet"]
+    assert view[base.family.text_encoders[0]] is base[base.family.text_encoders[0]]
+
+
+def test_the_mark_tells_it(inference_mode: None) -> None:
+    base = load("sd15")
+    view = taught(base, "badhands")
+    with pytest.raises(RelayError, match=r"^prompt: it was encoded with embedding badhands as badhands .*again"):
+        check_prompt_fits(encode(view, "a badhands"), base)
+    with pytest.raises(RelayError, match=r"^prompt: it was encoded with no LoRA or embedding"):
+        check_prompt_fits(encode(base, "a cat"), view)
+    check_prompt_fits(encode(view, "a cat"), taught(base, "badhands"))
+
+
+def test_a_cancel_leaves_nothing() -> None:
+    class Impatient(SilentMonitor):
+        def check(self) -> None:
+            raise Stopped
+
+    base = load("sd15")
+    table = base["text_encoder"].get_input_embeddings()
+    with pytest.raises(Stopped):
+        encode(taught(base, "badhands"), "badhands", monitor=Impatient())
+    assert base["text_encoder"].get_input_embeddings() is table
+
+
+def test_together_with_a_lora(inference_mode: None) -> None:
+    path = small_models().models / "loras" / "sd15_kohya.safetensors"
+    base = load("sd15")
+    one = taught(with_lora(base, path, title="x", strength=1.0, text_strength=0.5), "badhands")
+    other = with_lora(taught(base, "badhands"), path, title="x", strength=1.0, text_strength=0.5)
+    pipe = scripts.pipeline(small_models().named["sd15"], [scripts.LoraFile(path, 1.0, 0.5)])
+    pipe.load_textual_inversion(path_of("badhands").parent, weight_name="badhands.safetensors", token="badhands")
+    for view in (one, other):
+        assert_same(encode(view, "a badhands cat", "dog"), scripts.embeds(pipe, "a badhands cat", "dog"))
+    assert mark_of(one).is_same(mark_of(other))
+
+
+# --- words
+
+
+@pytest.mark.parametrize(
+    ("name", "token", "word"),
+    [
+        ("badhands", "", "badhands"),
+        ("badhands", " other ", "other"),
+        ("learned", "", "<small-cat>"),
+        ("learned", "kitty", "kitty"),
+    ],
+)
+def test_the_word(name: str, token: str, word: str) -> None:
+    assert taught(load("sd15"), name, token).embeddings[0].token == word
+
+
+def test_a_word_that_is_known_already() -> None:
+    base = load("sd15")
+    for view, token in (
+        (base, "cat</w>"),
+        (taught(base, "badhands"), "badhands"),
+        (taught(base, "badhands"), "badhands_1"),
+    ):
+        with pytest.raises(RelayError, match=r"^token: .* knows already\. Give another word"):
+            taught(view, "learned", token)
+
+
+def test_a_file_is_read_once() -> None:
+    base = load("sd15")
+    first = taught(base, "badhands")
+    loads = REGISTRY.loads
+    assert (
+        taught(base, "badhands", "other").embeddings[0].vectors["text_encoder"]
+        is first.embeddings[0].vectors["text_encoder"]
+    )
+    assert REGISTRY.loads == loads
+
+
+def test_the_refiner_takes_the_half_that_it_reads(inference_mode: None) -> None:
+    view = taught(load("sdxl_refiner"), "sdxl_style")
+    assert list(view.embeddings[0].vectors) == ["text_encoder_2"]
+    plain = encode(load("sdxl_refiner"), "sdxl_style")
+    assert not torch.equal(encode(view, "sdxl_style").positive.hidden, plain.positive.hidden)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "says"),
+    [
+        ("sd15", "too_wide", r"embedding: too_wide holds vectors of width 64.* read 32"),
+        ("sdxl_base", "badhands", r"embedding: badhands holds vectors of width 32, .*sdxl_base"),
+        ("kandinsky_decoder", "badhands", r"can't use an embedding.*Stable Diffusion XL"),
+        ("kandinsky_prior", "badhands", r"can't use an embedding"),
+    ],
+)
+def test_another_family_s_is_refused(model: str, name: str, says: str) -> None:
+    with pytest.raises(RelayError, match=says):
+        taught(load(model), name)
+
+
+@pytest.mark.parametrize("width", [32, 768])
+def test_sdxl_s_is_refused_by_what_it_is(tmp_path: Path, width: int) -> None:
+    """Where its first half would fit, too."""
+    save_file({"clip_l": torch.zeros(2, width), "clip_g": torch.zeros(2, 1280)}, tmp_path / "x.safetensors")
+    with pytest.raises(RelayError, match=r"made for SDXL, and the text encoders of sd15"):
+        with_textual_inversion(load("sd15"), tmp_path / "x.safetensors", title="x", token="")
+
+
+def test_damaged_files(tmp_path: Path, models: SmallModels) -> None:
+    path = tmp_path / "x.safetensors"
+    lora = load_file(models.models / "loras" / "sd15_kohya.safetensors")
+    for tensors, says in (
+        (lora, r"is no textual inversion.*models/loras"),
+        ({}, "is no textual inversion"),
+        ({"emb_params": torch.zeros(2, 3, 32)}, "is no textual inversion"),
+        ({"emb_params": torch.full((2, 32), float("nan"))}, "no numbers"),
+        ({"emb_params": torch.zeros(2, 32, dtype=torch.int32)}, "no numbers"),
+        ({"clip_l": torch.zeros(2, 32), "clip_g": torch.zeros(3, 32)}, "another number of vectors"),
+    ):
+        save_file(tensors, path)
+        with pytest.raises(RelayError, match=f"embedding: x .*{says}"):
+            with_textual_inversion(load("sd15"), path, title="x", token="")
+    path.write_bytes(path_of("badhands").read_bytes()[:-10])
+    with pytest.raises(RelayError, match="embedding: x is damaged or cut short"):
+        with_textual_inversion(load("sd15"), path, title="x", token="")
+    torch.save({"emb_params": torch.zeros(2, 32)}, path)
+    with pytest.raises(RelayError, match="embedding: x is a pickle"):
+        with_textual_inversion(load("sd15"), path, title="x", token="")
+
+
+def test_a_fresh_model_is_never_changed(inference_mode: None) -> None:
+    base = load_folder(small_models().named["sdxl_base"], dtype=torch.float32, monitor=SilentMonitor())
+    encode(taught(base, "sdxl_style"), "a sdxl_style cat")
+    pipe = scripts.pipeline(small_models().named["sdxl_base"])
+    assert_same(encode(base, "a sdxl_style cat", "dog"), scripts.embeds(pipe, "a sdxl_style cat", "dog"))
