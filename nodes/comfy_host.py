@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import comfy.latent_formats
@@ -197,8 +198,23 @@ def state_of_file(kind: str, value: str) -> str:
     return f"{path} {state.st_mtime_ns, state.st_size}"
 
 
+def checkpoint_files() -> dict[str, str]:
+    """Name -> path of every file of the host's checkpoints folders, pickles too; the first path wins, as in the host."""
+    names = folder_paths.get_filename_list("checkpoints")
+    paths = ((name, folder_paths.get_full_path("checkpoints", name)) for name in names)
+    return {name.replace(os.sep, "/"): path for name, path in paths if path is not None}
+
+
+def tokenizer_folder() -> Path:
+    """Where the host keeps CLIP's vocabulary, which checkpoint files lack."""
+    return Path(comfy.utils.__file__).parent / "sd1_tokenizer"
+
+
 def state_of_files(folder: str) -> str:
-    """Another text whenever a file in the folder is written, added or taken away."""
+    """Another text whenever the file, or a file in the folder, is written, added or taken away."""
+    if os.path.isfile(folder):
+        file = os.stat(folder)
+        return f"{folder} {file.st_mtime_ns, file.st_size}"
     states = []
     for place, _, names in os.walk(folder):
         for name in names:

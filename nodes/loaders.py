@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from comfy_api.latest import io
 
-from . import comfy_host
+from . import comfy_host, model_choices
 from .wire_types import DiffusersModel
 
 DTYPE_TOOLTIP = "The precision of the weights in memory. auto: what ComfyUI would use on this device."
@@ -20,12 +19,12 @@ class RelayLoadModel(io.ComfyNode):
             node_id="RelayLoadModel",
             display_name="Load Diffusers Model",
             category=f"{comfy_host.CATEGORY}/loaders",
-            description="Loads a model in diffusers' folder layout from models/diffusers. Two loaders of the same model share its weights.",
+            description="Loads a folder of models/diffusers, or a single file of models/checkpoints. Two loaders of the same model share its weights.",
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=list(comfy_host.diffusers_folders()),
-                    tooltip="A folder with a model_index.json anywhere under models/diffusers (or a diffusers path of extra_model_paths.yaml).",
+                    options=model_choices.shown(comfy_host.diffusers_folders(), comfy_host.checkpoint_files()),
+                    tooltip="A folder with a model_index.json anywhere under models/diffusers, or a .safetensors file of models/checkpoints (Stable Diffusion 1.x, 2.x, SDXL base, SDXL refiner), or one of the paths of extra_model_paths.yaml.",
                 ),
                 io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
             ],
@@ -40,23 +39,40 @@ class RelayLoadModel(io.ComfyNode):
     # The host shows a refusal at each input that validate_inputs takes: so it takes one.
     @classmethod
     def validate_inputs(cls, model: str | None = None) -> bool | str:
-        return comfy_host.refusal(
-            partial(comfy_host.pick_folder, "model", folders=comfy_host.diffusers_folders()), model
-        )
+        return comfy_host.refusal(_pick, model)
 
     @classmethod
     def fingerprint_inputs(cls, model: str, dtype: str) -> str:
         """Changes when a file of the model does, so that a model that was saved anew is loaded anew."""
-        folder = comfy_host.diffusers_folders().get(model)
-        return "missing" if folder is None else comfy_host.state_of_files(folder)
+        path = model_choices.accepted(comfy_host.diffusers_folders(), comfy_host.checkpoint_files()).get(model)
+        return "missing" if path is None else comfy_host.state_of_files(path)
 
     @classmethod
     def execute(cls, model: str, dtype: str) -> io.NodeOutput:
         from ..pipelines.loading import load_folder
+        from ..pipelines.single_file import load_checkpoint
 
-        folder = Path(comfy_host.pick_folder("model", model, comfy_host.diffusers_folders()))
+        path = _pick(model)
         monitor = comfy_host.runtime_for(cls).monitor
-        return io.NodeOutput(load_folder(folder, dtype=comfy_host.pick_dtype(dtype), source=model, monitor=monitor))
+        weights = comfy_host.pick_dtype(dtype)
+        if path.is_dir():
+            return io.NodeOutput(load_folder(path, dtype=weights, source=model, monitor=monitor))
+        tokenizer = comfy_host.tokenizer_folder()
+        return io.NodeOutput(load_checkpoint(path, dtype=weights, tokenizer=tokenizer, source=model, monitor=monitor))
+
+
+def _pick(model: str) -> Path:
+    """The folder or file of a choice; a pickle is refused by its name, before the prompt runs."""
+    from ..pipelines.single_file import check_name
+
+    folders, files = comfy_host.diffusers_folders(), comfy_host.checkpoint_files()
+    paths = model_choices.accepted(folders, files)
+    if model not in paths:  # the refusal lists what the choice lists
+        paths = {name: paths[name] for name in model_choices.shown(folders, files)}
+    path = Path(comfy_host.pick_folder("model", model, paths))
+    if not path.is_dir():
+        check_name(path, model)
+    return path
 
 
 class RelayLoadModelFromHub(io.ComfyNode):

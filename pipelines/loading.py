@@ -17,6 +17,7 @@ from .family import recognise
 from .model_files import HOW_TO_CONVERT, MODEL_INDEX, ComponentFiles, MissingFiles, plan_files
 from .monitor import Monitor
 from .registry import REGISTRY, component_key
+from .safetensors_file import damage
 
 if TYPE_CHECKING:
     import torch
@@ -109,15 +110,8 @@ def check_weights(folder: Path, files: ComponentFiles, where: str) -> None:
             with safe_open(folder / name, framework="pt"):
                 pass
         except (SafetensorError, OSError) as error:
-            with (folder / name).open("rb") as file:
-                start = file.read(32)
-            if start.startswith(b"version https://git-lfs"):
-                problem = "is a git-lfs pointer, not the file itself: run `git lfs pull` there"
-            elif start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-                problem = f"is a pickle under another name, and is not read. {HOW_TO_CONVERT}"
-            else:
-                problem = f"is damaged or cut short ({error}): download it anew"
-            raise RelayError(f"{where}: {name} {problem.rstrip('.')}.") from error
+            problem = damage(folder / name, error, HOW_TO_CONVERT)
+            raise RelayError(f"{where}: {name} {problem}.") from error
     if files.shard_index is not None:
         try:
             shards = set(json.loads((folder / files.shard_index).read_text(encoding="utf-8"))["weight_map"].values())

@@ -55,17 +55,23 @@ def component_key(folder: Path, files: ComponentFiles, dtype: torch.dtype) -> Ha
     A weight file is itself wherever it is linked from, hub blobs, hard links and symlinks alike, until it is written to.
     """
     weights = tuple(file_identity(folder / name) for name in files.weights)
-    return files.library, files.class_name, _digest(folder, files.side_files), weights, dtype if weights else None
+    return (
+        files.library,
+        files.class_name,
+        content_digest(folder, files.side_files),
+        weights,
+        dtype if weights else None,
+    )
 
 
 def file_identity(path: Path) -> Hashable:
-    """Another value for another file, and for the same file once it is written to."""
+    """Equal for one file under any name, until it is written to."""
     stat = path.stat()
     place = (stat.st_dev, stat.st_ino) if stat.st_ino else os.path.realpath(path)  # some file systems number no files
     return place, stat.st_size, stat.st_mtime_ns
 
 
-def _digest(folder: Path, names: Iterable[str]) -> bytes:
+def content_digest(folder: Path, names: Iterable[str]) -> bytes:
     """Of small files: by content, because every repo has its own copies of them."""
     digest = hashlib.blake2b(digest_size=16)
     for name in names:

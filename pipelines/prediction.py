@@ -1,0 +1,43 @@
+"""What a checkpoint's UNet predicts: the noise (epsilon), or v. No shape tells it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .checkpoint_kinds import UNET, CheckpointKind
+from .safetensors_file import Header, read_tensors
+
+V_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
+"""Empty tensors that trainers put into a file to say so; ComfyUI reads them too."""
+METADATA = "modelspec.prediction_type"
+"""Of the Stability AI model metadata standard, which trainers write: ``"epsilon"`` or ``"v"``."""
+LAST_NORM = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
+V_SPREAD = 0.09
+
+
+def prediction_of(path: Path, header: Header, kind: CheckpointKind) -> dict[str, Any]:
+    """The changes to the kind's scheduler config.
+
+    What the file says of itself counts first: the marks, then the metadata. A Stable Diffusion 2 file that says nothing is
+    judged as ComfyUI judges it: the published v-prediction models (768 pixels) have a wide last layer norm, those of
+    epsilon (512 pixels) a narrow one, and the inpainting ones predict epsilon. Any other file predicts epsilon.
+    """
+    if V_MARK in header.shapes:
+        zero_snr = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        return {"prediction_type": "v_prediction", **(zero_snr if ZERO_SNR_MARK in header.shapes else {})}
+    said = header.metadata.get(METADATA, "").strip().lower()
+    if said in ("v", "v_prediction", "epsilon"):
+        return {"prediction_type": "epsilon" if said == "epsilon" else "v_prediction"}
+    if kind is CheckpointKind.SD2:
+        return {"prediction_type": "v_prediction" if _has_wide_last_norm(path, header) else "epsilon"}
+    return {}
+
+
+def _has_wide_last_norm(path: Path, header: Header) -> bool:
+    import torch
+
+    if header.shapes[UNET + "input_blocks.0.0.weight"][1] != 4 or LAST_NORM not in header.shapes:
+        return False
+    tensors = read_tensors(path, lambda key: key if key == LAST_NORM else None, torch.float32)
+    return float(tensors[LAST_NORM].std(unbiased=False)) > V_SPREAD

@@ -1,0 +1,81 @@
+"""A safetensors file: what its header says, and its tensors, some at a time. A file that is none is refused by what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import RelayError
+
+if TYPE_CHECKING:
+    import torch
+
+PICKLE_STARTS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""Of a zip, as torch writes, and of the pickle protocols 2 to 5."""
+HOW_TO_CONVERT_FILE = (
+    "A pickle can run any code when it is read, so Diffusers Relay loads safetensors only. Take the .safetensors file that "
+    "its author publishes, or convert it once, on a machine where you trust its author: "
+    '`StableDiffusionPipeline.from_single_file("model.ckpt").save_pretrained("models/diffusers/model", safe_serialization=True)`'
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself; no tensor has been read."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of every tensor, by its key."""
+    metadata: Mapping[str, str]
+
+    def has(self, *starts: str) -> bool:
+        """A key begins with one of ``starts``."""
+        return any(key.startswith(starts) for key in self.shapes)
+
+
+def read_header(path: Path, where: str) -> Header:
+    """The header of a safetensors file; the size of the file and the place of every tensor in it are checked.
+
+    Raises:
+        RelayError: it is no safetensors file, or is cut short, or its header does not fit what follows.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            return Header(shapes, file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise RelayError(f"{where}: {damage(path, error, HOW_TO_CONVERT_FILE)}.") from error
+
+
+def read_tensors(path: Path, wanted: Callable[[str], str | None], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The tensors whose key ``wanted`` gives a name, under that name, each cast to ``dtype`` as it is read.
+
+    A tensor that has ``dtype`` already is not copied: it is the file's own page, read when it is used. Integers stay integers.
+    """
+    from safetensors import safe_open
+
+    tensors = {}
+    with safe_open(path, framework="pt") as file:
+        for key in file.keys():  # noqa: SIM118
+            name = wanted(key)
+            if name is not None:
+                tensor = file.get_tensor(key)
+                tensors[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    return tensors
+
+
+def damage(path: Path, error: Exception, how_to_convert: str) -> str:
+    """What a file is that safetensors could not read, and what to do: the end of a sentence that begins with its name."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(32)
+    except OSError as unreadable:
+        return f"cannot be read ({unreadable})"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a git-lfs pointer, not the file itself: run `git lfs pull` there"
+    if start.startswith(PICKLE_STARTS):
+        return f"is a pickle under another name, and is not read. {how_to_convert.rstrip('.')}"
+    return f"is damaged or cut short ({error}): download it anew"

@@ -1,0 +1,120 @@
+"""What a file is, from the keys and shapes of its header alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from diffusers_relay.pipelines.checkpoint_kinds import CheckpointKind, kind_of
+from diffusers_relay.pipelines.errors import RelayError
+from diffusers_relay.pipelines.safetensors_file import Header
+
+UNET = "model.diffusion_model."
+FIRST = UNET + "input_blocks.0.0.weight"
+LABEL = UNET + "label_emb.0.0.weight"
+VAE = "first_stage_model.decoder.conv_in.weight"
+CLIP = "cond_stage_model.transformer.text_model.final_layer_norm.bias"
+EARLY_CLIP = "cond_stage_model.transformer.final_layer_norm.bias"
+OPEN_CLIP = "cond_stage_model.model.ln_final.bias"
+SDXL_CLIP = "conditioner.embedders.0.transformer.text_model.final_layer_norm.bias"
+SDXL_OPEN_CLIP = "conditioner.embedders.1.model.ln_final.bias"
+REFINER_OPEN_CLIP = "conditioner.embedders.0.model.ln_final.bias"
+
+
+def header(*keys: str, channels: int = 4) -> Header:
+    return Header({key: (320, channels, 3, 3) if key == FIRST else (1,) for key in keys}, {})
+
+
+@pytest.mark.parametrize("channels", [4, 9])
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [
+        ((FIRST, VAE, CLIP), CheckpointKind.SD15),
+        ((FIRST, VAE, EARLY_CLIP), CheckpointKind.SD15),
+        ((FIRST, VAE, OPEN_CLIP), CheckpointKind.SD2),
+        ((FIRST, VAE, REFINER_OPEN_CLIP), CheckpointKind.SD2),
+        ((FIRST, LABEL, VAE, SDXL_CLIP, SDXL_OPEN_CLIP), CheckpointKind.SDXL),
+        ((FIRST, LABEL, VAE, REFINER_OPEN_CLIP), CheckpointKind.SDXL_REFINER),
+    ],
+)
+def test_kinds_that_load(keys: tuple[str, ...], kind: CheckpointKind, channels: int) -> None:
+    assert kind_of(header(*keys, channels=channels), "file") is kind
+
+
+SD15 = (FIRST, VAE, CLIP)
+SDXL = (FIRST, LABEL, VAE, SDXL_CLIP, SDXL_OPEN_CLIP)
+OTHERS = {
+    "SD3": ((UNET + "joint_blocks.0.context_block.adaLN_modulation.1.bias", VAE), "Stable Diffusion 3,"),
+    "SD3.5": (
+        ("joint_blocks.0.x_block.mlp.fc1.weight", "joint_blocks.37.x_block.mlp.fc1.weight"),
+        "Stable Diffusion 3.5 large",
+    ),
+    "Flux": ((UNET + "double_blocks.0.img_attn.qkv.weight", UNET + "single_blocks.0.linear1.weight"), "a Flux,"),
+    "bare Flux": (("double_blocks.0.img_attn.qkv.weight", "single_blocks.0.linear1.weight"), "a Flux,"),
+    "diffusers Flux": (
+        (
+            "transformer_blocks.0.ff.net.0.proj.weight",
+            "single_transformer_blocks.0.proj_mlp.weight",
+            "x_embedder.weight",
+        ),
+        "Flux",
+    ),
+    "Flux.2": (("double_blocks.0.x", "single_blocks.0.x", "double_stream_modulation_img.lin.weight"), "Flux.2"),
+    "Chroma": (("double_blocks.0.x", "single_blocks.0.x", "distilled_guidance_layer.in_proj.bias"), "Chroma"),
+    "AuraFlow": ((UNET + "double_layers.0.attn.w1q.weight", UNET + "cond_seq_linear.weight"), "AuraFlow"),
+    "Cascade C": (("clip_txt_mapper.weight", "down_blocks.0.0.channelwise.0.weight"), "Stable Cascade, stage C"),
+    "Cascade B": (("down_blocks.1.0.channelwise.0.weight",), "Stable Cascade, stage B"),
+    "PixArt": (("t_block.1.weight", "y_embedder.y_embedding", "blocks.0.attn.qkv.weight"), "PixArt"),
+    "HunyuanVideo": (("txt_in.individual_token_refiner.blocks.0.x", "double_blocks.0.x"), "HunyuanVideo"),
+    "HunyuanDiT": (("mlp_t5.0.weight", "text_embedding_padding"), "HunyuanDiT"),
+    "LTX": ((UNET + "patchify_proj.weight", UNET + "transformer_blocks.27.scale_shift_table"), "LTX-Video"),
+    "Wan": (("head.modulation", "patch_embedding.weight"), "Wan"),
+    "Lumina": ((UNET + "cap_embedder.0.weight", UNET + "layers.0.attention.qkv.weight"), "Lumina"),
+    "SVD": ((FIRST, UNET + "input_blocks.1.0.time_stack.in_layers.0.weight", VAE), "Stable Video Diffusion"),
+    "Playground": ((*SDXL, "edm_mean", "edm_std"), "Playground"),
+    "CosXL": ((*SDXL, "edm_vpred.sigma_max"), "CosXL"),
+    "unCLIP": ((FIRST, LABEL, VAE, OPEN_CLIP, "embedder.model.visual.proj"), "unCLIP"),
+    "fp8": ((*SDXL, "scaled_fp8"), "8-bit"),
+    "VAE": (("encoder.conv_in.weight", "decoder.conv_in.weight", "decoder.conv_out.weight"), "a VAE alone"),
+    "VAE of a checkpoint": (("first_stage_model.encoder.conv_in.weight", VAE), "a VAE alone"),
+    "kohya LoRA": (("lora_unet_down_blocks_0_attentions_0.lora_down.weight",), "a LoRA"),
+    "diffusers LoRA": (("unet.down_blocks.0.attentions.0.to_q.lora_A.weight",), "a LoRA"),
+    "old LoRA": (("unet.down_blocks.0.processor.to_q_lora.down.weight", "lora_te_x"), "a LoRA"),
+    "LyCORIS": (("x.lokr_w1",), "LoKr"),
+    "Control-LoRA": (("lora_controlnet", "input_hint_block.0.weight"), "Control-LoRA"),
+    "ControlNet": (("control_model.time_embed.0.weight",), "a ControlNet"),
+    "diffusers ControlNet": (("controlnet_cond_embedding.conv_in.weight", "conv_in.weight"), "a ControlNet"),
+    "T2I": (("adapter.body.0.in_conv.weight",), "T2I-Adapter"),
+    "IP-Adapter": (("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"), "IP-Adapter"),
+    "AnimateDiff": (("down_blocks.0.motion_modules.0.temporal_transformer.norm.weight",), "AnimateDiff"),
+    "embedding": (("emb_params",), "textual inversion"),
+    "SDXL embedding": (("clip_g", "clip_l"), "textual inversion"),
+    "text encoder": (("text_model.encoder.layers.0.mlp.fc1.bias",), "text encoder alone"),
+    "T5": (("encoder.block.0.layer.0.SelfAttention.k.weight",), "T5"),
+    "image encoder": (("vision_model.embeddings.class_embedding",), "image encoder"),
+    "ESRGAN": (("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"), "upscaler"),
+    "diffusers UNet": (
+        ("down_blocks.0.resnets.0.norm1.weight", "time_embedding.linear_1.weight", "conv_norm_out.weight"),
+        "a UNet alone, in diffusers' layout",
+    ),
+    "UNet alone": ((FIRST,), "a UNet, but no text encoder and no VAE"),
+    "no VAE": ((FIRST, CLIP), "a UNet, but no VAE"),
+    "no text encoder": ((FIRST, VAE), "a UNet, but no text encoder"),
+    "nothing": ((), "does not know"),
+    "unknown": (("some.weight", "other.weight"), r"does not know \(it holds other.weight, some.weight\)"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_kinds_are_refused_by_what_they_are(name: str) -> None:
+    keys, words = OTHERS[name]
+    with pytest.raises(RelayError, match=f"^some/file .*{words}"):
+        kind_of(header(*keys), "some/file")
+
+
+@pytest.mark.parametrize(
+    ("channels", "what"),
+    [(5, "depth"), (7, "x4 upscaler"), (8, "InstructPix2Pix"), (16, "UNet with 16 input channels")],
+)
+def test_a_unet_that_takes_something_else(channels: int, what: str) -> None:
+    with pytest.raises(RelayError, match=what):
+        kind_of(header(*SD15, channels=channels), "file")

@@ -1,0 +1,457 @@
+"""Single files: the same model as the folder, told from its header, with no network and no second copy."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from diffusers_relay.pipelines import single_file
+from diffusers_relay.pipelines.components import PipelineComponents
+from diffusers_relay.pipelines.errors import RelayError
+from diffusers_relay.pipelines.loading import load_folder
+from diffusers_relay.pipelines.monitor import SilentMonitor
+from diffusers_relay.pipelines.registry import ComponentRegistry
+from diffusers_relay.pipelines.run import ImageToImageSettings, image_to_image
+from diffusers_relay.pipelines.single_file import load_checkpoint
+from reference import scripts, single_file_scripts
+from relay_dev.model_folders import SmallModels
+from relay_dev.paths import ROOT
+from support.checkpoints import SmallCheckpoints, make_small_checkpoints, write_file
+from support.without_host import counting_runtime, encode
+
+NAMES = ("sd15", "sd2", "sdxl_base", "sdxl_refiner", "sd15_inpaint", "sdxl_base_inpaint")
+NOT_THE_SAME = {"_name_or_path", "transformer_layers_per_block", "_diffusers_version", "dtype"}
+
+
+@pytest.fixture(scope="session")
+def small(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> SmallCheckpoints:
+    return make_small_checkpoints(tmp_path_factory.mktemp("checkpoints"), models)
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
+    registry = ComponentRegistry()
+    monkeypatch.setattr(single_file, "REGISTRY", registry)
+    return registry
+
+
+def load(small: SmallCheckpoints, file: str | Path, dtype: torch.dtype = torch.float32) -> PipelineComponents:
+    path = file if isinstance(file, Path) else small.file(file)
+    return load_checkpoint(path, dtype=dtype, tokenizer=small.tokenizer, monitor=SilentMonitor(), configs=small.configs)
+
+
+def config_of(module: torch.nn.Module) -> dict[str, object]:
+    config = module.config.to_dict() if hasattr(module.config, "to_dict") else dict(module.config)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_is_the_folder(name: str, dtype: torch.dtype, small: SmallCheckpoints) -> None:
+    ours = load(small, name, dtype)
+    folder = load_folder(small.folders[name], dtype=dtype, monitor=SilentMonitor())
+    assert ours.family is folder.family
+    assert dict(ours.config) == dict(folder.config)
+    assert set(ours.modules) == set(folder.modules)
+    assert type(ours["scheduler"]) is type(folder["scheduler"])
+    assert ours["scheduler"].config == folder["scheduler"].config
+    text = ["a red cat in the jungle", "", "dog " * 100]
+    for component, module in folder.modules.items():
+        loaded = ours[component]
+        assert type(loaded) is type(module)
+        if isinstance(module, torch.nn.Module):
+            state, expected = loaded.state_dict(), module.state_dict()
+            assert state.keys() == expected.keys()
+            assert all(torch.equal(state[key], expected[key]) for key in expected)
+            assert all(state[key].stride() == expected[key].stride() for key in expected)
+            mine, theirs = config_of(loaded), config_of(module)
+            assert {k for k in mine.keys() & theirs.keys() if mine[k] != theirs[k]} <= NOT_THE_SAME
+            assert loaded.dtype == dtype
+            assert not loaded.training
+            assert not any(parameter.requires_grad for parameter in loaded.parameters())
+        elif component.startswith("tokenizer"):
+            settings = {"padding": "max_length", "truncation": True}
+            assert loaded.model_max_length == module.model_max_length == 77
+            assert loaded(text, **settings).input_ids == module(text, **settings).input_ids
+
+
+def test_the_inpainting_unet_is_told_by_its_channels(small: SmallCheckpoints) -> None:
+    assert load(small, "sd15_inpaint")["unet"].config.in_channels == 9
+    assert load(small, "sd15")["unet"].config.in_channels == 4
+
+
+@pytest.mark.usefixtures("inference_mode")
+@pytest.mark.parametrize("name", ["sd15", "sd2"])
+def test_a_graph_of_a_file_is_the_script_of_the_file(name: str, small: SmallCheckpoints) -> None:
+    model, picture = load(small, name), scripts.soft_picture()
+    settings = {"strength": 0.6, "steps": 5, "guidance_scale": 7.5}
+    latent = image_to_image(
+        model,
+        encode(model, "a red cat"),
+        ImageToImageSettings(seed=3, **settings),
+        counting_runtime(),
+        image=scripts.read_like_host(picture),
+    )
+    script = single_file_scripts.image_to_image(small.file(name), small.folders[name], picture, "a red cat", **settings)
+    assert torch.equal(latent.samples * model["vae"].config.scaling_factor, script) or (
+        (latent.samples * model["vae"].config.scaling_factor - script).abs().max() <= 1e-5
+    )
+
+
+def test_components_are_shared_and_loads_logged(
+    small: SmallCheckpoints, registry: ComponentRegistry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger=single_file.__name__):
+        first = load(small, "sd15")
+    lines = [record.getMessage() for record in caplog.records if record.name == single_file.__name__]
+    assert sorted(line.split(" of ")[0] for line in lines) == ["loaded text_encoder", "loaded unet", "loaded vae"]
+    loads = registry.loads
+    link = tmp_path / "another name.safetensors"
+    os.link(small.file("sd15"), link)
+    again = load(small, link)
+    assert registry.loads == loads
+    assert all(again[name] is first[name] for name in first.modules if name != "scheduler")
+    assert again["scheduler"] is not first["scheduler"]
+    assert load(small, "sd15", torch.float16)["unet"] is not first["unet"]
+
+
+def test_a_file_that_was_written_anew_is_read_anew(small: SmallCheckpoints, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    weights = load_file(small.file("sd15"))
+    write_file(path, weights)
+    before = load(small, path)
+    key = "model.diffusion_model.out.2.bias"
+    path.unlink()
+    write_file(path, {**weights, key: weights[key] + 1})
+    after = load(small, path)
+    assert torch.equal(after["unet"].conv_out.bias, before["unet"].conv_out.bias + 1)
+
+
+def test_weights_are_usable_outside_of_inference_mode(small: SmallCheckpoints) -> None:
+    with torch.inference_mode():
+        components = load(small, "sdxl_base")
+    modules = [components[name] for name in ("unet", "text_encoder", "text_encoder_2", "vae")]
+    assert not any(parameter.is_inference() for module in modules for parameter in module.parameters())
+
+
+def test_a_cancel_stops_between_components(small: SmallCheckpoints, registry: ComponentRegistry) -> None:
+    class Stop(Exception):
+        pass
+
+    class Cancelling(SilentMonitor):
+        def check(self) -> None:
+            if registry.loads == 1:
+                raise Stop
+
+    with pytest.raises(Stop):
+        load_checkpoint(
+            small.file("sd15"),
+            dtype=torch.float32,
+            tokenizer=small.tokenizer,
+            monitor=Cancelling(),
+            configs=small.configs,
+        )
+    assert registry.loads == 1
+
+
+def test_what_real_files_hold_beside_the_model_does_no_harm(small: SmallCheckpoints, tmp_path: Path) -> None:
+    """EMA weights, schedule buffers, a loss, a step count; and CLIP keys without text_model, as the first files had them."""
+    weights = load_file(small.file("sd15"))
+    old = "cond_stage_model.transformer."
+    early = {key.replace(f"{old}text_model.", old): value for key, value in weights.items()}
+    more = {
+        **{f"model_ema.diffusion_model{index}weight": torch.zeros(2) for index in range(120)},
+        "alphas_cumprod": torch.zeros(1000),
+        "first_stage_model.loss.logvar": torch.zeros(1),
+        "global_step": torch.tensor(470000),
+        f"{old}embeddings.position_ids": torch.arange(77)[None],
+    }
+    loaded = load(small, write_file(tmp_path / "early.safetensors", {**early, **more}))
+    plain = load(small, "sd15")
+    for name in ("unet", "vae", "text_encoder"):
+        state, expected = loaded[name].state_dict(), plain[name].state_dict()
+        assert all(torch.equal(state[key], expected[key]) for key in expected)
+
+
+# --- what the UNet predicts
+
+
+def prediction(small: SmallCheckpoints, file: Path) -> tuple[str, bool]:
+    scheduler = load(small, file)["scheduler"]
+    assert scheduler.alphas_cumprod.shape == (1000,)
+    return scheduler.config.prediction_type, bool(scheduler.config.get("rescale_betas_zero_snr"))
+
+
+def test_marks_and_metadata_say_what_is_predicted(small: SmallCheckpoints, tmp_path: Path) -> None:
+    mark = {"v_pred": torch.tensor([])}
+    for name in ("sd15", "sd2", "sdxl_base"):
+        weights = load_file(small.file(name))
+        file = tmp_path / f"{name}.safetensors"
+        assert prediction(small, write_file(file, weights)) == ("epsilon", False)
+        assert prediction(small, write_file(file, {**weights, **mark})) == ("v_prediction", False)
+        snr = {**weights, **mark, "ztsnr": torch.tensor([])}
+        assert prediction(small, write_file(file, snr)) == ("v_prediction", True)
+        said = {"modelspec.prediction_type": "v"}
+        assert prediction(small, write_file(file, weights, said)) == ("v_prediction", False)
+
+
+@pytest.mark.parametrize(("channels", "spread", "expected"), [(4, 0.2, "v"), (4, 0.05, "epsilon"), (9, 0.2, "epsilon")])
+def test_a_silent_sd2_file_is_judged_by_its_last_norm(
+    channels: int, spread: float, expected: str, tmp_path: Path
+) -> None:
+    from diffusers_relay.pipelines.checkpoint_kinds import CheckpointKind
+    from diffusers_relay.pipelines.prediction import LAST_NORM, prediction_of
+    from diffusers_relay.pipelines.safetensors_file import read_header
+
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    norm = torch.tensor([spread, -spread]).repeat(160)
+    file = write_file(tmp_path / "sd2.safetensors", {first: torch.zeros(8, channels, 3, 3), LAST_NORM: norm})
+    changes = prediction_of(file, read_header(file, "file"), CheckpointKind.SD2)
+    assert changes["prediction_type"].startswith(expected)
+
+
+# --- no network, no second copy
+
+OFFLINE = """
+import sys
+sys.path[:0] = [{root!r} + "/devtools", {root!r} + "/tests"]
+from relay_dev.pack import prepare_pack
+prepare_pack()
+import socket
+def refuse(*arguments, **keywords):
+    raise AssertionError("a socket was opened")
+import torch
+from pathlib import Path
+from diffusers_relay.pipelines.single_file import load_checkpoint
+from diffusers_relay.pipelines.monitor import SilentMonitor
+socket.socket = socket.create_connection = socket.getaddrinfo = refuse
+for name in {names!r}:
+    load_checkpoint(Path({files!r}) / (name + ".safetensors"), dtype=torch.float16, tokenizer=Path({tokenizer!r}),
+                    monitor=SilentMonitor(), configs=Path({configs!r}))
+print("loaded")
+"""
+
+
+def test_no_socket_is_opened_whatever_is_set(small: SmallCheckpoints, tmp_path: Path) -> None:
+    code = OFFLINE.format(
+        root=str(ROOT),
+        names=NAMES,
+        files=str(small.root),
+        tokenizer=str(small.tokenizer),
+        configs=str(small.configs),
+    )
+    environment = {key: value for key, value in os.environ.items() if "OFFLINE" not in key}
+    environment["HF_HOME"] = str(tmp_path / "empty")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == "loaded", done.stderr
+
+
+# --- refusals
+
+
+def no_file(path: Path) -> None:
+    path.unlink()
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def cut_in_header(path: Path) -> None:
+    os.truncate(path, 100)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def huge_header(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(struct.pack("<Q", 2**60) + content[8:])
+
+
+def lying_offsets(path: Path) -> None:
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = content[8 : 8 + length].replace(b'"data_offsets":[0,', b'"data_offsets":[4,', 1)
+    assert header != content[8 : 8 + length]
+    path.write_bytes(content[:8] + header + content[8 + length :])
+
+
+def lying_shapes(path: Path) -> None:
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = content[8 : 8 + length].replace(b'"shape":[32]', b'"shape":[99]', 1)
+    assert header != content[8 : 8 + length]
+    path.write_bytes(content[:8] + header + content[8 + length :])
+
+
+def zip_pickle(path: Path) -> None:
+    torch.save({"weight": torch.ones(1)}, path)
+
+
+def bare_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"weight": [1.0]}))
+
+
+def lfs(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (no_file, ["no file any more"]),
+        (cut, ["damaged or cut short", "download it anew"]),
+        (cut_in_header, ["damaged or cut short"]),
+        (empty, ["damaged or cut short"]),
+        (huge_header, ["damaged or cut short"]),
+        (lying_offsets, ["damaged or cut short"]),
+        (lying_shapes, ["damaged or cut short"]),
+        (zip_pickle, ["is a pickle under another name", "save_pretrained"]),
+        (bare_pickle, ["is a pickle under another name", "save_pretrained"]),
+        (lfs, ["git lfs pull"]),
+    ],
+)
+def test_a_file_that_is_no_good_is_refused(
+    break_it: Callable[[Path], None],
+    words: list[str],
+    small: SmallCheckpoints,
+    registry: ComponentRegistry,
+    tmp_path: Path,
+) -> None:
+    path = write_file(tmp_path / "model.safetensors", load_file(small.file("sd15")))
+    break_it(path)
+    with pytest.raises(RelayError) as caught:
+        load(small, path)
+    assert all(word in str(caught.value) for word in ["model.safetensors", *words]), caught.value
+    assert registry.loads == 0
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.pt", "model.bin", "model.CKPT"])
+def test_another_extension_is_refused_by_name(name: str, small: SmallCheckpoints, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(small.file("sd15").read_bytes())
+    with pytest.raises(RelayError, match=r"not a \.safetensors file.*from_single_file.*save_pretrained"):
+        load(small, path)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("model.diffusion_model.middle_block.0.in_layers.2.bias", r"unet are not complete: tensors are missing"),
+        ("first_stage_model.decoder.norm_out.bias", r"vae are not complete: tensors are missing"),
+        (
+            "cond_stage_model.transformer.text_model.final_layer_norm.bias",
+            r"text_encoder are not complete: tensors are missing",
+        ),
+    ],
+)
+def test_missing_tensors_are_not_made_up(key: str, words: str, small: SmallCheckpoints, tmp_path: Path) -> None:
+    weights = load_file(small.file("sd15"))
+    del weights[key]
+    with pytest.raises(RelayError, match=words):
+        load(small, write_file(tmp_path / "model.safetensors", weights))
+
+
+def test_tensors_that_have_no_place_are_not_dropped(small: SmallCheckpoints, tmp_path: Path) -> None:
+    more = {"model.diffusion_model.middle_block.3.in_layers.0.weight": torch.ones(64)}
+    with pytest.raises(RelayError, match="its unet"):
+        load(small, write_file(tmp_path / "model.safetensors", {**load_file(small.file("sd15")), **more}))
+
+
+def test_unlike_blocks_are_refused(small: SmallCheckpoints, tmp_path: Path) -> None:
+    weights = load_file(small.file("sdxl_base"))
+    gone = "model.diffusion_model.input_blocks.3."
+    pruned = {key: value for key, value in weights.items() if not key.startswith(gone + "1.")}
+    with pytest.raises(RelayError, match=r"blocks are unlike|not complete|its unet"):
+        load(small, write_file(tmp_path / "model.safetensors", pruned))
+
+
+def test_a_width_that_is_not_the_kind_s_is_refused(small: SmallCheckpoints, tmp_path: Path) -> None:
+    weights = load_file(small.file("sd15"))
+    wide = {
+        key: torch.cat([value, value], dim=1) if ".attn2.to_k." in key or ".attn2.to_v." in key else value
+        for key, value in weights.items()
+    }
+    with pytest.raises(RelayError, match=r"could not load its unet .*expected shape"):
+        load(small, write_file(tmp_path / "model.safetensors", wide))
+
+
+def test_no_vocabulary(small: SmallCheckpoints, tmp_path: Path) -> None:
+    with pytest.raises(RelayError, match=r"vocab\.json.*comfy/sd1_tokenizer"):
+        load_checkpoint(
+            small.file("sd15"),
+            dtype=torch.float32,
+            tokenizer=tmp_path,
+            monitor=SilentMonitor(),
+            configs=small.configs,
+        )
+
+
+MEMORY = """
+import sys, threading
+sys.path[:0] = [{root!r} + "/devtools"]
+from relay_dev.pack import prepare_pack
+prepare_pack()
+import torch, diffusers
+from pathlib import Path
+from diffusers import UNet2DConditionModel, StableDiffusionPipeline
+from diffusers_relay.pipelines.single_file import Part, load_part, prefixed
+from diffusers_relay.pipelines.block_layout import original_numbers
+
+def own():
+    for line in open("/proc/self/status"):
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+
+part = Part("unet", "diffusers", "UNet2DConditionModel", Path({config!r}), prefixed("model.diffusion_model."), {{}})
+load_part(Path({small!r}), part, torch.float16, "small")  # what a first load needs once
+part = Part("unet", "diffusers", "UNet2DConditionModel", Path({wide!r}), prefixed("model.diffusion_model."), {{}})
+before = peak = own()
+done = threading.Event()
+def watch():
+    global peak
+    while not done.wait(0.001):
+        peak = max(peak, own())
+thread = threading.Thread(target=watch)
+thread.start()
+unet = load_part(Path({file!r}), part, torch.float16, "wide")
+done.set()
+thread.join()
+print(sum(p.numel() * p.element_size() for p in unet.parameters()), peak - before)
+"""
+
+if sys.platform == "linux":  # where a process can be asked for its own memory without the pages of a mapped file
+
+    def test_a_float32_file_becomes_float16_with_no_second_copy(small: SmallCheckpoints, tmp_path: Path) -> None:
+        from diffusers import UNet2DConditionModel
+
+        from relay_dev.original_checkpoints import whole_unet
+
+        plain = UNet2DConditionModel.load_config(str(small.folders["sd15"] / "unet"))
+        unet = UNet2DConditionModel.from_config({**plain, "block_out_channels": [512, 768]})
+        unet.save_config(str(tmp_path / "unet"))
+        weights = {f"model.diffusion_model.{key}": value for key, value in whole_unet(unet.state_dict()).items()}
+        file = write_file(tmp_path / "wide.safetensors", weights)
+        code = MEMORY.format(
+            root=str(ROOT),
+            config=str(small.configs / "sd15" / "unet"),
+            small=str(small.file("sd15")),
+            wide=str(tmp_path / "unet"),
+            file=str(file),
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        size, peak = map(int, done.stdout.split() or [0, 0])
+        assert size > 50e6, done.stderr
+        assert peak < 1.3 * size, (size, peak)

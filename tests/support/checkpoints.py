@@ -1,0 +1,108 @@
+"""Small checkpoint files in the original layout, each with the diffusers folder that holds the same weights.
+
+The folders are their own configs too: `configs` holds them under the names of the kinds, as the pack's own folder does.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from relay_dev.model_folders import SmallModels
+from relay_dev.original_checkpoints import original_checkpoint
+from relay_dev.small_parts import TEXT_WIDTH, make_tokenizer, make_unet, save
+
+KINDS = {"sd15": "sd15", "sd2": "sd2", "sdxl_base": "sdxl", "sdxl_refiner": "sdxl_refiner"}
+DDIM = {
+    "_class_name": "DDIMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "prediction_type": "epsilon",
+}
+
+
+@dataclass(frozen=True)
+class SmallCheckpoints:
+    root: Path
+    folders: dict[str, Path]
+    """By the names of KINDS, and "NAME_inpaint" with a UNet of 9 channels."""
+    tokenizer: Path
+
+    @property
+    def configs(self) -> Path:
+        return self.root / "configs"
+
+    def file(self, name: str) -> Path:
+        return self.root / f"{name}.safetensors"
+
+
+def make_small_checkpoints(root: Path, models: SmallModels) -> SmallCheckpoints:
+    folders = {name: models.named[name] for name in KINDS if name != "sd2"}
+    folders["sd2"] = make_sd2(root / "folders" / "sd2", folders["sd15"])
+    for name in ("sd15", "sdxl_base"):
+        folders[f"{name}_inpaint"] = make_inpaint(root / "folders" / f"{name}_inpaint", folders[name])
+    for name, kind in KINDS.items():
+        copy_configs(folders[name], root / "configs" / kind)
+    made = SmallCheckpoints(root, folders, models.named["sd15"] / "tokenizer")
+    for name, folder in folders.items():
+        write_file(made.file(name), original_checkpoint(folder))
+    return made
+
+
+def write_file(path: Path, weights: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> Path:
+    save_file({key: value.contiguous() for key, value in weights.items()}, path, metadata=metadata)
+    return path
+
+
+def copy_configs(folder: Path, target: Path) -> None:
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.safetensors", "vocab.json", "merges.txt"))
+
+
+def make_sd2(folder: Path, sd15: Path) -> Path:
+    """As SD1.5, but for its linear projections, its heads of one width, and OpenCLIP's padding."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    tokenizer, _ = make_tokenizer(folder / "tokenizer", pad_token="!")
+    unet = make_unet(
+        4409,
+        cross_attention_dim=TEXT_WIDTH,
+        use_linear_projection=True,
+        attention_head_dim=[2, 4],
+        upcast_attention=True,
+    )
+    others: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    base = StableDiffusionPipeline.from_pretrained(sd15, dtype=torch.float32)
+    pipeline = StableDiffusionPipeline(
+        vae=base.vae,
+        text_encoder=base.text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler.from_config(DDIM),
+        **others,
+    )
+    return save(pipeline, folder, DDIM)
+
+
+def make_inpaint(folder: Path, plain: Path) -> Path:
+    """A copy whose UNet takes the mask and the masked picture too: 9 channels."""
+    shutil.copytree(plain, folder)
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), "in_channels": 9}), "utf-8")
+    weights_file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(weights_file)
+    first = weights["conv_in.weight"]
+    extra = torch.randn(first.shape[0], 5, 3, 3, generator=torch.Generator().manual_seed(9)) * 0.02
+    weights_file.unlink()
+    save_file({**weights, "conv_in.weight": torch.cat([first, extra], dim=1)}, weights_file, {"format": "pt"})
+    return folder
