@@ -147,7 +147,7 @@ KANDINSKY22_PRIOR = ModelFamily(
     recognised_by=frozenset({"KandinskyV22PriorPipeline", "KandinskyV22PriorEmb2EmbPipeline"}),
     components=frozenset({"prior", "image_encoder", "text_encoder", "tokenizer", "scheduler", "image_processor"}),
     text_encoders=("text_encoder",),
-    module="kandinsky22",
+    module="kandinsky22_prior",
     denoiser="prior",
 )
 

@@ -8,7 +8,7 @@ from diffusers import KandinskyV22Img2ImgPipeline, KandinskyV22PriorEmb2EmbPipel
 
 from diffusers_relay.pipelines.embeds import ImageEmbeds
 from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.kandinsky22 import PriorSettings, embed_image, run_prior
+from diffusers_relay.pipelines.kandinsky22_prior import PriorSettings, embed_image, run_prior
 from diffusers_relay.pipelines.mixing import mix
 from diffusers_relay.pipelines.run import ImageToImageSettings, image_to_image
 from diffusers_relay.weighting.compel_encoder import encode_for_prior
