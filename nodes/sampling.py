@@ -70,7 +70,11 @@ def _denoising_end() -> Any:
 
 
 def _control() -> Any:
-    return DiffusersControl.Input("control", optional=True, tooltip="ControlNet units, from Apply ControlNet.")
+    return DiffusersControl.Input(
+        "control",
+        optional=True,
+        tooltip="ControlNet units, from Apply ControlNet; for Kandinsky's depth ControlNet decoder a depth map, from Kandinsky Hint.",
+    )
 
 
 def _latent_output() -> Any:
@@ -141,12 +145,13 @@ class RelayTextToImage(io.ComfyNode):
         guidance_scale: float,
         seed: int,
         denoising_end: float = 1.0,
-        control: Any = None,
+        control: Any = (),
     ) -> io.NodeOutput:
         from ..pipelines.run import TextToImageSettings, text_to_image
 
         settings = TextToImageSettings(width, height, batch_size, steps, guidance_scale, seed, denoising_end)
-        return io.NodeOutput(text_to_image(model, prompt, settings, comfy_host.runtime_for(cls, model)).to_host())
+        runtime = comfy_host.runtime_for(cls, model)
+        return io.NodeOutput(text_to_image(model, prompt, settings, runtime, control=control).to_host())
 
 
 class RelayImageToImage(io.ComfyNode):
@@ -231,7 +236,7 @@ class RelayImageToImage(io.ComfyNode):
         denoising_end: float = 1.0,
         image: Any = None,
         latent: Any = None,
-        control: Any = None,
+        control: Any = (),
         aesthetic_score: float = 6.0,
         negative_aesthetic_score: float = 2.5,
     ) -> io.NodeOutput:
@@ -250,4 +255,5 @@ class RelayImageToImage(io.ComfyNode):
         )
         runtime = comfy_host.runtime_for(cls, model)
         read = None if latent is None else from_host(latent)
-        return io.NodeOutput(image_to_image(model, prompt, settings, runtime, image=image, latent=read).to_host())
+        latents = image_to_image(model, prompt, settings, runtime, image=image, latent=read, control=control)
+        return io.NodeOutput(latents.to_host())

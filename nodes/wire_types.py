@@ -7,4 +7,4 @@ DiffusersModel = io.Custom("DIFFUSERS_MODEL")
 DiffusersPrompt = io.Custom("DIFFUSERS_PROMPT")
 """A :class:`pipelines.embeds.PromptEmbeds` or :class:`pipelines.embeds.ImageEmbeds`."""
 DiffusersControl = io.Custom("DIFFUSERS_CONTROL")
-"""ControlNet units, in the order in which they were applied."""
+"""A tuple: ControlNet units in the order in which they were applied, or one :class:`pipelines.hints.KandinskyHint`."""

@@ -41,6 +41,8 @@ class DenoisingJob:
     denoising_end: float | None = None
     aesthetic_scores: tuple[float, float] = (6.0, 2.5)
     """For the positive and the negative prompt; read by models that were trained with them."""
+    hint: torch.Tensor | None = None
+    """Kandinsky's depth map, [B, 3, H, W] in 0..1 of the size of ``extent``."""
 
     @property
     def batch(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from .conversion import decode_for_conversion, must_convert
 from .embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from .errors import RelayError
 from .family import Task
+from .hints import take_hint
 from .images import Extent, as_rgb, check_extent, extent_of, to_pixels
 from .job import DenoisingJob
 from .latent_space import Latents
@@ -53,9 +55,14 @@ class ImageToImageSettings:
 
 
 def text_to_image(
-    components: PipelineComponents, prompt: PromptEmbeds | ImageEmbeds, settings: TextToImageSettings, runtime: Runtime
+    components: PipelineComponents,
+    prompt: PromptEmbeds | ImageEmbeds,
+    settings: TextToImageSettings,
+    runtime: Runtime,
+    *,
+    control: Sequence[Any] = (),
 ) -> Latents:
-    """Paints ``settings.batch_size`` latents; image i from a CPU generator of ``seed + i``.
+    """Paints ``settings.batch_size`` latents; image i from a CPU generator of ``seed + i``. ``control``: a Kandinsky hint.
 
     Source: https://huggingface.co/docs/diffusers/using-diffusers/conditional_image_generation
 
@@ -70,6 +77,7 @@ def text_to_image(
     _check_counts(settings.batch_size, settings.steps)
     end = _denoising_end(components, settings.denoising_end, start=None)
     check_prompt_fits(prompt, components)
+    hint, _ = take_hint(control, components, extent, settings.batch_size)
     own_generators = generators(settings.seed, range(settings.batch_size))
     job = DenoisingJob(
         task=Task.TEXT_TO_IMAGE,
@@ -82,6 +90,7 @@ def text_to_image(
         on_step=StepWatcher(runtime.monitor),
         extent=extent,
         denoising_end=end,
+        hint=hint,
     )
     samples = autoencoder.to_raw(_denoise(job, runtime)).to(runtime.policy.output_device())
     return Latents(samples).with_samples(samples, autoencoder, noise_left=end)
@@ -95,11 +104,12 @@ def image_to_image(
     *,
     image: torch.Tensor | None = None,
     latent: Latents | None = None,
+    control: Sequence[Any] = (),
 ) -> Latents:
     """Repaints a picture or a latent; image i from a CPU generator of ``seed + i`` (or of the latent's batch_index).
 
     A latent of the model's own space goes in as it is. One of another space is decoded by its own autoencoder and
-    encoded by the model's, with this run's generators, and the user is told.
+    encoded by the model's, with this run's generators, and the user is told. ``control``: a Kandinsky hint.
 
     Source: https://huggingface.co/docs/diffusers/using-diffusers/img2img
 
@@ -128,6 +138,7 @@ def image_to_image(
         )
     check_prompt_fits(prompt, components)
     extent = _painted_extent(components, autoencoder, image, latent)
+    hint, _ = take_hint(control, components, extent, _batch_of(image, latent))
 
     if latent is not None and must_convert(latent, autoencoder, runtime):
         image = decode_for_conversion(latent, runtime, " with this seed")
@@ -160,6 +171,7 @@ def image_to_image(
         denoising_start=start,
         denoising_end=end,
         aesthetic_scores=(settings.aesthetic_score, settings.negative_aesthetic_score),
+        hint=hint,
     )
     samples = autoencoder.to_raw(_denoise(job, runtime)).to(runtime.policy.output_device())
     return (latent or Latents(samples)).with_samples(samples, autoencoder, noise_left=end)
@@ -236,6 +248,10 @@ def _denoising_end(components: PipelineComponents, end: float, start: float | No
             f"denoising_start, denoising_end: {start:g} is not before {end:g}. Raise denoising_end or lower denoising_start."
         )
     return end
+
+
+def _batch_of(image: torch.Tensor | None, latent: Latents | None) -> int:
+    return image.shape[0] if image is not None else 0 if latent is None else latent.batch
 
 
 def _check_counts(batch_size: int, steps: int) -> None:
