@@ -375,8 +375,8 @@ def test_what_the_model_cannot_take_is_refused_before_it_is_used(name: str, cont
     runtime = counting_runtime()
     with pytest.raises(RelayError, match=message):
         text_to_image(model, prompt, TextToImageSettings(64, 64, 1, 3, 4.0, 3), runtime, control=control)
+    settings = ImageToImageSettings(0.5, 6, 4.0, 9)
     with pytest.raises(RelayError, match=message):
-        settings = ImageToImageSettings(0.5, 6, 4.0, 9)
         image_to_image(model, prompt, settings, runtime, image=picture(), control=control)
     assert not runtime.policy.stages
 
