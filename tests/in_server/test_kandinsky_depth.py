@@ -24,9 +24,7 @@ def soft(graph: Graph, server: HostServer, width: int = 64, height: int = 64) ->
 
 
 def hint(graph: Graph, server: HostServer, width: int = 64, height: int = 64) -> Out:
-    return graph.hint(
-        graph.picture(server, kandinsky_depth.depth_map(width, height), f"depth-{width}x{height}.png")
-    )
+    return graph.hint(graph.picture(server, kandinsky_depth.depth_map(width, height), f"depth-{width}x{height}.png"))
 
 
 def script_hint(width: int, height: int):
@@ -87,12 +85,8 @@ def test_image_to_image_with_the_emb2emb_prior(
         control=hint(graph, server, width, height),
     )
     picture = scripts.soft_picture(width, height)
-    pipeline = scripts.loaded(
-        kandinsky_depth.KandinskyV22PriorEmb2EmbPipeline, models.named["kandinsky_prior"], {}
-    )
-    embeds = pipeline(
-        PROMPT, image=picture, strength=0.85, num_inference_steps=4, generator=scripts.generator(43)
-    )
+    pipeline = scripts.loaded(kandinsky_depth.KandinskyV22PriorEmb2EmbPipeline, models.named["kandinsky_prior"], {})
+    embeds = pipeline(PROMPT, image=picture, strength=0.85, num_inference_steps=4, generator=scripts.generator(43))
     script = kandinsky_depth.image_to_image(
         models.named["kandinsky_depth"],
         picture,
@@ -106,20 +100,25 @@ def test_image_to_image_with_the_emb2emb_prior(
 
 
 def test_sd15_then_kandinsky_depth_then_the_other_decoder(server: HostServer) -> None:
-    """Of the autoencoders only those that the change of space and the picture at the end need, and MoVQ's probes."""
-    graph = Graph()
-    sd15, model, decoder = (graph.load(name) for name in ("sd15", "kandinsky_depth", "kandinsky_decoder"))
-    prompt = graph.prior(graph.load("kandinsky_prior"), PROMPT)
-    first = graph.text_to_image(sd15, graph.encode(sd15, PROMPT), width=128, height=64)
-    settings = {"strength": 0.5, "steps": 6, "guidance_scale": 4.0}
-    second = graph.image_to_image(model, prompt, latent=first, control=hint(graph, server, 128, 64), **settings)
-    third = graph.image_to_image(decoder, prompt, latent=second, **settings)
+    """One decode and one encode where the space changes, none between the two decoders, one decode at the end."""
+
+    def run(seed: int) -> np.ndarray:
+        graph = Graph()
+        sd15, model, decoder = (graph.load(name) for name in ("sd15", "kandinsky_depth", "kandinsky_decoder"))
+        prompt = graph.prior(graph.load("kandinsky_prior"), PROMPT)
+        first = graph.text_to_image(sd15, graph.encode(sd15, PROMPT), width=128, height=64, seed=seed)
+        settings = {"strength": 0.5, "steps": 6, "guidance_scale": 4.0}
+        second = graph.image_to_image(model, prompt, latent=first, control=hint(graph, server, 128, 64), **settings)
+        third = graph.image_to_image(decoder, prompt, latent=second, **settings)
+        return finished(server, graph, decoder, third)
+
+    run(1)  # the spaces are compared the first time
     with stages_during(server) as stages:
-        pixels = finished(server, graph, decoder, third)
+        pixels = run(2)
     assert pixels.shape == (1, 64, 128, 3)
     assert pixels.std() > 10
-    assert [stage for stage in stages() if stage == "vae: AutoencoderKL"][1:] in ([], ["vae: AutoencoderKL"])
-    assert len([stage for stage in stages() if stage == "denoise: UNet2DConditionModel"]) == 3
+    vaes = [stage for stage in stages() if stage.startswith("vae")]
+    assert vaes == ["vae: AutoencoderKL", "vae: VQModel", "vae: VQModel"]
 
 
 def test_a_mask_and_a_batch_with_a_hint_each(server: HostServer) -> None:
@@ -138,7 +137,7 @@ def test_a_mask_and_a_batch_with_a_hint_each(server: HostServer) -> None:
     painted = graph.save(graph.decode(model, graph.image_to_image(model, prompt, latent=start, **settings)))
     before = graph.save(graph.decode(model, start))
     result = server.run(graph.prompt)
-    assert np.array_equal(saved(result, kept), saved(result, before))
+    assert np.abs(saved(result, kept).astype(int) - saved(result, before)).max() <= 1
     pictures = saved(result, painted).astype(int)
     assert np.abs(pictures - saved(result, before)).max() > 20
     assert np.abs(pictures[0] - pictures[1]).max() > 20
