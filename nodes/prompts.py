@@ -173,7 +173,7 @@ class RelayKandinskyPrior(io.ComfyNode):
         strength: float = 1.0,
     ) -> io.NodeOutput:
         from ..pipelines.family import Task
-        from ..pipelines.kandinsky22 import PriorSettings, check_prior, run_prior
+        from ..pipelines.kandinsky22_prior import PriorSettings, check_prior, run_prior
         from ..weighting.compel_encoder import encode_for_prior
 
         prior.family.require(Task.PRIOR, prior.source)
@@ -208,7 +208,7 @@ class RelayImagePrompt(io.ComfyNode):
     @classmethod
     def execute(cls, prior: Any, image: Any) -> io.NodeOutput:
         from ..pipelines.family import Task
-        from ..pipelines.kandinsky22 import embed_image
+        from ..pipelines.kandinsky22_prior import embed_image
 
         prior.family.require(Task.PRIOR, prior.source)
         return io.NodeOutput(embed_image(prior, image, comfy_host.runtime_for(cls)))

@@ -70,7 +70,11 @@ def _denoising_end() -> Any:
 
 
 def _control() -> Any:
-    return DiffusersControl.Input("control", optional=True, tooltip="ControlNet units, from Apply ControlNet.")
+    return DiffusersControl.Input(
+        "control",
+        optional=True,
+        tooltip="ControlNet units, from Apply ControlNet; for Kandinsky's depth ControlNet decoder a depth map, from Kandinsky Hint.",
+    )
 
 
 def _latent_output() -> Any:

@@ -9,4 +9,4 @@ DiffusersPrompt = io.Custom("DIFFUSERS_PROMPT")
 DiffusersControlNet = io.Custom("DIFFUSERS_CONTROLNET")
 """A :class:`pipelines.controlnet_unit.ControlNet`."""
 DiffusersControl = io.Custom("DIFFUSERS_CONTROL")
-"""A tuple of :class:`pipelines.controlnet_unit.ControlNetUnit`, in the order in which they were applied."""
+"""A tuple: ControlNet units in the order in which they were applied, or one :class:`pipelines.hints.KandinskyHint`."""

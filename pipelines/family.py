@@ -47,6 +47,8 @@ class ModelFamily:
     """Pixels: a width or height that the family can paint is a multiple of this."""
     takes_image_embeds: bool = False
     """Conditioned by CLIP image embeddings (Kandinsky's decoder) instead of text."""
+    takes_hint: bool = False
+    """Paints along a depth map, and does not run without one."""
     has_denoising_range: bool = False
     """The pipelines take ``denoising_end`` (and ``denoising_start`` for image-to-image)."""
     has_pooled_embeds: bool = False
@@ -160,7 +162,7 @@ KANDINSKY22_PRIOR = ModelFamily(
     recognised_by=frozenset({"KandinskyV22PriorPipeline", "KandinskyV22PriorEmb2EmbPipeline"}),
     components=frozenset({"prior", "image_encoder", "text_encoder", "tokenizer", "scheduler", "image_processor"}),
     text_encoders=("text_encoder",),
-    module="kandinsky22",
+    module="kandinsky22_prior",
     denoiser="prior",
 )
 
@@ -180,12 +182,30 @@ KANDINSKY22_DECODER = ModelFamily(
     takes_image_embeds=True,
 )
 
+KANDINSKY22_DEPTH = ModelFamily(
+    name="kandinsky22-depth",
+    title="Kandinsky 2.2 depth ControlNet decoder",
+    pipeline_classes={
+        Task.TEXT_TO_IMAGE: "KandinskyV22ControlnetPipeline",
+        Task.IMAGE_TO_IMAGE: "KandinskyV22ControlnetImg2ImgPipeline",
+    },
+    recognised_by=frozenset({"KandinskyV22ControlnetPipeline", "KandinskyV22ControlnetImg2ImgPipeline"}),
+    components=frozenset({"unet", "movq", "scheduler"}),
+    autoencoder="movq",
+    schedulers=("DDPMScheduler", "DDIMScheduler"),
+    module="kandinsky22_depth",
+    size_multiple=64,
+    takes_image_embeds=True,
+    takes_hint=True,
+)
+
 FAMILIES: tuple[ModelFamily, ...] = (
     STABLE_DIFFUSION,
     SDXL_BASE,
     SDXL_REFINER,
     KANDINSKY22_PRIOR,
     KANDINSKY22_DECODER,
+    KANDINSKY22_DEPTH,
 )
 
 

@@ -44,6 +44,8 @@ class DenoisingJob:
     """For the positive and the negative prompt; read by models that were trained with them."""
     controls: tuple[ControlNetUnit, ...] = ()
     """ControlNets that steer the run, their pictures fitted to ``extent``."""
+    hint: torch.Tensor | None = None
+    """Kandinsky's depth map, [B, 3, H, W] in 0..1 of the size of ``extent``."""
 
     @property
     def batch(self) -> int:

@@ -14,6 +14,7 @@ from .conversion import decode_for_conversion, must_convert
 from .embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from .errors import RelayError
 from .family import Task
+from .hints import take_hint
 from .images import Extent, as_rgb, check_extent, extent_of, to_pixels
 from .job import DenoisingJob
 from .latent_space import Latents
@@ -63,7 +64,7 @@ def text_to_image(
     *,
     control: Sequence[Any] = (),
 ) -> Latents:
-    """Paints ``settings.batch_size`` latents; image i from a CPU generator of ``seed + i``. ``control``: ControlNet units.
+    """Paints ``settings.batch_size`` latents; image i from a CPU generator of ``seed + i``. ``control``: ControlNet units, or a Kandinsky hint.
 
     Source: https://huggingface.co/docs/diffusers/using-diffusers/conditional_image_generation
 
@@ -78,7 +79,8 @@ def text_to_image(
     _check_counts(settings.batch_size, settings.steps)
     end = _denoising_end(components, settings.denoising_end, start=None)
     check_prompt_fits(prompt, components)
-    controls = fit_controls(control, components, Task.TEXT_TO_IMAGE, extent, settings.batch_size)
+    hint, units = take_hint(control, components, extent, settings.batch_size)
+    controls = fit_controls(units, components, Task.TEXT_TO_IMAGE, extent, settings.batch_size)
     own_generators = generators(settings.seed, range(settings.batch_size))
     job = DenoisingJob(
         task=Task.TEXT_TO_IMAGE,
@@ -92,6 +94,7 @@ def text_to_image(
         extent=extent,
         denoising_end=end,
         controls=controls,
+        hint=hint,
     )
     samples = autoencoder.to_raw(_denoise(job, runtime)).to(runtime.policy.output_device())
     return Latents(samples).with_samples(samples, autoencoder, noise_left=end)
@@ -110,7 +113,7 @@ def image_to_image(
     """Repaints a picture or a latent; image i from a CPU generator of ``seed + i`` (or of the latent's batch_index).
 
     A latent of the model's own space goes in as it is. One of another space is decoded by its own autoencoder and
-    encoded by the model's, with this run's generators, and the user is told. ``control``: ControlNet units.
+    encoded by the model's, with this run's generators, and the user is told. ``control``: ControlNet units, or a Kandinsky hint.
 
     Source: https://huggingface.co/docs/diffusers/using-diffusers/img2img
 
@@ -139,7 +142,8 @@ def image_to_image(
         )
     check_prompt_fits(prompt, components)
     extent = _painted_extent(components, autoencoder, image, latent)
-    controls = fit_controls(control, components, Task.IMAGE_TO_IMAGE, extent, _batch_of(image, latent))
+    hint, units = take_hint(control, components, extent, _batch_of(image, latent))
+    controls = fit_controls(units, components, Task.IMAGE_TO_IMAGE, extent, _batch_of(image, latent))
     if controls and (start is not None or end is not None):
         raise RelayError(
             "control, denoising_start, denoising_end: image-to-image with ControlNets runs from the clean picture to the end. "
@@ -178,6 +182,7 @@ def image_to_image(
         denoising_end=end,
         aesthetic_scores=(settings.aesthetic_score, settings.negative_aesthetic_score),
         controls=controls,
+        hint=hint,
     )
     samples = autoencoder.to_raw(_denoise(job, runtime)).to(runtime.policy.output_device())
     return (latent or Latents(samples)).with_samples(samples, autoencoder, noise_left=end)

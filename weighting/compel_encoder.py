@@ -151,7 +151,10 @@ def encode_for_prior(
     encoder, tokenizer = components[name], components[name.replace("text_encoder", "tokenizer")]
     rows: dict[str, PriorTextEmbeds] = {}
     with torch.no_grad(), policy.on_device(Stage.TEXT, [encoder]) as device:
-        layer = LayerEncoder(TextEncoder(encoder, tokenizer, device), lambda output: output.last_hidden_state)
+        source = TextEncoder(encoder, tokenizer, device)
+        if not texts["negative_prompt"].is_empty:  # the prior's pipeline then encodes the two in one batch
+            source.encode_together([texts["prompt"].text, texts["negative_prompt"].text])
+        layer = LayerEncoder(source, lambda output: output.last_hidden_state)
         for title, text in texts.items():
             monitor.check()
             hidden, mask, parts = _laid_over(layer, text)

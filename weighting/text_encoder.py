@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,29 @@ class TextEncoder:
         if key not in self._outputs:
             self._outputs[key] = self.encoder(token_ids, attention_mask=attention_mask, output_hidden_states=True)
         return self._outputs[key]
+
+    def encode_together(self, texts: Sequence[str]) -> None:
+        """Runs ``texts``, each cut at the encoder's length, as one batch. :meth:`output` then gives their rows of it.
+
+        A row's last bits depend on how many rows the encoder was given.
+        """
+        ids = self.tokenizer(
+            list(texts),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids.to(self.device)
+        batch = self.encoder(ids, output_hidden_states=True)
+        for row, tokens in enumerate(ids.tolist()):
+            one = {
+                name: value[row : row + 1]
+                if hasattr(value, "shape")
+                else tuple(state[row : row + 1] for state in value)
+                for name, value in batch.items()
+            }
+            key = (*tokens, None)
+            self._outputs[key] = SimpleNamespace(**one)
 
 
 class _QuietTokenizer:

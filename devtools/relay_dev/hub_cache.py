@@ -20,8 +20,9 @@ HUB_IDS = {
     "stabilityai/stable-diffusion-xl-refiner-1.0": "sdxl_refiner",
     "kandinsky-community/kandinsky-2-2-prior": "kandinsky_prior",
     "kandinsky-community/kandinsky-2-2-decoder": "kandinsky_decoder",
+    "kandinsky-community/kandinsky-2-2-controlnet-depth": "kandinsky_depth",
 }
-"""Hub id -> name in small_models.make_all. The ids are those of the image-to-image guide of the diffusers documentation."""
+"""Hub id -> name in small_models.make_all. The ids are those of the diffusers documentation."""
 
 WITH_FP16_FILES = {name for name in HUB_IDS if name.startswith(("stable-diffusion-v1-5/", "stabilityai/"))}
 """The repositories that publish variant="fp16" files beside the others."""

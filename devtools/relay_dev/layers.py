@@ -15,7 +15,7 @@ from .paths import ROOT
 
 LAYERS = ("", "nodes", "weighting", "pipelines")
 """From the top (the root's own modules) to the bottom; a layer may import those after it."""
-FAMILIES = {"stable_diffusion", "sdxl", "kandinsky22", "upscale"}
+FAMILIES = {"stable_diffusion", "sdxl", "kandinsky22", "kandinsky22_prior", "kandinsky22_depth", "upscale"}
 LEAVES = {"errors", "monitor"}
 """Modules of pipelines that import no other module of the pack."""
 HOST_MODULES = {

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .small_finetunes import make_finetune, make_fp16_copy, make_pickle_copy
+from .small_kandinsky_depth import make_kandinsky_depth
 from .small_parts import (
     BIG_TEXT_ENCODER_SEED,
     DDPM,
@@ -194,6 +195,7 @@ def make_all(folder: Path) -> dict[str, Path]:
         "kandinsky_decoder": make_kandinsky_decoder(folder / "kandinsky_decoder"),
         "x4_vae": make_x4_vae(folder / "x4_vae"),
     }
+    made["kandinsky_depth"] = make_kandinsky_depth(folder / "kandinsky_depth", made["kandinsky_decoder"])
     sd15 = made["sd15"]
     made["comic"] = make_finetune(sd15, folder / "comic", seed=1021)
     made["pixel"] = make_finetune(sd15, folder / "pixel", seed=1033)

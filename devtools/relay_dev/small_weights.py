@@ -78,9 +78,14 @@ def calibrate_movq(movq: Any, seed: int) -> None:
 
 @torch.no_grad()
 def fit_unet(
-    unet: Any, scheduler: Any, seed: int, conditions: Callable[[int, torch.Generator], dict[str, Any]], batch: int = 64
+    unet: Any,
+    scheduler: Any,
+    seed: int,
+    conditions: Callable[[int, torch.Generator], dict[str, Any]],
+    batch: int = 64,
+    channels: int | None = None,
 ) -> None:
-    """Fits the last convolution, by least squares, to predict the noise in noisy latents.
+    """Fits the last convolution, by least squares, to predict the noise in noisy latents of so many channels.
 
     The layers before it stay random. A prediction that has nothing to do with the noise would be amplified at every step, up to
     pictures of nothing but 0 and 1.
@@ -89,7 +94,7 @@ def fit_unet(
         if ".attn2.to_out." in name:  # guidance multiplies the text's share, which is small in real models
             weight.mul_(TEXT_SHARE)
     generator = torch.Generator("cpu").manual_seed(seed)
-    channels = unet.config.in_channels
+    channels = channels or unet.config.in_channels
     coarse = torch.randn(batch, channels, 3, 3, generator=generator)
     clean = torch.nn.functional.interpolate(coarse, size=(8, 8), mode="bicubic")
     noise = torch.randn(clean.shape, generator=generator)

@@ -9,21 +9,11 @@ from reference import scripts
 from relay_dev.model_folders import SmallModels
 from relay_dev.server import HostServer
 from support.graph import Graph, Out, saved
+from support.pixels import assert_same_pixels
 from support.server_log import stages_during
 
 PROMPT = "a red cat on a blue sofa"
 SQUARE, WIDE = (64, 64), (96, 64)
-
-
-def assert_same_pixels(graph_pixels: np.ndarray, script_pictures: np.ndarray) -> None:
-    """Equal, but for a value that lies within 1e-5 of the edge where the host cuts off: it may fall on either side."""
-    expected = scripts.write_like_host(script_pictures)
-    assert graph_pixels.shape == expected.shape
-    near_edge = np.abs(script_pictures * 255 - np.rint(script_pictures * 255)) < 255 * 1e-5
-    differing = graph_pixels != expected
-    assert not (differing & ~near_edge).any(), f"{int(differing.sum())} of {differing.size} values differ"
-    assert np.abs(graph_pixels.astype(int) - expected.astype(int)).max() <= 1
-    assert expected.std() > 10, "a flat picture would prove nothing"
 
 
 def run(server: HostServer, graph: Graph, image: Out) -> np.ndarray:

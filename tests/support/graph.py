@@ -68,6 +68,9 @@ class Graph:
         defaults = {"strength": 0.8, "steps": 5, "guidance_scale": 7.5, "seed": 0}
         return self.add("RelayImageToImage", model=model, prompt=prompt, **{**defaults, **settings})
 
+    def hint(self, image: Out) -> Out:
+        return self.add("RelayKandinskyHint", image=image)
+
     def decode(self, model: Out, latent: Out, tiled: bool = False) -> Out:
         return self.add("RelayDecode", model=model, latent=latent, tiled=tiled)
 

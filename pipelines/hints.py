@@ -1,0 +1,90 @@
+"""Kandinsky's hint: a depth map that goes over a DIFFUSERS_CONTROL wire, beside ControlNet units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .components import PipelineComponents
+from .errors import RelayError
+from .images import Extent, as_rgb, to_pil
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class KandinskyHint:
+    """What Kandinsky's depth decoder keeps to. On the wire it is the one entry of a tuple, where ControlNets have their units."""
+
+    depth: torch.Tensor
+    """[1 or B, 3, H, W] float32 in 0..1, near parts bright."""
+
+
+def make_hint(image: torch.Tensor) -> KandinskyHint:
+    """A depth map as an IMAGE, grey, RGB or RGBA -> a hint of the same size.
+
+    Raises:
+        RelayError: no picture, an empty batch, values that are no numbers.
+    """
+    return KandinskyHint(as_rgb(image).movedim(-1, 1))
+
+
+def take_hint(
+    control: Sequence[Any], components: PipelineComponents, extent: Extent, batch: int
+) -> tuple[torch.Tensor | None, tuple[Any, ...]]:
+    """What a ``control`` input holds, taken apart: the hint, fitted to the run, and all that is no hint.
+
+    Args:
+        control: the wire's value; empty where nothing is connected.
+        components: the model that paints.
+        extent: the size that it paints, in pixels.
+        batch: how many pictures it paints.
+
+    Returns:
+        The hint as [batch, 3, height, width] float32 in 0..1, or None, and the other entries in their order.
+
+    Raises:
+        RelayError: a hint for a model that takes none, none for one that needs it, anything else for Kandinsky, a batch
+            of depth maps that is neither 1 nor ``batch``.
+    """
+    family, source = components.family, components.source
+    hints = [entry for entry in control if isinstance(entry, KandinskyHint)]
+    others = tuple(entry for entry in control if not isinstance(entry, KandinskyHint))
+    if others and family.takes_image_embeds:
+        able = "Connect Kandinsky Hint" if family.takes_hint else "Leave control open"
+        raise RelayError(
+            f"control: {source} ({family.title}) takes no ControlNets, which are for Stable Diffusion and SDXL. {able}."
+        )
+    if hints and not family.takes_hint:
+        raise RelayError(
+            f"control: {source} ({family.title}) takes no Kandinsky hint. Leave control open, or load "
+            "Kandinsky's depth ControlNet decoder (kandinsky-community/kandinsky-2-2-controlnet-depth)."
+        )
+    if not family.takes_hint:
+        return None, others
+    if not hints:
+        raise RelayError(
+            f"control: {source} ({family.title}) paints along a depth map, and none is connected. Connect Kandinsky Hint, or "
+            "load the decoder that needs none (kandinsky-community/kandinsky-2-2-decoder)."
+        )
+    (hint,) = hints
+    return _fitted(hint, extent, batch), others
+
+
+def _fitted(hint: KandinskyHint, extent: Extent, batch: int) -> torch.Tensor:
+    """Another size is stretched to exactly the target as the pipelines' own processor scales a PIL picture: lanczos, 8 bits."""
+    depth = hint.depth
+    if depth.shape[0] not in (1, batch):
+        raise RelayError(
+            f"control: the hint holds {depth.shape[0]} depth maps, and {batch} "
+            f"{'picture is' if batch == 1 else 'pictures are'} painted. Give it one for all, or one for each."
+        )
+    if tuple(depth.shape[-2:]) != (extent.height, extent.width):
+        from diffusers.image_processor import VaeImageProcessor
+
+        pictures = [to_pil(one) for one in depth.movedim(1, -1)]
+        processor = VaeImageProcessor(do_normalize=False)
+        depth = processor.preprocess(pictures, height=extent.height, width=extent.width)
+    return depth.expand(batch, -1, -1, -1)

@@ -1,0 +1,78 @@
+"""Kandinsky 2.2's depth ControlNet decoder: image embeddings and a depth map -> latents.
+
+diffusers' two pipelines of it know no ``output_type="latent"``, no latents to start from, and only the legacy callback,
+whose answer they do not read; the image-to-image one swaps height and width. All of that is worked round here:
+:class:`_MovqStandIn` for the first, the second and the last, :func:`_run` for the callback.
+
+Source: https://huggingface.co/docs/diffusers/using-diffusers/kandinsky#controlnet
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .embeds import ImageEmbeds
+from .job import DenoisingJob, borrow_pipeline, repeat
+
+if TYPE_CHECKING:
+    import torch
+
+
+def text_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
+    """MoVQ latents, [B, 4, h, w]."""
+    return _run(job, device, {"height": job.extent.height, "width": job.extent.width})
+
+
+def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
+    """MoVQ latents, [B, 4, h, w]. The picture that the pipeline measures and swaps the sides of is a square dummy."""
+    import torch
+
+    picture = torch.zeros(job.batch, 3, 8, 8)
+    return _run(job, device, {"image": picture, "height": 8, "width": 8, "strength": job.strength})
+
+
+def _run(job: DenoisingJob, device: torch.device, own: dict[str, Any]) -> torch.Tensor:
+    assert isinstance(job.prompt, ImageEmbeds)
+    assert job.hint is not None
+    dtype = job.components.dtype
+    pipeline = borrow_pipeline(job, device, {})
+    pipeline.movq = movq = _MovqStandIn(pipeline.movq, None if job.latents is None else job.latents.to(device))
+
+    def callback(step: int, timestep: Any, latents: torch.Tensor) -> None:
+        # Image-to-image leaves its timesteps on the pipeline, see borrow_pipeline; text-to-image runs the scheduler's.
+        timesteps = pipeline.scheduler.timesteps if pipeline.relay_timesteps is None else pipeline.relay_timesteps
+        pipeline.num_timesteps = len(timesteps)
+        values = job.on_step(pipeline, step, timestep, {"latents": latents})
+        if values["latents"] is not latents:
+            latents.copy_(values["latents"])  # the pipeline goes on with this very tensor, and reads no answer
+
+    pipeline(
+        image_embeds=repeat(job.prompt.positive, job.batch, device, dtype),
+        negative_image_embeds=repeat(job.prompt.negative, job.batch, device, dtype),
+        hint=job.hint.to(device=device, dtype=dtype),
+        num_inference_steps=job.steps,
+        guidance_scale=job.guidance_scale,
+        generator=job.generators,
+        output_type="pt",
+        callback=callback,
+        **own,
+    )
+    return movq.decoded
+
+
+class _MovqStandIn:
+    """Stands in for ``movq`` in one pipeline object: it encodes to the run's latents, and keeps those it is to decode."""
+
+    decoded: torch.Tensor
+
+    def __init__(self, movq: Any, latents: torch.Tensor | None) -> None:
+        self.config = movq.config
+        self.dtype = movq.dtype
+        self._latents = latents
+
+    def encode(self, picture: torch.Tensor) -> dict[str, torch.Tensor | None]:
+        return {"latents": self._latents}
+
+    def decode(self, latents: torch.Tensor, force_not_quantize: bool = False) -> dict[str, torch.Tensor]:
+        self.decoded = latents
+        return {"sample": latents}

@@ -1,0 +1,165 @@
+"""Kandinsky 2.2's prior: text or a picture -> image embeddings for a decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from .components import PipelineComponents
+from .embeds import ImageEmbeds, PriorText
+from .errors import RelayError
+from .images import as_rgb, to_pil
+from .offload import Stage
+from .runtime import Runtime
+from .schedulers import build_scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+    from .monitor import Monitor
+
+PRIOR_PARTS = ("prior", "image_encoder", "text_encoder", "tokenizer", "image_processor")
+STAND_IN = "encoded before"
+"""The prior's pipeline wants a string; its encoding is overridden, so that no text reaches it."""
+
+
+@dataclass(frozen=True)
+class PriorSettings:
+    """What the prior's pipelines take. ``strength`` counts only with a picture."""
+
+    steps: int
+    guidance_scale: float
+    seed: int
+    strength: float = 1.0
+
+
+def run_prior(
+    components: PipelineComponents,
+    text: PriorText,
+    settings: PriorSettings,
+    runtime: Runtime,
+    image: torch.Tensor | None = None,
+) -> ImageEmbeds:
+    """Text embeddings -> image embeddings, by KandinskyV22PriorPipeline, or its Emb2Emb sister where there is a picture.
+
+    Args:
+        components: a prior.
+        text: from :func:`weighting.compel_encoder.encode_for_prior`.
+        settings: the call's numbers.
+        runtime: where it runs and who watches.
+        image: one IMAGE that the embeddings start from, with ``settings.strength``.
+
+    Raises:
+        RelayError: no step left to run, several pictures.
+    """
+    import torch
+
+    check_prior(settings, image)
+    arguments: dict[str, Any] = {} if image is None else {"image": [_one_picture(image)], "strength": settings.strength}
+    parts = {name: components[name] for name in PRIOR_PARTS}
+    pipeline = _prior_class(from_image=image is not None)(**parts, scheduler=build_scheduler(components))
+    pipeline.relay_text, pipeline.relay_monitor = text, runtime.monitor
+    with runtime.policy.on_device(Stage.DENOISE, [components["prior"], components["image_encoder"]]) as device:
+        pipeline.relay_device = device
+        positive, negative = pipeline(
+            prompt=STAND_IN,
+            negative_prompt=None if text.negative is None else STAND_IN,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            generator=torch.Generator().manual_seed(settings.seed),
+            **arguments,
+        ).to_tuple()
+        home = runtime.policy.output_device()
+        return ImageEmbeds(positive.to(home), negative.to(home), components.source)
+
+
+def check_prior(settings: PriorSettings, image: torch.Tensor | None) -> None:
+    """Refuses, before any model is used, what the prior can't run.
+
+    Raises:
+        RelayError: no step left to run, several pictures.
+    """
+    if image is not None:
+        _one_picture(image)
+    if settings.steps < 1 or (image is not None and int(settings.steps * settings.strength) < 1):
+        raise RelayError(
+            f"steps, strength: {settings.steps} steps at strength {settings.strength:g} leave no step to run. Raise strength to at "
+            f"least {1 / max(settings.steps, 1):.2g}, or raise steps."
+        )
+
+
+def embed_image(components: PipelineComponents, image: torch.Tensor, runtime: Runtime) -> ImageEmbeds:
+    """One picture -> its own image embeddings; the negative is the embedding of a black picture, as the prior's is.
+
+    The positive is what ``KandinskyV22PriorPipeline.interpolate([picture], [1.0])`` gives.
+
+    Raises:
+        RelayError: several pictures.
+    """
+    picture = _one_picture(image)
+    parts = {name: components[name] for name in PRIOR_PARTS}
+    pipeline = _prior_class(from_image=True)(**parts, scheduler=build_scheduler(components))
+    with runtime.policy.on_device(Stage.DENOISE, [components["image_encoder"]]) as device:
+        pipeline.relay_device = device
+        positive = pipeline._encode_image([picture], device, num_images_per_prompt=1)
+        negative = pipeline.get_zero_embed(1, device=device)
+        home = runtime.policy.output_device()
+        return ImageEmbeds(positive.to(home), negative.to(home), components.source)
+
+
+def _one_picture(image: torch.Tensor) -> Any:
+    if image.shape[0] != 1:
+        raise RelayError(
+            f"image: expected one picture, got a batch of {image.shape[0]}. Embed each alone and join them with Mix Prompts."
+        )
+    return to_pil(as_rgb(image)[0])
+
+
+@cache
+def _prior_class(from_image: bool) -> Any:
+    """The prior's pipeline with its text encoding, its device and its progress bar in our hands."""
+    import diffusers
+    import torch
+
+    cls = diffusers.KandinskyV22PriorEmb2EmbPipeline if from_image else diffusers.KandinskyV22PriorPipeline
+
+    class BorrowedPrior(cls):  # type: ignore[misc, valid-type]
+        relay_text: PriorText
+        relay_monitor: Monitor
+        relay_device: torch.device
+
+        @property
+        def _execution_device(self) -> torch.device:
+            return self.relay_device
+
+        def progress_bar(self, iterable: Any = None, total: int | None = None) -> Iterator[Any]:
+            for done, step in enumerate(iterable):
+                self.relay_monitor.check()
+                yield step
+                self.relay_monitor.progress(done + 1, len(iterable))
+
+        def _encode_prompt(
+            self,
+            prompt: Any,
+            device: torch.device,
+            num_images_per_prompt: int,
+            do_classifier_free_guidance: bool,
+            negative_prompt: Any = None,
+        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            text = self.relay_text
+            texts = [text.prompt] if text.negative is None else [text.prompt, text.negative]
+            if do_classifier_free_guidance:
+                # The pipeline asks for as many unconditional rows as it has texts, and puts them first.
+                texts = [text.negative or text.empty] * len(texts) + texts
+            dtype = self.prior.dtype
+            return (
+                torch.cat([one.pooled for one in texts]).to(device=device, dtype=dtype),
+                torch.cat([one.hidden for one in texts]).to(device=device, dtype=dtype),
+                torch.cat([one.mask for one in texts]).to(device=device),
+            )
+
+    BorrowedPrior.__name__ = cls.__name__
+    return BorrowedPrior
