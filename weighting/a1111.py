@@ -1,8 +1,8 @@
 r"""The prompt syntax of Stable Diffusion web UI (AUTOMATIC1111): ``(x)``, ``[x]``, ``(x:1.3)``, ``BREAK``.
 
-ComfyUI's own text boxes read round brackets and their weights the same way. They differ in this, and the web UI's way
-is taken: ``[x]`` and ``BREAK`` mean something, and a weight inside other brackets is multiplied with theirs
-(``((x:1.3))`` is 1.43, and 1.3 in ComfyUI). As in ComfyUI, a colon at once behind a bracket is text (``(:3)``).
+Round brackets weigh as in ComfyUI's own text boxes: a number stands for itself whatever is round it (``((x:1.3))`` is
+1.3, and 1.43 in the web UI), and a colon at once behind a bracket is text (``(:3)``). ``[x]`` and ``BREAK``, which mean
+nothing to ComfyUI, mean what they mean in the web UI.
 The web UI reads a bracket without its partner, or with a broken weight, as best it can; here it is refused, with the place.
 Source: https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features#attentionemphasis
 """
@@ -43,7 +43,9 @@ class _Bracket:
     """The place of the opening one."""
     outer: _Bracket | None = None
     factor: float = 1.0
-    """Of this pair alone."""
+    """Of this pair to what is round it."""
+    number: float | None = None
+    """The weight that is written in it, whatever is round it."""
     weight: float = 1.0
     """With all pairs round it."""
 
@@ -95,7 +97,7 @@ def _runs(text: str) -> list[_Run]:
             opened.pop()
             runs.append(_Run(opened[-1]))
         elif match["tail"] is not None and (weight := _weight(text, match, opened[-1])) is not None:
-            opened[-1].factor = weight
+            opened[-1].number = weight
         elif token == "|" and opened[-1].sign == "[":
             raise RelayError(
                 f"prompt: [...|...] at {place(text, opened[-1].at)} asks for another text at every other step, which diffusers' "
@@ -110,7 +112,7 @@ def _runs(text: str) -> list[_Run]:
         )
     for bracket in brackets[1:]:  # outer ones come first
         assert bracket.outer is not None
-        bracket.weight = bracket.outer.weight * bracket.factor
+        bracket.weight = bracket.outer.weight * bracket.factor if bracket.number is None else bracket.number
         if not math.isfinite(bracket.weight):
             raise RelayError(
                 f"prompt: the weight of the brackets at {place(text, bracket.at)} is too large. Use a smaller one."

@@ -43,11 +43,11 @@ WEIGHTS = {
     "(cat:2.)": [("cat", 2)],
     "(cat:+2)": [("cat", 2)],
     "(cat:0)": [("cat", 0)],
-    "((cat:1.3))": [("cat", 1.43)],
-    "[(cat:1.32)]": [("cat", 1.2)],
+    "((cat:1.3))": [("cat", 1.3)],
+    "[(cat:1.32)]": [("cat", 1.32)],
     "((cat):1.3)": [("cat", 1.43)],
     "(a (big) [red] cat:1.5)": [("a", 1.5), ("big", 1.65), ("red", 1.5 / 1.1), ("cat", 1.5)],
-    "(a (b (c:2):2):2)": [("a", 2), ("b", 4), ("c", 8)],
+    "(a (b (c:2):3) (d):4)": [("a", 4), ("b", 3), ("c", 2), ("d", 4.4)],
     "(a:1.2:1.3)": [("a:1.2", 1.3)],
     "(16:9)": [("16", 9)],
     "at 16:9, (a: b) cat:1.3": [("at 16:9,", 1), ("a: b", 1.1), ("cat:1.3", 1)],
@@ -159,22 +159,29 @@ def test_any_text_is_read_or_refused_with_a_place(text):
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(
     st.recursive(
-        st.sampled_from(["cat", "a b", r"\(x\)", ":d"]).map(lambda text: (text, [(text.replace("\\", ""), 1.0)])),
+        st.sampled_from(["cat", "a b", r"\(x\)", ":d"]).map(
+            lambda text: (text, [(text.replace("\\", ""), 1.0, False)])
+        ),
         lambda inner: st.tuples(st.lists(inner, min_size=1, max_size=3), st.sampled_from(["()", "[]", "(:1.5)"])).map(
             lambda pair: wrapped(*pair)
         ),
         max_leaves=12,
     )
 )
-def test_brackets_that_match_multiply(made):
+def test_brackets_that_match_multiply_and_numbers_stand(made):
     text, expected = made
-    assert parse(text, "a1111") == passages(expected)
+    assert parse(text, "a1111") == passages([(words, weight) for words, weight, _ in expected])
 
 
 def wrapped(inner, brackets):
+    """The texts in one more pair; the third of each says that a number round it has fixed its weight."""
     factor = {"()": 1.1, "[]": 1 / 1.1, "(:1.5)": 1.5}[brackets]
     body = "()".join(text for text, _ in inner)  # an empty pair keeps neighbours apart
-    weights = [(text, weight * factor) for _, pairs in inner for text, weight in pairs]
+    weights = [
+        (text, weight if fixed else weight * factor, fixed or brackets == "(:1.5)")
+        for _, entries in inner
+        for text, weight, fixed in entries
+    ]
     return brackets[0] + "()" + body + "()" + brackets[1:], weights
 
 
@@ -218,7 +225,7 @@ def encoded(prompt, syntax, model="sd15", negative=""):
         ("a (red:1.3) cat", "a (red)1.3 cat"),
         ("a ((red)) cat", "a (red)1.21 cat"),
         ("a (red:0.5) cat", "a (red)0.5 cat"),
-        ("(a (red:1.2) cat:1.5)", "(a (red)1.2 cat)1.5"),
+        ("(a (red) cat:1.5)", "(a (red)1.1 cat)1.5"),
         ("a (red:1.3) cat BREAK a dog", '("a (red)1.3 cat", "a dog").and()'),
     ],
 )
