@@ -198,10 +198,10 @@ def state_of_file(kind: str, value: str) -> str:
     return f"{path} {state.st_mtime_ns, state.st_size}"
 
 
-def checkpoint_files() -> dict[str, str]:
-    """Name -> path of every file of the host's checkpoints folders, pickles too; the first path wins, as in the host."""
-    names = folder_paths.get_filename_list("checkpoints")
-    paths = ((name, folder_paths.get_full_path("checkpoints", name)) for name in names)
+def model_files(kind: str) -> dict[str, str]:
+    """Name -> path of every file of the host's folders for ``kind``, pickles too; the first path wins, as in the host."""
+    names = folder_paths.get_filename_list(kind)
+    paths = ((name, folder_paths.get_full_path(kind, name)) for name in names)
     return {name.replace(os.sep, "/"): path for name, path in paths if path is not None}
 
 

@@ -7,20 +7,21 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from . import comfy_host
+from . import comfy_host, model_choices
 from .loaders import DTYPE_TOOLTIP
 from .wire_types import DiffusersControl, DiffusersControlNet
 
-NONE_HERE = "none: put a ControlNet's folder in models/controlnet"
+NONE_HERE = "none: put a ControlNet's folder or file in models/controlnet"
 
 
-def choices() -> dict[str, str]:
-    """Name -> path of everything that Load ControlNet can load: the folders of models/controlnet."""
-    return comfy_host.folders_with("config.json", "controlnet")
+def _choices() -> tuple[dict[str, str], dict[str, str]]:
+    """Name -> path of the folders of models/controlnet, and of the files that are not parts of one."""
+    folders = comfy_host.folders_with("config.json", "controlnet")
+    return folders, model_choices.without_insides(comfy_host.model_files("controlnet"), folders)
 
 
-def _pick(value: str) -> str:
-    return comfy_host.pick_folder("controlnet", value, choices(), "ControlNets", NONE_HERE)
+def _pick(value: str) -> Path:
+    return model_choices.pick("controlnet", value, *_choices(), "ControlNets", NONE_HERE)
 
 
 class RelayLoadControlNet(io.ComfyNode):
@@ -30,12 +31,12 @@ class RelayLoadControlNet(io.ComfyNode):
             node_id="RelayLoadControlNet",
             display_name="Load ControlNet (Diffusers)",
             category=f"{comfy_host.CATEGORY}/loaders",
-            description="Loads a ControlNet in diffusers' folder layout from models/controlnet. Two loaders of the same one share its weights.",
+            description="Loads a ControlNet from models/controlnet, a folder of diffusers or a single file. Two loaders of the same one share its weights.",
             inputs=[
                 io.Combo.Input(
                     "controlnet",
-                    options=list(choices()),
-                    tooltip="A folder with a config.json and safetensors anywhere under models/controlnet (or a controlnet path of extra_model_paths.yaml).",
+                    options=model_choices.shown(*_choices()),
+                    tooltip="A folder with a config.json, or a .safetensors file, anywhere under models/controlnet (or a controlnet path of extra_model_paths.yaml).",
                 ),
                 io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
             ],
@@ -52,18 +53,20 @@ class RelayLoadControlNet(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, controlnet: str, dtype: str) -> str:
         """Changes when a file of the ControlNet does, so that one that was saved anew is loaded anew."""
-        folder = choices().get(controlnet)
-        return "missing" if folder is None else comfy_host.state_of_files(folder)
+        path = model_choices.accepted(*_choices()).get(controlnet)
+        return "missing" if path is None else comfy_host.state_of_files(path)
 
     @classmethod
     def execute(cls, controlnet: str, dtype: str) -> io.NodeOutput:
         from ..pipelines.controlnet_loading import load_controlnet_folder
+        from ..pipelines.controlnet_unit import ControlNet
+        from ..pipelines.single_parts import load_controlnet_file
 
-        folder = Path(_pick(controlnet))
+        path, weights = _pick(controlnet), comfy_host.pick_dtype(dtype)
+        if not path.is_dir():
+            return io.NodeOutput(ControlNet(controlnet, load_controlnet_file(path, weights, source=controlnet)))
         monitor = comfy_host.runtime_for(cls).monitor
-        return io.NodeOutput(
-            load_controlnet_folder(folder, dtype=comfy_host.pick_dtype(dtype), source=controlnet, monitor=monitor)
-        )
+        return io.NodeOutput(load_controlnet_folder(path, dtype=weights, source=controlnet, monitor=monitor))
 
 
 class RelayLoadControlNetFromHub(io.ComfyNode):

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from . import comfy_host, model_choices
 from .wire_types import DiffusersModel
 
+NONE_HERE = "none: put a diffusers model in models/diffusers, or a file in models/checkpoints"
 DTYPE_TOOLTIP = "The precision of the weights in memory. auto: what ComfyUI would use on this device."
 
 
@@ -23,7 +24,7 @@ class RelayLoadModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=model_choices.shown(comfy_host.diffusers_folders(), comfy_host.checkpoint_files()),
+                    options=model_choices.shown(comfy_host.diffusers_folders(), comfy_host.model_files("checkpoints")),
                     tooltip="A folder with a model_index.json anywhere under models/diffusers, or a .safetensors file of models/checkpoints (Stable Diffusion 1.x, 2.x, SDXL base, SDXL refiner), or one of the paths of extra_model_paths.yaml.",
                 ),
                 io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
@@ -44,7 +45,7 @@ class RelayLoadModel(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model: str, dtype: str) -> str:
         """Changes when a file of the model does, so that a model that was saved anew is loaded anew."""
-        path = model_choices.accepted(comfy_host.diffusers_folders(), comfy_host.checkpoint_files()).get(model)
+        path = model_choices.accepted(comfy_host.diffusers_folders(), comfy_host.model_files("checkpoints")).get(model)
         return "missing" if path is None else comfy_host.state_of_files(path)
 
     @classmethod
@@ -62,17 +63,8 @@ class RelayLoadModel(io.ComfyNode):
 
 
 def _pick(model: str) -> Path:
-    """The folder or file of a choice; a pickle is refused by its name, before the prompt runs."""
-    from ..pipelines.single_file import check_name
-
-    folders, files = comfy_host.diffusers_folders(), comfy_host.checkpoint_files()
-    paths = model_choices.accepted(folders, files)
-    if model not in paths:  # the refusal lists what the choice lists
-        paths = {name: paths[name] for name in model_choices.shown(folders, files)}
-    path = Path(comfy_host.pick_folder("model", model, paths))
-    if not path.is_dir():
-        check_name(path, model)
-    return path
+    folders, files = comfy_host.diffusers_folders(), comfy_host.model_files("checkpoints")
+    return model_choices.pick("model", model, folders, files, "models", NONE_HERE)
 
 
 class RelayLoadModelFromHub(io.ComfyNode):

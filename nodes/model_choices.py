@@ -1,8 +1,11 @@
-"""The names of the model choice: folders of models/diffusers, then files of models/checkpoints."""
+"""The names of a choice among folders and files, such as models/diffusers and then models/checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+
+from . import comfy_host
 
 FOLDER, CHECKPOINT = " (folder)", " (checkpoint)"
 SAFE = (".safetensors", ".sft")
@@ -14,6 +17,11 @@ def shown(folders: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
     return [name + FOLDER if name in safe else name for name in folders] + [
         name + CHECKPOINT if name in folders else name for name in safe
     ]
+
+
+def without_insides(files: Mapping[str, str], folders: Mapping[str, str]) -> dict[str, str]:
+    """``files`` less those that lie in one of ``folders``: they are parts of what is listed already."""
+    return {name: path for name, path in files.items() if not any(name.startswith(f"{folder}/") for folder in folders)}
 
 
 def accepted(folders: Mapping[str, str], files: Mapping[str, str]) -> dict[str, str]:
@@ -28,3 +36,16 @@ def accepted(folders: Mapping[str, str], files: Mapping[str, str]) -> dict[str, 
         **files,
         **folders,
     }
+
+
+def pick(name: str, value: str, folders: Mapping[str, str], files: Mapping[str, str], kind: str, none: str) -> Path:
+    """The folder or file of a choice; a pickle is refused by its name, before the prompt runs."""
+    from ..pipelines.single_file import check_name
+
+    paths = accepted(folders, files)
+    if value not in paths:  # the refusal lists what the choice lists
+        paths = {shown_name: paths[shown_name] for shown_name in shown(folders, files)}
+    path = Path(comfy_host.pick_folder(name, value, paths, kind, none))
+    if not path.is_dir():
+        check_name(path, value)
+    return path

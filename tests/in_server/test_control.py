@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
 
 from reference import control_scripts, scripts
 from reference.control_scripts import Control, edges
 from relay_dev.fake_hub import FakeHub, FakeRepo
 from relay_dev.model_folders import SmallModels
+from relay_dev.native_checkpoint import NATIVE_NAME
 from relay_dev.server import HostServer, PromptRejected
 from relay_dev.small_finetunes import add_fp16_files
 from support.graph import Graph, Out, saved
@@ -341,3 +344,48 @@ def test_the_choices_are_the_folders(server: HostServer, models: SmallModels) ->
     info = server.object_info()["RelayLoadControlNet"]["input"]["required"]["controlnet"]
     options = info[0] if isinstance(info[0], list) else info[1]["options"]
     assert set(options) >= set(models.controlnets)
+
+
+def test_a_single_file_is_the_folder(server: HostServer, models: SmallModels, tmp_path: Path) -> None:
+    """A file tells its widths and depths; its other numbers are SD1.5's own, so this is the ControlNet of a UNet with those."""
+    unet = UNet2DConditionModel.from_pretrained(models.models / "diffusers" / NATIVE_NAME / "unet", dtype=torch.float32)
+    net = ControlNetModel.from_unet(unet)
+    generator = torch.Generator().manual_seed(4721)
+    for parameter in net.parameters():  # the zero convolutions too, which would do nothing
+        parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
+    folder, file = server.models / "controlnet" / "own", server.models / "controlnet" / "files" / "own file.safetensors"
+    net.save_pretrained(folder)
+    file.parent.mkdir()
+    shutil.copyfile(folder / "diffusion_pytorch_model.safetensors", file)
+    try:
+        options = server.object_info("RelayLoadControlNet")["input"]["required"]["controlnet"][1]["options"]
+        assert "own" in options
+        assert "files/own file.safetensors" in options
+        assert not [name for name in options if name.startswith("own/")], "what lies in a folder is a part of it"
+        graph = Graph()
+        model = graph.load(NATIVE_NAME)
+        prompt = graph.encode(model, PROMPT)
+        image = lines(graph, server)
+        plain, by_folder, by_file = (
+            finish(graph, model, graph.text_to_image(model, prompt, **extra))
+            for extra in (
+                {},
+                {"control": apply(graph, load_net(graph, "own"), image)},
+                {"control": apply(graph, load_net(graph, "files/own file.safetensors"), image)},
+            )
+        )
+        result = server.run(graph.prompt)
+        assert (saved(result, by_file) == saved(result, by_folder)).all()
+        assert (saved(result, by_file) != saved(result, plain)).mean() > 0.1
+        file.write_bytes(b"\x80\x02 a pickle in disguise")
+        graph = Graph()
+        model = graph.load(NATIVE_NAME)
+        control = apply(graph, load_net(graph, "files/own file.safetensors"), lines(graph, server))
+        finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT), control=control))
+        error = server.run(graph.prompt).error
+        assert error is not None
+        assert error.node_type == "RelayLoadControlNet"
+        assert "own file.safetensors" in error.message
+    finally:
+        shutil.rmtree(folder)
+        shutil.rmtree(file.parent)
