@@ -8,7 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import comfy_host, model_choices
-from .loaders import DTYPE_TOOLTIP
+from .loaders import DTYPE_TOOLTIP, hub_inputs
 from .wire_types import DiffusersControl, DiffusersControlNet
 
 NONE_HERE = "none: put a ControlNet's folder or file in models/controlnet"
@@ -77,21 +77,7 @@ class RelayLoadControlNetFromHub(io.ComfyNode):
             display_name="Load ControlNet from Hub (Diffusers)",
             category=f"{comfy_host.CATEGORY}/loaders",
             description="Downloads a ControlNet from the Hugging Face Hub once, into its usual cache, and loads it. Only safetensors.",
-            inputs=[
-                io.String.Input(
-                    "repo_id",
-                    default="lllyasviel/control_v11f1p_sd15_depth",
-                    tooltip="owner/name of the repository on the Hugging Face Hub.",
-                ),
-                io.String.Input("revision", default="", tooltip="A branch, tag or commit. Empty: the main branch."),
-                io.Combo.Input(
-                    "variant",
-                    options=["auto", "fp16", "none"],
-                    default="auto",
-                    tooltip="Which weight files to take. auto: the fp16 files for a half-precision dtype and the plain files for float32, or whichever are there. fp16, none: those and no others.",
-                ),
-                io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
-            ],
+            inputs=hub_inputs("lllyasviel/control_v11f1p_sd15_depth"),
             outputs=[
                 DiffusersControlNet.Output(display_name="controlnet", tooltip="The ControlNet, for Apply ControlNet.")
             ],

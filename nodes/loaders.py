@@ -13,6 +13,25 @@ NONE_HERE = "none: put a diffusers model in models/diffusers, or a file in model
 DTYPE_TOOLTIP = "The precision of the weights in memory. auto: what ComfyUI would use on this device."
 
 
+def hub_inputs(example: str) -> list[io.Input]:
+    """What a repository of the hub is named with."""
+    return [
+        io.String.Input(
+            "repo_id",
+            default=example,
+            tooltip="owner/name of the repository on the Hugging Face Hub.",
+        ),
+        io.String.Input("revision", default="", tooltip="A branch, tag or commit. Empty: the main branch."),
+        io.Combo.Input(
+            "variant",
+            options=["auto", "fp16", "none"],
+            default="auto",
+            tooltip="Which weight files to take. auto: the fp16 files for a half-precision dtype and the plain files for float32, or whichever are there. fp16, none: those and no others.",
+        ),
+        io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
+    ]
+
+
 class RelayLoadModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -75,21 +94,7 @@ class RelayLoadModelFromHub(io.ComfyNode):
             display_name="Load Diffusers Model from Hub",
             category=f"{comfy_host.CATEGORY}/loaders",
             description="Downloads a model from the Hugging Face Hub once, into its usual cache, and loads it. Only safetensors.",
-            inputs=[
-                io.String.Input(
-                    "repo_id",
-                    default="stable-diffusion-v1-5/stable-diffusion-v1-5",
-                    tooltip="owner/name of the repository on the Hugging Face Hub.",
-                ),
-                io.String.Input("revision", default="", tooltip="A branch, tag or commit. Empty: the main branch."),
-                io.Combo.Input(
-                    "variant",
-                    options=["auto", "fp16", "none"],
-                    default="auto",
-                    tooltip="Which weight files to take. auto: the fp16 files for a half-precision dtype and the plain files for float32, or whichever are there. fp16, none: those and no others.",
-                ),
-                io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
-            ],
+            inputs=hub_inputs("stable-diffusion-v1-5/stable-diffusion-v1-5"),
             outputs=[
                 DiffusersModel.Output(
                     display_name="model", tooltip="The model, for the other nodes of Diffusers Relay."

@@ -11,6 +11,7 @@ from .autoencoder import Autoencoder, autoencoder_of
 from .components import PipelineComponents
 from .control import control_modules, fit_controls
 from .conversion import decode_for_conversion, must_convert
+from .denoising_range import denoising_end, denoising_start
 from .embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from .errors import RelayError
 from .family import Task
@@ -77,7 +78,7 @@ def text_to_image(
     extent = Extent(settings.width, settings.height)
     check_extent(extent, family.size_multiple, f"{components.source} ({family.title})")
     _check_counts(settings.batch_size, settings.steps)
-    end = _denoising_end(components, settings.denoising_end, start=None)
+    end = denoising_end(components, settings.denoising_end, start=None)
     check_prompt_fits(prompt, components)
     hint, units = take_hint(control, components, extent, settings.batch_size)
     controls = fit_controls(units, components, Task.TEXT_TO_IMAGE, extent, settings.batch_size)
@@ -127,8 +128,8 @@ def image_to_image(
     if (image is None) == (latent is None):
         have = "both are" if image is not None else "neither is"
         raise RelayError(f"image, latent: connect exactly one of them; {have} connected.")
-    start = _denoising_start(components, settings, latent, runtime)
-    end = _denoising_end(components, settings.denoising_end, start)
+    start = denoising_start(components, settings.denoising_start, latent, runtime)
+    end = denoising_end(components, settings.denoising_end, start)
     _check_counts(1, settings.steps)
     if start is None and int(settings.steps * settings.strength) < 1:
         raise RelayError(
@@ -214,53 +215,6 @@ def _denoise(job: DenoisingJob, runtime: Runtime) -> torch.Tensor:
             f"denoising_end, steps: none of the {job.steps} steps lies before {job.denoising_end:g}. Raise denoising_end or steps."
         )
     return latents
-
-
-def _denoising_start(
-    components: PipelineComponents, settings: ImageToImageSettings, latent: Latents | None, runtime: Runtime
-) -> float | None:
-    """Where to go on; None: from the clean picture, by strength."""
-    family = components.family
-    if latent is not None and latent.noise_is_void:
-        runtime.monitor.say("The latent was changed after the run that left noise in it: it is taken to be clean.")
-    left = latent.noise_left if latent is not None else None
-    start = settings.denoising_start or left
-    if start is None:
-        return None
-    if not 0 < start < 1:
-        raise RelayError(f"denoising_start: {start:g} is not between 0 (follow the latent) and 1.")
-    if not family.has_denoising_range:
-        reason = (
-            f"denoising_start is {start:g}"
-            if settings.denoising_start
-            else f"the latent was left at denoising_end {start:g} and still holds noise"
-        )
-        raise RelayError(
-            f"latent, denoising_start: {reason}, and {components.source} ({family.title}) can't go on from there: only SDXL can. "
-            "Let the model before this one run to the end."
-        )
-    if left is not None and left != start:
-        runtime.monitor.say(
-            f"The latent was left at {left:g}; denoising_start {settings.denoising_start:g} is used as asked."
-        )
-    return start
-
-
-def _denoising_end(components: PipelineComponents, end: float, start: float | None) -> float | None:
-    """None: to the end."""
-    if end == 1.0:
-        return None
-    if not 0 < end < 1:
-        raise RelayError(f"denoising_end: {end:g} is not above 0 and up to 1.")
-    if not components.family.has_denoising_range:
-        raise RelayError(
-            f"denoising_end: {components.source} ({components.family.title}) always runs to the end: only SDXL can stop at {end:g}. Set it to 1."
-        )
-    if start is not None and start >= end:
-        raise RelayError(
-            f"denoising_start, denoising_end: {start:g} is not before {end:g}. Raise denoising_end or lower denoising_start."
-        )
-    return end
 
 
 def _batch_of(image: torch.Tensor | None, latent: Latents | None) -> int:
