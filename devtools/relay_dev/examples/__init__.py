@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .chains import base_to_refiner, latent_chain, text_to_image_to_image
+from .control import controlnet_depth_then_restyle
 from .image_to_image import sd15_image_to_image, sdxl_refiner
 from .kandinsky import kandinsky22, kandinsky22_mix
 from .native import mixed_with_native_nodes
@@ -29,4 +30,5 @@ SHEETS: tuple[Callable[[], Sheet], ...] = (
     latent_chain,
     base_to_refiner,
     mixed_with_native_nodes,
+    controlnet_depth_then_restyle,
 )
