@@ -11,7 +11,7 @@ from collections.abc import Callable
 from .chains import base_to_refiner, latent_chain, text_to_image_to_image
 from .control import controlnet_depth_then_restyle
 from .image_to_image import sd15_image_to_image, sdxl_refiner
-from .kandinsky import kandinsky22, kandinsky22_mix
+from .kandinsky import kandinsky22, kandinsky22_depth, kandinsky22_mix
 from .native import mixed_with_native_nodes
 from .prompting import negative_prompt, weighted_prompt
 from .sheet import Sheet
@@ -31,4 +31,5 @@ SHEETS: tuple[Callable[[], Sheet], ...] = (
     base_to_refiner,
     mixed_with_native_nodes,
     controlnet_depth_then_restyle,
+    kandinsky22_depth,
 )

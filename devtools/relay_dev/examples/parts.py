@@ -15,6 +15,7 @@ SDXL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
 SDXL_REFINER = "stabilityai/stable-diffusion-xl-refiner-1.0"
 KANDINSKY_PRIOR = "kandinsky-community/kandinsky-2-2-prior"
 KANDINSKY = "kandinsky-community/kandinsky-2-2-decoder"
+KANDINSKY_DEPTH = "kandinsky-community/kandinsky-2-2-controlnet-depth"
 NATIVE_SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
 EXAMPLE_PICTURE = "example.png"
 
