@@ -17,11 +17,13 @@ KANDINSKY_PRIOR = "kandinsky-community/kandinsky-2-2-prior"
 KANDINSKY = "kandinsky-community/kandinsky-2-2-decoder"
 KANDINSKY_DEPTH = "kandinsky-community/kandinsky-2-2-controlnet-depth"
 NATIVE_SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
+LORA_FILE = "pixel-art-lora.safetensors"
 EXAMPLE_PICTURE = "example.png"
 
 GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/img2img"
 SDXL_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/sdxl"
 KANDINSKY_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/kandinsky"
+LORA_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/loading_adapters"
 WEIGHTS_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/weighted_prompts"
 
 

@@ -39,6 +39,7 @@ LEAST_SIZES: Mapping[str, Size] = {
     "CheckpointLoaderSimple": (400, 0),
     "RelayEncodePrompt": (420, 300),
     "RelayKandinskyPrior": (420, 420),
+    "RelayLoadLora": (400, 0),
     "RelayApplyControlNet": (340, 0),
     "RelayTextToImage": (340, 0),
     "RelayImageToImage": (340, 0),
