@@ -16,20 +16,21 @@ HUB_IDS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd15",
     "ogkalu/Comic-Diffusion": "comic",
     "kohbanye/pixel-art-style": "pixel",
+    "nitrosocke/elden-ring-diffusion": "elden_ring",
     "stabilityai/stable-diffusion-xl-base-1.0": "sdxl_base",
     "stabilityai/stable-diffusion-xl-refiner-1.0": "sdxl_refiner",
     "kandinsky-community/kandinsky-2-2-prior": "kandinsky_prior",
     "kandinsky-community/kandinsky-2-2-decoder": "kandinsky_decoder",
     "kandinsky-community/kandinsky-2-2-controlnet-depth": "kandinsky_depth",
 }
-"""Hub id -> name in small_models.make_all. The ids are those of the diffusers documentation."""
+"""Hub id -> name in small_models.make_all or small_examples.make_example_models. The ids are those of the diffusers documentation."""
 
 WITH_FP16_FILES = {name for name in HUB_IDS if name.startswith(("stable-diffusion-v1-5/", "stabilityai/"))}
 """The repositories that publish variant="fp16" files beside the others."""
 
 
 def make_hub_cache(cache_dir: Path, models: dict[str, Path]) -> dict[str, Path]:
-    """Writes every id of HUB_IDS, from the folders that make_all gave, and answers with each id's snapshot folder."""
+    """Writes every id of HUB_IDS, from the folders that those gave, and answers with each id's snapshot folder."""
     return {
         repo_id: add_repository(cache_dir, repo_id, models[name], fp16=repo_id in WITH_FP16_FILES)
         for repo_id, name in HUB_IDS.items()

@@ -82,7 +82,7 @@ def _make(root: Path) -> None:
         add_hub_controlnets(scratch / "hub", for_hub, Path(name))
         make_checkpoints(scratch / "models", get_host())
         make_example_checkpoint(scratch / "models" / "checkpoints")
-        make_adapters(scratch / "models", named)
+        make_adapters(scratch / "models", named, for_hub["sd15"])
         paths = {key: path.relative_to(scratch).as_posix() for key, path in named.items()}
         (scratch / "index.json").write_text(json.dumps(paths, indent=1), "utf-8")
         for stale in root.parent.glob("small-models-*"):

@@ -40,12 +40,16 @@ DEEP = {
 
 
 def make_example_models(folder: Path, models: dict[str, Path]) -> dict[str, Path]:
-    """Stand-ins of the same names for those of `models`, as small_models.make_all gave them, that are slow at real sizes."""
+    """Stand-ins of the same names for those of `models`, as small_models.make_all gave them, that are slow at real sizes.
+
+    And one that only an example asks for: elden_ring.
+    """
     sd15 = make_example_sd15(models["sd15"], folder / "sd15")
     return {
         "sd15": sd15,
         "comic": make_finetune(sd15, folder / "comic", seed=1021),
         "pixel": make_finetune(sd15, folder / "pixel", seed=1033),
+        "elden_ring": make_finetune(sd15, folder / "elden_ring", seed=1069),
         "sdxl_base": make_example_sdxl(models["sdxl_base"], folder / "sdxl_base", seed=6229),
         "sdxl_refiner": make_example_sdxl(models["sdxl_refiner"], folder / "sdxl_refiner", seed=6427),
     }

@@ -14,12 +14,17 @@ from PIL import Image
 from relay_dev.examples import SHEETS
 from relay_dev.hub_cache import HUB_IDS
 from relay_dev.paths import ROOT
+from relay_dev.small_adapters import EXAMPLE_LORA
+from relay_dev.small_controlnets import HUB_CONTROLNETS
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 TITLE_HEIGHT = 30
 THUMBNAIL_BYTES = 60_000
 IN_NO_EXAMPLE = {
     "RelayLoadModel": "which folders a user has is not known",
+    "RelayLoadControlNet": "which folders a user has is not known",
+    "RelayLoadTextualInversion": "which files a user has is not known",
+    "RelayLoadImageFromUrl": "the examples need no network but for the models",
     "RelayEncode": "the samplers encode",
     "RelayConvertLatent": "the samplers convert",
     "RelaySetVae": "the models of the guide need no other VAE",
@@ -118,6 +123,10 @@ def test_models_are_those_of_the_guide(workflow: dict[str, Any]) -> None:
     loaders = [node for node in workflow["nodes"] if node["type"] == "RelayLoadModelFromHub"]
     assert loaders
     assert {node["widgets_values"][0] for node in loaders} <= set(HUB_IDS)
+    controlnets = [node for node in workflow["nodes"] if node["type"] == "RelayLoadControlNetFromHub"]
+    assert {node["widgets_values"][0] for node in controlnets} <= set(HUB_CONTROLNETS)
+    loras = [node for node in workflow["nodes"] if node["type"] == "RelayLoadLora"]
+    assert {node["widgets_values"][0] for node in loras} <= {EXAMPLE_LORA}
 
 
 def test_seeds_are_fixed(file: Path, workflow: dict[str, Any]) -> None:

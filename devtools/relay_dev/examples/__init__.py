@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .chains import base_to_refiner, latent_chain, text_to_image_to_image
+from .control import controlnet_depth_then_restyle
 from .image_to_image import sd15_image_to_image, sdxl_refiner
-from .kandinsky import kandinsky22, kandinsky22_mix
+from .kandinsky import kandinsky22, kandinsky22_depth, kandinsky22_mix
+from .lora import lora_strength
 from .native import mixed_with_native_nodes
 from .prompting import negative_prompt, weighted_prompt
 from .sheet import Sheet
@@ -29,4 +31,7 @@ SHEETS: tuple[Callable[[], Sheet], ...] = (
     latent_chain,
     base_to_refiner,
     mixed_with_native_nodes,
+    controlnet_depth_then_restyle,
+    kandinsky22_depth,
+    lora_strength,
 )

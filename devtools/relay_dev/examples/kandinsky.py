@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from .parts import GUIDE, KANDINSKY, KANDINSKY_GUIDE, KANDINSKY_PRIOR, example_picture, hub_model, scaled
+from .parts import (
+    EXAMPLE_PICTURE,
+    GUIDE,
+    KANDINSKY,
+    KANDINSKY_DEPTH,
+    KANDINSKY_GUIDE,
+    KANDINSKY_PRIOR,
+    example_picture,
+    hub_model,
+    scaled,
+)
 from .sheet import Sheet
 
 
@@ -112,4 +122,64 @@ In the diffusers documentation: [Kandinsky]({KANDINSKY_GUIDE}), *Interpolation*.
     with sheet.column("4 Decode and save"):
         image = sheet.add("RelayDecode", "Latent to picture", model=decoder, latent=latent)
         sheet.add("SaveImage", "The new picture", images=image, filename_prefix="relay/kandinsky22_mix")
+    return sheet
+
+
+def kandinsky22_depth() -> Sheet:
+    sheet = Sheet(
+        "kandinsky22_depth_hint",
+        note=f"""# Paint along a depth map: Kandinsky 2.2
+
+Kandinsky has a decoder of its own for depth maps. The prior describes what to paint, the **hint** says where: what is near and far
+stays where the depth map has it. There is no picture to start from.
+
+**Put your own depth map into *The depth map***: near is bright, far is dark. The example picture stands there only so that the
+workflow runs. A depth node of another pack makes one from your picture.
+
+**Try**
+- Another **seed** in *Paint*: the same shapes, another picture.
+- Another prompt: the depth map stays.
+- *Image Prompt* in place of *What to paint*: the look of one picture, the shapes of another.
+- *Image to Image* in place of *Paint*: it takes the same hint, and a picture to start from.
+
+Width and height have to be multiples of 64: 512 x 512 here, and 768 x 768 is finer. The depth decoder always wants a hint; the
+other decoder takes none.
+
+In the diffusers documentation: [Kandinsky]({KANDINSKY_GUIDE}), *ControlNet*.
+""",
+    )
+    with sheet.column("1 Load"):
+        prior = hub_model(sheet, "Kandinsky prior", KANDINSKY_PRIOR)
+        decoder = hub_model(sheet, "Kandinsky depth decoder", KANDINSKY_DEPTH)
+        depth = sheet.add("LoadImage", "The depth map", image=EXAMPLE_PICTURE)
+    with sheet.column("2 Prompt and hint"):
+        prompt = sheet.add(
+            "RelayKandinskyPrior",
+            "What to paint",
+            prior=prior,
+            prompt="a brass clockwork doll in a moss garden+, soft rain, photograph",
+            negative_prompt="low quality, bad drawing",
+            steps=25,
+            guidance_scale=4.0,
+            seed=43,
+        )
+        depth = scaled(sheet, depth, 512)
+        hint = sheet.add("RelayKandinskyHint", "Where to paint it", image=depth)
+    with sheet.column("3 Paint"):
+        latent = sheet.add(
+            "RelayTextToImage",
+            "Paint",
+            model=decoder,
+            prompt=prompt,
+            control=hint,
+            width=512,
+            height=512,
+            batch_size=1,
+            steps=30,
+            guidance_scale=4.0,
+            seed=43,
+        )
+    with sheet.column("4 Decode and save"):
+        image = sheet.add("RelayDecode", "Latent to picture", model=decoder, latent=latent)
+        sheet.add("SaveImage", "The new picture", images=image, filename_prefix="relay/kandinsky22_depth_hint")
     return sheet

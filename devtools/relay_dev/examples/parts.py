@@ -9,16 +9,21 @@ from .sheet import Output, Sheet
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 COMIC = "ogkalu/Comic-Diffusion"
 PIXEL = "kohbanye/pixel-art-style"
+ELDEN_RING = "nitrosocke/elden-ring-diffusion"
+DEPTH_CONTROLNET = "lllyasviel/control_v11f1p_sd15_depth"
 SDXL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
 SDXL_REFINER = "stabilityai/stable-diffusion-xl-refiner-1.0"
 KANDINSKY_PRIOR = "kandinsky-community/kandinsky-2-2-prior"
 KANDINSKY = "kandinsky-community/kandinsky-2-2-decoder"
+KANDINSKY_DEPTH = "kandinsky-community/kandinsky-2-2-controlnet-depth"
 NATIVE_SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
+LORA_FILE = "pixel-art-lora.safetensors"
 EXAMPLE_PICTURE = "example.png"
 
 GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/img2img"
 SDXL_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/sdxl"
 KANDINSKY_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/kandinsky"
+LORA_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/loading_adapters"
 WEIGHTS_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/weighted_prompts"
 
 
@@ -31,11 +36,11 @@ def example_picture(sheet: Sheet) -> Output:
     return sheet.add("LoadImage", "The picture to start from", image=EXAMPLE_PICTURE)
 
 
-def scaled(sheet: Sheet, picture: Output, size: int) -> Output:
+def scaled(sheet: Sheet, picture: Output, size: int, *, title: str = "") -> Output:
     """Scaled to the size that the model is made for."""
     return sheet.add(
         "ImageScale",
-        f"Scale to {size} x {size}",
+        title or f"Scale to {size} x {size}",
         image=picture,
         upscale_method="lanczos",
         width=size,

@@ -1,0 +1,81 @@
+"""A model with something more learned: LoRAs."""
+
+from __future__ import annotations
+
+from .parts import LORA_FILE, LORA_GUIDE, SD15, hub_model, side_by_side
+from .sheet import Sheet
+
+
+def lora_strength() -> Sheet:
+    sheet = Sheet(
+        "lora_strength",
+        note=f"""# What a LoRA does, and how strongly
+
+The same model, prompt and seed, painted four times: without the LoRA, with half of it, with all of it, and with all of it in the
+painting but none of it in the reading of the prompt. The grid shows them from left to right and from top to bottom.
+
+**Choose your own file** in the four *LoRA* nodes: one for Stable Diffusion 1.5, in `models/loras`. The name that stands there is
+only an example. Many LoRAs want a word of their own in the prompt.
+
+**Try**
+- **strength** 0.7, or 1.3, or below 0: away from what the LoRA has learned.
+- **text_strength** by itself. A file with no part for the text encoder gives equal pictures in the second row.
+- A second *Load LoRA* after the first, for both together.
+- The SDXL base in place of Stable Diffusion 1.5, with a LoRA that was made for SDXL, at 1024 x 1024.
+
+The model's weights are in memory once. Each branch has its own LoRA, and its prompt is encoded with it.
+
+In the diffusers documentation: [Load adapters]({LORA_GUIDE}), *LoRA*.
+""",
+    )
+    branches = (
+        ("strength 0", 0.0, 0.0),
+        ("strength 0.5", 0.5, 0.5),
+        ("strength 1", 1.0, 1.0),
+        ("strength 1, text 0", 1.0, 0.0),
+    )
+    with sheet.column("1 Load"):
+        model = hub_model(sheet, "Stable Diffusion 1.5", SD15)
+        adapted = [
+            sheet.add(
+                "RelayLoadLora",
+                f"LoRA: {label}",
+                row=row,
+                model=model,
+                lora=LORA_FILE,
+                strength=strength,
+                text_strength=text_strength,
+            )
+            for row, (label, strength, text_strength) in enumerate(branches)
+        ]
+    with sheet.column("2 Prompt"):
+        prompts = [
+            sheet.add(
+                "RelayEncodePrompt",
+                f"Prompt: {label}",
+                row=row,
+                model=adapted[row],
+                prompt="pixel art, a lighthouse on a cliff at dusk, waves, gulls",
+                negative_prompt="blurry, low quality",
+            )
+            for row, (label, _, _) in enumerate(branches)
+        ]
+    with sheet.column("3 Paint four times"):
+        latents = {
+            label: sheet.add(
+                "RelayTextToImage",
+                f"Paint: {label}",
+                row=row,
+                model=adapted[row],
+                prompt=prompts[row],
+                width=512,
+                height=512,
+                batch_size=1,
+                steps=30,
+                guidance_scale=7.5,
+                seed=44,
+            )
+            for row, (label, _, _) in enumerate(branches)
+        }
+    side_by_side(sheet, model, latents)
+    return sheet
