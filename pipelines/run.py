@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import torch
 
 SEED_RANGE = 2**64
+INPAINTING_CHANNELS = 9
+"""A latent, a mask, and the latent of the masked picture."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def text_to_image(
     """
     family = components.family
     family.require(Task.TEXT_TO_IMAGE, components.source)
+    _check_not_inpainting(components)
     autoencoder = autoencoder_of(components)
     extent = Extent(settings.width, settings.height)
     check_extent(extent, family.size_multiple, f"{components.source} ({family.title})")
@@ -124,6 +127,7 @@ def image_to_image(
     """
     family = components.family
     family.require(Task.IMAGE_TO_IMAGE, components.source)
+    _check_not_inpainting(components)
     autoencoder = autoencoder_of(components)
     if (image is None) == (latent is None):
         have = "both are" if image is not None else "neither is"
@@ -219,6 +223,14 @@ def _denoise(job: DenoisingJob, runtime: Runtime) -> torch.Tensor:
 
 def _batch_of(image: torch.Tensor | None, latent: Latents | None) -> int:
     return image.shape[0] if image is not None else 0 if latent is None else latent.batch
+
+
+def _check_not_inpainting(components: PipelineComponents) -> None:
+    if components[components.family.denoiser].config.in_channels == INPAINTING_CHANNELS:
+        raise RelayError(
+            f"model: {components.source} is made for inpainting (its UNet has {INPAINTING_CHANNELS} input channels): it paints only "
+            "with a mask and a masked picture beside the noise. Choose the plain model of the same kind."
+        )
 
 
 def _check_counts(batch_size: int, steps: int) -> None:

@@ -6,12 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import ControlNetModel, EulerDiscreteScheduler, StableDiffusionControlNetPipeline
+from diffusers import (
+    ControlNetModel,
+    EulerDiscreteScheduler,
+    StableDiffusionControlNetPipeline,
+    UNet2DConditionModel,
+)
 
 from diffusers_relay.pipelines.coding import encode as encode_image
 from diffusers_relay.pipelines.components import SchedulerChoice
 from diffusers_relay.pipelines.controlnet_loading import load_controlnet_folder
 from diffusers_relay.pipelines.controlnet_unit import make_unit
+from diffusers_relay.pipelines.errors import RelayError
 from diffusers_relay.pipelines.lora import with_lora
 from diffusers_relay.pipelines.monitor import SilentMonitor
 from diffusers_relay.pipelines.run import ImageToImageSettings, TextToImageSettings, image_to_image, text_to_image
@@ -89,3 +95,16 @@ def test_a_masked_batch_with_all_of_them_keeps_what_is_not_masked(models: SmallM
     alone = image_to_image(model, prompt, settings, counting_runtime(), latent=second, control=(unit,))
     difference = (alone.samples - painted.samples[1:]).abs().max() / painted.samples.abs().max()
     assert float(difference) <= 1e-5
+
+
+def test_an_inpainting_unet_is_refused_by_the_plain_samplers() -> None:
+    """diffusers fails deep inside: expected 9 channels, got 4."""
+    base = load("sd15")
+    unet = UNet2DConditionModel.from_config({**base["unet"].config, "in_channels": 9})
+    model = base.with_changes(modules={"unet": unet})
+    prompt = encode(base, "a cat")
+    image = read_like_host(soft_picture())
+    with pytest.raises(RelayError, match="model: sd15 is made for inpainting"):
+        text_to_image(model, prompt, TextToImageSettings(64, 64, 1, 4, 7.5, 6), counting_runtime())
+    with pytest.raises(RelayError, match="model: sd15 is made for inpainting"):
+        image_to_image(model, prompt, ImageToImageSettings(0.8, 5, 7.5, 3), counting_runtime(), image=image)
