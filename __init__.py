@@ -15,7 +15,18 @@ async def comfy_entrypoint() -> ComfyExtension:
     """What the host calls once: the pack's nodes, all of them, by name."""
     from comfy_api.latest import ComfyExtension, io
 
-    from .nodes import adapters, control, images, kandinsky, latents, loaders, model_options, prompts, sampling
+    from .nodes import (
+        adapters,
+        control,
+        images,
+        inpainting,
+        kandinsky,
+        latents,
+        loaders,
+        model_options,
+        prompts,
+        sampling,
+    )
 
     class DiffusersRelay(ComfyExtension):
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
@@ -34,6 +45,7 @@ async def comfy_entrypoint() -> ComfyExtension:
                 prompts.RelayMixPrompts,
                 sampling.RelayTextToImage,
                 sampling.RelayImageToImage,
+                inpainting.RelayInpaint,
                 control.RelayApplyControlNet,
                 kandinsky.RelayKandinskyHint,
                 latents.RelayDecode,

@@ -6,82 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from . import comfy_host
-from .wire_types import DiffusersControl, DiffusersModel, DiffusersPrompt
+from . import comfy_host, sampling_inputs
 
 CATEGORY = f"{comfy_host.CATEGORY}/sampling"
 MAX_SIZE = 16384
 MAX_BATCH = 4096
-
-
-def _model() -> Any:
-    return DiffusersModel.Input("model", tooltip="The model that paints.")
-
-
-def _prompt() -> Any:
-    return DiffusersPrompt.Input(
-        "prompt",
-        tooltip="From Encode Prompt with this model; for Kandinsky from Kandinsky Prior, Image Prompt or Mix Prompts.",
-    )
-
-
-def _steps() -> Any:
-    return io.Int.Input(
-        "steps",
-        default=50,
-        min=1,
-        max=1000,
-        tooltip="Denoising steps of a full run. The models' defaults: 50 for Stable Diffusion and SDXL, 100 for the Kandinsky decoder.",
-    )
-
-
-def _guidance_scale() -> Any:
-    return io.Float.Input(
-        "guidance_scale",
-        default=7.5,
-        min=0.0,
-        max=100.0,
-        step=0.1,
-        tooltip="How closely to follow the prompt; up to 1 switches guidance and the negative prompt off. The models' defaults: 7.5 for Stable Diffusion, 5 for SDXL, 4 for Kandinsky.",
-    )
-
-
-def _seed() -> Any:
-    return io.Int.Input(
-        "seed",
-        default=0,
-        min=0,
-        max=2**64 - 1,
-        control_after_generate=True,
-        tooltip="The noise. Image i of a batch uses seed + i, so each can be made again alone.",
-    )
-
-
-def _denoising_end() -> Any:
-    return io.Float.Input(
-        "denoising_end",
-        default=1.0,
-        min=0.0,
-        max=1.0,
-        step=0.01,
-        optional=True,
-        tooltip="SDXL only. Below 1 the run stops at that fraction and leaves its noise in the latent, for another SDXL model to go on with.",
-    )
-
-
-def _control() -> Any:
-    return DiffusersControl.Input(
-        "control",
-        optional=True,
-        tooltip="ControlNet units, from Apply ControlNet; for Kandinsky's depth ControlNet decoder a depth map, from Kandinsky Hint.",
-    )
-
-
-def _latent_output() -> Any:
-    return io.Latent.Output(
-        display_name="latent",
-        tooltip="A latent in ComfyUI's scale, for the next model, Decode Latent, or ComfyUI's own nodes.",
-    )
 
 
 def _check_size(width: int, height: int) -> None:
@@ -99,8 +28,8 @@ class RelayTextToImage(io.ComfyNode):
             category=CATEGORY,
             description="Paints from a prompt with diffusers' own text-to-image pipeline.",
             inputs=[
-                _model(),
-                _prompt(),
+                sampling_inputs.model(),
+                sampling_inputs.prompt(),
                 io.Int.Input(
                     "width",
                     default=512,
@@ -118,13 +47,13 @@ class RelayTextToImage(io.ComfyNode):
                     tooltip="Pixels, a multiple of 8; for Kandinsky of 64. SDXL is made for 1024.",
                 ),
                 io.Int.Input("batch_size", default=1, min=1, max=MAX_BATCH, tooltip="How many pictures."),
-                _steps(),
-                _guidance_scale(),
-                _seed(),
-                _denoising_end(),
-                _control(),
+                sampling_inputs.steps(),
+                sampling_inputs.guidance_scale(),
+                sampling_inputs.seed(),
+                sampling_inputs.denoising_end(),
+                sampling_inputs.control(),
             ],
-            outputs=[_latent_output()],
+            outputs=[sampling_inputs.latent_output()],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -166,8 +95,8 @@ class RelayImageToImage(io.ComfyNode):
                 "one of another space is converted once, and the node says so."
             ),
             inputs=[
-                _model(),
-                _prompt(),
+                sampling_inputs.model(),
+                sampling_inputs.prompt(),
                 io.Float.Input(
                     "strength",
                     default=0.8,
@@ -176,9 +105,9 @@ class RelayImageToImage(io.ComfyNode):
                     step=0.01,
                     tooltip="How much to change: 1 forgets the picture. Of the steps, steps x strength are run. Not used where denoising_start is in force.",
                 ),
-                _steps(),
-                _guidance_scale(),
-                _seed(),
+                sampling_inputs.steps(),
+                sampling_inputs.guidance_scale(),
+                sampling_inputs.seed(),
                 io.Float.Input(
                     "denoising_start",
                     default=0.0,
@@ -188,7 +117,7 @@ class RelayImageToImage(io.ComfyNode):
                     optional=True,
                     tooltip="SDXL only. Where to go on in a latent that still holds noise; strength is then not used. 0: follow the latent, which knows where it was left.",
                 ),
-                _denoising_end(),
+                sampling_inputs.denoising_end(),
                 io.Image.Input(
                     "image",
                     optional=True,
@@ -199,7 +128,7 @@ class RelayImageToImage(io.ComfyNode):
                     optional=True,
                     tooltip="The latent to repaint; its noise_mask and batch index are kept to. Connect either image or latent.",
                 ),
-                _control(),
+                sampling_inputs.control(),
                 io.Float.Input(
                     "aesthetic_score",
                     default=6.0,
@@ -219,7 +148,7 @@ class RelayImageToImage(io.ComfyNode):
                     tooltip="SDXL refiner only: the beauty of what is to be kept out. The model's default is 2.5.",
                 ),
             ],
-            outputs=[_latent_output()],
+            outputs=[sampling_inputs.latent_output()],
             hidden=[io.Hidden.unique_id],
         )
 

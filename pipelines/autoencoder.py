@@ -65,19 +65,43 @@ class Autoencoder:
         """
         import torch
 
-        dtype = self.module.dtype
-        upcast = self._forces_upcast and dtype != torch.float32
-        with policy.on_device(Stage.VAE, [self.module]) as device, self._in_float32(upcast), torch.no_grad():
+        if self.is_quantized:
+            with policy.on_device(Stage.VAE, [self.module]) as device, torch.no_grad():
+                latents = self.module.encode(pixels.to(device=device, dtype=self.module.dtype)).latents
+                return latents.to(policy.output_device())
+        distributions = self.distributions(pixels, policy)
+        drawn = [d.mode() if generators is None else d.sample(generators[i]) for i, d in enumerate(distributions)]
+        return torch.cat(drawn).to(self.module.dtype)
+
+    def distributions(self, pixels: torch.Tensor, policy: OffloadPolicy) -> list[Any]:
+        """Pixels -> what the encoder makes of each: diffusers' DiagonalGaussianDistribution of raw latents [1, C, h, w].
+
+        They wait on ``policy.output_device()``, in the dtype that the encoder ran in (:attr:`encoding_dtype`).
+
+        Args:
+            pixels: [B, 3, H, W] in -1..1.
+            policy: where the encoder runs.
+        """
+        import torch
+        from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+        dtype, home = self.module.dtype, policy.output_device()
+        with (
+            policy.on_device(Stage.VAE, [self.module]) as device,
+            self._in_float32(self.encoding_dtype != dtype),
+            torch.no_grad(),
+        ):
             # Cast down first even where the encoder then runs in float32: the pipelines do.
             pixels = pixels.to(device=device, dtype=dtype).to(self.module.dtype)
-            if self.is_quantized:
-                latents = self.module.encode(pixels).latents
-            else:
-                distributions = [self.module.encode(one).latent_dist for one in pixels.split(1)]
-                latents = torch.cat(
-                    [d.mode() if generators is None else d.sample(generators[i]) for i, d in enumerate(distributions)]
-                )
-            return latents.to(device=policy.output_device(), dtype=dtype)
+            parameters = [self.module.encode(one).latent_dist.parameters.to(home) for one in pixels.split(1)]
+        return [DiagonalGaussianDistribution(one) for one in parameters]
+
+    @property
+    def encoding_dtype(self) -> torch.dtype:
+        """What the pipelines run the encoder in."""
+        import torch
+
+        return torch.float32 if self._forces_upcast else self.module.dtype
 
     def decode(self, raw: torch.Tensor, policy: OffloadPolicy, tiled: bool = False) -> torch.Tensor:
         """Raw latents [B, C, h, w] -> IMAGE [B, H, W, 3] float32 on ``policy.output_device()``.

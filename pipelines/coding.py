@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from .autoencoder import autoencoder_of
 from .components import PipelineComponents
+from .generators import generators
 from .images import to_pixels
 from .latent_space import Latents
-from .run import generators
 from .runtime import Runtime
 
 if TYPE_CHECKING:

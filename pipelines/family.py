@@ -49,6 +49,8 @@ class ModelFamily:
     """Conditioned by CLIP image embeddings (Kandinsky's decoder) instead of text."""
     takes_hint: bool = False
     """Paints along a depth map, and does not run without one."""
+    inpaints_plain_models: bool = False
+    """The inpainting pipeline runs a plain UNet too; elsewhere it needs one that was trained to see a mask."""
     has_denoising_range: bool = False
     """The pipelines take ``denoising_end`` (and ``denoising_start`` for image-to-image)."""
     has_pooled_embeds: bool = False
@@ -98,18 +100,22 @@ STABLE_DIFFUSION = ModelFamily(
     pipeline_classes={
         Task.TEXT_TO_IMAGE: "StableDiffusionPipeline",
         Task.IMAGE_TO_IMAGE: "StableDiffusionImg2ImgPipeline",
+        Task.INPAINT: "StableDiffusionInpaintPipeline",
     },
     control_pipeline_classes={
         Task.TEXT_TO_IMAGE: "StableDiffusionControlNetPipeline",
         Task.IMAGE_TO_IMAGE: "StableDiffusionControlNetImg2ImgPipeline",
         Task.INPAINT: "StableDiffusionControlNetInpaintPipeline",
     },
-    recognised_by=frozenset({"StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"}),
+    recognised_by=frozenset(
+        {"StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"}
+    ),
     components=frozenset({"vae", "text_encoder", "tokenizer", "unet", "scheduler"}),
     autoencoder="vae",
     text_encoders=("text_encoder",),
     schedulers=KARRAS_DIFFUSION_SCHEDULERS,
     module="stable_diffusion",
+    inpaints_plain_models=True,
     preview_format="SD15",
 )
 
@@ -119,18 +125,22 @@ SDXL_BASE = ModelFamily(
     pipeline_classes={
         Task.TEXT_TO_IMAGE: "StableDiffusionXLPipeline",
         Task.IMAGE_TO_IMAGE: "StableDiffusionXLImg2ImgPipeline",
+        Task.INPAINT: "StableDiffusionXLInpaintPipeline",
     },
     control_pipeline_classes={
         Task.TEXT_TO_IMAGE: "StableDiffusionXLControlNetPipeline",
         Task.IMAGE_TO_IMAGE: "StableDiffusionXLControlNetImg2ImgPipeline",
         Task.INPAINT: "StableDiffusionXLControlNetInpaintPipeline",
     },
-    recognised_by=frozenset({"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"}),
+    recognised_by=frozenset(
+        {"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"}
+    ),
     components=frozenset({"vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "scheduler"}),
     autoencoder="vae",
     text_encoders=("text_encoder", "text_encoder_2"),
     schedulers=KARRAS_DIFFUSION_SCHEDULERS,
     module="sdxl",
+    inpaints_plain_models=True,
     has_denoising_range=True,
     has_pooled_embeds=True,
     force_upcast_by_config=True,
@@ -141,13 +151,17 @@ SDXL_BASE = ModelFamily(
 SDXL_REFINER = ModelFamily(
     name="sdxl-refiner",
     title="Stable Diffusion XL refiner",
-    pipeline_classes={Task.IMAGE_TO_IMAGE: "StableDiffusionXLImg2ImgPipeline"},
+    pipeline_classes={
+        Task.IMAGE_TO_IMAGE: "StableDiffusionXLImg2ImgPipeline",
+        Task.INPAINT: "StableDiffusionXLInpaintPipeline",
+    },
     recognised_by=frozenset(),  # by the missing first text encoder: see recognise()
     components=frozenset({"vae", "text_encoder_2", "tokenizer_2", "unet", "scheduler"}),
     autoencoder="vae",
     text_encoders=("text_encoder_2",),
     schedulers=KARRAS_DIFFUSION_SCHEDULERS,
     module="sdxl",
+    inpaints_plain_models=True,
     has_denoising_range=True,
     has_pooled_embeds=True,
     force_upcast_by_config=True,
@@ -172,8 +186,9 @@ KANDINSKY22_DECODER = ModelFamily(
     pipeline_classes={
         Task.TEXT_TO_IMAGE: "KandinskyV22Pipeline",
         Task.IMAGE_TO_IMAGE: "KandinskyV22Img2ImgPipeline",
+        Task.INPAINT: "KandinskyV22InpaintPipeline",
     },
-    recognised_by=frozenset({"KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline"}),
+    recognised_by=frozenset({"KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline", "KandinskyV22InpaintPipeline"}),
     components=frozenset({"unet", "movq", "scheduler"}),
     autoencoder="movq",
     schedulers=("DDPMScheduler", "DDIMScheduler"),

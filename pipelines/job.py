@@ -13,6 +13,7 @@ from .embeds import ImageEmbeds, PromptEmbeds
 from .errors import RelayError
 from .family import Task
 from .images import Extent
+from .masked_picture import EncodedPictures, Given, MaskedPicture
 from .steps import StepWatcher
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class DenoisingJob:
     extent: Extent
     """Pixels."""
     latents: torch.Tensor | None = None
-    """Image-to-image: where to start, in model scale and the model's dtype."""
+    """Image-to-image and inpainting: the picture to start from, in model scale and the model's dtype."""
     strength: float = 1.0
     denoising_start: float | None = None
     denoising_end: float | None = None
@@ -46,6 +47,8 @@ class DenoisingJob:
     """ControlNets that steer the run, their pictures fitted to ``extent``."""
     hint: torch.Tensor | None = None
     """Kandinsky's depth map, [B, 3, H, W] in 0..1 of the size of ``extent``."""
+    painted_into: MaskedPicture | None = None
+    """Inpainting: the mask, and what is seen through it."""
 
     @property
     def batch(self) -> int:
@@ -81,6 +84,31 @@ def borrow_pipeline(job: DenoisingJob, device: torch.device, without: Mapping[st
     pipeline.relay_device = device
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def borrow_inpainting_pipeline(
+    job: DenoisingJob, device: torch.device, without: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """:func:`borrow_pipeline`, and the arguments that give it the job's picture and mask.
+
+    The pipeline would encode the picture, and the picture less what is masked, itself. It is handed a dummy of that size, and
+    the latents through a stand-in for its autoencoder.
+    """
+    import torch
+
+    painted_into = job.painted_into
+    assert painted_into is not None and job.latents is not None
+    pipeline = borrow_pipeline(job, device, without)
+    begin = [Given(one) for one in job.latents.split(1)] if painted_into.begin_is_read else []
+    pipeline.vae = EncodedPictures(pipeline.vae, [*begin, *painted_into.masked])
+    width, height = job.extent.width, job.extent.height
+    return pipeline, {
+        "image": torch.zeros(job.batch, 3, height, width),
+        "mask_image": painted_into.mask,
+        "width": width,
+        "height": height,
+        "strength": job.strength,
+    }
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .embeds import ImageEmbeds
@@ -31,6 +32,32 @@ def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
     return pipeline(
         image=torch.zeros(job.batch, 3, 8, 8), height=8, width=8, strength=job.strength, **_arguments(job, device)
     ).images
+
+
+def inpaint(job: DenoisingJob, device: torch.device) -> torch.Tensor:
+    """MoVQ latents, [B, 4, h, w]. With a decoder for inpainting; it paints what is masked from noise, so there is no strength.
+
+    The pipeline keeps to the first picture and the first mask of a batch, so each image is a run of its own here.
+    """
+    import torch
+
+    assert job.latents is not None and job.painted_into is not None
+    pipeline = borrow_pipeline(job, device, {})
+    movq = pipeline.movq
+    arguments = _arguments(replace(job, generators=job.generators[:1]), device)
+    painted = []
+    for index, generator in enumerate(job.generators):
+        pipeline.movq = _LatentsForPicture(job.latents[index : index + 1].to(device), movq)
+        arguments |= {"generator": [generator], "callback_on_step_end": job.on_step.of_run(index, job.batch)}
+        latents = pipeline(
+            image=torch.zeros(1, 3, job.extent.height, job.extent.width),
+            mask_image=job.painted_into.mask[index : index + 1].clone(),  # the pipeline writes into it
+            width=job.extent.width,
+            height=job.extent.height,
+            **arguments,
+        ).images
+        painted.append(latents)
+    return torch.cat(painted)
 
 
 class _LatentsForPicture:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .control import control_arguments, step_callback_to
 from .embeds import PromptEmbeds
-from .job import DenoisingJob, borrow_pipeline, repeat
+from .job import DenoisingJob, borrow_inpainting_pipeline, borrow_pipeline, repeat
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +45,18 @@ def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
         aesthetic_score=aesthetic,
         negative_aesthetic_score=negative_aesthetic,
         **part,
+        **_arguments(job, device),
+    ).images
+
+
+def inpaint(job: DenoisingJob, device: torch.device) -> torch.Tensor:
+    """Latents in model scale, [B, 4, h, w]."""
+    aesthetic, negative_aesthetic = job.aesthetic_scores
+    pipeline, arguments = borrow_inpainting_pipeline(job, device, WITHOUT | _flags(job))
+    return pipeline(
+        aesthetic_score=aesthetic,
+        negative_aesthetic_score=negative_aesthetic,
+        **arguments,
         **_arguments(job, device),
     ).images
 

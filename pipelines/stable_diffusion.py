@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .control import control_arguments
 from .embeds import PromptEmbeds
-from .job import DenoisingJob, borrow_pipeline, repeat
+from .job import DenoisingJob, borrow_inpainting_pipeline, borrow_pipeline, repeat
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,12 @@ def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
     assert job.latents is not None
     pipeline = borrow_pipeline(job, device, WITHOUT)
     return pipeline(image=job.latents.to(device), strength=job.strength, **_arguments(job, device)).images
+
+
+def inpaint(job: DenoisingJob, device: torch.device) -> torch.Tensor:
+    """Latents in model scale, [B, 4, h, w]."""
+    pipeline, arguments = borrow_inpainting_pipeline(job, device, WITHOUT)
+    return pipeline(**arguments, **_arguments(job, device)).images
 
 
 def _arguments(job: DenoisingJob, device: torch.device) -> dict[str, Any]:

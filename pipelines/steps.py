@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import RelayError
+from .generators import copies_of
 from .monitor import Monitor
 
 if TYPE_CHECKING:
@@ -22,11 +23,23 @@ class StepWatcher:
         """How many have been done."""
 
     def __call__(self, pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        return self._after_step(pipeline, step, values, 0, 1)
+
+    def of_run(self, run: int, runs: int) -> Callable[..., dict[str, Any]]:
+        """The callback of one of ``runs`` runs of equal length, which one progress bar goes over."""
+
+        def after_step(pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+            return self._after_step(pipeline, step, values, run, runs)
+
+        return after_step
+
+    def _after_step(self, pipeline: Any, step: int, values: dict[str, Any], run: int, runs: int) -> dict[str, Any]:
         self._monitor.check()
         self.steps = step + 1
         if self._mask is not None:
             values["latents"] = self._mask.after_step(pipeline, step, values["latents"])
-        self._monitor.progress(step + 1, pipeline.num_timesteps, values["latents"])
+        done = run * pipeline.num_timesteps + step + 1
+        self._monitor.progress(done, runs * pipeline.num_timesteps, values["latents"])
         return values
 
 
@@ -47,8 +60,7 @@ class KeepUnmasked:
 
         self._repaint = fit_mask(noise_mask, begin)
         self._begin = begin
-        copies = [type(g)(device=g.device).set_state(g.get_state()) for g in generators]
-        self._noise = randn_tensor(begin.shape, generator=copies, device=begin.device, dtype=begin.dtype)
+        self._noise = randn_tensor(begin.shape, generator=copies_of(generators), device=begin.device, dtype=begin.dtype)
         self._scheduler = scheduler
 
     def after_step(self, pipeline: Any, step: int, latents: torch.Tensor) -> torch.Tensor:

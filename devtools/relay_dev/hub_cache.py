@@ -14,6 +14,7 @@ from .small_finetunes import add_fp16_files, weight_files
 
 HUB_IDS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd15",
+    "stable-diffusion-v1-5/stable-diffusion-inpainting": "sd15_inpaint",
     "ogkalu/Comic-Diffusion": "comic",
     "kohbanye/pixel-art-style": "pixel",
     "nitrosocke/elden-ring-diffusion": "elden_ring",
@@ -21,6 +22,7 @@ HUB_IDS = {
     "stabilityai/stable-diffusion-xl-refiner-1.0": "sdxl_refiner",
     "kandinsky-community/kandinsky-2-2-prior": "kandinsky_prior",
     "kandinsky-community/kandinsky-2-2-decoder": "kandinsky_decoder",
+    "kandinsky-community/kandinsky-2-2-decoder-inpaint": "kandinsky_inpaint",
     "kandinsky-community/kandinsky-2-2-controlnet-depth": "kandinsky_depth",
 }
 """Hub id -> name in small_models.make_all or small_examples.make_example_models. The ids are those of the diffusers documentation."""

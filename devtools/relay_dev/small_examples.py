@@ -16,6 +16,7 @@ import torch
 from .native_checkpoint import TEXT_WIDTH as NATIVE_TEXT_WIDTH
 from .native_checkpoint import Weights, original_unet
 from .small_finetunes import make_finetune, save_weights
+from .small_inpainting import make_inpaint
 from .small_parts import (
     EULER,
     PNDM,
@@ -49,6 +50,7 @@ def make_example_models(folder: Path, models: dict[str, Path]) -> dict[str, Path
         "sd15": sd15,
         "comic": make_finetune(sd15, folder / "comic", seed=1021),
         "pixel": make_finetune(sd15, folder / "pixel", seed=1033),
+        "sd15_inpaint": make_inpaint(folder / "sd15_inpaint", sd15),
         "elden_ring": make_finetune(sd15, folder / "elden_ring", seed=1069),
         "sdxl_base": make_example_sdxl(models["sdxl_base"], folder / "sdxl_base", seed=6229),
         "sdxl_refiner": make_example_sdxl(models["sdxl_refiner"], folder / "sdxl_refiner", seed=6427),

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .small_finetunes import make_finetune, make_fp16_copy, make_pickle_copy
+from .small_inpainting import make_inpaint
 from .small_kandinsky_depth import make_kandinsky_depth
 from .small_parts import (
     BIG_TEXT_ENCODER_SEED,
@@ -203,6 +204,12 @@ def make_all(folder: Path) -> dict[str, Path]:
     made["sd15_vae_moved"] = make_finetune(sd15, folder / "sd15_vae_moved", seed=1061, change=(), vae="moved")
     made["sd15_fp16"] = make_fp16_copy(sd15, folder / "sd15_fp16", variant="fp16")
     made["sd15_half"] = make_fp16_copy(sd15, folder / "sd15_half", variant=None)
+    for name, plain in (
+        ("sd15_inpaint", "sd15"),
+        ("sdxl_inpaint", "sdxl_base"),
+        ("kandinsky_inpaint", "kandinsky_decoder"),
+    ):
+        made[name] = make_inpaint(folder / name, made[plain])
     made["sd15_pickle"] = make_pickle_copy(sd15, folder / "sd15_pickle")
     return made
 

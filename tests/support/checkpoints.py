@@ -5,17 +5,17 @@ The folders are their own configs too: `configs` holds them under the names of t
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from relay_dev.model_folders import SmallModels
 from relay_dev.original_checkpoints import original_checkpoint
+from relay_dev.small_inpainting import make_inpaint
 from relay_dev.small_parts import TEXT_WIDTH, make_tokenizer, make_unet, save
 
 KINDS = {"sd15": "sd15", "sd2": "sd2", "sdxl_base": "sdxl", "sdxl_refiner": "sdxl_refiner"}
@@ -92,17 +92,3 @@ def make_sd2(folder: Path, sd15: Path) -> Path:
         **others,
     )
     return save(pipeline, folder, DDIM)
-
-
-def make_inpaint(folder: Path, plain: Path) -> Path:
-    """A copy whose UNet takes the mask and the masked picture too: 9 channels."""
-    shutil.copytree(plain, folder)
-    config = folder / "unet" / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), "in_channels": 9}), "utf-8")
-    weights_file = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    weights = load_file(weights_file)
-    first = weights["conv_in.weight"]
-    extra = torch.randn(first.shape[0], 5, 3, 3, generator=torch.Generator().manual_seed(9)) * 0.02
-    weights_file.unlink()
-    save_file({**weights, "conv_in.weight": torch.cat([first, extra], dim=1)}, weights_file, {"format": "pt"})
-    return folder

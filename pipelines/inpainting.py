@@ -1,0 +1,165 @@
+"""The inpainting run: repaints what a mask marks, and keeps the rest of the picture or latent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .autoencoder import Autoencoder, autoencoder_of
+from .components import PipelineComponents
+from .control import fit_controls
+from .conversion import decode_for_conversion, must_convert
+from .embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
+from .errors import RelayError
+from .family import Task
+from .generators import copies_of, generators_for
+from .hints import take_hint
+from .images import to_pixels
+from .job import DenoisingJob
+from .latent_space import Latents
+from .masked_picture import Drawn, Given, MaskedPicture, at_latent_size, fit_repaint_mask, unread_distribution
+from .run import denoise
+from .run_input import batch_of, check_counts, check_one_source, check_strength, is_inpainting_model, painted_extent
+from .runtime import Runtime
+from .schedulers import build_scheduler
+from .steps import KeepUnmasked, StepWatcher
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class InpaintSettings:
+    strength: float
+    steps: int
+    guidance_scale: float
+    seed: int
+
+
+def inpaint(
+    components: PipelineComponents,
+    prompt: PromptEmbeds | ImageEmbeds,
+    mask: torch.Tensor,
+    settings: InpaintSettings,
+    runtime: Runtime,
+    *,
+    image: torch.Tensor | None = None,
+    latent: Latents | None = None,
+    control: Sequence[Any] = (),
+) -> Latents:
+    """Repaints what ``mask`` marks; image i from a CPU generator of ``seed + i`` (or of the latent's batch_index).
+
+    A plain model is held to the picture outside of the mask at each step; a model for inpainting sees the mask and the masked
+    picture. What is not masked comes back as it went in, in latents: after a model for inpainting of Stable Diffusion or SDXL,
+    whose pipeline leaves that to the user, it is put back here. Kandinsky's repaints one latent pixel more all round.
+
+    Args:
+        mask: [1 or B, H, W], 1 = repaint; half and more counts.
+        control: ControlNet units, or a Kandinsky hint.
+
+    Source: https://huggingface.co/docs/diffusers/using-diffusers/inpaint
+
+    Raises:
+        RelayError: not exactly one of ``image`` and ``latent``, nothing to repaint, another family's prompt, no step left to
+            run, a size that the model can't do, noise left in the latent, a strength below 1 for Kandinsky's inpainting decoder.
+    """
+    family = components.family
+    family.require(Task.IMAGE_TO_IMAGE, components.source)
+    autoencoder = autoencoder_of(components)
+    check_one_source(image, latent)
+    _check_clean(latent, runtime)
+    check_counts(1, settings.steps)
+    check_strength(settings.strength, settings.steps)
+    sees_mask = is_inpainting_model(components)
+    if sees_mask and not family.inpaints_plain_models and settings.strength != 1:
+        raise RelayError(
+            f"strength: {components.source} ({family.title}, for inpainting) paints what is masked from noise, so strength has to be 1, and "
+            f"is {settings.strength:g}. Set it to 1, or use the plain decoder."
+        )
+    # Where diffusers has no pipeline for a plain model, image-to-image runs and what is not masked is kept by our own blending.
+    task = Task.INPAINT if sees_mask or family.inpaints_plain_models else Task.IMAGE_TO_IMAGE
+    check_prompt_fits(prompt, components)
+    extent = painted_extent(components, autoencoder, image, latent)
+    batch = batch_of(image, latent)
+    hint, units = take_hint(control, components, extent, batch)
+    controls = fit_controls(units, components, task, extent, batch)
+    repaint = fit_repaint_mask(mask, latent.noise_mask if latent else None, extent, autoencoder.factor, batch)
+
+    own_generators = generators_for(latent, settings.seed, batch)
+    begin_is_read = not (sees_mask and family.inpaints_plain_models and settings.strength == 1)
+    if latent is not None and must_convert(latent, autoencoder, runtime):
+        image = decode_for_conversion(latent, runtime, " with this seed")
+    pixels = None
+    if image is not None:
+        pixels = to_pixels(image, autoencoder.factor)
+        drawn_from = own_generators if begin_is_read else copies_of(own_generators)
+        raw = autoencoder.encode(pixels, runtime.policy, drawn_from)
+    else:
+        assert latent is not None
+        raw = latent.samples
+    begin = autoencoder.to_model_scale(raw).to(components.dtype)
+    scheduler = build_scheduler(components, own_generators)
+    keep = None
+    if task is Task.IMAGE_TO_IMAGE:
+        keep = KeepUnmasked(at_latent_size(repaint, autoencoder.factor), begin, own_generators, scheduler)
+    masked: Sequence[Any] = ()
+    if family.inpaints_plain_models:
+        masked = _masked(autoencoder, runtime, repaint, pixels, raw, sees_mask)
+    job = DenoisingJob(
+        task=task,
+        components=components,
+        prompt=prompt,
+        scheduler=scheduler,
+        generators=own_generators,
+        steps=settings.steps,
+        guidance_scale=settings.guidance_scale,
+        on_step=StepWatcher(runtime.monitor, keep),
+        extent=extent,
+        latents=begin,
+        strength=settings.strength,
+        controls=controls,
+        hint=hint,
+        painted_into=MaskedPicture(repaint, begin_is_read, masked),
+    )
+    samples = autoencoder.to_raw(denoise(job, runtime)).to(runtime.policy.output_device())
+    if sees_mask and family.inpaints_plain_models:
+        where = at_latent_size(repaint, autoencoder.factor).to(samples)
+        samples = where * samples + (1 - where) * raw.to(samples)
+    return (latent or Latents(samples)).with_samples(samples, autoencoder)
+
+
+def _masked(
+    autoencoder: Autoencoder,
+    runtime: Runtime,
+    repaint: torch.Tensor,
+    pixels: torch.Tensor | None,
+    raw: torch.Tensor,
+    sees_mask: bool,
+) -> list[Drawn | Given]:
+    """What the pipeline is to have for the picture less what is masked, one an image.
+
+    A script that starts from a picture encodes and draws it, even for a plain model, which does not look at it; one that starts
+    from latents draws nothing.
+    """
+    if not sees_mask:
+        if pixels is None:
+            return [Given(one) for one in raw.split(1)]
+        unread = unread_distribution(autoencoder, raw)
+        return [Drawn(unread, autoencoder) for _ in range(raw.shape[0])]
+    if pixels is None:
+        runtime.monitor.say("The latent was decoded, to show this model for inpainting what is not masked.")
+        pixels = to_pixels(autoencoder.decode(raw, runtime.policy), autoencoder.factor)
+    return [Drawn(one, autoencoder) for one in autoencoder.distributions(pixels * (repaint < 0.5), runtime.policy)]
+
+
+def _check_clean(latent: Latents | None, runtime: Runtime) -> None:
+    if latent is None:
+        return
+    if latent.noise_left is not None:
+        raise RelayError(
+            f"latent: it still holds noise (left at denoising_end {latent.noise_left:g}), so what is not masked can't be kept. "
+            "Let the model before run to the end (denoising_end 1)."
+        )
+    if latent.noise_is_void:
+        runtime.monitor.say("The latent was changed after the run that left noise in it: it is taken to be clean.")

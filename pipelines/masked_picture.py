@@ -1,0 +1,174 @@
+"""A picture with a mask, as an inpainting run paints into it, and the stand-in through which a pipeline is given it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from .autoencoder import Autoencoder
+from .errors import RelayError
+from .images import Extent
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedPicture:
+    """What an inpainting run is given beside its prompt."""
+
+    mask: torch.Tensor
+    """[B, 1, H, W] float32 of pixels, 1 = repaint, 0 = keep."""
+    begin_is_read: bool
+    """Whether the pipeline looks at the picture itself; a run at full strength with an inpainting UNet does not."""
+    masked: Sequence[Any]
+    """One an image, in the order of the batch: what the pipeline is to have where it encodes the masked picture."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Latents that need no draw: what stands where an encoder's answer is asked for."""
+
+    latents: torch.Tensor
+    """[1, C, h, w] in model scale."""
+
+    def to(self, device: torch.device) -> Given:
+        return Given(self.latents.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """An encoder's distribution that is drawn from when, and with which generator, the pipeline asks for it.
+
+    The pipelines draw the masked picture after the noise, so the generators are where a script has them only then.
+    """
+
+    distribution: Any
+    """diffusers' DiagonalGaussianDistribution of raw latents [1, C, h, w]."""
+    autoencoder: Autoencoder
+    device: torch.device | None = None
+    """Where the latents are wanted; None: where the distribution is."""
+
+    def to(self, device: torch.device) -> Drawn:
+        return replace(self, device=device)
+
+    @property
+    def latent_dist(self) -> Drawn:
+        return self
+
+    def sample(self, generator: torch.Generator) -> torch.Tensor:
+        raw = self.distribution.sample(generator).to(self.autoencoder.module.dtype)
+        return self.autoencoder.to_model_scale(raw).to(self.device)
+
+
+class EncodedPictures:
+    """Stands in for ``vae`` in one pipeline object: each call of ``encode`` is answered by the next of ``answers``.
+
+    They are in model scale, so its ``scaling_factor`` is 1.
+    """
+
+    def __init__(self, vae: Any, answers: Sequence[Any]) -> None:
+        self.config = SimpleNamespace(
+            latent_channels=vae.config.latent_channels,
+            block_out_channels=vae.config.block_out_channels,
+            scaling_factor=1.0,
+            force_upcast=False,
+        )
+        self.dtype = vae.dtype
+        self._answers = deque(answers)
+
+    def encode(self, picture: torch.Tensor) -> Any:
+        """``picture`` [1, 3, H, W] is a dummy; the answer is on its device."""
+        return self._answers.popleft().to(picture.device)
+
+
+def unread_distribution(autoencoder: Autoencoder, raw: torch.Tensor) -> Any:
+    """For a masked picture that a pipeline encodes and does not look at: only its draw counts, which moves the generators on.
+
+    ``raw`` [B, C, h, w] has the latents' shape.
+    """
+    import torch
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+    _, channels, height, width = raw.shape
+    return DiagonalGaussianDistribution(torch.zeros(1, 2 * channels, height, width, dtype=autoencoder.encoding_dtype))
+
+
+def fit_repaint_mask(
+    mask: torch.Tensor, noise_mask: torch.Tensor | None, extent: Extent, factor: int, batch: int
+) -> torch.Tensor:
+    """The host's MASK as the pipelines have it: [batch, 1, H, W] of 0 and 1, 1 = repaint.
+
+    Half and more counts as 1. Another size is stretched to exactly the picture's, as the pipelines' own mask processor scales
+    a PIL mask (lanczos, 8 bits). Where a latent has a ``noise_mask`` of its own, only what both repaint is repainted.
+
+    Args:
+        mask: [H, W], [1 or B, H, W] or [1 or B, 1, H, W], 0..1.
+        noise_mask: the latent's, of any resolution, or None.
+        extent: the size of the picture, in pixels.
+        factor: pixels a latent pixel, along one side.
+        batch: how many pictures are painted.
+
+    Raises:
+        RelayError: not a mask's shape, a batch that is neither 1 nor ``batch``, or nothing left to repaint.
+    """
+    import torch
+
+    masks = _as_masks("mask", mask)
+    if masks.shape[0] not in (1, batch):
+        raise RelayError(
+            f"mask: it holds {masks.shape[0]} masks, and {batch} {'picture is' if batch == 1 else 'pictures are'} painted. "
+            "Give it one for all, or one for each."
+        )
+    fitted = _stretched(masks, extent, factor)
+    if noise_mask is not None:
+        size = (extent.height, extent.width)
+        own = torch.nn.functional.interpolate(_as_masks("noise_mask", noise_mask), size, mode="nearest-exact")
+        own = own.repeat(-(-batch // own.shape[0]), 1, 1, 1)[:batch]  # as the host repeats it
+        fitted = torch.minimum(fitted, (own >= 0.5).float())
+    fitted = fitted.expand(batch, -1, -1, -1).clone()
+    if not at_latent_size(fitted, factor).any():
+        beside = " and the latent's own noise_mask has 1" if noise_mask is not None else ""
+        raise RelayError(
+            f"mask: no part of it is left to repaint. Only values of 0.5 and more are repainted{beside}, and what is thinner than a latent "
+            f"pixel ({factor} pixels) can be lost. Paint a larger mask (1 = repaint), or invert it if it marks what is to stay."
+        )
+    return fitted
+
+
+def at_latent_size(mask: torch.Tensor, factor: int) -> torch.Tensor:
+    """[B, 1, H, W] -> [B, 1, h, w], as the pipelines bring a mask to latents: the nearest pixel counts."""
+    import torch
+
+    size = (mask.shape[-2] // factor, mask.shape[-1] // factor)
+    return torch.nn.functional.interpolate(mask, size=size)
+
+
+def _as_masks(name: str, mask: torch.Tensor) -> torch.Tensor:
+    """[B, 1, H, W] float32 in 0..1 on the CPU."""
+    shape = list(mask.shape)
+    masks = mask.float().cpu()
+    if masks.ndim == 2:
+        masks = masks[None]
+    if masks.ndim == 3:
+        masks = masks[:, None]
+    if masks.ndim != 4 or masks.shape[1] != 1 or min(masks.shape) == 0 or not masks.isfinite().all():
+        raise RelayError(f"{name}: expected a mask of shape [batch, height, width] with values 0..1, got {shape}.")
+    return masks.clamp(0, 1)
+
+
+def _stretched(masks: torch.Tensor, extent: Extent, factor: int) -> torch.Tensor:
+    import numpy as np
+    from diffusers.image_processor import VaeImageProcessor
+    from PIL import Image
+
+    processor = VaeImageProcessor(
+        vae_scale_factor=factor, do_normalize=False, do_binarize=True, do_convert_grayscale=True
+    )
+    if tuple(masks.shape[-2:]) == (extent.height, extent.width):
+        return processor.preprocess(masks)
+    eight_bits = (np.rint(one[0].numpy() * 255.0).astype(np.uint8) for one in masks)
+    return processor.preprocess([Image.fromarray(one) for one in eight_bits], height=extent.height, width=extent.width)

@@ -1,0 +1,84 @@
+"""What the sampling runs ask of their inputs alike: one picture or latent, a size, counts, a fitting model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .autoencoder import Autoencoder
+from .components import PipelineComponents
+from .errors import RelayError
+from .images import Extent, as_rgb, check_extent, extent_of
+from .latent_space import Latents
+
+if TYPE_CHECKING:
+    import torch
+
+INPAINTING_CHANNELS = 9
+"""A latent, a mask, and the latent of the masked picture."""
+
+
+def check_one_source(image: torch.Tensor | None, latent: Latents | None) -> None:
+    """Refuses both and neither."""
+    if (image is None) == (latent is None):
+        have = "both are" if image is not None else "neither is"
+        raise RelayError(f"image, latent: connect exactly one of them; {have} connected.")
+
+
+def check_counts(batch_size: int, steps: int) -> None:
+    if batch_size < 1:
+        raise RelayError(f"batch_size: {batch_size} pictures can't be painted. Use at least 1.")
+    if steps < 1:
+        raise RelayError(f"steps: {steps} steps can't be run. Use at least 1.")
+
+
+def check_strength(strength: float, steps: int) -> None:
+    """Refuses a strength of which no step is left: diffusers would give an empty latent."""
+    if int(steps * strength) < 1:
+        raise RelayError(
+            f"strength, steps: {steps} steps at strength {strength:g} leave no step to run. Raise strength to at "
+            f"least {1 / steps:.2g}, or steps to at least {_steps_for(strength)}."
+        )
+
+
+def _steps_for(strength: float) -> int | str:
+    """The fewest steps of which at least one is run at ``strength``."""
+    if strength <= 0:
+        return "(no number of steps helps at strength 0)"
+    return next(n for n in range(int(1 / strength), int(1 / strength) + 3) if int(n * strength) >= 1)
+
+
+def batch_of(image: torch.Tensor | None, latent: Latents | None) -> int:
+    return image.shape[0] if image is not None else 0 if latent is None else latent.batch
+
+
+def is_inpainting_model(components: PipelineComponents) -> bool:
+    """Whether the denoiser was trained to see the mask and the masked picture beside the noise."""
+    return bool(components[components.family.denoiser].config.in_channels == INPAINTING_CHANNELS)
+
+
+def check_not_inpainting(components: PipelineComponents) -> None:
+    if is_inpainting_model(components):
+        raise RelayError(
+            f"model: {components.source} is made for inpainting (its UNet has {INPAINTING_CHANNELS} input channels): it paints only "
+            "with a mask and a masked picture beside the noise. Use it with Inpaint, or choose the plain model of the same kind."
+        )
+
+
+def painted_extent(
+    components: PipelineComponents, autoencoder: Autoencoder, image: torch.Tensor | None, latent: Latents | None
+) -> Extent:
+    """The size that will be painted: that of the picture or latent, an odd one floored to latent pixels as the pipelines do.
+
+    A multiple that is coarser than that is the user's to choose: it is refused, and not silently made.
+    """
+    family = components.family
+    if image is not None:
+        extent, what = extent_of(as_rgb(image)), "image"
+    else:
+        assert latent is not None
+        factor = (latent.space or autoencoder).factor
+        extent, what = Extent(latent.samples.shape[3] * factor, latent.samples.shape[2] * factor), "latent"
+    if family.size_multiple == autoencoder.factor:
+        return extent.floored(autoencoder.factor)
+    check_extent(extent, family.size_multiple, f"{components.source} ({family.title})", what)
+    return extent

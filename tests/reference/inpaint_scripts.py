@@ -1,0 +1,94 @@
+"""The diffusers documentation's inpainting scripts, written with no code of the pack, as those of scripts.py are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoPipelineForInpainting, KandinskyV22InpaintPipeline
+from PIL import Image
+
+from .control_scripts import Control, controlled
+from .scripts import Picture, Prior, generator, loaded
+
+
+def inpaint(
+    model: Path | str,
+    image: Picture,
+    mask: Picture,
+    prompt: str,
+    negative_prompt: str | None = None,
+    *,
+    controls: Sequence[Control] = (),
+    width: int = 64,
+    height: int = 64,
+    seed: int | Sequence[int] = 0,
+    scheduler: Any = None,
+    **settings: Any,
+) -> Any:
+    """SD1.5, SDXL and the refiner. `seed`: one a picture where `image` is a list. `settings`: what the pipeline takes beside."""
+    if controls:
+        pipeline, arguments = controlled(AutoPipelineForInpainting, model, controls, "control_image")
+    else:
+        pipeline, arguments = loaded(AutoPipelineForInpainting, model, {}), {}
+    if scheduler is not None:
+        pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
+    many = isinstance(image, list)
+    repeat = len(image) if many else 1
+    return pipeline(
+        [prompt] * repeat if many else prompt,
+        negative_prompt=[negative_prompt or ""] * repeat if many else negative_prompt,
+        image=image,
+        mask_image=mask,
+        width=width,
+        height=height,
+        generator=generator(seed) if isinstance(seed, int) else [generator(one) for one in seed],
+        **{"num_inference_steps": 5, "strength": 1.0, "guidance_scale": 7.5, "output_type": "np"}
+        | arguments
+        | settings,
+    ).images
+
+
+def kandinsky_inpaint(
+    model: Path | str,
+    image: Picture,
+    mask: Picture,
+    embeds: Prior,
+    *,
+    width: int = 64,
+    height: int = 64,
+    steps: int = 4,
+    guidance_scale: float = 4.0,
+    seed: int = 0,
+    output_type: str = "np",
+) -> Any:
+    """With a decoder for inpainting."""
+    pipeline = loaded(KandinskyV22InpaintPipeline, model, {})
+    return pipeline(
+        image=image,
+        mask_image=mask,
+        image_embeds=embeds.image_embeds,
+        negative_image_embeds=embeds.negative_image_embeds,
+        width=width,
+        height=height,
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        generator=generator(seed),
+        output_type=output_type,
+    ).images
+
+
+def mask_picture(width: int = 64, height: int = 64, box: tuple[int, int, int, int] = (24, 16, 56, 48)) -> Image.Image:
+    """White (repaint) inside the box (left, top, right, bottom), black elsewhere."""
+    mask = np.zeros((height, width), np.uint8)
+    left, top, right, bottom = box
+    mask[top:bottom, left:right] = 255
+    return Image.fromarray(mask)
+
+
+def as_mask(picture: Image.Image) -> torch.Tensor:
+    """A grey picture as the host's MASK: [1, H, W] float32 in 0..1."""
+    return torch.from_numpy(np.array(picture).astype(np.float32) / 255.0)[None]
