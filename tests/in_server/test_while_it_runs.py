@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reference import kandinsky_depth, scripts
+from reference import inpaint_scripts, kandinsky_depth, scripts
 from relay_dev.server import HostServer
 from support.graph import Graph, Out, saved
 
@@ -23,7 +23,8 @@ def sampling_graph(server: HostServer, kind: str, steps: int) -> tuple[Graph, Ou
     image = graph.picture(server, scripts.soft_picture(), "soft.png")
     if kind.startswith("kandinsky"):
         prior = graph.load("kandinsky_prior")
-        model = graph.load("kandinsky_depth" if "depth" in kind else "kandinsky_decoder")
+        names = {"depth": "kandinsky_depth", "inpaint": "kandinsky_inpaint"}
+        model = graph.load(names.get(kind.split()[1] if " " in kind else "", "kandinsky_decoder"))
         prompt = graph.prior(prior, "a cat", steps=steps if kind == "kandinsky prior" else 2)
     else:
         model = graph.load({"sd15": "sd15", "refiner": "sdxl_refiner", "text": "sdxl_base"}[kind.split()[0]])
@@ -32,7 +33,10 @@ def sampling_graph(server: HostServer, kind: str, steps: int) -> tuple[Graph, Ou
     control = {}
     if "depth" in kind:
         control = {"control": graph.hint(graph.picture(server, kandinsky_depth.depth_map(), "depth.png"))}
-    if kind.endswith("to image"):
+    if kind.endswith("inpaint"):
+        mask = graph.mask(server, inpaint_scripts.mask_picture(), "mask-64x64.png")
+        latent = graph.inpaint(model, prompt, mask, image=image, steps=few)
+    elif kind.endswith("to image"):
         latent = graph.text_to_image(model, prompt, steps=few, **control)
     else:
         latent = graph.image_to_image(model, prompt, image=image, steps=few, strength=1.0, **control)
@@ -41,7 +45,7 @@ def sampling_graph(server: HostServer, kind: str, steps: int) -> tuple[Graph, Ou
 
 
 KINDS = ["sd15", "refiner", "text to image", "kandinsky", "kandinsky to image", "kandinsky prior"]
-KINDS += ["kandinsky depth", "kandinsky depth to image"]
+KINDS += ["kandinsky depth", "kandinsky depth to image", "sd15 inpaint", "kandinsky inpaint"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -55,7 +59,9 @@ def test_every_step_is_reported(server: HostServer, kind: str) -> None:
     assert values[-1] == reports[-1].maximum
 
 
-@pytest.mark.parametrize("kind", ["sd15", "refiner", "kandinsky", "kandinsky depth", "kandinsky depth to image"])
+@pytest.mark.parametrize(
+    "kind", ["sd15", "refiner", "kandinsky", "kandinsky depth", "kandinsky depth to image", "kandinsky inpaint"]
+)
 def test_previews_show_the_run(server: HostServer, kind: str) -> None:
     graph, _, _ = sampling_graph(server, kind, 7)
     result = server.run(graph.prompt).raise_for_error()

@@ -443,3 +443,10 @@ def test_masks_of_every_shape_that_the_host_has(mask: torch.Tensor, expected: li
     fitted = fit_repaint_mask(mask, None, Extent(2, 1), 1, 3)
     assert fitted.shape == (3, 1, 1, 2)
     assert fitted[2, 0, 0].tolist() == expected
+
+
+def test_a_noise_mask_of_latent_pixels_keeps_its_very_pixels() -> None:
+    own = torch.zeros(1, 1, 8, 8)
+    own[0, 0, 3, 5] = own[0, 0, 6, 6:] = 1
+    fitted = fit_repaint_mask(torch.ones(1, 64, 64), own, Extent(64, 64), 8, 2)
+    assert torch.equal(at_latent_size(fitted, 8), own.expand(2, -1, -1, -1))

@@ -81,6 +81,18 @@ def kandinsky_inpaint(
     ).images
 
 
+@torch.no_grad()
+def put_back(
+    model: Path | str, image: Image.Image, mask: Image.Image, latents: torch.Tensor, seed: int
+) -> torch.Tensor:
+    """A script's latents where the mask is white, and those of the picture, as an encode with this seed draws them, elsewhere."""
+    vae = loaded(AutoPipelineForInpainting, model, {}).vae
+    pixels = torch.from_numpy(np.array(image).astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    original = vae.config.scaling_factor * vae.encode(pixels).latent_dist.sample(generator(seed))
+    white = torch.from_numpy(np.array(mask) >= 128)[::8, ::8]
+    return torch.where(white, latents, original)
+
+
 def mask_picture(width: int = 64, height: int = 64, box: tuple[int, int, int, int] = (24, 16, 56, 48)) -> Image.Image:
     """White (repaint) inside the box (left, top, right, bottom), black elsewhere."""
     mask = np.zeros((height, width), np.uint8)

@@ -68,6 +68,15 @@ class Graph:
         defaults = {"strength": 0.8, "steps": 5, "guidance_scale": 7.5, "seed": 0}
         return self.add("RelayImageToImage", model=model, prompt=prompt, **{**defaults, **settings})
 
+    def inpaint(self, model: Out, prompt: Out, mask: Out, **settings: Any) -> Out:
+        defaults = {"strength": 1.0, "steps": 5, "guidance_scale": 7.5, "seed": 0}
+        return self.add("RelayInpaint", model=model, prompt=prompt, mask=mask, **{**defaults, **settings})
+
+    def mask(self, server: HostServer, picture: Image.Image, name: str) -> Out:
+        """A grey picture as a MASK: white is 1."""
+        picture.save(server.folders["input"] / name)
+        return self.add("LoadImageMask", image=name, channel="red")
+
     def hint(self, image: Out) -> Out:
         return self.add("RelayKandinskyHint", image=image)
 

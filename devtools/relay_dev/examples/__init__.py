@@ -11,6 +11,7 @@ from collections.abc import Callable
 from .chains import base_to_refiner, latent_chain, text_to_image_to_image
 from .control import controlnet_depth_then_restyle
 from .image_to_image import sd15_image_to_image, sdxl_refiner
+from .inpainting import inpaint_a_part
 from .kandinsky import kandinsky22, kandinsky22_depth, kandinsky22_mix
 from .lora import lora_strength
 from .native import mixed_with_native_nodes
@@ -33,5 +34,6 @@ SHEETS: tuple[Callable[[], Sheet], ...] = (
     mixed_with_native_nodes,
     controlnet_depth_then_restyle,
     kandinsky22_depth,
+    inpaint_a_part,
     lora_strength,
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from .sheet import Output, Sheet
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+SD15_INPAINTING = "stable-diffusion-v1-5/stable-diffusion-inpainting"
 COMIC = "ogkalu/Comic-Diffusion"
 PIXEL = "kohbanye/pixel-art-style"
 ELDEN_RING = "nitrosocke/elden-ring-diffusion"
@@ -23,6 +24,7 @@ EXAMPLE_PICTURE = "example.png"
 GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/img2img"
 SDXL_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/sdxl"
 KANDINSKY_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/kandinsky"
+INPAINT_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/inpaint"
 LORA_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/loading_adapters"
 WEIGHTS_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/weighted_prompts"
 

@@ -1,0 +1,73 @@
+"""A part of a picture painted anew."""
+
+from __future__ import annotations
+
+from .parts import INPAINT_GUIDE, SD15_INPAINTING, example_picture, hub_model, scaled
+from .sheet import Sheet
+
+
+def inpaint_a_part() -> Sheet:
+    sheet = Sheet(
+        "inpaint",
+        note=f"""# Repaint a part of a picture
+
+Stable Diffusion 1.5 for inpainting paints what the mask marks, so that it goes with the rest. White, 1, is repainted; black, 0,
+stays.
+
+The mask here is a rectangle, so that the workflow runs as it is. **For your own mask**, open *The picture to start from* in the Mask
+Editor (right-click on the node), and connect its MASK to *Repaint what is masked* and to *Put it into the picture*. Bypass the
+scaling then if your picture is not square: any size works.
+
+What is not masked stays as it is in the latent. Decoding still changes it a little, as any autoencoder does, so the last node puts
+the new part into the picture that you gave.
+
+**Try**
+- **strength** 0.6 to 0.9 in *Repaint what is masked*: what is there shines through.
+- A plain model (Stable Diffusion 1.5, SDXL) in the place of the one for inpainting.
+- Nodes for masks between: *GrowMask* for more room, *FeatherMask* before *Put it into the picture* for a softer edge.
+
+In the diffusers documentation: [Inpainting]({INPAINT_GUIDE}), also *Preserving unmasked areas*.
+""",
+    )
+    with sheet.column("1 Load"):
+        model = hub_model(sheet, "Stable Diffusion 1.5 for inpainting", SD15_INPAINTING)
+        picture = example_picture(sheet)
+    with sheet.column("2 Prompt, size and mask"):
+        prompt = sheet.add(
+            "RelayEncodePrompt",
+            "What to paint there",
+            model=model,
+            prompt="a red hot-air balloon in a clear blue sky, detailed",
+            negative_prompt="blurry, deformed, low quality",
+        )
+        picture = scaled(sheet, picture, 512)
+        black = sheet.add("SolidMask", "Nothing is masked", value=0.0, width=512, height=512)
+        white = sheet.add("SolidMask", "But for a rectangle", value=1.0, width=224, height=224)
+        mask = sheet.add("MaskComposite", "The mask", destination=black, source=white, x=32, y=32, operation="add")
+    with sheet.column("3 Repaint"):
+        latent = sheet.add(
+            "RelayInpaint",
+            "Repaint what is masked",
+            model=model,
+            prompt=prompt,
+            mask=mask,
+            image=picture,
+            strength=1.0,
+            steps=30,
+            guidance_scale=7.5,
+            seed=51,
+        )
+    with sheet.column("4 Decode, put in and save"):
+        image = sheet.add("RelayDecode", "Latent to picture", model=model, latent=latent)
+        image = sheet.add(
+            "ImageCompositeMasked",
+            "Put it into the picture",
+            destination=picture,
+            source=image,
+            mask=mask,
+            x=0,
+            y=0,
+            resize_source=False,
+        )
+        sheet.add("SaveImage", "The new picture", images=image, filename_prefix="relay/inpaint")
+    return sheet
