@@ -22,7 +22,7 @@ HOST_MODULES = {
     *("comfy", "comfy_execution", "comfy_extras", "comfy_config", "app", "api_server", "middleware", "utils"),
     *("folder_paths", "latent_preview", "node_helpers", "nodes", "server", "execution", "protocol", "main"),
 }
-HOST_IMPORTER = "nodes/comfy_host.py"
+HOST_IMPORTER = "nodes/comfy_host/"
 NODE_API = "comfy_api"
 NODE_API_LAYERS = ("", "nodes")
 NOT_THE_PACK = {"devtools", "tests", "benchmarks"}
@@ -85,7 +85,7 @@ def _objection(name: str, entry: Import) -> str | None:
     if not entry.relative:
         if entry.module.startswith("."):
             return "the relative import leaves the pack"
-        if top in HOST_MODULES and name != HOST_IMPORTER:
+        if top in HOST_MODULES and not name.startswith(HOST_IMPORTER):
             return f"only {HOST_IMPORTER} imports the host's modules"
         if top == NODE_API and layer not in NODE_API_LAYERS:
             return "below nodes nothing knows the host"

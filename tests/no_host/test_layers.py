@@ -49,15 +49,16 @@ def test_what_is_below_nodes_imports_with_no_host() -> None:
 @pytest.mark.parametrize(
     ("file", "line", "objection"),
     [
-        ("pipelines/run.py", "import comfy.utils", "only nodes/comfy_host.py imports the host's modules"),
+        ("pipelines/run.py", "import comfy.utils", "only nodes/comfy_host/ imports the host's modules"),
         ("pipelines/run.py", "from comfy_api.latest import io", "below nodes nothing knows the host"),
         (
             "weighting/encode.py",
             "def f():\n    import folder_paths",
-            "only nodes/comfy_host.py imports the host's modules",
+            "only nodes/comfy_host/ imports the host's modules",
         ),
-        ("nodes/loaders.py", "import folder_paths", "only nodes/comfy_host.py imports the host's modules"),
-        ("nodes/loaders.py", "from nodes import MAX_RESOLUTION", "only nodes/comfy_host.py imports the host's modules"),
+        ("nodes/comfy_hosts.py", "import folder_paths", "only nodes/comfy_host/ imports the host's modules"),
+        ("nodes/loaders.py", "import folder_paths", "only nodes/comfy_host/ imports the host's modules"),
+        ("nodes/loaders.py", "from nodes import MAX_RESOLUTION", "only nodes/comfy_host/ imports the host's modules"),
         ("pipelines/run.py", "from ..weighting import syntax", "pipelines may import only pipelines"),
         ("pipelines/run.py", "from ..nodes.loaders import f", "pipelines may import only pipelines"),
         ("weighting/encode.py", "from ..nodes import loaders", "weighting may import only weighting, pipelines"),
@@ -82,7 +83,7 @@ def test_a_wrong_import_is_found(tmp_path: Path, file: str, line: str, objection
     [
         ("__init__.py", "from comfy_api.latest import io"),
         ("__init__.py", "from .nodes.loaders import f"),
-        ("nodes/comfy_host.py", "import comfy.utils, folder_paths"),
+        ("nodes/comfy_host/folders.py", "import comfy.utils, folder_paths"),
         ("nodes/loaders.py", "from ..pipelines.sdxl import f"),
         ("nodes/loaders.py", "from comfy_api.latest import io"),
         ("weighting/encode.py", "from ..pipelines import run"),
@@ -99,7 +100,7 @@ def plant_pack(root: Path, file: str, line: str) -> None:
     for name in ("pipelines/run", "pipelines/errors", "pipelines/sdxl", "pipelines/stable_diffusion"):
         (root / name).with_suffix(".py").parent.mkdir(exist_ok=True)
         (root / name).with_suffix(".py").touch()
-    for layer in ("nodes", "weighting", "pipelines"):
+    for layer in ("nodes", "nodes/comfy_host", "weighting", "pipelines"):
         (root / layer).mkdir(exist_ok=True)
         (root / layer / "__init__.py").touch()
     (root / "__init__.py").touch()

@@ -1,0 +1,42 @@
+"""The only package that talks to the host: its devices and memory, progress, previews, cancel, and model folders."""
+
+from .choices import check_choice, pick_folder, refusal
+from .dtypes import DTYPES, pick_dtype
+from .folders import (
+    diffusers_folders,
+    folders_with,
+    model_files,
+    pick_file,
+    safetensors_files,
+    state_of_file,
+    state_of_files,
+    tokenizer_folder,
+)
+from .memory import HostOffload
+from .monitor import HostMonitor
+from .runtime import runtime_for
+from .urls import ALLOW_URL, check_urls_allowed
+
+CATEGORY = "Diffusers Relay"
+
+__all__ = [
+    "ALLOW_URL",
+    "CATEGORY",
+    "DTYPES",
+    "HostMonitor",
+    "HostOffload",
+    "check_choice",
+    "check_urls_allowed",
+    "diffusers_folders",
+    "folders_with",
+    "model_files",
+    "pick_dtype",
+    "pick_file",
+    "pick_folder",
+    "refusal",
+    "runtime_for",
+    "safetensors_files",
+    "state_of_file",
+    "state_of_files",
+    "tokenizer_folder",
+]

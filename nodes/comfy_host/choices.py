@@ -1,0 +1,46 @@
+"""Values of a workflow that the host does not check: choices, and what is refused before a prompt runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ...pipelines.errors import RelayError
+
+
+def pick_folder(
+    name: str,
+    value: str,
+    folders: dict[str, str],
+    kind: str = "models",
+    none: str = "none: put a diffusers model in models/diffusers",
+) -> str:
+    """The path of a choice. The host does not check choices of a shared workflow; nothing but a listed name gets through."""
+    if value not in folders:
+        have = ", ".join(folders) or none
+        raise RelayError(
+            f"{name}: {value!r} is not among the {kind} of this ComfyUI. It has: {have}. Choose one of these, or add the missing one."
+        )
+    return folders[value]
+
+
+def check_choice(name: str, value: str, options: Iterable[str]) -> str:
+    """The host does not check choices of a shared workflow either."""
+    options = list(options)
+    if value not in options:
+        raise RelayError(f"{name}: {value!r} is not a choice of this version. Choose one of: {', '.join(options)}.")
+    return value
+
+
+def refusal(check: Callable[..., object], *values: Any) -> bool | str:
+    """For ``validate_inputs``: True, or what ``check`` says against ``values``, so that a prompt is refused before it runs.
+
+    A value that comes over a wire is not known then, and is None: the node checks it when it runs.
+    """
+    if any(value is None for value in values):
+        return True
+    try:
+        check(*values)
+    except RelayError as error:
+        return str(error)
+    return True

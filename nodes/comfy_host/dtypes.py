@@ -1,0 +1,27 @@
+"""The dtypes that a loader offers, and the host's own choice of one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import comfy.model_management as memory
+
+from .choices import check_choice
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+
+
+def pick_dtype(name: str) -> torch.dtype:
+    """``auto`` is what the host would run a diffusion model in on its device."""
+    import torch
+
+    check_choice("dtype", name, DTYPES)
+    if name != "auto":
+        return getattr(torch, name)
+    supported = [torch.float16, torch.bfloat16, torch.float32]
+    chosen = memory.unet_dtype(device=memory.get_torch_device(), supported_dtypes=supported)
+    # The host can be told to keep weights in 8 or 64 bits, which diffusers' modules do not run in.
+    return chosen if chosen in supported else torch.float32

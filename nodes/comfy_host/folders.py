@@ -1,0 +1,89 @@
+"""The host's model folders and their files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import comfy.utils
+import folder_paths
+
+from ...pipelines.errors import RelayError
+
+
+def diffusers_folders() -> dict[str, str]:
+    """Name -> path of every diffusers model under the host's diffusers folders."""
+    return folders_with("model_index.json", "diffusers")
+
+
+def folders_with(file: str, kind: str) -> dict[str, str]:
+    """Name -> path of every folder that holds ``file`` under the host's folders for ``kind``; the first path wins."""
+    found: dict[str, str] = {}
+    for root in folder_paths.get_folder_paths(kind):
+        seen: set[str] = set()
+        for folder, children, files in os.walk(root, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:  # a link back up would be walked for ever
+                children.clear()
+                continue
+            seen.add(real)
+            if file in files:
+                found.setdefault(os.path.relpath(folder, root).replace(os.sep, "/"), folder)
+                children.clear()
+    return dict(sorted(found.items()))
+
+
+def safetensors_files(kind: str) -> list[str]:
+    """The names of the host's files of ``kind`` (``loras``, ``embeddings``) that can be read without running code."""
+    return [name for name in folder_paths.get_filename_list(kind) if name.lower().endswith(".safetensors")]
+
+
+def pick_file(name: str, value: str, kind: str) -> str:
+    """The path of a choice among :func:`safetensors_files`; nothing but a listed name gets through."""
+    have = safetensors_files(kind)
+    if value in have:
+        return folder_paths.get_full_path_or_raise(kind, value)
+    if value in folder_paths.get_filename_list(kind):
+        raise RelayError(
+            f"{name}: {value!r} is a pickle, which can run any code when it is read. Only safetensors are read: convert it once, on a "
+            "machine where you trust its author, or choose another."
+        )
+    listed = ", ".join(have) or f"none: put a safetensors file in models/{kind}"
+    raise RelayError(
+        f"{name}: {value!r} is not among the files of this ComfyUI. It has: {listed}. Choose one of these, or add the missing one."
+    )
+
+
+def state_of_file(kind: str, value: str) -> str:
+    """Another text whenever the file is written."""
+    path = folder_paths.get_full_path(kind, value) if value in safetensors_files(kind) else None
+    if path is None:
+        return "missing"
+    state = os.stat(path)
+    return f"{path} {state.st_mtime_ns, state.st_size}"
+
+
+def model_files(kind: str) -> dict[str, str]:
+    """Name -> path of every file of the host's folders for ``kind``, pickles too; the first path wins, as in the host."""
+    names = folder_paths.get_filename_list(kind)
+    paths = ((name, folder_paths.get_full_path(kind, name)) for name in names)
+    return {name.replace(os.sep, "/"): path for name, path in paths if path is not None}
+
+
+def tokenizer_folder() -> Path:
+    """Where the host keeps CLIP's vocabulary, which checkpoint files lack."""
+    return Path(comfy.utils.__file__).parent / "sd1_tokenizer"
+
+
+def state_of_files(folder: str) -> str:
+    """Another text whenever the file, or a file in the folder, is written, added or taken away."""
+    if os.path.isfile(folder):
+        file = os.stat(folder)
+        return f"{folder} {file.st_mtime_ns, file.st_size}"
+    states = []
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)
+            state = os.stat(path) if os.path.exists(path) else None
+            states.append(f"{path} {state and (state.st_mtime_ns, state.st_size)}")
+    return "\n".join(sorted(states))

@@ -1,0 +1,46 @@
+"""What the user sees of a run: progress, previews and messages; and the host's cancel button."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management as memory
+import comfy.utils
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger("diffusers_relay")
+
+
+class HostMonitor:
+    """Progress and previews in the node, and the host's cancel button."""
+
+    def __init__(self, node_id: str | None, make_previewer: Callable[[], Any]) -> None:
+        self._node_id = node_id
+        self._bar = comfy.utils.ProgressBar(1, node_id=node_id)
+        self._make_previewer = make_previewer
+        self._previewer: Any = None
+
+    def check(self) -> None:
+        memory.throw_exception_if_processing_interrupted()
+
+    def expect_latents(self) -> None:
+        self._previewer = self._make_previewer()
+
+    def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
+        self.check()
+        preview = None
+        if latents is not None and self._previewer is not None:
+            preview = self._previewer.decode_latent_to_preview_image("JPEG", latents.float())
+        self._bar.update_absolute(done, total, preview)
+
+    def say(self, message: str) -> None:
+        from server import PromptServer
+
+        log.info("%s", message)
+        server = getattr(PromptServer, "instance", None)
+        if server is not None and self._node_id is not None:
+            server.send_progress_text(message, self._node_id)
