@@ -24,6 +24,7 @@ async def comfy_entrypoint() -> ComfyExtension:
         latents,
         loaders,
         model_options,
+        optimize,
         prompts,
         sampling,
     )
@@ -39,6 +40,7 @@ async def comfy_entrypoint() -> ComfyExtension:
                 adapters.RelayLoadTextualInversion,
                 model_options.RelaySetScheduler,
                 model_options.RelaySetVae,
+                optimize.RelayOptimize,
                 prompts.RelayEncodePrompt,
                 prompts.RelayKandinskyPrior,
                 prompts.RelayImagePrompt,

@@ -37,6 +37,10 @@ class Autoencoder:
     """The model that it came with, for messages."""
     follows_force_upcast: bool
     """Its pipelines run it in float32 where its config says ``force_upcast``."""
+    tiling: bool = False
+    """Encode and decode in tiles: less memory, and near the same numbers."""
+    slicing: bool = False
+    """Decode a batch one picture after the other: less memory, and the same numbers."""
 
     @property
     def factor(self) -> int:
@@ -89,6 +93,7 @@ class Autoencoder:
         with (
             policy.on_device(Stage.VAE, [self.module]) as device,
             self._in_float32(self.encoding_dtype != dtype),
+            self._tiling(self.tiling),
             torch.no_grad(),
         ):
             # Cast down first even where the encoder then runs in float32: the pipelines do.
@@ -116,7 +121,8 @@ class Autoencoder:
         with (
             policy.on_device(Stage.VAE, [self.module]) as device,
             self._in_float32(upcast),
-            self._tiling(tiled),
+            self._tiling(tiled or self.tiling),
+            self._slicing(),
             torch.no_grad(),
         ):
             raw = raw.to(device=device, dtype=self.module.dtype)
@@ -210,6 +216,17 @@ class Autoencoder:
         finally:
             self.module.use_tiling = before
 
+    @contextmanager
+    def _slicing(self) -> Iterator[None]:
+        before = getattr(self.module, "use_slicing", False)
+        try:
+            if self.slicing:
+                self.module.enable_slicing()
+            yield
+        finally:
+            if self.slicing:
+                self.module.use_slicing = before
+
     def rgb_factors(self, policy: OffloadPolicy) -> tuple[torch.Tensor, torch.Tensor]:
         """What a latent pixel looks like, for previews: ([C, 3] factors, [3] offsets) from model scale to -1..1.
 
@@ -248,7 +265,14 @@ def autoencoder_of(components: PipelineComponents) -> Autoencoder:
         raise RelayError(
             f"model: {components.source} ({family.title}) has no autoencoder, so it makes and reads no latents. Connect a model that paints."
         )
-    return Autoencoder(components[family.autoencoder], components.source, family.force_upcast_by_config)
+    options = components.options
+    return Autoencoder(
+        components[family.autoencoder],
+        components.source,
+        family.force_upcast_by_config,
+        options.vae_tiling,
+        options.vae_slicing,
+    )
 
 
 def with_autoencoder(components: PipelineComponents, other: PipelineComponents) -> PipelineComponents:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import RelayError
 from .family import ModelFamily
+from .options import ModelOptions
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,8 @@ class PipelineComponents:
     """In the order in which they were added; active for the length of a stage only."""
     embeddings: tuple[TextualInversion, ...] = ()
     """Textual inversions; the tokenizers of this view know their tokens."""
+    options: ModelOptions = field(default_factory=ModelOptions)
+    """How the modules are run."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modules", MappingProxyType(dict(self.modules)))

@@ -22,6 +22,7 @@ from .job import DenoisingJob
 from .latent_space import Latents
 from .lora import active_loras
 from .offload import Stage
+from .optimising import in_force
 from .run_input import (
     batch_of,
     check_counts,
@@ -200,8 +201,12 @@ def denoise(job: DenoisingJob, runtime: Runtime) -> torch.Tensor:
     runtime.monitor.check()
     runtime.monitor.expect_latents()
     denoiser = job.components.family.denoiser
-    on_device = runtime.policy.on_device(Stage.DENOISE, [job.components[denoiser], *control_modules(job)])
-    with on_device as device, active_loras(job.components, [denoiser]):
+    modules = [job.components[denoiser], *control_modules(job)]
+    with (
+        runtime.policy.on_device(Stage.DENOISE, modules) as device,
+        active_loras(job.components, [denoiser]),
+        in_force(job.components, modules, runtime.monitor),
+    ):
         latents = run(job, device)
     if job.on_step.steps == 0:
         raise RelayError(

@@ -1,7 +1,7 @@
 """The only package that talks to the host: its devices and memory, progress, previews, cancel, and model folders."""
 
 from .choices import check_choice, pick_folder, refusal
-from .dtypes import DTYPES, pick_dtype
+from .devices import DTYPES, denoising_device, pick_dtype
 from .folders import (
     diffusers_folders,
     folders_with,
@@ -27,6 +27,7 @@ __all__ = [
     "HostOffload",
     "check_choice",
     "check_urls_allowed",
+    "denoising_device",
     "diffusers_folders",
     "folders_with",
     "model_files",

@@ -27,6 +27,7 @@ IN_NO_EXAMPLE = {
     "RelayLoadImageFromUrl": "the examples need no network but for the models",
     "RelayEncode": "the samplers encode",
     "RelayConvertLatent": "the samplers convert",
+    "RelayOptimize": "which option gains depends on the machine",
     "RelaySetVae": "the models of the guide need no other VAE",
 }
 OF_ONE_MACHINE = re.compile(r"/(home|root|work|Users|tmp|mnt)/|[A-Za-z]:\\\\|localhost|127\.0\.0\.1")

@@ -1,4 +1,4 @@
-"""The dtypes that a loader offers, and the host's own choice of one."""
+"""Where and in which dtype the host would run a diffusion model."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ def pick_dtype(name: str) -> torch.dtype:
     chosen = memory.unet_dtype(device=memory.get_torch_device(), supported_dtypes=supported)
     # The host can be told to keep weights in 8 or 64 bits, which diffusers' modules do not run in.
     return chosen if chosen in supported else torch.float32
+
+
+def denoising_device() -> torch.device:
+    """Where denoisers run."""
+    return memory.get_torch_device()

@@ -1,0 +1,203 @@
+"""A model's options in force for the length of a stage. Attention, compiled code and global settings are borrowed: they go back.
+
+The memory format of shared weights is not put back after a stage but before the next that wants the other one: that costs a copy
+of the weights, and a graph seldom has both.
+
+Source: https://huggingface.co/docs/diffusers/optimization/fp16
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from .components import PipelineComponents
+from .errors import RelayError
+from .monitor import Monitor
+from .options import ModelOptions
+
+if TYPE_CHECKING:
+    import torch
+
+RECOMPILE_LIMIT = 64
+"""Variants of one piece of code: widths of blocks x sizes x guidance on and off, over all models of a process. torch stops
+compiling at 8, with a line in its log, and runs on uncompiled."""
+COMPILER_MODULES = ("torch._dynamo", "torch._inductor", "torch.fx", "triton")
+FLOAT32_MATMUL = {"default": None, "onednn": "bf16"}
+"""Choice -> ``torch.backends.mkldnn.matmul.fp32_precision``. It gives float32 matmul to oneDNN, which multiplies in bfloat16 only
+on processors that have instructions for it."""
+
+BACKEND = "inductor"
+COMPILED = "_relay_compiled"
+"""Where a denoiser keeps its compiled calls: mode -> name of a submodule -> call; the name "" is the whole. They hold the module,
+as those of ``torch.nn.Module.compile`` do, and so must not be kept anywhere else."""
+
+_channels_last: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def with_options(components: PipelineComponents, options: ModelOptions, device: torch.device) -> PipelineComponents:
+    """A view of the model with ``options`` in the place of what it had.
+
+    Args:
+        device: where the denoiser will run.
+
+    Raises:
+        RelayError: an option that could do nothing here, or does not exist.
+    """
+    family, source = components.family, components.source
+    if family.autoencoder is None:
+        raise RelayError(
+            f"model: {source} ({family.title}) has nothing to optimise here: its few steps are small. Connect a model that paints."
+        )
+    for name, wanted in (("vae_tiling", options.vae_tiling), ("vae_slicing", options.vae_slicing)):
+        autoencoder = components[family.autoencoder]
+        if wanted and not hasattr(autoencoder, name.replace("vae_", "use_")):
+            raise RelayError(
+                f"{name}: the autoencoder of {source} ({type(autoencoder).__name__}) knows none, so it would do nothing. Switch it off."
+            )
+    if options.attention == "xformers":
+        _check_xformers(device)
+    if options.matmul != "default":
+        _check_matmul(components, device)
+    return components.with_changes(options=options)
+
+
+def _check_xformers(device: torch.device) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("xformers") is None:
+        raise RelayError(
+            "attention: xformers is not installed in this ComfyUI. Install it for this torch (pip install xformers), or choose sdpa, which "
+            "is as fast on today's torch."
+        )
+    if device.type != "cuda":
+        raise RelayError(f"attention: xformers runs on CUDA only, and the model runs on {device.type}. Choose sdpa.")
+
+
+def _check_matmul(components: PipelineComponents, device: torch.device) -> None:
+    import torch
+
+    if device.type != "cpu" or components.dtype != torch.float32:
+        dtype = str(components.dtype).removeprefix("torch.")
+        raise RelayError(
+            f"matmul: it is for float32 on a CPU; {components.source} is in {dtype} on {device.type}, where it would do nothing. "
+            "Set it to default."
+        )
+    if not torch.backends.mkldnn.is_available():
+        raise RelayError("matmul: this torch has no oneDNN. Set it to default.")
+
+
+@contextmanager
+def in_force(components: PipelineComponents, modules: Sequence[torch.nn.Module], monitor: Monitor) -> Iterator[None]:
+    """The view's options hold for ``modules`` (the denoiser, ControlNets) inside the block.
+
+    Raises:
+        RelayError: torch could not compile.
+    """
+    options = components.options
+    for module in modules:
+        _set_memory_format(module, options.channels_last)
+    with ExitStack() as stack:
+        if options.attention != "auto":
+            for module in modules:
+                stack.enter_context(_attention(module, options.attention))
+        if options.matmul != "default":
+            stack.enter_context(_float32_matmul(options.matmul))
+        if options.compile != "off":
+            stack.enter_context(_compilation(modules, options.compile, components.source, monitor))
+        yield
+
+
+def _set_memory_format(module: torch.nn.Module, channels_last: bool) -> None:
+    import torch
+
+    if (module in _channels_last) == channels_last:
+        return
+    with torch.inference_mode(False):  # else the weights would be inference tensors from now on
+        module.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    (_channels_last.add if channels_last else _channels_last.discard)(module)
+
+
+@contextmanager
+def _attention(module: Any, name: str) -> Iterator[None]:
+    before = dict(module.attn_processors)
+    try:
+        if name == "sliced":
+            module.set_attention_slice("auto")
+        else:
+            module.set_attn_processor({key: _processor(name, old) for key, old in before.items()})
+        yield
+    finally:
+        module.set_attn_processor(before)
+
+
+def _processor(name: str, old: Any) -> Any:
+    """Of the kind that this layer needs: Kandinsky's layers add the image embeddings to keys and values."""
+    from diffusers.models import attention_processor as processors
+
+    adds = "AddedKV" in type(old).__name__
+    if name == "sdpa":
+        return processors.AttnAddedKVProcessor2_0() if adds else processors.AttnProcessor2_0()
+    return processors.XFormersAttnAddedKVProcessor() if adds else processors.XFormersAttnProcessor()
+
+
+@contextmanager
+def _float32_matmul(name: str) -> Iterator[None]:
+    """The setting is the process's: it is the host's again afterwards."""
+    import torch
+
+    settings = getattr(torch.backends.mkldnn, "matmul")  # noqa: B009, the types do not know it
+    before = settings.fp32_precision
+    try:
+        settings.fp32_precision = FLOAT32_MATMUL[name]
+        yield
+    finally:
+        settings.fp32_precision = before
+
+
+@contextmanager
+def _compilation(modules: Sequence[torch.nn.Module], mode: str, source: str, monitor: Monitor) -> Iterator[None]:
+    import torch._dynamo
+
+    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+    borrowed: list[Any] = []
+    try:
+        for module in modules:
+            by_mode: dict[str, dict[str, Any]] = vars(module).setdefault(COMPILED, {})
+            if mode not in by_mode:
+                monitor.say(f"Compiling {source}: the first step takes longer, and again where the size is a new one.")
+                by_mode[mode] = _compile(module, mode)
+            for name, call in by_mode[mode].items():
+                submodule: Any = module.get_submodule(name)
+                submodule._compiled_call_impl = call
+                borrowed.append(submodule)
+        with torch._dynamo.config.patch({limit: RECOMPILE_LIMIT}):
+            yield
+    except Exception as error:
+        if type(error).__module__.startswith(COMPILER_MODULES):
+            raise RelayError(
+                f"compile: torch could not compile {source} ({type(error).__name__}: {str(error).strip().splitlines()[0]}). It needs a C++ "
+                "compiler on a CPU, and Triton on a GPU. Set compile to off, or install it."
+            ) from error
+        raise
+    finally:
+        for submodule in borrowed:
+            submodule._compiled_call_impl = None
+
+
+def _compile(module: Any, mode: str) -> dict[str, Any]:
+    """Compiled calls by the names of the submodules that they are for; nothing is compiled before the first call.
+
+    The whole where a GPU gains by it. On a CPU, which needs minutes for the whole, the blocks that recur: those of one width are
+    compiled once.
+    """
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    blocks = getattr(module, "_repeated_blocks", None) or UNet2DConditionModel._repeated_blocks
+    names = [name for name, part in module.named_modules() if type(part).__name__ in blocks]
+    if module.device.type != "cpu" or not names:
+        names = [""]
+    return {name: torch.compile(module.get_submodule(name)._call_impl, mode=mode, backend=BACKEND) for name in names}
