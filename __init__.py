@@ -15,7 +15,18 @@ async def comfy_entrypoint() -> ComfyExtension:
     """What the host calls once: the pack's nodes, all of them, by name."""
     from comfy_api.latest import ComfyExtension, io
 
-    from .nodes import adapters, control, images, kandinsky, latents, loaders, model_options, prompts, sampling
+    from .nodes import (
+        adapters,
+        control,
+        images,
+        kandinsky,
+        latents,
+        loaders,
+        model_options,
+        prompts,
+        sampling,
+        upscaling,
+    )
 
     class DiffusersRelay(ComfyExtension):
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
@@ -36,6 +47,8 @@ async def comfy_entrypoint() -> ComfyExtension:
                 sampling.RelayImageToImage,
                 control.RelayApplyControlNet,
                 kandinsky.RelayKandinskyHint,
+                upscaling.RelayLatentUpscale,
+                upscaling.RelaySuperResolution,
                 latents.RelayDecode,
                 latents.RelayEncode,
                 latents.RelayConvertLatent,

@@ -16,6 +16,7 @@ import comfy.model_management as memory
 import comfy.utils
 import folder_paths
 from comfy.cli_args import args
+from comfy_execution.graph import ExecutionBlocker
 
 from ..pipelines.autoencoder import Autoencoder, autoencoder_of
 from ..pipelines.errors import RelayError
@@ -246,6 +247,11 @@ def check_choice(name: str, value: str, options: Iterable[str]) -> str:
     if value not in options:
         raise RelayError(f"{name}: {value!r} is not a choice of this version. Choose one of: {', '.join(options)}.")
     return value
+
+
+def refused_output(message: str) -> Any:
+    """In the place of an output that means nothing: a node that it is connected to fails with ``message``, and no other."""
+    return ExecutionBlocker(message)
 
 
 def check_urls_allowed() -> None:
