@@ -123,11 +123,11 @@ def test_the_guide_s_chain(models: SmallModels) -> None:
     sd15, x2 = load("sd15"), load("x2_upscaler")
     runtime = counting_runtime()
     latent = image_to_image(
-        sd15, encode_text(sd15, PROMPT), ImageToImageSettings(0.8, 4, 7.5, 1), runtime, image=picture(64, 64)
+        sd15, encode_text(sd15, PROMPT), ImageToImageSettings(0.8, 2, 7.5, 1), runtime, image=picture(64, 64)
     )
-    latent = upscale_latent(x2, encode_text(x2, PROMPT), LatentUpscaleSettings(4, 0.0, 2), latent, runtime)
+    latent = upscale_latent(x2, encode_text(x2, PROMPT), LatentUpscaleSettings(2, 0.0, 2), latent, runtime)
     runtime.policy.stages.clear()
-    ours = run(None, latent=latent, runtime=runtime)
+    ours = run(None, latent=latent, runtime=runtime, steps=2)
     named = models.named
     script = upscale_scripts.image_to_x2_to_x4(
         named["sd15"],
@@ -135,6 +135,7 @@ def test_the_guide_s_chain(models: SmallModels) -> None:
         named["x4_upscaler"],
         scripts.soft_picture(64, 64),
         PROMPT,
+        steps=2,
         seeds=(1, 2, 3),
     )
     assert ours.shape == (1, 512, 512, 3)

@@ -17,6 +17,7 @@ from .native import mixed_with_native_nodes
 from .prompting import negative_prompt, weighted_prompt
 from .sheet import Sheet
 from .sweeps import guidance_sweep, strength_sweep
+from .upscaling import image_to_x2_to_x4
 
 SHEETS: tuple[Callable[[], Sheet], ...] = (
     sd15_image_to_image,
@@ -34,4 +35,5 @@ SHEETS: tuple[Callable[[], Sheet], ...] = (
     controlnet_depth_then_restyle,
     kandinsky22_depth,
     lora_strength,
+    image_to_x2_to_x4,
 )

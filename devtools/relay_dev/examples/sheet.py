@@ -43,6 +43,8 @@ LEAST_SIZES: Mapping[str, Size] = {
     "RelayApplyControlNet": (340, 0),
     "RelayTextToImage": (340, 0),
     "RelayImageToImage": (340, 0),
+    "RelayLatentUpscale": (340, 0),
+    "RelaySuperResolution": (340, 0),
     "KSampler": (340, 0),
     "RelayDecode": (260, 0),
     "VAEDecode": (260, 0),
