@@ -27,6 +27,7 @@ async def comfy_entrypoint() -> ComfyExtension:
         optimize,
         prompts,
         sampling,
+        upscaling,
     )
 
     class DiffusersRelay(ComfyExtension):
@@ -50,6 +51,8 @@ async def comfy_entrypoint() -> ComfyExtension:
                 inpainting.RelayInpaint,
                 control.RelayApplyControlNet,
                 kandinsky.RelayKandinskyHint,
+                upscaling.RelayLatentUpscale,
+                upscaling.RelaySuperResolution,
                 latents.RelayDecode,
                 latents.RelayEncode,
                 latents.RelayConvertLatent,

@@ -93,8 +93,10 @@ class RelayConvertLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, latent: Any) -> io.NodeOutput:
-        from ..pipelines.autoencoder import autoencoder_of
+        from ..pipelines.coding import autoencoder_for_wires
         from ..pipelines.conversion import convert
         from ..pipelines.latent_space import from_host
 
-        return io.NodeOutput(convert(from_host(latent), autoencoder_of(model), comfy_host.runtime_for(cls)).to_host())
+        return io.NodeOutput(
+            convert(from_host(latent), autoencoder_for_wires(model), comfy_host.runtime_for(cls)).to_host()
+        )

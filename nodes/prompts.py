@@ -89,6 +89,12 @@ class RelayEncodePrompt(io.ComfyNode):
             policy=runtime.policy,
             monitor=runtime.monitor,
         )
+        if not model.family.serves_host_samplers:
+            refused = comfy_host.refused_output(
+                f"Encode Prompt: {model.source} is a {model.family.title}, which ComfyUI's own samplers can't run. "
+                "Connect prompt to the node that upscales, and leave positive and negative open."
+            )
+            return io.NodeOutput(embeds, refused, refused)
         return io.NodeOutput(embeds, to_conditioning(embeds.positive), to_conditioning(embeds.negative))
 
 

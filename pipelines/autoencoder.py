@@ -8,7 +8,7 @@ and a deviation). Kandinsky's MoVQ has one scale for both.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ from .offload import OffloadPolicy, Stage
 
 if TYPE_CHECKING:
     import torch
+
+    Whole = Callable[[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]], torch.Tensor]
 
 SAME_SPACE_TOLERANCE = 0.05
 """Relative RMS between two encoders' latents of the probe. Measured: a bfloat16 copy 0.022, weights moved 1 % 0.076."""
@@ -55,6 +57,11 @@ class Autoencoder:
     def is_quantized(self) -> bool:
         """MoVQ: its latents have one scale and no distribution."""
         return hasattr(self.module.config, "num_vq_embeddings")
+
+    @property
+    def can_tile(self) -> bool:
+        """VQModel inherits the method and has no tiles."""
+        return hasattr(self.module, "use_tiling")
 
     def encode(
         self, pixels: torch.Tensor, policy: OffloadPolicy, generators: Sequence[torch.Generator] | None = None
@@ -108,8 +115,22 @@ class Autoencoder:
 
         return torch.float32 if self._forces_upcast else self.module.dtype
 
-    def decode(self, raw: torch.Tensor, policy: OffloadPolicy, tiled: bool = False) -> torch.Tensor:
+    @property
+    def decoding_dtype(self) -> torch.dtype:
+        """What the decoder runs in: float32 where its pipelines say so, because it overflows in float16."""
+        import torch
+
+        dtype: torch.dtype = self.module.dtype
+        return torch.float32 if self._forces_upcast and dtype == torch.float16 else dtype
+
+    def decode(
+        self, raw: torch.Tensor, policy: OffloadPolicy, tiled: bool = False, whole_by: Whole | None = None
+    ) -> torch.Tensor:
         """Raw latents [B, C, h, w] -> IMAGE [B, H, W, 3] float32 on ``policy.output_device()``.
+
+        Args:
+            tiled: by diffusers' own tiled decoding.
+            whole_by: makes the IMAGE, given the latents and what decodes a part of them.
 
         Raises:
             RelayError: another channel count; ``tiled`` with an autoencoder that can't.
@@ -117,20 +138,22 @@ class Autoencoder:
         import torch
 
         self.check_channels(raw)
-        upcast = self._forces_upcast and self.module.dtype == torch.float16
+        dtype = self.decoding_dtype
         with (
             policy.on_device(Stage.VAE, [self.module]) as device,
-            self._in_float32(upcast),
+            self._in_float32(dtype != self.module.dtype),
             self._tiling(tiled or self.tiling),
             self._slicing(),
             torch.no_grad(),
         ):
-            raw = raw.to(device=device, dtype=self.module.dtype)
-            if self.is_quantized:
-                pictures = self.module.decode(raw, force_not_quantize=True).sample
-            else:
-                pictures = self.module.decode(raw, return_dict=False)[0]
-            return to_host_images(pictures).to(policy.output_device())
+            raw = raw.to(device=device, dtype=dtype)
+            image = self._decoded(raw) if whole_by is None else whole_by(raw, self._decoded)
+            return image.to(policy.output_device())
+
+    def _decoded(self, raw: torch.Tensor) -> torch.Tensor:
+        """IMAGE, of latents that lie where the module is, in its dtype."""
+        options = {"force_not_quantize": True} if self.is_quantized else {}
+        return to_host_images(self.module.decode(raw, return_dict=False, **options)[0])
 
     def to_model_scale(self, raw: torch.Tensor) -> torch.Tensor:
         """Raw -> model scale, in the dtype of ``raw``: cast afterwards."""
@@ -205,7 +228,7 @@ class Autoencoder:
         if not wanted:
             yield
             return
-        if not hasattr(self.module, "use_tiling"):  # VQModel inherits the method and has no tiles
+        if not self.can_tile:
             raise RelayError(
                 f"tiled: the autoencoder of {self.title} ({type(self.module).__name__}) can't decode in tiles. Switch tiled off."
             )

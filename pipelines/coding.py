@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .autoencoder import autoencoder_of
+from .autoencoder import Autoencoder, autoencoder_of
 from .components import PipelineComponents
+from .errors import RelayError
 from .generators import generators
 from .images import to_pixels
 from .latent_space import Latents
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def encode(components: PipelineComponents, image: torch.Tensor, seed: int, runtime: Runtime) -> Latents:
     """IMAGE -> latents, a sample of the distribution from a CPU generator of ``seed + i``, as the pipelines draw it."""
-    autoencoder = autoencoder_of(components)
+    autoencoder = autoencoder_for_wires(components)
     pixels = to_pixels(image, autoencoder.factor)
     samples = autoencoder.encode(pixels, runtime.policy, generators(seed, range(pixels.shape[0]))).float()
     return Latents(samples).with_samples(samples, autoencoder)
@@ -25,7 +26,7 @@ def encode(components: PipelineComponents, image: torch.Tensor, seed: int, runti
 
 def decode(components: PipelineComponents, latent: Latents, tiled: bool, runtime: Runtime) -> torch.Tensor:
     """Latents -> IMAGE, with the model's decoder for its own space and the latent's own decoder for another."""
-    autoencoder = autoencoder_of(components)
+    autoencoder = autoencoder_for_wires(components)
     space = latent.space
     if space is not None and not space.is_same_space(autoencoder, runtime.policy):
         runtime.monitor.say(
@@ -39,3 +40,17 @@ def decode(components: PipelineComponents, latent: Latents, tiled: bool, runtime
     elif latent.noise_is_void:
         runtime.monitor.say("The latent was changed after the run that left noise in it.")
     return autoencoder.decode(latent.samples, runtime.policy, tiled)
+
+
+def autoencoder_for_wires(components: PipelineComponents) -> Autoencoder:
+    """The autoencoder of a model whose latents go from node to node.
+
+    Raises:
+        RelayError: as :func:`autoencoder_of`, or the model keeps its latents to itself.
+    """
+    if components.family.keeps_latents:
+        raise RelayError(
+            f"model: the latents of {components.source} ({components.family.title}) are its own, and no other model reads them. It takes "
+            "pictures, or other models' latents, and gives pictures: use Super Resolution."
+        )
+    return autoencoder_of(components)

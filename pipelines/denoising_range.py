@@ -51,3 +51,14 @@ def denoising_end(components: PipelineComponents, end: float, start: float | Non
             f"denoising_start, denoising_end: {start:g} is not before {end:g}. Raise denoising_end or lower denoising_start."
         )
     return end
+
+
+def check_clean(latent: Latents, components: PipelineComponents, runtime: Runtime) -> None:
+    """For a run that only knows a clean picture: refuses a latent that still holds noise."""
+    if latent.noise_left is not None:
+        raise RelayError(
+            f"latent: it was left at denoising_end {latent.noise_left:g} and still holds noise, which {components.source} "
+            f"({components.family.title}) would take for the picture. Let the model before this one run to the end."
+        )
+    if latent.noise_is_void:
+        runtime.monitor.say("The latent was changed after the run that left noise in it: it is taken to be clean.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .components import PipelineComponents
 from .errors import RelayError
+from .family import TextLayer
 
 if TYPE_CHECKING:
     import torch
@@ -25,9 +26,11 @@ class EncoderMark:
     """float32 on the CPU, one [n] tensor for each weight that is sampled."""
     extras: tuple[str, ...] = ()
     """LoRAs and textual inversions that were active, with their strengths."""
+    layer: TextLayer = TextLayer.NORMALISED
+    """Which of the encoder's states was read."""
 
     def is_same(self, other: EncoderMark) -> bool:
-        if self.extras != other.extras or len(self.rows) != len(other.rows):
+        if self.layer is not other.layer or self.extras != other.extras or len(self.rows) != len(other.rows):
             return False
         return all(
             a.shape == b.shape
@@ -40,7 +43,8 @@ def mark_of(components: PipelineComponents) -> EncoderMark:
     """The mark of the text encoders that ``components`` encodes with: token rows, and weights of the last layer."""
     rows = tuple(row for name in components.family.text_encoders for row in _sampled_rows(components[name]))
     marks = [*(lora.mark for lora in components.loras), *(embedding.mark for embedding in components.embeddings)]
-    return EncoderMark(components.source, rows, tuple(sorted(mark for mark in marks if mark is not None)))
+    extras = tuple(sorted(mark for mark in marks if mark is not None))
+    return EncoderMark(components.source, rows, extras, components.family.text_layer)
 
 
 def _sampled_rows(encoder: Any) -> list[torch.Tensor]:
@@ -70,6 +74,8 @@ class PromptEmbeds:
     positive: TextEmbeds
     negative: TextEmbeds
     mark: EncoderMark
+    empty: TextEmbeds | None = None
+    """The text "", for a family that reads it in the place of the prompt at guidance 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +114,11 @@ def check_prompt_fits(prompt: PromptEmbeds | ImageEmbeds, components: PipelineCo
             f"{prompt.title}. Make the prompt with Encode Prompt and this model."
         )
     own = mark_of(components)
+    if prompt.mark.layer is not own.layer:
+        raise RelayError(
+            f"prompt: it was encoded for {prompt.mark.title}, which reads {prompt.mark.layer.value}, of its text encoder, and "
+            f"{components.source} ({family.title}) reads {own.layer.value}. Encode the prompt again with this model."
+        )
     if not prompt.mark.is_same(own) and prompt.mark.extras != own.extras:
         theirs, ours = (" and ".join(mark.extras) or "no LoRA or embedding" for mark in (prompt.mark, own))
         raise RelayError(

@@ -16,6 +16,16 @@ class Task(str, Enum):
     IMAGE_TO_IMAGE = "image-to-image"
     INPAINT = "inpainting"
     PRIOR = "prior"
+    LATENT_UPSCALE = "latent upscaling"
+    SUPER_RESOLUTION = "super-resolution"
+
+
+class TextLayer(str, Enum):
+    """Which hidden state of a CLIP text encoder a family's denoiser reads."""
+
+    NORMALISED = "the last layer, normalised"
+    PENULTIMATE = "the last layer but one"
+    BARE = "the last layer, not normalised"
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,11 @@ class ModelFamily:
     """The component that goes between pixels and latents; None: the family makes no latents."""
     text_encoders: tuple[str, ...] = ()
     """Text encoder components that :mod:`weighting` encodes a prompt with, first to last."""
+    text_layer: TextLayer = TextLayer.NORMALISED
+    drops_prompt_at_guidance_0: bool = False
+    """At guidance 0 the script encodes "" in the place of the prompt."""
+    serves_host_samplers: bool = True
+    """Its text embeddings mean something to the host's own samplers."""
     denoiser: str = "unet"
     schedulers: tuple[str, ...] = ()
     """diffusers' scheduler classes that the family's pipelines run with, beside the model's own."""
@@ -54,6 +69,8 @@ class ModelFamily:
     has_denoising_range: bool = False
     """The pipelines take ``denoising_end`` (and ``denoising_start`` for image-to-image)."""
     has_pooled_embeds: bool = False
+    keeps_latents: bool = False
+    """Its latents are its own: they never leave the run, and no other model's come in."""
     force_upcast_by_config: bool = False
     """The pipelines run the autoencoder in float32 where its config says ``force_upcast``."""
     preview_format: str | None = None
@@ -138,6 +155,7 @@ SDXL_BASE = ModelFamily(
     components=frozenset({"vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "scheduler"}),
     autoencoder="vae",
     text_encoders=("text_encoder", "text_encoder_2"),
+    text_layer=TextLayer.PENULTIMATE,
     schedulers=KARRAS_DIFFUSION_SCHEDULERS,
     module="sdxl",
     inpaints_plain_models=True,
@@ -159,6 +177,7 @@ SDXL_REFINER = ModelFamily(
     components=frozenset({"vae", "text_encoder_2", "tokenizer_2", "unet", "scheduler"}),
     autoencoder="vae",
     text_encoders=("text_encoder_2",),
+    text_layer=TextLayer.PENULTIMATE,
     schedulers=KARRAS_DIFFUSION_SCHEDULERS,
     module="sdxl",
     inpaints_plain_models=True,
@@ -214,6 +233,42 @@ KANDINSKY22_DEPTH = ModelFamily(
     takes_hint=True,
 )
 
+LATENT_UPSCALER = ModelFamily(
+    name="x2-latent-upscaler",
+    title="Stable Diffusion x2 latent upscaler",
+    pipeline_classes={Task.LATENT_UPSCALE: "StableDiffusionLatentUpscalePipeline"},
+    recognised_by=frozenset({"StableDiffusionLatentUpscalePipeline"}),
+    components=frozenset({"vae", "text_encoder", "tokenizer", "unet", "scheduler"}),
+    autoencoder="vae",
+    text_encoders=("text_encoder",),
+    text_layer=TextLayer.BARE,
+    drops_prompt_at_guidance_0=True,
+    serves_host_samplers=False,
+    # The pipeline scales with the scheduler's own sigmas. Others have none, or (DPM-Solver++, DEIS, UniPC) keep their
+    # latents in another scale than it reckons with: they run, and end somewhere else.
+    schedulers=("EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler"),
+    module="upscale",
+    has_pooled_embeds=True,
+    preview_format="SD15",
+)
+
+SUPER_RESOLUTION = ModelFamily(
+    name="x4-upscaler",
+    title="Stable Diffusion x4 upscaler",
+    pipeline_classes={Task.SUPER_RESOLUTION: "StableDiffusionUpscalePipeline"},
+    recognised_by=frozenset({"StableDiffusionUpscalePipeline"}),
+    components=frozenset({"vae", "text_encoder", "tokenizer", "unet", "scheduler", "low_res_scheduler"}),
+    autoencoder="vae",
+    text_encoders=("text_encoder",),
+    serves_host_samplers=False,
+    schedulers=KARRAS_DIFFUSION_SCHEDULERS,
+    module="upscale",
+    size_multiple=4,
+    keeps_latents=True,
+    force_upcast_by_config=True,
+    config_flags={"max_noise_level": 350},
+)
+
 FAMILIES: tuple[ModelFamily, ...] = (
     STABLE_DIFFUSION,
     SDXL_BASE,
@@ -221,6 +276,8 @@ FAMILIES: tuple[ModelFamily, ...] = (
     KANDINSKY22_PRIOR,
     KANDINSKY22_DECODER,
     KANDINSKY22_DEPTH,
+    LATENT_UPSCALER,
+    SUPER_RESOLUTION,
 )
 
 

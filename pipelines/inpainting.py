@@ -10,6 +10,7 @@ from .autoencoder import Autoencoder, autoencoder_of
 from .components import PipelineComponents
 from .control import fit_controls
 from .conversion import decode_for_conversion, must_convert
+from .denoising_range import check_clean
 from .embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from .errors import RelayError
 from .family import Task
@@ -68,7 +69,8 @@ def inpaint(
     family.require(Task.IMAGE_TO_IMAGE, components.source)
     autoencoder = autoencoder_of(components)
     check_one_source(image, latent)
-    _check_clean(latent, runtime)
+    if latent is not None:
+        check_clean(latent, components, runtime)
     check_counts(1, settings.steps)
     check_strength(settings.strength, settings.steps)
     sees_mask = is_inpainting_model(components)
@@ -151,15 +153,3 @@ def _masked(
         runtime.monitor.say("The latent was decoded, to show this model for inpainting what is not masked.")
         pixels = to_pixels(autoencoder.decode(raw, runtime.policy), autoencoder.factor)
     return [Drawn(one, autoencoder) for one in autoencoder.distributions(pixels * (repaint < 0.5), runtime.policy)]
-
-
-def _check_clean(latent: Latents | None, runtime: Runtime) -> None:
-    if latent is None:
-        return
-    if latent.noise_left is not None:
-        raise RelayError(
-            f"latent: it still holds noise (left at denoising_end {latent.noise_left:g}), so what is not masked can't be kept. "
-            "Let the model before run to the end (denoising_end 1)."
-        )
-    if latent.noise_is_void:
-        runtime.monitor.say("The latent was changed after the run that left noise in it: it is taken to be clean.")

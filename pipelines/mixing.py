@@ -37,9 +37,8 @@ def mix(a: PromptEmbeds | ImageEmbeds, b: PromptEmbeds | ImageEmbeds, weight_b: 
                 f"prompt_a, prompt_b: one is {a.positive.hidden.shape[1]} tokens long and the other {b.positive.hidden.shape[1]}. "
                 "Shorten the longer to 77 tokens, or lengthen the other."
             )
-        return PromptEmbeds(
-            _mean_text(a.positive, b.positive, weight_b), _mean_text(a.negative, b.negative, weight_b), a.mark
-        )
+        positive = _mean_text(a.positive, b.positive, weight_b)
+        return PromptEmbeds(positive, _mean_text(a.negative, b.negative, weight_b), a.mark, a.empty)
     raise RelayError(
         "prompt_a, prompt_b: one holds text embeddings and the other image embeddings. Mix prompts of one kind: two of Encode Prompt, or two of Kandinsky Prior and Image Prompt."
     )

@@ -144,7 +144,7 @@ def _declaration(model_index: Mapping[str, object], name: str, where: str) -> tu
 
 
 def _has_weights(component: str) -> bool:
-    return not (component == "scheduler" or component.startswith("tokenizer") or component.endswith("processor"))
+    return not (component.endswith("scheduler") or component.startswith("tokenizer") or component.endswith("processor"))
 
 
 def _refuse_pickles(folders: Mapping[str, list[str]], where: str) -> None:
@@ -195,7 +195,7 @@ def _plan_component(
 
 
 def _require_config(name: str, files: list[str], where: str) -> None:
-    if name == "scheduler":
+    if name.endswith("scheduler"):
         choices = [{"scheduler_config.json"}]
     elif name.startswith("tokenizer"):
         choices = [{"tokenizer.json"}, {"vocab.json", "merges.txt"}, {"spiece.model"}]

@@ -44,6 +44,8 @@ def _from_choice(components: PipelineComponents, choice: SchedulerChoice) -> Any
     own = components["scheduler"]
     cls = type(own) if choice.class_name is None else _class_named(choice.class_name, components)
     options: dict[str, Any] = {}
+    if cls is not type(own) and own.config.get("prediction_type") == "original_sample":
+        options["prediction_type"] = "sample"  # an older word for it, which Euler alone still knows
     takes = inspect.signature(cls.__init__).parameters
     if choice.sigmas is not None:
         flag = SIGMA_FLAGS.get(choice.sigmas)
@@ -52,7 +54,7 @@ def _from_choice(components: PipelineComponents, choice: SchedulerChoice) -> Any
             raise RelayError(
                 f"sigmas: {cls.__name__} can't use {choice.sigmas!r}. It can use: {', '.join(['default', *able])}."
             )
-        options = {its_flag: its_flag == flag for its_flag in SIGMA_FLAGS.values() if its_flag in takes}
+        options |= {its_flag: its_flag == flag for its_flag in SIGMA_FLAGS.values() if its_flag in takes}
     if choice.timestep_spacing is not None:
         if choice.timestep_spacing not in TIMESTEP_SPACINGS or "timestep_spacing" not in takes:
             able = list(TIMESTEP_SPACINGS if "timestep_spacing" in takes else ())

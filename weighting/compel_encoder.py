@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..pipelines.components import PipelineComponents
 from ..pipelines.embeds import PriorText, PriorTextEmbeds, PromptEmbeds, TextEmbeds, mark_of
 from ..pipelines.errors import RelayError
-from ..pipelines.family import Task
+from ..pipelines.family import Task, TextLayer
 from ..pipelines.lora import active_loras
 from ..pipelines.monitor import Monitor
 from ..pipelines.offload import OffloadPolicy, Stage
@@ -75,6 +75,7 @@ def encode_prompt(
     positives: list[torch.Tensor] = []
     negatives: list[torch.Tensor] = []
     pooled: list[torch.Tensor] = []
+    empty: TextEmbeds | None = None
     on_device = policy.on_device(Stage.TEXT, [encoder for encoder, _ in pairs])
     with (
         torch.no_grad(),
@@ -96,6 +97,12 @@ def encode_prompt(
             pooled = [layer.pooled(positive)]
             pooled.append(torch.zeros_like(pooled[0]) if zeros else layer.pooled(negative))
         dtype = encoder.dtype
+        if family.drops_prompt_at_guidance_0:
+            nothing = parse("", syntax)
+            empty = TextEmbeds(
+                hidden=_handed_over(layer.hidden(nothing), "prompt", dtype, policy),
+                pooled=_handed_over(layer.pooled(nothing), "prompt", dtype, policy),
+            )
 
     def finished(name: str, states: list[torch.Tensor], pooled: torch.Tensor | None) -> TextEmbeds:
         return TextEmbeds(
@@ -107,6 +114,7 @@ def encode_prompt(
         positive=finished("prompt", positives, pooled[0] if pooled else None),
         negative=finished("negative_prompt", negatives, pooled[1] if pooled else None),
         mark=mark_of(components),
+        empty=empty,
     )
 
 
@@ -193,10 +201,13 @@ def _laid_over(layer: LayerEncoder, text: Prompt) -> tuple[torch.Tensor, torch.T
 def _layer(components: PipelineComponents, encoder: Any, clip_skip: int) -> ReadLayer:
     """Where diffusers' pipelines of this family read the encoder.
 
-    Source: ``encode_prompt`` of StableDiffusionPipeline and StableDiffusionXLPipeline. The first one fails with
-    transformers 5.6 and later when layers are skipped, which have the layer norm one level higher.
+    Source: ``encode_prompt`` of StableDiffusionPipeline, StableDiffusionXLPipeline and
+    StableDiffusionLatentUpscalePipeline. The first one fails with transformers 5.6 and later when layers are skipped,
+    which have the layer norm one level higher.
     """
-    if components.family.has_pooled_embeds:
+    if components.family.text_layer is TextLayer.BARE:
+        return lambda output: output.hidden_states[-1]
+    if components.family.text_layer is TextLayer.PENULTIMATE:
         return lambda output: output.hidden_states[-(clip_skip + 2)]
     if clip_skip == 0:
         return lambda output: output.last_hidden_state
@@ -205,7 +216,14 @@ def _layer(components: PipelineComponents, encoder: Any, clip_skip: int) -> Read
 
 
 def _check_clip_skip(clip_skip: int, components: PipelineComponents, layers: int) -> None:
-    most = layers - 1 if components.family.has_pooled_embeds else layers
+    most = {TextLayer.NORMALISED: layers, TextLayer.PENULTIMATE: layers - 1, TextLayer.BARE: 0}[
+        components.family.text_layer
+    ]
+    if most == 0 and clip_skip != 0:
+        raise RelayError(
+            f"clip_skip: {components.source} ({components.family.title}) reads the last layer of its text encoder and no "
+            f"other, so {clip_skip} can't be left out. Set clip_skip to 0."
+        )
     if not 0 <= clip_skip <= most:
         raise RelayError(
             f"clip_skip: {clip_skip} layers cannot be skipped in {components.source}. Its text encoder has {layers} layers: 0 to {most} can be."

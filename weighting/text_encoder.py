@@ -121,10 +121,13 @@ class LayerEncoder:
     ) -> SimpleNamespace:
         """What Compel calls: the wanted layer in the place of the last one."""
         output = self._source.output(token_ids, attention_mask)
+        # An encoder with a projection pools into that, one without gives the state at the end mark.
         pooled = getattr(output, "text_embeds", None)
+        if pooled is None:
+            pooled = output.pooler_output
         return SimpleNamespace(
             last_hidden_state=self._read(output).float(),
-            pooler_output=None if pooled is None else pooled.float(),
+            pooler_output=pooled.float(),
         )
 
     def hidden(self, prompt: Prompt) -> torch.Tensor:

@@ -24,6 +24,8 @@ HUB_IDS = {
     "kandinsky-community/kandinsky-2-2-decoder": "kandinsky_decoder",
     "kandinsky-community/kandinsky-2-2-decoder-inpaint": "kandinsky_inpaint",
     "kandinsky-community/kandinsky-2-2-controlnet-depth": "kandinsky_depth",
+    "stabilityai/sd-x2-latent-upscaler": "x2_upscaler",
+    "stabilityai/stable-diffusion-x4-upscaler": "x4_upscaler",
 }
 """Hub id -> name in small_models.make_all or small_examples.make_example_models. The ids are those of the diffusers documentation."""
 

@@ -34,6 +34,7 @@ from .small_parts import (
     scheduler,
     text_conditions,
 )
+from .small_upscalers import make_x2_upscaler, make_x4_upscaler
 from .small_weights import calibrate_movq, fit_unet, random_module
 
 
@@ -196,6 +197,8 @@ def make_all(folder: Path) -> dict[str, Path]:
         "kandinsky_decoder": make_kandinsky_decoder(folder / "kandinsky_decoder"),
         "x4_vae": make_x4_vae(folder / "x4_vae"),
     }
+    made["x2_upscaler"] = make_x2_upscaler(folder / "x2_upscaler", made["sd15"])
+    made["x4_upscaler"] = make_x4_upscaler(folder / "x4_upscaler", made["x4_vae"])
     made["kandinsky_depth"] = make_kandinsky_depth(folder / "kandinsky_depth", made["kandinsky_decoder"])
     sd15 = made["sd15"]
     made["comic"] = make_finetune(sd15, folder / "comic", seed=1021)

@@ -90,28 +90,42 @@ def fit_unet(
     The layers before it stay random. A prediction that has nothing to do with the noise would be amplified at every step, up to
     pictures of nothing but 0 and 1.
     """
-    for name, weight in unet.named_parameters():
-        if ".attn2.to_out." in name:  # guidance multiplies the text's share, which is small in real models
-            weight.mul_(TEXT_SHARE)
+    quieten_text(unet)
     generator = torch.Generator("cpu").manual_seed(seed)
     channels = channels or unet.config.in_channels
     coarse = torch.randn(batch, channels, 3, 3, generator=generator)
     clean = torch.nn.functional.interpolate(coarse, size=(8, 8), mode="bicubic")
     noise = torch.randn(clean.shape, generator=generator)
     timesteps = torch.linspace(1, 999, batch).long()
+    noisy = scheduler.add_noise(clean, noise, timesteps)
+    fit_last_layer(unet, lambda: unet(noisy, timesteps, **conditions(batch, generator)).sample, noise)
+
+
+def quieten_text(unet: Any) -> None:
+    """Guidance multiplies the text's share, which is small in real models."""
+    for name, weight in unet.named_parameters():
+        if ".attn2.to_out." in name:
+            weight.mul_(TEXT_SHARE)
+
+
+@torch.no_grad()
+def fit_last_layer(unet: Any, run: Callable[[], torch.Tensor], wanted: torch.Tensor) -> None:
+    """Fits the last convolution, by least squares, to give `wanted` in its first channels where `run` runs the UNet."""
     seen: list[torch.Tensor] = []
-    hook = unet.conv_out.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    output = unet(scheduler.add_noise(clean, noise, timesteps), timesteps, **conditions(batch, generator)).sample
+    layer = unet.conv_out
+    hook = layer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    output = run()
     hook.remove()
-    scale_output(unet.conv_out, output, 1.0)  # for what is not noise: Kandinsky's variance channels
-    patches = torch.nn.functional.unfold(seen[0], 3, padding=1).transpose(1, 2).flatten(0, 1)
-    wanted = noise.flatten(2).transpose(1, 2).flatten(0, 1)
+    scale_output(layer, output, 1.0)  # for what is not wanted: Kandinsky's variance channels
+    kernel, channels = layer.kernel_size[0], wanted.shape[1]
+    patches = torch.nn.functional.unfold(seen[0], kernel, padding=kernel // 2).transpose(1, 2).flatten(0, 1)
+    values = wanted.flatten(2).transpose(1, 2).flatten(0, 1)
     mean = patches.mean(0)
     centred = patches - mean
     ridge = 0.01 * len(patches) * torch.eye(patches.shape[1])
-    weight = torch.linalg.solve(centred.T @ centred + ridge, centred.T @ wanted)
-    unet.conv_out.weight[:channels] = weight.T.unflatten(1, (-1, 3, 3))
-    unet.conv_out.bias[:channels] = wanted.mean(0) - mean @ weight
+    weight = torch.linalg.solve(centred.T @ centred + ridge, centred.T @ values)
+    layer.weight[:channels] = weight.T.unflatten(1, (-1, kernel, kernel))
+    layer.bias[:channels] = values.mean(0) - mean @ weight
 
 
 def scale_output(layer: Any, output: torch.Tensor, std: float) -> None:

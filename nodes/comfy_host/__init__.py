@@ -14,6 +14,7 @@ from .folders import (
 )
 from .memory import HostOffload
 from .monitor import HostMonitor
+from .outputs import refused_output
 from .runtime import runtime_for
 from .urls import ALLOW_URL, check_urls_allowed
 
@@ -35,6 +36,7 @@ __all__ = [
     "pick_file",
     "pick_folder",
     "refusal",
+    "refused_output",
     "runtime_for",
     "safetensors_files",
     "state_of_file",

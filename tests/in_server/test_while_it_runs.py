@@ -21,6 +21,8 @@ def sampling_graph(server: HostServer, kind: str, steps: int) -> tuple[Graph, Ou
     """(graph, the node that denoises, the node that saves)"""
     graph = Graph()
     image = graph.picture(server, scripts.soft_picture(), "soft.png")
+    if kind.startswith("x"):
+        return upscaling_graph(server, kind, steps)
     if kind.startswith("kandinsky"):
         prior = graph.load("kandinsky_prior")
         names = {"depth": "kandinsky_depth", "inpaint": "kandinsky_inpaint"}
@@ -44,8 +46,23 @@ def sampling_graph(server: HostServer, kind: str, steps: int) -> tuple[Graph, Ou
     return graph, node, graph.save(graph.decode(model, latent))
 
 
+def upscaling_graph(server: HostServer, kind: str, steps: int) -> tuple[Graph, Out, Out]:
+    graph = Graph()
+    size = (72, 64) if kind == "x4 in tiles" else (32, 32)
+    image = graph.picture(server, scripts.soft_picture(*size), f"soft-{size[0]}x{size[1]}.png")
+    model = graph.load(f"{kind[:2]}_upscaler")
+    prompt = graph.encode(model, "a cat")
+    if kind == "x2":
+        latent = graph.add("RelayEncode", model=model, image=image, seed=0)
+        node = graph.latent_upscale(model, prompt, latent, steps=steps)
+        return graph, node, graph.save(graph.decode(model, node))
+    tile_size = 64 if kind == "x4 in tiles" else 0
+    node = graph.super_resolution(model, prompt, image=image, steps=steps, tile_size=tile_size)
+    return graph, node, graph.save(node)
+
+
 KINDS = ["sd15", "refiner", "text to image", "kandinsky", "kandinsky to image", "kandinsky prior"]
-KINDS += ["kandinsky depth", "kandinsky depth to image", "sd15 inpaint", "kandinsky inpaint"]
+KINDS += ["kandinsky depth", "kandinsky depth to image", "sd15 inpaint", "kandinsky inpaint", "x2", "x4", "x4 in tiles"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -59,15 +76,17 @@ def test_every_step_is_reported(server: HostServer, kind: str) -> None:
     assert values[-1] == reports[-1].maximum
 
 
-@pytest.mark.parametrize(
-    "kind", ["sd15", "refiner", "kandinsky", "kandinsky depth", "kandinsky depth to image", "kandinsky inpaint"]
-)
+PREVIEWED = ["sd15", "refiner", "kandinsky", "kandinsky depth", "kandinsky depth to image", "x2", "x4", "x4 in tiles"]
+PREVIEWED += ["kandinsky inpaint"]
+
+
+@pytest.mark.parametrize("kind", PREVIEWED)
 def test_previews_show_the_run(server: HostServer, kind: str) -> None:
     graph, _, _ = sampling_graph(server, kind, 7)
     result = server.run(graph.prompt).raise_for_error()
     assert len(result.previews) >= 6
     picture = Image.open(io.BytesIO(result.previews[-1]))
-    assert picture.size[0] == picture.size[1]
+    assert picture.size[0] == picture.size[1] or kind == "x4 in tiles"
     assert np.array(picture.convert("RGB")).std() > 5
 
 

@@ -77,6 +77,14 @@ class Graph:
         picture.save(server.folders["input"] / name)
         return self.add("LoadImageMask", image=name, channel="red")
 
+    def latent_upscale(self, model: Out, prompt: Out, latent: Out, **settings: Any) -> Out:
+        defaults = {"steps": 4, "guidance_scale": 0.0, "seed": 0}
+        return self.add("RelayLatentUpscale", model=model, prompt=prompt, latent=latent, **{**defaults, **settings})
+
+    def super_resolution(self, model: Out, prompt: Out, **settings: Any) -> Out:
+        defaults = {"steps": 4, "guidance_scale": 9.0, "noise_level": 20, "seed": 0, "tile_size": 0}
+        return self.add("RelaySuperResolution", model=model, prompt=prompt, **{**defaults, **settings})
+
     def hint(self, image: Out) -> Out:
         return self.add("RelayKandinskyHint", image=image)
 

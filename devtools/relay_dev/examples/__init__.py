@@ -18,6 +18,7 @@ from .native import mixed_with_native_nodes
 from .prompting import negative_prompt, weighted_prompt
 from .sheet import Sheet
 from .sweeps import guidance_sweep, strength_sweep
+from .upscaling import image_to_x2_to_x4
 
 SHEETS: tuple[Callable[[], Sheet], ...] = (
     sd15_image_to_image,
@@ -36,4 +37,5 @@ SHEETS: tuple[Callable[[], Sheet], ...] = (
     kandinsky22_depth,
     inpaint_a_part,
     lora_strength,
+    image_to_x2_to_x4,
 )

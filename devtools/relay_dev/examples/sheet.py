@@ -45,6 +45,8 @@ LEAST_SIZES: Mapping[str, Size] = {
     "RelayImageToImage": (340, 0),
     "RelayInpaint": (340, 0),
     "ImageCompositeMasked": (300, 0),
+    "RelayLatentUpscale": (340, 0),
+    "RelaySuperResolution": (340, 0),
     "KSampler": (340, 0),
     "RelayDecode": (260, 0),
     "VAEDecode": (260, 0),

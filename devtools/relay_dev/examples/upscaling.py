@@ -1,0 +1,82 @@
+"""Pictures made larger."""
+
+from __future__ import annotations
+
+from .parts import GUIDE, SD15, X2_UPSCALER, X4_UPSCALER, example_picture, hub_model, scaled
+from .sheet import Sheet
+
+
+def image_to_x2_to_x4() -> Sheet:
+    sheet = Sheet(
+        "image_to_x2_to_x4",
+        note=f"""# From a picture to eight times its size
+
+Stable Diffusion 1.5 repaints a small picture, the latent upscaler doubles it, and super-resolution makes that four times as large:
+128 becomes 256, and 256 becomes 1024.
+
+From the first to the second nothing is decoded. The third reads pictures, so it decodes the latent first, by itself.
+
+Each model reads its own text encoder, so each has its own *Encode Prompt*. At **guidance_scale** 0 the latent upscaler does not read
+the prompt at all.
+
+**Try**
+- 512 in *Scale to 128 x 128*: the result is 4096 pixels wide. **tile_size** keeps the memory as it is.
+- **tile_size** 64: less memory, and parts that know less of each other. 0: the whole picture at once.
+- **noise_level** 100: super-resolution invents more.
+- Leave a step out: connect the picture to *Four times as large*.
+
+In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-upscaler-to-super-resolution*.
+""",
+    )
+    subject = "a girl in a pink dress on a green hill under a blue sky"
+    with sheet.column("1 Load"):
+        models = [
+            hub_model(sheet, title, repo_id, row=row)
+            for row, (title, repo_id) in enumerate(
+                (("Stable Diffusion 1.5", SD15), ("Upscaler x2", X2_UPSCALER), ("Upscaler x4", X4_UPSCALER))
+            )
+        ]
+        picture = example_picture(sheet)
+    with sheet.column("2 Prompts and size"):
+        texts = (
+            ("To repaint", f"{subject}, detailed, soft light", "blurry, low quality"),
+            ("For x2", subject, ""),
+            ("For x4", f"{subject}, sharp, detailed", "blurry, low quality"),
+        )
+        prompts = [
+            sheet.add("RelayEncodePrompt", title, row=row, model=models[row], prompt=text, negative_prompt=negative)
+            for row, (title, text, negative) in enumerate(texts)
+        ]
+        picture = scaled(sheet, picture, 128)
+    with sheet.column("3 Repaint and enlarge"):
+        latent = sheet.add(
+            "RelayImageToImage",
+            "Repaint",
+            row=0,
+            model=models[0],
+            prompt=prompts[0],
+            image=picture,
+            strength=0.5,
+            steps=30,
+            guidance_scale=7.5,
+            seed=31,
+        )
+        latent = sheet.add(
+            "RelayLatentUpscale", "Twice as large", row=1, model=models[1], prompt=prompts[1], latent=latent, seed=32
+        )
+        image = sheet.add(
+            "RelaySuperResolution",
+            "Four times as large",
+            row=2,
+            extra_height=60,
+            model=models[2],
+            prompt=prompts[2],
+            latent=latent,
+            steps=25,
+            guidance_scale=6.0,
+            tile_size=128,
+            seed=33,
+        )
+    with sheet.column("4 Save"):
+        sheet.add("SaveImage", "The large picture", row=0, images=image, filename_prefix="relay/image_to_x2_to_x4")
+    return sheet

@@ -1,0 +1,162 @@
+"""Nodes that enlarge: latents to twice their size, pictures to four times theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from . import comfy_host
+from .wire_types import DiffusersModel, DiffusersPrompt
+
+CATEGORY = f"{comfy_host.CATEGORY}/upscaling"
+MAX_TILE = 4096
+
+
+def _prompt(more: str = "") -> Any:
+    return DiffusersPrompt.Input("prompt", tooltip=f"From Encode Prompt with this model: what the picture shows.{more}")
+
+
+def _seed() -> Any:
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=2**64 - 1,
+        control_after_generate=True,
+        tooltip="The noise. Image i of a batch uses seed + i, so each can be made again alone.",
+    )
+
+
+def _steps(default: int, tooltip: str) -> Any:
+    return io.Int.Input("steps", default=default, min=1, max=1000, tooltip=tooltip)
+
+
+def _guidance_scale(default: float, tooltip: str) -> Any:
+    return io.Float.Input("guidance_scale", default=default, min=0.0, max=100.0, step=0.1, tooltip=tooltip)
+
+
+def _check_tile_size(tile_size: int) -> None:
+    from ..pipelines.tiling import check_tile_size
+
+    check_tile_size(tile_size)
+
+
+class RelayLatentUpscale(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelayLatentUpscale",
+            display_name="Latent Upscale x2 (Diffusers)",
+            category=CATEGORY,
+            description=(
+                "Paints a latent of Stable Diffusion 1.x or 2.x at twice its width and height, with no decoding in between. "
+                "A latent of another space is converted once, and the node says so."
+            ),
+            inputs=[
+                DiffusersModel.Input("model", tooltip="The upscaler: stabilityai/sd-x2-latent-upscaler."),
+                _prompt(" At guidance_scale 0 it is not read."),
+                io.Latent.Input(
+                    "latent",
+                    tooltip="The latent to enlarge, of any size; it must be free of noise. Its noise_mask and batch index go through.",
+                ),
+                _steps(20, "Denoising steps. 20 is what the model's own example runs."),
+                _guidance_scale(
+                    0.0,
+                    "How closely to follow the prompt. 0, as in the model's own example, does not read it; up to 1 there is no negative prompt.",
+                ),
+                _seed(),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    display_name="latent",
+                    tooltip="The latent at twice the size, in Stable Diffusion's space and ComfyUI's scale.",
+                )
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, prompt: Any, latent: Any, steps: int, guidance_scale: float, seed: int
+    ) -> io.NodeOutput:
+        from ..pipelines.latent_space import from_host
+        from ..pipelines.upscaling_run import LatentUpscaleSettings, upscale_latent
+
+        settings = LatentUpscaleSettings(steps, guidance_scale, seed)
+        runtime = comfy_host.runtime_for(cls, model)
+        return io.NodeOutput(upscale_latent(model, prompt, settings, from_host(latent), runtime).to_host())
+
+
+class RelaySuperResolution(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelaySuperResolution",
+            display_name="Super Resolution x4 (Diffusers)",
+            category=CATEGORY,
+            description="Paints a picture at four times its width and height. Large pictures go in tiles, whose memory does not grow with the picture.",
+            inputs=[
+                DiffusersModel.Input("model", tooltip="The upscaler: stabilityai/stable-diffusion-x4-upscaler."),
+                _prompt(),
+                _steps(75, "Denoising steps. 75 is the model's default."),
+                _guidance_scale(
+                    9.0,
+                    "How closely to follow the prompt; up to 1 switches guidance and the negative prompt off. The model's default is 9.",
+                ),
+                io.Int.Input(
+                    "noise_level",
+                    default=20,
+                    min=0,
+                    max=350,
+                    tooltip="How much noise the picture is given before it is read: more lets the model invent more. 20 is the model's default.",
+                ),
+                _seed(),
+                io.Int.Input(
+                    "tile_size",
+                    default=0,
+                    min=0,
+                    max=MAX_TILE,
+                    step=8,
+                    tooltip=("TODO"),
+                ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The picture to enlarge; an odd size is brought to the next multiple of 4. Connect either image or latent.",
+                ),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="A latent that knows which model made it; it is decoded by that model's autoencoder first. Connect either image or latent.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The picture at four times the size.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, tile_size: int | None = None) -> bool | str:
+        """In the place of the host's own check of it, which knows a least and a greatest value only."""
+        return comfy_host.refusal(_check_tile_size, tile_size)
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        prompt: Any,
+        steps: int,
+        guidance_scale: float,
+        noise_level: int,
+        seed: int,
+        tile_size: int,
+        image: Any = None,
+        latent: Any = None,
+    ) -> io.NodeOutput:
+        from ..pipelines.latent_space import from_host
+        from ..pipelines.upscaling_run import SuperResolutionSettings, super_resolution
+
+        settings = SuperResolutionSettings(steps, guidance_scale, noise_level, seed, tile_size)
+        runtime = comfy_host.runtime_for(cls, model)
+        read = None if latent is None else from_host(latent)
+        return io.NodeOutput(super_resolution(model, prompt, settings, runtime, image=image, latent=read))

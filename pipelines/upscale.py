@@ -1,0 +1,104 @@
+"""The Stable Diffusion upscalers: diffusers' pipelines of x2 (latents) and x4 (pictures), from embeddings to latents.
+
+Both know only the legacy callback; see :func:`_callback`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .embeds import PromptEmbeds, TextEmbeds
+from .images import extent_of, to_pil
+from .job import DenoisingJob, borrow_pipeline, repeat
+from .tiling import TiledUnet, Tiles
+
+if TYPE_CHECKING:
+    import torch
+
+WITHOUT: dict[str, Any] = {"text_encoder": None, "tokenizer": None}
+
+
+def upscale_latent(job: DenoisingJob, device: torch.device) -> torch.Tensor:
+    """``job.latents`` [B, 4, h, w] -> [B, 4, 2 * h, 2 * w], both in model scale."""
+    assert isinstance(job.prompt, PromptEmbeds)
+    assert job.latents is not None
+    pipeline = borrow_pipeline(job, device, WITHOUT)
+    # The pipeline takes "" for the prompt at guidance 0, but not in the place of embeddings.
+    text = job.prompt.empty if job.guidance_scale == 0 else job.prompt.positive
+    latents: torch.Tensor = pipeline(
+        image=job.latents.to(device),
+        **_with_pooled("prompt_embeds", text, job, device),
+        **_with_pooled("negative_prompt_embeds", job.prompt.negative, job, device),
+        **_arguments(pipeline, job),
+    ).images
+    return latents
+
+
+def super_resolution(
+    job: DenoisingJob,
+    picture: torch.Tensor,
+    noise_level: int,
+    device: torch.device,
+    *,
+    tiles: Tiles | None,
+    tile_done: Callable[[int], None],
+) -> torch.Tensor:
+    """A picture -> latents in model scale, [1, 4, H, W].
+
+    Args:
+        picture: [H, W, 3] in 0..1; a size that is not of whole latent pixels takes the pipeline's own route for it.
+        noise_level: see :class:`.upscaling_run.SuperResolutionSettings`.
+        tiles: None: the picture at once.
+        tile_done: called after each tile of each prediction, with how many predictions the run makes.
+    """
+    assert isinstance(job.prompt, PromptEmbeds)
+    components = job.components
+    low_res = components["low_res_scheduler"]
+    own = {"low_res_scheduler": type(low_res).from_config(low_res.config)}
+    flags = {name: components.config.get(name, default) for name, default in components.family.config_flags.items()}
+    pipeline = borrow_pipeline(job, device, WITHOUT | own | flags)
+    if tiles is not None:
+        pipeline.unet = TiledUnet(pipeline.unet, tiles, lambda: tile_done(len(pipeline.scheduler.timesteps)))
+    extent = extent_of(picture[None])
+    fits = extent == extent.floored(pipeline.vae_scale_factor)
+    latents: torch.Tensor = pipeline(
+        image=picture.movedim(-1, 0)[None] if fits else [to_pil(picture)],
+        noise_level=noise_level,
+        prompt_embeds=repeat(job.prompt.positive.hidden, 1, device, components.dtype),
+        negative_prompt_embeds=repeat(job.prompt.negative.hidden, 1, device, components.dtype),
+        **_arguments(pipeline, job),
+    ).images
+    return latents
+
+
+def _arguments(pipeline: Any, job: DenoisingJob) -> dict[str, Any]:
+    return {
+        "num_inference_steps": job.steps,
+        "guidance_scale": job.guidance_scale,
+        "generator": job.generators,
+        "output_type": "latent",
+        "callback": _callback(pipeline, job),
+    }
+
+
+def _callback(pipeline: Any, job: DenoisingJob) -> Callable[[int, Any, Any], None]:
+    """``callback(step, timestep, latents)``, once for each step of the schedule, for a StepWatcher."""
+
+    def callback(step: int, timestep: Any, latents: torch.Tensor) -> None:
+        pipeline.num_timesteps = -(-len(pipeline.scheduler.timesteps) // pipeline.scheduler.order)
+        job.on_step(pipeline, step, timestep, {"latents": latents})
+
+    return callback
+
+
+def _with_pooled(
+    name: str, text: TextEmbeds | None, job: DenoisingJob, device: torch.device
+) -> dict[str, torch.Tensor]:
+    assert text is not None and text.pooled is not None
+    dtype = job.components.dtype
+    pooled = name.replace("prompt_embeds", "pooled_prompt_embeds")
+    return {
+        name: repeat(text.hidden, job.batch, device, dtype),
+        pooled: repeat(text.pooled, job.batch, device, dtype),
+    }

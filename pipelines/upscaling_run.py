@@ -1,0 +1,271 @@
+"""The upscaling runs: latents to twice their size, pictures to four times theirs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .autoencoder import Autoencoder, autoencoder_of
+from .components import PipelineComponents
+from .conversion import decode_for_conversion, must_convert
+from .denoising_range import check_clean
+from .embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
+from .errors import RelayError
+from .family import Task
+from .generators import generators_for
+from .images import Extent, as_rgb, extent_of, to_pixels
+from .job import DenoisingJob
+from .latent_space import Latents
+from .lora import active_loras
+from .offload import Stage
+from .optimising import in_force
+from .run_input import check_counts, check_one_source
+from .runtime import Runtime
+from .schedulers import build_scheduler
+from .steps import StepWatcher
+from .tiling import Tiles, blended, check_tile_size, tiles_for
+
+if TYPE_CHECKING:
+    import torch
+
+    from .monitor import Monitor
+
+SCALE = 4
+
+
+@dataclass(frozen=True)
+class LatentUpscaleSettings:
+    steps: int
+    guidance_scale: float
+    """0: the prompt is not read."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class SuperResolutionSettings:
+    steps: int
+    guidance_scale: float
+    noise_level: int
+    """How much noise the picture is given before it is read, in steps of the model's own schedule."""
+    seed: int
+    tile_size: int = 0
+    """Pixels of the picture that goes in; 0: all of it at once."""
+
+
+def upscale_latent(
+    components: PipelineComponents,
+    prompt: PromptEmbeds | ImageEmbeds,
+    settings: LatentUpscaleSettings,
+    latent: Latents,
+    runtime: Runtime,
+) -> Latents:
+    """Latents of Stable Diffusion's space at twice their width and height; image i from a CPU generator of ``seed + i``.
+
+    A latent of another space is decoded by its own autoencoder and encoded by the model's, with this run's generators,
+    and the user is told. A size that the UNet can't run is filled up at the right and below by repeating the edge, and
+    what comes of that is cut off. ``noise_mask`` and ``batch_index`` go through.
+
+    Source: https://huggingface.co/docs/diffusers/api/pipelines/stable_diffusion/latent_upscale
+
+    Raises:
+        RelayError: a model of another kind, another model's prompt, a latent that still holds noise.
+    """
+    import torch
+
+    components.family.require(Task.LATENT_UPSCALE, components.source)
+    autoencoder = autoencoder_of(components)
+    check_counts(1, settings.steps)
+    check_prompt_fits(prompt, components)
+    check_clean(latent, components, runtime)
+    own_generators = generators_for(latent, settings.seed, latent.batch)
+    if must_convert(latent, autoencoder, runtime):
+        pixels = to_pixels(decode_for_conversion(latent, runtime, " with this seed"), autoencoder.factor)
+        begin = autoencoder.encode(pixels, runtime.policy, own_generators)
+    else:
+        begin = latent.samples
+    begin = autoencoder.to_model_scale(begin).to(components.dtype)
+    height, width = begin.shape[-2:]
+    levels = len(components["unet"].config.block_out_channels)
+    begin = _filled_up(begin, levels)
+    job = DenoisingJob(
+        task=Task.LATENT_UPSCALE,
+        components=components,
+        prompt=prompt,
+        scheduler=build_scheduler(components, own_generators),
+        generators=own_generators,
+        steps=settings.steps,
+        guidance_scale=settings.guidance_scale,
+        on_step=StepWatcher(runtime.monitor),
+        extent=Extent(2 * width * autoencoder.factor, 2 * height * autoencoder.factor),
+        latents=begin,
+    )
+    family_module = importlib.import_module(f".{components.family.module}", __package__)
+    runtime.monitor.check()
+    runtime.monitor.expect_latents()
+    unet = components["unet"]
+    with (
+        runtime.policy.on_device(Stage.DENOISE, [unet]) as device,
+        in_force(components, [unet], runtime.monitor),
+        torch.no_grad(),
+    ):
+        latents = family_module.upscale_latent(job, device)
+    samples = autoencoder.to_raw(latents[..., : 2 * height, : 2 * width]).to(runtime.policy.output_device())
+    return latent.with_samples(samples.contiguous(), autoencoder)
+
+
+def super_resolution(
+    components: PipelineComponents,
+    prompt: PromptEmbeds | ImageEmbeds,
+    settings: SuperResolutionSettings,
+    runtime: Runtime,
+    *,
+    image: torch.Tensor | None = None,
+    latent: Latents | None = None,
+) -> torch.Tensor:
+    """Pictures at four times their width and height: IMAGE [B, H, W, 3]; image i from a CPU generator of ``seed + i``.
+
+    The pictures of a batch are painted one after the other. A latent is decoded by its own autoencoder first. With
+    tiles the noise is that of the whole picture, and the UNet and the decoder never see more than one tile.
+
+    Source: https://huggingface.co/docs/diffusers/api/pipelines/stable_diffusion/upscale
+
+    Raises:
+        RelayError: a model of another kind, another model's prompt, not exactly one of ``image`` and ``latent``, a noise
+            level or tile size that can't be, a picture smaller than a latent pixel, a latent that still holds noise or
+            does not say which model made it.
+    """
+    import torch
+
+    components.family.require(Task.SUPER_RESOLUTION, components.source)
+    autoencoder = autoencoder_of(components)
+    check_one_source(image, latent)
+    check_counts(1, settings.steps)
+    _check_noise_level(settings.noise_level, components)
+    check_tile_size(settings.tile_size)
+    check_prompt_fits(prompt, components)
+    if latent is not None:
+        image = _decoded(latent, settings.tile_size, components, runtime)
+    assert image is not None
+    pictures = as_rgb(image)
+    extent = extent_of(pictures).floored(autoencoder.factor)
+    if min(extent.width, extent.height) == 0:
+        raise RelayError(
+            f"image: {extent_of(pictures)} is smaller than one latent pixel ({autoencoder.factor}x{autoencoder.factor}). Use a larger picture."
+        )
+    tiles = tiles_for(extent, settings.tile_size)
+    own_generators = generators_for(latent, settings.seed, pictures.shape[0])
+    bar = _Bar(runtime.monitor, len(own_generators), 1 if tiles is None else len(tiles))
+    painted = []
+    family_module = importlib.import_module(f".{components.family.module}", __package__)
+    runtime.monitor.check()
+    runtime.monitor.expect_latents()
+    unet = components["unet"]
+    with (
+        runtime.policy.on_device(Stage.DENOISE, [unet]) as device,
+        active_loras(components, ["unet"]),
+        in_force(components, [unet], runtime.monitor),
+        torch.no_grad(),
+    ):
+        for index, generator in enumerate(own_generators):
+            bar.picture = index
+            job = DenoisingJob(
+                task=Task.SUPER_RESOLUTION,
+                components=components,
+                prompt=prompt,
+                scheduler=build_scheduler(components, [generator]),
+                generators=[generator],
+                steps=settings.steps,
+                guidance_scale=settings.guidance_scale,
+                on_step=StepWatcher(bar),
+                extent=Extent(extent.width * SCALE, extent.height * SCALE),
+            )
+            latents = family_module.super_resolution(
+                job, pictures[index], settings.noise_level, device, tiles=tiles, tile_done=bar.tile_done
+            )
+            painted.append(latents.to(runtime.policy.output_device()))
+    images = [_picture(latents, autoencoder, tiles, runtime) for latents in painted]
+    return torch.cat(images) if len(images) > 1 else images[0]
+
+
+def _picture(latents: torch.Tensor, autoencoder: Autoencoder, tiles: Tiles | None, runtime: Runtime) -> torch.Tensor:
+    """Latents of this family's model scale -> IMAGE. Divided in the decoder's dtype, as the pipeline does it."""
+    raw = latents.to(autoencoder.decoding_dtype) / autoencoder.module.config.scaling_factor
+    if tiles is None:
+        return autoencoder.decode(raw, runtime.policy)
+
+    def by_tiles(raw: torch.Tensor, decode: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        def one(part: torch.Tensor) -> torch.Tensor:
+            runtime.monitor.check()
+            return decode(part).movedim(-1, 1)
+
+        home = runtime.policy.output_device()
+        return blended(raw, tiles, one, factor=autoencoder.factor, device=home).movedim(1, -1)
+
+    return autoencoder.decode(raw, runtime.policy, whole_by=by_tiles)
+
+
+class _Bar:
+    """The monitor of a run over several pictures or tiles: one bar for all of them."""
+
+    def __init__(self, monitor: Monitor, pictures: int, tiles: int) -> None:
+        self.picture = 0
+        """The one that is being painted."""
+        self._monitor, self._pictures, self._tiles = monitor, pictures, tiles
+        self._done, self._total = 0, 1
+
+    def check(self) -> None:
+        self._monitor.check()
+
+    def expect_latents(self) -> None:
+        self._monitor.expect_latents()
+
+    def say(self, message: str) -> None:
+        self._monitor.say(message)
+
+    def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
+        """A step of one picture. With tiles the bar has moved already, and only shows what there is now."""
+        if self._tiles == 1:
+            self._done, self._total = self.picture * total + done, self._pictures * total
+        self._monitor.progress(self._done, self._total, latents)
+
+    def tile_done(self, predictions: int) -> None:
+        """``predictions``: how many the UNet makes for one picture."""
+        self._done, self._total = self._done + 1, self._pictures * predictions * self._tiles
+        self._monitor.progress(self._done, self._total)
+
+
+def _decoded(latent: Latents, tile_size: int, components: PipelineComponents, runtime: Runtime) -> torch.Tensor:
+    space = latent.space
+    if space is None:
+        raise RelayError(
+            f"latent: it does not say which model made it (a node of ComfyUI may have dropped that), so {components.source} can't decode it. "
+            "Decode it with Decode Latent and the model that made it, and connect image; or give it to Convert Latent with that model first."
+        )
+    check_clean(latent, components, runtime)
+    runtime.monitor.say(f"Latent decoded by the autoencoder of {space.title}: the upscaler reads pictures.")
+    extent = Extent(latent.samples.shape[3] * space.factor, latent.samples.shape[2] * space.factor)
+    tiled = space.can_tile and tiles_for(extent, tile_size) is not None
+    return space.decode(latent.samples, runtime.policy, tiled)
+
+
+def _filled_up(latents: torch.Tensor, levels: int) -> torch.Tensor:
+    """[B, C, h, w], larger at the right and below where it must be: its edge is repeated.
+
+    The UNet runs on twice the size. It halves that at each level but the last, needs an even number each time, and at
+    least two pixels at the last.
+    """
+    import torch
+
+    multiple, least = 2 ** (levels - 2), 2 ** (levels - 1)
+    height, width = (max(least, -(-side // multiple) * multiple) for side in latents.shape[-2:])
+    more = (0, width - latents.shape[-1], 0, height - latents.shape[-2])
+    return torch.nn.functional.pad(latents, more, mode="replicate") if any(more) else latents
+
+
+def _check_noise_level(level: int, components: PipelineComponents) -> None:
+    name = "max_noise_level"
+    most = components.config.get(name, components.family.config_flags[name])
+    if not 0 <= level <= most:
+        raise RelayError(f"noise_level: {level} is not among the levels that {components.source} knows, 0 to {most}.")
