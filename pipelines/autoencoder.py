@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from .components import PipelineComponents
 from .errors import RelayError
 from .images import Extent, to_host_images
-from .offload import OffloadPolicy, Stage
+from .offload import OffloadPolicy, Stage, cast
+from .working_memory import decode_bytes, encode_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +68,10 @@ class Autoencoder:
 
         dtype = self.module.dtype
         upcast = self._forces_upcast and dtype != torch.float32
-        with policy.on_device(Stage.VAE, [self.module]) as device, self._in_float32(upcast), torch.no_grad():
+        at_once = pixels.shape[2] * pixels.shape[3] * (pixels.shape[0] if self.is_quantized else 1)
+        working_bytes = encode_bytes(self.module, at_once, torch.float32 if upcast else dtype)
+        on_device = policy.on_device(Stage.VAE, [self.module], working_bytes)
+        with on_device as device, self._in_float32(upcast), torch.no_grad():
             # Cast down first even where the encoder then runs in float32: the pipelines do.
             pixels = pixels.to(device=device, dtype=dtype).to(self.module.dtype)
             if self.is_quantized:
@@ -89,8 +93,11 @@ class Autoencoder:
 
         self.check_channels(raw)
         upcast = self._forces_upcast and self.module.dtype == torch.float16
+        pixels = raw.shape[0] * raw.shape[2] * raw.shape[3] * self.factor**2
+        dtype = torch.float32 if upcast else self.module.dtype
+        working_bytes = decode_bytes(self.module, pixels, dtype, tiled)
         with (
-            policy.on_device(Stage.VAE, [self.module]) as device,
+            policy.on_device(Stage.VAE, [self.module], working_bytes) as device,
             self._in_float32(upcast),
             self._tiling(tiled),
             torch.no_grad(),
@@ -165,10 +172,10 @@ class Autoencoder:
             yield
             return
         try:
-            torch.nn.Module.to(self.module, dtype=torch.float32)  # not the override, which only adds a warning
+            cast(self.module, torch.float32)
             yield
         finally:
-            torch.nn.Module.to(self.module, dtype=dtype)
+            cast(self.module, dtype)
 
     @contextmanager
     def _tiling(self, wanted: bool) -> Iterator[None]:

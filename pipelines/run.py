@@ -24,6 +24,7 @@ from .offload import Stage
 from .runtime import Runtime
 from .schedulers import build_scheduler
 from .steps import KeepUnmasked, StepWatcher
+from .working_memory import denoising_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -211,7 +212,8 @@ def _denoise(job: DenoisingJob, runtime: Runtime) -> torch.Tensor:
     runtime.monitor.check()
     runtime.monitor.expect_latents()
     denoiser = job.components.family.denoiser
-    on_device = runtime.policy.on_device(Stage.DENOISE, [job.components[denoiser], *control_modules(job)])
+    modules = [job.components[denoiser], *control_modules(job)]
+    on_device = runtime.policy.on_device(Stage.DENOISE, modules, denoising_bytes(job))
     with on_device as device, active_loras(job.components, [denoiser]):
         latents = run(job, device)
     if job.on_step.steps == 0:
