@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .components import PipelineComponents
 from .errors import RelayError
+from .memory_size import tensor_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +72,11 @@ class PromptEmbeds:
     negative: TextEmbeds
     mark: EncoderMark
 
+    def get_ram_usage(self) -> int:
+        """Bytes that this value keeps in memory, see :meth:`.PipelineComponents.get_ram_usage`."""
+        texts = (self.positive, self.negative)
+        return tensor_bytes([*self.mark.rows, *(text.hidden for text in texts), *(text.pooled for text in texts)])
+
 
 @dataclass(frozen=True, eq=False)
 class ImageEmbeds:
@@ -80,6 +86,10 @@ class ImageEmbeds:
     negative: torch.Tensor
     title: str
     """The prior that made them, for messages."""
+
+    def get_ram_usage(self) -> int:
+        """Bytes that this value keeps in memory, see :meth:`.PipelineComponents.get_ram_usage`."""
+        return tensor_bytes([self.positive, self.negative])
 
 
 def check_prompt_fits(prompt: PromptEmbeds | ImageEmbeds, components: PipelineComponents) -> None:
