@@ -164,6 +164,29 @@ def patcher_of(module: torch.nn.Module) -> Any:
     return memory.current_loaded_models[0].model
 
 
+class OutOfMemory(SilentMonitor):
+    """At the second step."""
+
+    def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
+        if done == 2:
+            raise memory.OOM_EXCEPTION("simulated")
+
+
+def test_out_of_memory_unloads_ours_and_the_next_run_is_right(models: SmallModels) -> None:
+    """The host then unloads everything; a LoRA was in the UNet at that moment."""
+    model = load("sd15")
+    lora = models.models / "loras" / "sd15_kohya.safetensors"
+    adapted = with_lora(model, lora, title="kohya", strength=1.0, text_strength=0.0)
+    first = paint(adapted)
+    runtime = Runtime(HostOffload(), OutOfMemory())
+    prompt = encode_prompt(adapted, "a", "b", syntax="compel", policy=runtime.policy, monitor=runtime.monitor)
+    with pytest.raises(memory.OOM_EXCEPTION):
+        text_to_image(adapted, prompt, SETTINGS, runtime)
+    memory.unload_all_models()
+    assert entries() == {}
+    assert torch.equal(paint(adapted), first)
+
+
 # --- a card that is too small -----------------------------------------------------------------------------------
 
 
