@@ -48,6 +48,7 @@ class StageRun:
 def stages(dtype: torch.dtype, dry: bool) -> Iterator[StageRun]:
     """Denoise and decode of each model; the second and third encode too."""
     import diffusers
+
     from diffusers_relay.pipelines import working_memory as formulas
 
     for title, side in SIDES.items():
@@ -109,6 +110,7 @@ def child(flag: str, card: float | None, dry: bool) -> dict[str, Any]:
         setattr(args, flag.removeprefix("--").replace("-", "_"), True)
     load_pack()
     import comfy.model_management as memory
+
     from diffusers_relay.nodes.comfy_host import HostOffload
     from diffusers_relay.pipelines.offload import Stage
 
@@ -165,7 +167,9 @@ def report(result: dict[str, Any]) -> None:
     print(f"\n{result['flag'] or 'no flag'} ({result['state']})")
     print(f"{'':<26}{'turn':>5}{'peak MB':>9}{'worked':>8}{'asked':>8}  in the host's list")
     for row in rows:
-        figures = "".join(f"{row[name] / 2**20:>{width}.0f}" for name, width in (("peak", 9), ("worked", 8), ("asked", 8)))
+        figures = "".join(
+            f"{row[name] / 2**20:>{width}.0f}" for name, width in (("peak", 9), ("worked", 8), ("asked", 8))
+        )
         print(f"{row['stage']:<26}{row['turn']:>5}{figures}  {', '.join(row['loaded'])}")
     top, largest = max(row["peak"] for row in rows), max(row["own"] for row in rows)
     print(f"peak of the chain / the largest stage alone (weights and what it asks for): {top / largest:.2f}")
@@ -175,7 +179,9 @@ def report(result: dict[str, Any]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--card", type=float, help="GB to leave free on the card; the rest is filled")
-    parser.add_argument("--flags", nargs="*", default=FLAGS, help="which of the host's flags (default: none, then each)")
+    parser.add_argument(
+        "--flags", nargs="*", default=FLAGS, help="which of the host's flags (default: none, then each)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="narrow models on the CPU")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

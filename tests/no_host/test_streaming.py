@@ -180,6 +180,21 @@ def test_a_stage_that_calls_nothing_leaves_nothing() -> None:
     assert hooks_on(unet) == 0
 
 
+def test_the_weights_are_the_very_tensors_that_they_were(inference_mode: None) -> None:
+    """On a card, a block's way back makes copies: inference tensors, which could be used nowhere else."""
+    with torch.inference_mode(False):
+        module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)).requires_grad_(False)
+    x = torch.ones(1, 4)
+    answer, before = module(x), state(module)
+    with PlainOffload(capacity=1).on_device(Stage.DENOISE, [module]):
+        module(x)
+        for weight in module.parameters():
+            weight.data = weight.data.clone()
+        assert module[0].weight.is_inference()
+    assert state(module) == before
+    assert torch.equal(module(x), answer)
+
+
 def test_an_autoencoder_never_streams() -> None:
     vae = load("sd15")["vae"]
     with PlainOffload(capacity=1000).on_device(Stage.VAE, [vae]):
