@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from .components import PipelineComponents
 from .errors import RelayError
 from .images import Extent, to_host_images
-from .offload import OffloadPolicy, Stage
+from .offload import OffloadPolicy, Stage, cast
+from .working_memory import decode_bytes, encode_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +78,10 @@ class Autoencoder:
         import torch
 
         if self.is_quantized:
-            with policy.on_device(Stage.VAE, [self.module]) as device, torch.no_grad():
+            at_once = pixels.shape[0] * pixels.shape[2] * pixels.shape[3]
+            working_bytes = encode_bytes(self.module, at_once, self.module.dtype)
+            on_device = policy.on_device(Stage.VAE, [self.module], working_bytes)
+            with on_device as device, torch.no_grad():
                 latents = self.module.encode(pixels.to(device=device, dtype=self.module.dtype)).latents
                 return latents.to(policy.output_device())
         distributions = self.distributions(pixels, policy)
@@ -97,8 +101,9 @@ class Autoencoder:
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
         dtype, home = self.module.dtype, policy.output_device()
+        working_bytes = encode_bytes(self.module, pixels.shape[2] * pixels.shape[3], self.encoding_dtype)
         with (
-            policy.on_device(Stage.VAE, [self.module]) as device,
+            policy.on_device(Stage.VAE, [self.module], working_bytes) as device,
             self._in_float32(self.encoding_dtype != dtype),
             self._tiling(self.tiling),
             torch.no_grad(),
@@ -124,13 +129,19 @@ class Autoencoder:
         return torch.float32 if self._forces_upcast and dtype == torch.float16 else dtype
 
     def decode(
-        self, raw: torch.Tensor, policy: OffloadPolicy, tiled: bool = False, whole_by: Whole | None = None
+        self,
+        raw: torch.Tensor,
+        policy: OffloadPolicy,
+        tiled: bool = False,
+        whole_by: Whole | None = None,
+        at_once: int | None = None,
     ) -> torch.Tensor:
         """Raw latents [B, C, h, w] -> IMAGE [B, H, W, 3] float32 on ``policy.output_device()``.
 
         Args:
             tiled: by diffusers' own tiled decoding.
             whole_by: makes the IMAGE, given the latents and what decodes a part of them.
+            at_once: how many pixels that decodes at a time; None: all of them.
 
         Raises:
             RelayError: another channel count; ``tiled`` with an autoencoder that can't.
@@ -138,11 +149,13 @@ class Autoencoder:
         import torch
 
         self.check_channels(raw)
-        dtype = self.decoding_dtype
+        dtype, tiled = self.decoding_dtype, tiled or self.tiling
+        pixels = at_once or raw.shape[0] * raw.shape[2] * raw.shape[3] * self.factor**2
+        working_bytes = decode_bytes(self.module, pixels, dtype, tiled)
         with (
-            policy.on_device(Stage.VAE, [self.module]) as device,
+            policy.on_device(Stage.VAE, [self.module], working_bytes) as device,
             self._in_float32(dtype != self.module.dtype),
-            self._tiling(tiled or self.tiling),
+            self._tiling(tiled),
             self._slicing(),
             torch.no_grad(),
         ):
@@ -218,10 +231,10 @@ class Autoencoder:
             yield
             return
         try:
-            torch.nn.Module.to(self.module, dtype=torch.float32)  # not the override, which only adds a warning
+            cast(self.module, torch.float32)
             yield
         finally:
-            torch.nn.Module.to(self.module, dtype=dtype)
+            cast(self.module, dtype)
 
     @contextmanager
     def _tiling(self, wanted: bool) -> Iterator[None]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import RelayError
 from .family import ModelFamily
+from .memory_size import module_bytes, tensor_bytes
 from .options import ModelOptions
 
 if TYPE_CHECKING:
@@ -63,6 +64,15 @@ class PipelineComponents:
                 f"{self.source} ({self.family.title}) has no {name}. It has: {', '.join(sorted(self.modules))}."
             )
         return self.modules[name]
+
+    def get_ram_usage(self) -> int:
+        """Bytes that this value keeps in memory; the host asks when memory runs short, and drops what keeps most.
+
+        What other views share counts in each of them, as in the host's own models: it goes when all of them go.
+        """
+        tensors = [tensor for lora in self.loras for tensor in lora.weights.tensors.values()]
+        tensors += [vectors for embedding in self.embeddings for vectors in embedding.vectors.values()]
+        return module_bytes(self.modules.values()) + tensor_bytes(tensors)
 
     def with_changes(self, *, modules: Mapping[str, Any] | None = None, **fields: Any) -> PipelineComponents:
         """A new view; ``modules`` replaces only the components that it names."""

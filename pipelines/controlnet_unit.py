@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import RelayError
 from .images import as_rgb, extent_of, to_pil
+from .memory_size import module_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,10 @@ class ControlNet:
     """The repo id or folder name, for messages."""
     module: Any
     """diffusers' ControlNetModel."""
+
+    def get_ram_usage(self) -> int:
+        """Bytes that this value keeps in memory, see :meth:`.PipelineComponents.get_ram_usage`."""
+        return module_bytes([self.module])
 
 
 @dataclass(frozen=True, eq=False)

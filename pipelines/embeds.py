@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .components import PipelineComponents
 from .errors import RelayError
 from .family import TextLayer
+from .memory_size import tensor_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +78,11 @@ class PromptEmbeds:
     empty: TextEmbeds | None = None
     """The text "", for a family that reads it in the place of the prompt at guidance 0."""
 
+    def get_ram_usage(self) -> int:
+        """Bytes that this value keeps in memory, see :meth:`.PipelineComponents.get_ram_usage`."""
+        texts = [text for text in (self.positive, self.negative, self.empty) if text is not None]
+        return tensor_bytes([*self.mark.rows, *(text.hidden for text in texts), *(text.pooled for text in texts)])
+
 
 @dataclass(frozen=True, eq=False)
 class ImageEmbeds:
@@ -86,6 +92,10 @@ class ImageEmbeds:
     negative: torch.Tensor
     title: str
     """The prior that made them, for messages."""
+
+    def get_ram_usage(self) -> int:
+        """Bytes that this value keeps in memory, see :meth:`.PipelineComponents.get_ram_usage`."""
+        return tensor_bytes([self.positive, self.negative])
 
 
 def check_prompt_fits(prompt: PromptEmbeds | ImageEmbeds, components: PipelineComponents) -> None:

@@ -13,6 +13,7 @@ from .images import as_rgb, to_pil
 from .offload import Stage
 from .runtime import Runtime
 from .schedulers import build_scheduler
+from .working_memory import prior_bytes, vision_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,9 @@ def run_prior(
     parts = {name: components[name] for name in PRIOR_PARTS}
     pipeline = _prior_class(from_image=image is not None)(**parts, scheduler=build_scheduler(components))
     pipeline.relay_text, pipeline.relay_monitor = text, runtime.monitor
-    with runtime.policy.on_device(Stage.DENOISE, [components["prior"], components["image_encoder"]]) as device:
+    prior, image_encoder = components["prior"], components["image_encoder"]
+    working_bytes = max(prior_bytes(prior, rows=4), vision_bytes(image_encoder))
+    with runtime.policy.on_device(Stage.DENOISE, [prior, image_encoder], working_bytes) as device:
         pipeline.relay_device = device
         positive, negative = pipeline(
             prompt=STAND_IN,
@@ -102,7 +105,8 @@ def embed_image(components: PipelineComponents, image: torch.Tensor, runtime: Ru
     picture = _one_picture(image)
     parts = {name: components[name] for name in PRIOR_PARTS}
     pipeline = _prior_class(from_image=True)(**parts, scheduler=build_scheduler(components))
-    with runtime.policy.on_device(Stage.DENOISE, [components["image_encoder"]]) as device:
+    image_encoder = components["image_encoder"]
+    with runtime.policy.on_device(Stage.DENOISE, [image_encoder], vision_bytes(image_encoder)) as device:
         pipeline.relay_device = device
         positive = pipeline._encode_image([picture], device, num_images_per_prompt=1)
         negative = pipeline.get_zero_embed(1, device=device)

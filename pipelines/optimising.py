@@ -8,7 +8,6 @@ Source: https://huggingface.co/docs/diffusers/optimization/fp16
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -33,8 +32,6 @@ BACKEND = "inductor"
 COMPILED = "_relay_compiled"
 """Where a denoiser keeps its compiled calls: mode -> name of a submodule -> call; the name "" is the whole. They hold the module,
 as those of ``torch.nn.Module.compile`` do, and so must not be kept anywhere else."""
-
-_channels_last: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def with_options(components: PipelineComponents, options: ModelOptions, device: torch.device) -> PipelineComponents:
@@ -113,11 +110,22 @@ def in_force(components: PipelineComponents, modules: Sequence[torch.nn.Module],
 def _set_memory_format(module: torch.nn.Module, channels_last: bool) -> None:
     import torch
 
-    if (module in _channels_last) == channels_last:
+    if _is_channels_last(module) == channels_last:
         return
     with torch.inference_mode(False):  # else the weights would be inference tensors from now on
         module.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    (_channels_last.add if channels_last else _channels_last.discard)(module)
+
+
+def _is_channels_last(module: torch.nn.Module) -> bool:
+    """Told from the first convolution whose weight lies differently in the two formats."""
+    import torch
+
+    for weight in module.parameters():
+        if weight.ndim == 4:
+            last, first = weight.is_contiguous(memory_format=torch.channels_last), weight.is_contiguous()
+            if last != first:
+                return last
+    return False
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from .run_input import (
 from .runtime import Runtime
 from .schedulers import build_scheduler
 from .steps import KeepUnmasked, StepWatcher
+from .working_memory import denoising_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -203,7 +204,7 @@ def denoise(job: DenoisingJob, runtime: Runtime) -> torch.Tensor:
     denoiser = job.components.family.denoiser
     modules = [job.components[denoiser], *control_modules(job)]
     with (
-        runtime.policy.on_device(Stage.DENOISE, modules) as device,
+        runtime.policy.on_device(Stage.DENOISE, modules, denoising_bytes(job)) as device,
         active_loras(job.components, [denoiser]),
         in_force(job.components, modules, runtime.monitor),
     ):

@@ -34,6 +34,11 @@ class Tiles:
     def overlap(self) -> int:
         return int(self.size * OVERLAP)
 
+    @property
+    def largest(self) -> Extent:
+        """The size of a tile."""
+        return Extent(min(self.size, self.extent.width), min(self.size, self.extent.height))
+
     def __len__(self) -> int:
         return len(self._starts(self.extent.width)) * len(self._starts(self.extent.height))
 

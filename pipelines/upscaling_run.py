@@ -26,6 +26,7 @@ from .runtime import Runtime
 from .schedulers import build_scheduler
 from .steps import StepWatcher
 from .tiling import Tiles, blended, check_tile_size, tiles_for
+from .working_memory import unet_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -105,8 +106,10 @@ def upscale_latent(
     runtime.monitor.check()
     runtime.monitor.expect_latents()
     unet = components["unet"]
+    rows = latent.batch * (2 if settings.guidance_scale > 1 else 1)
+    working_bytes = unet_bytes(unet, rows=rows, latent_pixels=4 * begin.shape[-1] * begin.shape[-2])
     with (
-        runtime.policy.on_device(Stage.DENOISE, [unet]) as device,
+        runtime.policy.on_device(Stage.DENOISE, [unet], working_bytes) as device,
         in_force(components, [unet], runtime.monitor),
         torch.no_grad(),
     ):
@@ -162,8 +165,12 @@ def super_resolution(
     runtime.monitor.check()
     runtime.monitor.expect_latents()
     unet = components["unet"]
+    at_once = extent if tiles is None else tiles.largest
+    working_bytes = unet_bytes(
+        unet, rows=2 if settings.guidance_scale > 1 else 1, latent_pixels=at_once.width * at_once.height
+    )
     with (
-        runtime.policy.on_device(Stage.DENOISE, [unet]) as device,
+        runtime.policy.on_device(Stage.DENOISE, [unet], working_bytes) as device,
         active_loras(components, ["unet"]),
         in_force(components, [unet], runtime.monitor),
         torch.no_grad(),
@@ -203,7 +210,8 @@ def _picture(latents: torch.Tensor, autoencoder: Autoencoder, tiles: Tiles | Non
         home = runtime.policy.output_device()
         return blended(raw, tiles, one, factor=autoencoder.factor, device=home).movedim(1, -1)
 
-    return autoencoder.decode(raw, runtime.policy, whole_by=by_tiles)
+    at_once = tiles.largest.width * tiles.largest.height * autoencoder.factor**2
+    return autoencoder.decode(raw, runtime.policy, whole_by=by_tiles, at_once=at_once)
 
 
 class _Bar:

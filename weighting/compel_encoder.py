@@ -15,6 +15,7 @@ from ..pipelines.lora import active_loras
 from ..pipelines.monitor import Monitor
 from ..pipelines.offload import OffloadPolicy, Stage
 from ..pipelines.textual_inversion import active_embeddings, token_expansions
+from ..pipelines.working_memory import text_bytes
 from .prompt_text import Prompt
 from .syntax import parse
 
@@ -76,7 +77,8 @@ def encode_prompt(
     negatives: list[torch.Tensor] = []
     pooled: list[torch.Tensor] = []
     empty: TextEmbeds | None = None
-    on_device = policy.on_device(Stage.TEXT, [encoder for encoder, _ in pairs])
+    encoders = [encoder for encoder, _ in pairs]
+    on_device = policy.on_device(Stage.TEXT, encoders, text_bytes(encoders, [prompt, negative_prompt]))
     with (
         torch.no_grad(),
         on_device as device,
@@ -158,7 +160,8 @@ def encode_for_prior(
     (name,) = components.family.text_encoders
     encoder, tokenizer = components[name], components[name.replace("text_encoder", "tokenizer")]
     rows: dict[str, PriorTextEmbeds] = {}
-    with torch.no_grad(), policy.on_device(Stage.TEXT, [encoder]) as device:
+    working_bytes = text_bytes([encoder], [prompt, negative_prompt])
+    with torch.no_grad(), policy.on_device(Stage.TEXT, [encoder], working_bytes) as device:
         source = TextEncoder(encoder, tokenizer, device)
         if not texts["negative_prompt"].is_empty:  # the prior's pipeline then encodes the two in one batch
             source.encode_together([texts["prompt"].text, texts["negative_prompt"].text])

@@ -1,24 +1,26 @@
-"""Where the host lets modules run, and its memory."""
+"""diffusers' modules under the host's memory manager: known to it with their sizes, loaded and unloaded whole."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import comfy.model_management as memory
+import torch
+from comfy.model_patcher import ModelPatcher
 
-from ...pipelines.offload import Stage
-
-if TYPE_CHECKING:
-    import torch
+from ...pipelines.offload import Stage, move, streamed_in
+from ...pipelines.streaming import resident_bytes, streamed
 
 log = logging.getLogger("diffusers_relay")
 
 
 class HostOffload:
-    """Whole modules on the host's device for a stage, its offload device after it. The host frees room first."""
+    """Modules stay on the stage's device until the host wants the room, as its own models do."""
 
     @contextmanager
     def on_device(
@@ -26,26 +28,113 @@ class HostOffload:
     ) -> Iterator[torch.device]:
         device, home = _devices(stage)
         modules = list(modules)
-        away = [module for module in modules if next(module.parameters()).device != device]
         log.debug("stage %s: %s", stage.value, ", ".join(type(module).__name__ for module in modules))
-        memory.free_memory(sum(memory.module_size(module) for module in away) + working_bytes, device)
-        try:
-            for module in away:
-                module.to(device)
+        patchers = {module: _patcher_for(module, device, home) for module in modules}
+        streams = streamed_in(stage, modules, working_bytes, _capacity(device))
+        for module in streams:
+            _unload(patchers.pop(module))
+        _load(list(patchers.values()), device, working_bytes + sum(resident_bytes(module) for module in streams))
+        with ExitStack() as stack:
+            for module in streams:
+                stack.enter_context(streamed(module, device))
             yield device
-        finally:
-            if home != device:
-                for module in modules:
-                    module.to(home)
-                memory.soft_empty_cache()
 
     def output_device(self) -> torch.device:
         return memory.intermediate_device()
 
 
 def _devices(stage: Stage) -> tuple[torch.device, torch.device]:
+    """Where the host runs native models of the kind, and where it puts them to make room."""
     if stage is Stage.TEXT:
         return memory.text_encoder_device(), memory.text_encoder_offload_device()
     if stage is Stage.VAE:
         return memory.vae_device(), memory.vae_offload_device()
     return memory.get_torch_device(), memory.unet_offload_device()
+
+
+def _capacity(device: torch.device) -> int | None:
+    """What may be used of the device; 0 where the user asks that models be split, None where there is no bound."""
+    if memory.is_device_cpu(device):
+        return None
+    if memory.vram_state in (memory.VRAMState.LOW_VRAM, memory.VRAMState.NO_VRAM):
+        return 0
+    return int(memory.get_total_memory(device) - memory.extra_reserved_memory())
+
+
+class Holder(torch.nn.Module):
+    """A module as the host's patcher wants one: it writes attributes of its own, ``device`` too, which diffusers' refuse.
+
+    The module is held weakly. Who holds it decides how long it lives; the host holds neither.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self._modules: Any = WeakValueDictionary({"module": module})
+
+    def to(self, device: torch.device) -> Holder:  # type: ignore[override]
+        """The host's way to move a model."""
+        for module in self.children():
+            move(module, device)
+        return self
+
+
+class WholePatcher(ModelPatcher):
+    """The host's own would leave a module of foreign layers split over two devices where it does not fit."""
+
+    def partially_load(self, device_to: torch.device, *args: Any, **kwargs: Any) -> int:
+        """All of the module, whatever room the host has in mind. Returns the bytes that were loaded."""
+        before = self.loaded_size()
+        if before == 0:
+            try:
+                with torch.inference_mode(False):
+                    self.patch_model(device_to)
+            except BaseException:
+                self.detach()
+                raise
+        return self.loaded_size() - before
+
+    def partially_unload(self, *args: Any, **kwargs: Any) -> int:
+        """Nothing: the host then unloads the whole."""
+        return 0
+
+
+_patchers: WeakKeyDictionary[torch.nn.Module, WholePatcher] = WeakKeyDictionary()
+"""The host holds patchers weakly too. One dies with its module, and the host then forgets both."""
+
+
+def _patcher_for(module: torch.nn.Module, device: torch.device, home: torch.device) -> WholePatcher:
+    """The one patcher of a module."""
+    patcher = _patchers.get(module)
+    if patcher is None:
+        patcher = _patchers[module] = WholePatcher(_holder_class(type(module).__name__)(module), device, home)
+    if (patcher.load_device, patcher.offload_device) != (device, home):
+        _unload(patcher)
+        patcher.load_device, patcher.offload_device = device, home
+    return patcher
+
+
+@cache
+def _holder_class(name: str) -> type[Holder]:
+    """The host's log calls a model by its class."""
+    return type(name, (Holder,), {})
+
+
+def _load(patchers: list[WholePatcher], device: torch.device, working_bytes: int) -> None:
+    """Room for all, by the host's rules, and all of them on the device."""
+    if not patchers:
+        if not memory.is_device_cpu(device):
+            memory.free_memory(working_bytes + memory.extra_reserved_memory(), device)
+        return
+    try:
+        memory.load_models_gpu(patchers, memory_required=working_bytes)
+    except BaseException:
+        # The host has struck them off its list by now, and would not find those that are on the device already.
+        for patcher in patchers:
+            patcher.detach()
+        raise
+
+
+def _unload(patcher: WholePatcher) -> None:
+    for entry in [entry for entry in memory.current_loaded_models if entry.model is patcher]:
+        entry.model_unload()
+        memory.current_loaded_models.remove(entry)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.offload import Stage
 from relay_dev.model_folders import SmallModels
 
 
@@ -104,37 +103,6 @@ def test_auto_is_the_host_s_own_choice(comfy_host: Any, monkeypatch: pytest.Monk
             assert comfy_host.pick_dtype("float16") is torch.float16, "what is asked for is used"
     with pytest.raises(RelayError, match="dtype: 'int8'"):
         comfy_host.pick_dtype("int8")
-
-
-def test_each_stage_runs_where_the_host_says_and_goes_back(comfy_host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import comfy.model_management as memory
-
-    freed: list[tuple[int, str]] = []
-    monkeypatch.setattr(memory, "free_memory", lambda size, device: freed.append((size, str(device))))
-    monkeypatch.setattr(memory, "vae_device", lambda: torch.device("meta"))
-    module = torch.nn.Linear(10, 10, bias=False)
-
-    class Movable(torch.nn.Module):
-        """`meta` stands for a card: the moves are seen without one."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = module
-            self.moves: list[str] = []
-
-        def to(self, device: torch.device) -> Any:
-            self.moves.append(str(device))
-            return self
-
-    movable = Movable()
-    with comfy_host.HostOffload().on_device(Stage.VAE, [movable], working_bytes=1000) as device:
-        assert device.type == "meta"
-        assert movable.moves == ["meta"]
-    assert movable.moves == ["meta", "cpu"]
-    assert freed == [(400 + 1000, "meta")], "room is asked for before anything moves"
-    with pytest.raises(RuntimeError, match="inside"), comfy_host.HostOffload().on_device(Stage.VAE, [movable]):
-        raise RuntimeError("inside")
-    assert movable.moves[-1] == "cpu", "after an error too"
 
 
 def test_the_host_s_interrupt_passes_through_unchanged(comfy_host: Any) -> None:

@@ -1,0 +1,147 @@
+"""What a stage needs beside its weights: how large the tensors are that live at once in it, from the model's config.
+
+Each formula counts elements of the widest moment of a forward pass, and was checked against the peak of the real
+architectures (benchmarks/working_memory.py): without :data:`MARGIN` it is 1.00 to 1.2 times what the tensors take.
+Attention is counted as a fused kernel has it, with no matrix of scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from .memory_size import module_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+    from .job import DenoisingJob
+
+MARGIN = 1.3
+"""For what the kernels take for themselves. oneDNN lays a convolution's input out anew: up to 1.25 in float32.
+
+It does so with the weights too, which is why the largest tensor of the module is added.
+"""
+TRANSFORMER_WIDTHS = 21
+"""Of the channels, in a block's feed-forward layer: 8 before the gate, 4 after it twice, and the residuals."""
+RESNET_WIDTHS = 5
+"""Of the channels: input, first convolution, norm, activation, second convolution."""
+TILE_PIXELS = 512 * 512
+"""Of the tiles in which diffusers decodes."""
+CLIP_TOKENS = 77
+
+
+def denoising_bytes(job: DenoisingJob) -> int:
+    """For a sampling run: its batch, twice under guidance, and its ControlNets."""
+    components = job.components
+    factor = 2 ** (len(components[components.family.autoencoder or ""].config.block_out_channels) - 1)
+    return unet_bytes(
+        components[components.family.denoiser],
+        rows=job.batch * (2 if job.guidance_scale > 1 else 1),
+        latent_pixels=job.extent.width * job.extent.height // factor**2,
+        controlnets=len(job.controls),
+    )
+
+
+def unet_bytes(unet: Any, *, rows: int, latent_pixels: int, controlnets: int = 0) -> int:
+    """One forward pass of a UNet2DConditionModel.
+
+    Args:
+        rows: pictures in its batch, those of the guidance too.
+        latent_pixels: height * width of its input.
+        controlnets: what each adds at every level is there beside what the UNet keeps for its way up.
+    """
+    widths = unet.config.block_out_channels
+    kept = _kept_on_the_way_down(widths, unet.config.layers_per_block)
+    widest = 0.0
+    for level, width in enumerate(widths):
+        below = widths[min(level + 1, len(widths) - 1)]
+        levels = [3 * (below + width) + below]  # the way up: joined with what was kept, normed, activated
+        if "Attn" in unet.config.down_block_types[level]:
+            levels.append(TRANSFORMER_WIDTHS * width)
+        widest = max(widest, max(levels) / 4**level)
+    if controlnets:
+        kept += (controlnets + 1) * kept
+    return _bytes((kept + widest) * rows * latent_pixels, unet.dtype) + _largest_weight(unet, unet.dtype)
+
+
+def _kept_on_the_way_down(widths: Sequence[int], layers: int | Sequence[int]) -> float:
+    """Elements a latent pixel: the output of each layer of the way down."""
+    counts = [layers] * len(widths) if isinstance(layers, int) else layers
+    own = sum(width * count / 4**level for level, (width, count) in enumerate(zip(widths, counts)))
+    return widths[0] + own + sum(width / 4 ** (level + 1) for level, width in enumerate(widths[:-1]))
+
+
+def encode_bytes(vae: Any, pixels: int, dtype: torch.dtype) -> int:
+    """One encoding by an AutoencoderKL or VQModel of ``pixels`` (of all pictures that go in at once) in ``dtype``."""
+    widths = vae.config.block_out_channels
+    each = max(RESNET_WIDTHS * width / 4**level for level, width in enumerate(widths)) + vae.config.in_channels
+    return _bytes(each * pixels, dtype) + _largest_weight(vae, dtype) + _widening(vae, dtype)
+
+
+def decode_bytes(vae: Any, pixels: int, dtype: torch.dtype, tiled: bool = False) -> int:
+    """One decoding by an AutoencoderKL or VQModel to ``pixels`` (of all pictures) in ``dtype``.
+
+    MoVQ's spatial norm makes two tensors more out of the latent, as wide as what it norms.
+    """
+    widths = vae.config.block_out_channels
+    extra = 2 if vae.config.get("norm_type") == "spatial" else 0
+    each = RESNET_WIDTHS * widths[-1] / 4 ** (len(widths) - 1)
+    for level, (width, below) in enumerate(pairwise(widths)):
+        each = max(each, (RESNET_WIDTHS + extra) * width / 4**level, (3 + extra) * below / 4**level)
+    each += vae.config.latent_channels
+    canvas = 3 * vae.config.out_channels * pixels if tiled else 0  # tiles, rows, and the whole picture
+    return (
+        _bytes(each * (min(pixels, TILE_PIXELS) if tiled else pixels) + canvas, dtype)
+        + _largest_weight(vae, dtype)
+        + _widening(vae, dtype)
+    )
+
+
+def transformer_bytes(model: Any, *, rows: int, tokens: int, width: int, kept: int = 0) -> int:
+    """One forward pass of a transformer over ``rows`` times ``tokens`` of ``width``; ``kept`` layers' outputs stay."""
+    return _bytes((TRANSFORMER_WIDTHS + kept) * rows * tokens * width, model.dtype)
+
+
+def text_bytes(encoders: Sequence[Any], texts: Sequence[str]) -> int:
+    """For encoding ``texts``: 77 tokens at a time, of which every layer's output is kept. A token has a letter at least."""
+    runs = 2 * len(texts) + sum(len(text) for text in texts) // CLIP_TOKENS
+    return sum(
+        transformer_bytes(
+            encoder,
+            rows=1,
+            tokens=CLIP_TOKENS,
+            width=encoder.config.hidden_size,
+            kept=runs * (encoder.config.num_hidden_layers + 2),
+        )
+        for encoder in encoders
+    )
+
+
+def vision_bytes(encoder: Any) -> int:
+    """For one picture in a CLIP vision encoder."""
+    config = encoder.config
+    tokens = (config.image_size // config.patch_size) ** 2 + 1
+    return transformer_bytes(encoder, rows=1, tokens=tokens, width=config.hidden_size)
+
+
+def prior_bytes(prior: Any, *, rows: int) -> int:
+    """For a step of Kandinsky's prior: the text's tokens, and those of the time, the embeddings and the answer."""
+    config = prior.config
+    width = config.num_attention_heads * config.attention_head_dim
+    tokens = config.num_embeddings + config.additional_embeddings
+    return transformer_bytes(prior, rows=rows, tokens=tokens, width=width)
+
+
+def _largest_weight(module: Any, dtype: torch.dtype) -> int:
+    return max(weight.numel() for weight in module.parameters()) * dtype.itemsize
+
+
+def _widening(vae: Any, dtype: torch.dtype) -> int:
+    """What the weights grow by where they are cast up for the stage."""
+    return module_bytes([vae]) * (dtype.itemsize - vae.dtype.itemsize) // vae.dtype.itemsize
+
+
+def _bytes(elements: float, dtype: torch.dtype) -> int:
+    return int(elements * dtype.itemsize * MARGIN)

@@ -1,0 +1,122 @@
+"""The formulas for working memory, against what small models really take: never less, and not more than twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from diffusers_relay.pipelines import working_memory as formulas
+from diffusers_relay.pipelines.controlnet_unit import ControlNetUnit
+from diffusers_relay.pipelines.memory_size import module_bytes
+from diffusers_relay.pipelines.offload import Stage
+from diffusers_relay.pipelines.run import TextToImageSettings, text_to_image
+from relay_dev.memory_peak import peak_of_run
+from support.without_host import CountingOffload, ListeningMonitor, Runtime, encode, load
+
+FROM, TO = 1.0, 2.0
+SIDE = 256
+"""Pixels. Smaller, and what does not grow with the picture (time and text) counts for too much."""
+
+
+def covers(formula: int, call: Callable[[], Any]) -> None:
+    peak = peak_of_run(call)
+    assert FROM * peak <= formula <= TO * peak, (formula, peak, formula / peak)
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl_base", "kandinsky_decoder"])
+def test_decoding_and_encoding(name: str) -> None:
+    model = load(name)
+    vae: Any = model[model.family.autoencoder or ""]
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    extra = {"force_not_quantize": True} if name == "kandinsky_decoder" else {}
+    latent, pixels = torch.randn(1, 4, SIDE // factor, SIDE // factor), torch.randn(1, 3, SIDE, SIDE)
+    covers(formulas.decode_bytes(vae, SIDE**2, torch.float32), lambda: vae.decode(latent, **extra))
+    covers(formulas.encode_bytes(vae, SIDE**2, torch.float32), lambda: vae.encode(pixels))
+
+
+def test_a_decoding_in_tiles_needs_no_more_than_its_tiles() -> None:
+    vae = load("sd15")["vae"]
+    whole, tiled = (formulas.decode_bytes(vae, 2048**2, torch.float32, tiled) for tiled in (False, True))
+    assert tiled < whole / 4
+    assert tiled > formulas.decode_bytes(vae, 512**2, torch.float32)
+
+
+def test_a_cast_up_autoencoder_grows() -> None:
+    half = load("sd15", torch.float16)["vae"]
+    in_half, in_full = (formulas.decode_bytes(half, SIDE**2, dtype) for dtype in (torch.float16, torch.float32))
+    assert in_full == 2 * in_half + module_bytes([half])
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"), [("sd15", 2), ("sdxl_base", 2), ("sdxl_refiner", 1), ("kandinsky_decoder", 2)]
+)
+def test_a_step_of_the_denoiser(name: str, rows: int) -> None:
+    unet: Any = load(name)["unet"]
+    config, side = unet.config, SIDE // 4
+    sample = torch.randn(rows, config.in_channels, side, side)
+    text, added = torch.randn(rows, 77, max_of(config.cross_attention_dim)), None
+    if config.addition_embed_type == "image":
+        text, added = None, {"image_embeds": torch.randn(rows, config.encoder_hid_dim)}
+    elif config.addition_embed_type == "text_time":
+        ids = 5 if name == "sdxl_refiner" else 6
+        width = config.projection_class_embeddings_input_dim - ids * config.addition_time_embed_dim
+        added = {"text_embeds": torch.randn(rows, width), "time_ids": torch.randn(rows, ids)}
+    covers(
+        formulas.unet_bytes(unet, rows=rows, latent_pixels=side**2),
+        lambda: unet(sample, 1, text, added_cond_kwargs=added),
+    )
+
+
+def max_of(value: Any) -> int:
+    return max(value) if isinstance(value, (list, tuple)) else value
+
+
+class AskingOffload(CountingOffload):
+    """Keeps what each stage asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[Stage, int]] = []
+
+    def on_device(self, stage: Stage, modules: Any, working_bytes: int = 0) -> Any:
+        self.asked.append((stage, working_bytes))
+        return super().on_device(stage, modules, working_bytes)
+
+
+def asked_by_a_run(guidance_scale: float = 7.5, batch_size: int = 1, control: tuple[ControlNetUnit, ...] = ()) -> int:
+    model = load("sd15")
+    runtime = Runtime(AskingOffload(), ListeningMonitor())
+    settings = TextToImageSettings(64, 64, batch_size=batch_size, steps=1, guidance_scale=guidance_scale, seed=0)
+    text_to_image(model, encode(model, "a"), settings, runtime, control=control)
+    [(stage, bytes_)] = runtime.policy.asked  # type: ignore[attr-defined]
+    assert stage is Stage.DENOISE
+    return bytes_
+
+
+def test_a_run_asks_for_its_batch_and_its_guidance() -> None:
+    one = asked_by_a_run(guidance_scale=1.0)
+    assert one == formulas.unet_bytes(load("sd15")["unet"], rows=1, latent_pixels=latent_pixels(64))
+    weight = 4 * max(w.numel() for w in load("sd15")["unet"].parameters())
+    assert asked_by_a_run() == pytest.approx(2 * one - weight, abs=2)
+    assert asked_by_a_run(batch_size=3) == pytest.approx(6 * one - 5 * weight, abs=6)
+
+
+def latent_pixels(side: int) -> int:
+    return (side // 2 ** (len(load("sd15")["vae"].config.block_out_channels) - 1)) ** 2
+
+
+def test_every_stage_asks() -> None:
+    from diffusers_relay.pipelines.coding import decode
+    from diffusers_relay.pipelines.coding import encode as encode_picture
+    from diffusers_relay.weighting.compel_encoder import encode_prompt
+
+    model, policy = load("sd15"), AskingOffload()
+    encode_prompt(model, "a cat", "", syntax="compel", policy=policy, monitor=ListeningMonitor())
+    runtime = Runtime(policy, ListeningMonitor())
+    latents = encode_picture(model, torch.zeros(1, 64, 64, 3), 0, runtime)
+    decode(model, latents, False, runtime)
+    assert [stage for stage, _ in policy.asked] == [Stage.TEXT, Stage.VAE, Stage.VAE]
+    assert all(asked > 0 for _, asked in policy.asked)
