@@ -225,24 +225,3 @@ def autoencoder_of(components: PipelineComponents) -> Autoencoder:
             f"model: {components.source} ({family.title}) has no autoencoder, so it makes and reads no latents. Connect a model that paints."
         )
     return Autoencoder(components[family.autoencoder], components.source, family.force_upcast_by_config)
-
-
-def with_autoencoder(components: PipelineComponents, other: PipelineComponents) -> PipelineComponents:
-    """A view of ``components`` with the autoencoder of ``other``.
-
-    Raises:
-        RelayError: either has none, or the other's latents are of a shape or scale that the denoiser was not made for.
-    """
-    ours, theirs = autoencoder_of(components), autoencoder_of(other)
-
-    def kind(one: Autoencoder) -> tuple[object, ...]:
-        return type(one.module).__name__, one.factor, one.channels, round(float(one.module.config.scaling_factor), 4)
-
-    if kind(ours) != kind(theirs):
-        raise RelayError(
-            f"vae_from: the autoencoder of {theirs.title} can't serve {ours.title}. Class, factor, channels and scale are "
-            f"{kind(theirs)}, and {kind(ours)} is needed. Take one of the same family."
-        )
-    name = components.family.autoencoder
-    assert name is not None
-    return components.with_changes(modules={name: theirs.module})

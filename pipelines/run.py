@@ -209,7 +209,8 @@ def _denoise(job: DenoisingJob, runtime: Runtime) -> torch.Tensor:
     family_module = importlib.import_module(f".{job.components.family.module}", __package__)
     run = family_module.text_to_image if job.task is Task.TEXT_TO_IMAGE else family_module.image_to_image
     runtime.monitor.check()
-    runtime.monitor.expect_latents()
+    if runtime.monitor.expect_latents():
+        job.on_step.show_clean(job.scheduler)
     denoiser = job.components.family.denoiser
     on_device = runtime.policy.on_device(Stage.DENOISE, [job.components[denoiser], *control_modules(job)])
     with on_device as device, active_loras(job.components, [denoiser]):

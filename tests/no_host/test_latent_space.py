@@ -8,9 +8,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from diffusers_relay.pipelines.autoencoder import SAME_SPACE_TOLERANCE, Autoencoder, autoencoder_of, with_autoencoder
+from diffusers_relay.pipelines.autoencoder import SAME_SPACE_TOLERANCE, Autoencoder, autoencoder_of
 from diffusers_relay.pipelines.errors import RelayError
 from diffusers_relay.pipelines.latent_space import TAG_KEY, Latents, fingerprint, from_host
+from diffusers_relay.pipelines.other_vae import with_vae_of
 from relay_dev.model_folders import SmallModels
 from support.without_host import counting_runtime, load
 
@@ -158,11 +159,11 @@ def test_what_is_no_latent_is_refused(latent: dict, text: str) -> None:
 
 
 def test_a_vae_of_another_kind_is_not_set() -> None:
-    swapped = with_autoencoder(load("sd15"), load("sd15_vae_decoder"))
+    swapped = with_vae_of(load("sd15"), load("sd15_vae_decoder"))
     assert swapped["vae"] is load("sd15_vae_decoder")["vae"]
     assert load("sd15")["vae"] is not swapped["vae"], "what came from upstream is not changed"
     for other in ("sdxl_base", "kandinsky_decoder"):
         with pytest.raises(RelayError, match="vae_from"):
-            with_autoencoder(load("sd15"), load(other))
+            with_vae_of(load("sd15"), load(other))
     with pytest.raises(RelayError, match="no autoencoder"):
-        with_autoencoder(load("sd15"), load("kandinsky_prior"))
+        with_vae_of(load("sd15"), load("kandinsky_prior"))

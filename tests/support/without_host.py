@@ -35,13 +35,17 @@ class CountingOffload(PlainOffload):
 
 
 class ListeningMonitor(SilentMonitor):
-    """Keeps what a user would see. `stop_after`: raises Stopped at that many progress reports."""
+    """Keeps what a user would see. `stop_after`: raises Stopped at that many progress reports. `previews`: wants to see them."""
 
-    def __init__(self, stop_after: int | None = None) -> None:
+    def __init__(self, stop_after: int | None = None, previews: bool = False) -> None:
+        self._previews = previews
         self.said: list[str] = []
         self.steps: list[tuple[int, int]] = []
         self.previewed: list[torch.Tensor] = []
         self._stop_after = stop_after
+
+    def expect_latents(self) -> bool:
+        return self._previews
 
     def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
         self.steps.append((done, total))
@@ -58,8 +62,8 @@ class Stopped(Exception):
     """The user's cancel."""
 
 
-def counting_runtime(stop_after: int | None = None) -> Runtime:
-    return Runtime(CountingOffload(), ListeningMonitor(stop_after))
+def counting_runtime(stop_after: int | None = None, previews: bool = False) -> Runtime:
+    return Runtime(CountingOffload(), ListeningMonitor(stop_after, previews))
 
 
 @cache
