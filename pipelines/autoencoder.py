@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .components import PipelineComponents
+from .encoded_once import ENCODED, Wanted, tensor_digest
 from .errors import RelayError
 from .images import Extent, to_host_images
 from .offload import OffloadPolicy, Stage
@@ -57,6 +58,8 @@ class Autoencoder:
     ) -> torch.Tensor:
         """Pixels -> raw latents in the autoencoder's dtype on ``policy.output_device()``.
 
+        A picture that was encoded before is not encoded again: the draw alone is made anew.
+
         Args:
             pixels: [B, 3, H, W] in -1..1.
             policy: where the encoder runs.
@@ -66,18 +69,46 @@ class Autoencoder:
         import torch
 
         dtype = self.module.dtype
+        encoded = self._encoded([pixels] if self.is_quantized else list(pixels.split(1)), policy)
+        if self.is_quantized:
+            (latents,) = (one.clone() for one in encoded)
+        else:
+            from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+            distributions = [DiagonalGaussianDistribution(one) for one in encoded]
+            latents = torch.cat(
+                [d.mode() if generators is None else d.sample(generators[i]) for i, d in enumerate(distributions)]
+            )
+        return latents.to(device=policy.output_device(), dtype=dtype)
+
+    def _encoded(self, pictures: list[torch.Tensor], policy: OffloadPolicy) -> list[torch.Tensor]:
+        """What the encoder gives for each, before a draw: a distribution's parameters [1, 2C, h, w], or MoVQ's latents."""
+        import torch
+
+        dtype = self.module.dtype
         upcast = self._forces_upcast and dtype != torch.float32
-        with policy.on_device(Stage.VAE, [self.module]) as device, self._in_float32(upcast), torch.no_grad():
-            # Cast down first even where the encoder then runs in float32: the pipelines do.
-            pixels = pixels.to(device=device, dtype=dtype).to(self.module.dtype)
-            if self.is_quantized:
-                latents = self.module.encode(pixels).latents
-            else:
-                distributions = [self.module.encode(one).latent_dist for one in pixels.split(1)]
-                latents = torch.cat(
-                    [d.mode() if generators is None else d.sample(generators[i]) for i, d in enumerate(distributions)]
-                )
-            return latents.to(device=policy.output_device(), dtype=dtype)
+        settings = (dtype, upcast, getattr(self.module, "use_tiling", False))
+        wanted = [Wanted("picture", (self.module,), (*settings, tensor_digest(picture))) for picture in pictures]
+        encoded: dict[Wanted, torch.Tensor] = {}
+        for one in dict.fromkeys(wanted):
+            found = ENCODED.find(one)
+            if found is not None:
+                values, device = found
+                encoded[one] = values.to(device)
+        if len(encoded) < len(set(wanted)):
+            with policy.on_device(Stage.VAE, [self.module]) as device, self._in_float32(upcast), torch.no_grad():
+                for one, picture in zip(wanted, pictures):
+                    if one not in encoded:
+                        # Cast down first even where the encoder then runs in float32: the pipelines do.
+                        pixels = picture.to(device=device, dtype=dtype).to(self.module.dtype)
+                        given = self.module.encode(pixels)
+                        encoded[one] = values = given.latents if self.is_quantized else given.latent_dist.parameters
+                        kept = (
+                            values.cpu(),
+                            values.device,
+                        )  # a draw is made where the encoder was, as the pipelines make it
+                        ENCODED.keep(one, kept, values.nbytes)
+        return [encoded[one] for one in wanted]
 
     def decode(self, raw: torch.Tensor, policy: OffloadPolicy, tiled: bool = False) -> torch.Tensor:
         """Raw latents [B, C, h, w] -> IMAGE [B, H, W, 3] float32 on ``policy.output_device()``.

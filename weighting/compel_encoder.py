@@ -5,6 +5,7 @@ Within 77 tokens and at weight 1 the result is, bit for bit, what the diffusers 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..pipelines.components import PipelineComponents
@@ -15,6 +16,7 @@ from ..pipelines.lora import active_loras
 from ..pipelines.monitor import Monitor
 from ..pipelines.offload import OffloadPolicy, Stage
 from ..pipelines.textual_inversion import active_embeddings, token_expansions
+from .encoded_texts import find_texts, keep_texts, wanted_texts
 from .prompt_text import Prompt
 from .syntax import parse
 
@@ -71,6 +73,10 @@ def encode_prompt(
     _check_clip_skip(clip_skip, components, min(encoder.config.num_hidden_layers for encoder, _ in pairs))
     flags = {**family.config_flags, **components.config}
     zeros = negative.is_empty and bool(flags.get("force_zeros_for_empty_prompt", False))
+    wanted = wanted_texts(components, (positive, negative), clip_skip, zeros)
+    found = find_texts(wanted, policy.output_device())
+    if found is not None:
+        return PromptEmbeds(**found, mark=mark_of(components))
 
     positives: list[torch.Tensor] = []
     negatives: list[torch.Tensor] = []
@@ -103,11 +109,12 @@ def encode_prompt(
             pooled=None if pooled is None else _handed_over(pooled, name, dtype, policy),
         )
 
-    return PromptEmbeds(
-        positive=finished("prompt", positives, pooled[0] if pooled else None),
-        negative=finished("negative_prompt", negatives, pooled[1] if pooled else None),
-        mark=mark_of(components),
-    )
+    embeds = {
+        "positive": finished("prompt", positives, pooled[0] if pooled else None),
+        "negative": finished("negative_prompt", negatives, pooled[1] if pooled else None),
+    }
+    keep_texts(wanted, embeds)
+    return PromptEmbeds(**embeds, mark=mark_of(components))
 
 
 def encode_for_prior(
@@ -138,15 +145,35 @@ def encode_for_prior(
         RelayError: ``components`` is no prior, the syntax is unknown or broken, or weights carry the embeddings out of
             the dtype's range.
     """
-    import torch
-
-    from .text_encoder import LayerEncoder, TextEncoder
-
     if Task.PRIOR not in components.family.pipeline_classes:
         raise RelayError(
             f"Kandinsky Prior: {components.source} is a {components.family.title}, and not a prior. Load a Kandinsky 2.2 prior."
         )
     texts = {"prompt": parse(prompt, syntax), "negative_prompt": parse(negative_prompt, syntax), "": parse("", syntax)}
+    wanted = wanted_texts(components, tuple(texts.values()))
+    rows: dict[str, PriorTextEmbeds] | None = find_texts(wanted, policy.output_device())
+    if rows is None:
+        rows = _encode_rows(components, texts, policy, monitor)
+        keep_texts(wanted, rows)
+    for title, row in rows.items():
+        if row.parts > 1:
+            monitor.say(
+                f"{title}: the prior reads 77 tokens at once, and this is {row.parts} times as much. The {row.parts} parts were averaged, token by token."
+            )
+    return PriorText(
+        prompt=rows["prompt"],
+        negative=None if texts["negative_prompt"].is_empty else rows["negative_prompt"],
+        empty=rows[""],
+    )
+
+
+def _encode_rows(
+    components: PipelineComponents, texts: Mapping[str, Prompt], policy: OffloadPolicy, monitor: Monitor
+) -> dict[str, PriorTextEmbeds]:
+    import torch
+
+    from .text_encoder import LayerEncoder, TextEncoder
+
     (name,) = components.family.text_encoders
     encoder, tokenizer = components[name], components[name.replace("text_encoder", "tokenizer")]
     rows: dict[str, PriorTextEmbeds] = {}
@@ -158,20 +185,13 @@ def encode_for_prior(
         for title, text in texts.items():
             monitor.check()
             hidden, mask, parts = _laid_over(layer, text)
-            if parts > 1:
-                monitor.say(
-                    f"{title}: the prior reads 77 tokens at once, and this is {parts} times as much. The {parts} parts were averaged, token by token."
-                )
             rows[title] = PriorTextEmbeds(
                 pooled=_handed_over(layer.pooled(text), title, encoder.dtype, policy),
                 hidden=_handed_over(hidden, title, encoder.dtype, policy),
                 mask=mask.to(policy.output_device()),
+                parts=parts,
             )
-    return PriorText(
-        prompt=rows["prompt"],
-        negative=None if texts["negative_prompt"].is_empty else rows["negative_prompt"],
-        empty=rows[""],
-    )
+    return rows
 
 
 def _laid_over(layer: LayerEncoder, text: Prompt) -> tuple[torch.Tensor, torch.Tensor, int]:

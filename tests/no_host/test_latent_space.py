@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from diffusers_relay.pipelines.autoencoder import SAME_SPACE_TOLERANCE, Autoencoder, autoencoder_of
 from diffusers_relay.pipelines.errors import RelayError
@@ -70,7 +71,8 @@ def test_the_tolerance_is_where_the_contract_has_it() -> None:
 
         def encode(self, pixels: torch.Tensor):
             encoded = self.vae.encode(pixels)
-            encoded.latent_dist.mean = encoded.latent_dist.mean * (1 + self.amount)
+            mean, logvar = encoded.latent_dist.parameters.chunk(2, dim=1)
+            encoded.latent_dist = DiagonalGaussianDistribution(torch.cat([mean * (1 + self.amount), logvar], dim=1))
             return encoded
 
     vae = load("sd15")["vae"]

@@ -12,6 +12,7 @@ import torch
 
 from diffusers_relay.pipelines.components import PipelineComponents
 from diffusers_relay.pipelines.embeds import PromptEmbeds
+from diffusers_relay.pipelines.encoded_once import ENCODED
 from diffusers_relay.pipelines.loading import load_folder
 from diffusers_relay.pipelines.monitor import SilentMonitor
 from diffusers_relay.pipelines.offload import PlainOffload, Stage
@@ -73,6 +74,8 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> PipelineComponents:
 
 
 def encode(model: PipelineComponents, prompt: str, negative_prompt: str = "") -> PromptEmbeds:
+    """By the text encoders as they are now, whatever was encoded before."""
+    ENCODED.clear()
     return encode_prompt(
         model, prompt, negative_prompt, syntax="compel", policy=PlainOffload(), monitor=SilentMonitor()
     )
