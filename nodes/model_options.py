@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..pipelines.components import SchedulerChoice
+from ..pipelines.errors import RelayError
 from ..pipelines.family import KARRAS_DIFFUSION_SCHEDULERS
 from ..pipelines.schedulers import SIGMA_FLAGS, TIMESTEP_SPACINGS, with_scheduler
 from . import comfy_host
@@ -14,6 +16,7 @@ from .wire_types import DiffusersModel
 
 CATEGORY = f"{comfy_host.CATEGORY}/model"
 DEFAULT = "default"
+NONE = "none"
 
 
 class RelaySetScheduler(io.ComfyNode):
@@ -61,6 +64,11 @@ class RelaySetScheduler(io.ComfyNode):
         return io.NodeOutput(with_scheduler(model, SchedulerChoice(*chosen)))
 
 
+def _check_vae_file(value: str) -> None:
+    if value != NONE:
+        comfy_host.pick_file("vae_file", value, "vae")
+
+
 class RelaySetVae(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -68,18 +76,44 @@ class RelaySetVae(io.ComfyNode):
             node_id="RelaySetVae",
             display_name="Set VAE",
             category=CATEGORY,
-            description="The same model with the autoencoder of another.",
+            description="The same model with another autoencoder: that of another model, or one of a file.",
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model to change."),
                 DiffusersModel.Input(
-                    "vae_from", tooltip="The model whose autoencoder is taken; it must be of the same kind."
+                    "vae_from",
+                    optional=True,
+                    tooltip="The model whose autoencoder is taken; it must be of the same kind. Connect it, or choose a vae_file.",
+                ),
+                io.Combo.Input(
+                    "vae_file",
+                    options=[NONE, *comfy_host.safetensors_files("vae")],
+                    default=NONE,
+                    optional=True,
+                    tooltip="A safetensors file in models/vae, for Stable Diffusion or SDXL, made for this kind of model. none: the autoencoder of vae_from.",
                 ),
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with the other autoencoder.")],
         )
 
     @classmethod
-    def execute(cls, model: Any, vae_from: Any) -> io.NodeOutput:
-        from ..pipelines.autoencoder import with_autoencoder
+    def validate_inputs(cls, vae_file: str | None = None) -> bool | str:
+        return comfy_host.refusal(_check_vae_file, vae_file)
 
-        return io.NodeOutput(with_autoencoder(model, vae_from))
+    @classmethod
+    def fingerprint_inputs(cls, vae_file: str = NONE, **_: Any) -> str:
+        """Changes when the file does."""
+        return NONE if vae_file == NONE else comfy_host.state_of_file("vae", vae_file)
+
+    @classmethod
+    def execute(cls, model: Any, vae_from: Any = None, vae_file: str = NONE) -> io.NodeOutput:
+        from ..pipelines.other_vae import with_vae_file, with_vae_of
+
+        if (vae_from is None) == (vae_file == NONE):
+            raise RelayError(
+                "vae_from, vae_file: choose exactly one of them. Connect a model to vae_from and set vae_file to none, or choose a file "
+                "and leave vae_from open."
+            )
+        if vae_from is not None:
+            return io.NodeOutput(with_vae_of(model, vae_from))
+        path = Path(comfy_host.pick_file("vae_file", vae_file, "vae"))
+        return io.NodeOutput(with_vae_file(model, path, source=vae_file))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .components import PipelineComponents
+from .encoded_once import ENCODED, Wanted, tensor_digest
 from .errors import RelayError
 from .images import Extent, to_host_images
 from .offload import OffloadPolicy, Stage, cast
@@ -69,6 +70,8 @@ class Autoencoder:
     ) -> torch.Tensor:
         """Pixels -> raw latents in the autoencoder's dtype on ``policy.output_device()``.
 
+        A picture that was encoded before is not encoded again: the draw alone is made anew.
+
         Args:
             pixels: [B, 3, H, W] in -1..1.
             policy: where the encoder runs.
@@ -78,40 +81,58 @@ class Autoencoder:
         import torch
 
         if self.is_quantized:
-            at_once = pixels.shape[0] * pixels.shape[2] * pixels.shape[3]
-            working_bytes = encode_bytes(self.module, at_once, self.module.dtype)
-            on_device = policy.on_device(Stage.VAE, [self.module], working_bytes)
-            with on_device as device, torch.no_grad():
-                latents = self.module.encode(pixels.to(device=device, dtype=self.module.dtype)).latents
-                return latents.to(policy.output_device())
+            (latents,) = (one.clone() for one in self._encoded([pixels], policy))
+            return latents.to(policy.output_device())
         distributions = self.distributions(pixels, policy)
         drawn = [d.mode() if generators is None else d.sample(generators[i]) for i, d in enumerate(distributions)]
-        return torch.cat(drawn).to(self.module.dtype)
+        return torch.cat(drawn).to(device=policy.output_device(), dtype=self.module.dtype)
 
     def distributions(self, pixels: torch.Tensor, policy: OffloadPolicy) -> list[Any]:
         """Pixels -> what the encoder makes of each: diffusers' DiagonalGaussianDistribution of raw latents [1, C, h, w].
 
-        They wait on ``policy.output_device()``, in the dtype that the encoder ran in (:attr:`encoding_dtype`).
+        They are where the encoder was, in the dtype that it ran in (:attr:`encoding_dtype`), as the pipelines draw from them.
 
         Args:
             pixels: [B, 3, H, W] in -1..1.
             policy: where the encoder runs.
         """
-        import torch
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-        dtype, home = self.module.dtype, policy.output_device()
-        working_bytes = encode_bytes(self.module, pixels.shape[2] * pixels.shape[3], self.encoding_dtype)
+        return [DiagonalGaussianDistribution(one) for one in self._encoded(list(pixels.split(1)), policy)]
+
+    def _encoded(self, pictures: list[torch.Tensor], policy: OffloadPolicy) -> list[torch.Tensor]:
+        """What the encoder gives for each, before a draw: a distribution's parameters [1, 2C, h, w], or MoVQ's latents."""
+        import torch
+
+        dtype, tiled = self.module.dtype, self.tiling or getattr(self.module, "use_tiling", False)
+        settings = (dtype, self.encoding_dtype, tiled)
+        wanted = [Wanted("picture", (self.module,), (*settings, tensor_digest(picture))) for picture in pictures]
+        encoded: dict[Wanted, torch.Tensor] = {}
+        for one in dict.fromkeys(wanted):
+            found = ENCODED.find(one)
+            if found is not None:
+                values, device = found
+                encoded[one] = values.to(device)
+        if len(encoded) == len(set(wanted)):
+            return [encoded[one] for one in wanted]
+        at_once = max(picture.shape[0] * picture.shape[2] * picture.shape[3] for picture in pictures)
+        working_bytes = encode_bytes(self.module, at_once, self.encoding_dtype)
         with (
             policy.on_device(Stage.VAE, [self.module], working_bytes) as device,
             self._in_float32(self.encoding_dtype != dtype),
             self._tiling(self.tiling),
             torch.no_grad(),
         ):
-            # Cast down first even where the encoder then runs in float32: the pipelines do.
-            pixels = pixels.to(device=device, dtype=dtype).to(self.module.dtype)
-            parameters = [self.module.encode(one).latent_dist.parameters.to(home) for one in pixels.split(1)]
-        return [DiagonalGaussianDistribution(one) for one in parameters]
+            for one, picture in zip(wanted, pictures):
+                if one in encoded:
+                    continue
+                # Cast down first even where the encoder then runs in float32: the pipelines do.
+                pixels = picture.to(device=device, dtype=dtype).to(self.module.dtype)
+                given = self.module.encode(pixels)
+                encoded[one] = values = given.latents if self.is_quantized else given.latent_dist.parameters
+                # A draw is made where the encoder was, as the pipelines make it: the device is kept too.
+                ENCODED.keep(one, (values.cpu(), values.device), values.nbytes)
+        return [encoded[one] for one in wanted]
 
     @property
     def encoding_dtype(self) -> torch.dtype:
@@ -309,24 +330,3 @@ def autoencoder_of(components: PipelineComponents) -> Autoencoder:
         options.vae_tiling,
         options.vae_slicing,
     )
-
-
-def with_autoencoder(components: PipelineComponents, other: PipelineComponents) -> PipelineComponents:
-    """A view of ``components`` with the autoencoder of ``other``.
-
-    Raises:
-        RelayError: either has none, or the other's latents are of a shape or scale that the denoiser was not made for.
-    """
-    ours, theirs = autoencoder_of(components), autoencoder_of(other)
-
-    def kind(one: Autoencoder) -> tuple[object, ...]:
-        return type(one.module).__name__, one.factor, one.channels, round(float(one.module.config.scaling_factor), 4)
-
-    if kind(ours) != kind(theirs):
-        raise RelayError(
-            f"vae_from: the autoencoder of {theirs.title} can't serve {ours.title}. Class, factor, channels and scale are "
-            f"{kind(theirs)}, and {kind(ours)} is needed. Take one of the same family."
-        )
-    name = components.family.autoencoder
-    assert name is not None
-    return components.with_changes(modules={name: theirs.module})

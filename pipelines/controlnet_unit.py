@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from .encoded_once import ENCODED, Wanted
 from .errors import RelayError
 from .images import as_rgb, extent_of, to_pil
 from .memory_size import module_bytes
@@ -110,10 +111,16 @@ def fit_picture(unit: ControlNetUnit, extent: Extent) -> ControlNetUnit:
 
     if extent_of(unit.image) == extent:
         return unit
+    wanted = Wanted("control picture", (unit,), (extent,))
+    fitted = ENCODED.find(wanted)
+    if fitted is not None:
+        return replace(unit, image=fitted)
     processor = VaeImageProcessor(do_convert_rgb=True, do_normalize=False)
     pictures = [to_pil(picture) for picture in unit.image]
     pixels = processor.preprocess(pictures, height=extent.height, width=extent.width)
-    return replace(unit, image=pixels.movedim(1, -1).to(torch.float32))
+    fitted = pixels.movedim(1, -1).to(torch.float32)
+    ENCODED.keep(wanted, fitted, fitted.nbytes)
+    return replace(unit, image=fitted)
 
 
 def _on(value: bool) -> str:

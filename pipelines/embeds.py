@@ -149,6 +149,8 @@ class PriorTextEmbeds:
     pooled: torch.Tensor
     hidden: torch.Tensor
     mask: torch.Tensor
+    parts: int = 1
+    """How many times 77 tokens were laid over each other."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .components import PipelineComponents
+from .encoded_once import ENCODED, Wanted
 from .errors import RelayError
 from .images import Extent, as_rgb, to_pil
 
@@ -82,9 +83,17 @@ def _fitted(hint: KandinskyHint, extent: Extent, batch: int) -> torch.Tensor:
             f"{'picture is' if batch == 1 else 'pictures are'} painted. Give it one for all, or one for each."
         )
     if tuple(depth.shape[-2:]) != (extent.height, extent.width):
-        from diffusers.image_processor import VaeImageProcessor
-
-        pictures = [to_pil(one) for one in depth.movedim(1, -1)]
-        processor = VaeImageProcessor(do_normalize=False)
-        depth = processor.preprocess(pictures, height=extent.height, width=extent.width)
+        wanted = Wanted("control picture", (hint,), (extent,))
+        depth = ENCODED.find(wanted)
+        if depth is None:
+            depth = _scaled(hint.depth, extent)
+            ENCODED.keep(wanted, depth, depth.nbytes)
     return depth.expand(batch, -1, -1, -1)
+
+
+def _scaled(depth: torch.Tensor, extent: Extent) -> torch.Tensor:
+    from diffusers.image_processor import VaeImageProcessor
+
+    pictures = [to_pil(one) for one in depth.movedim(1, -1)]
+    processor = VaeImageProcessor(do_normalize=False)
+    return processor.preprocess(pictures, height=extent.height, width=extent.width)

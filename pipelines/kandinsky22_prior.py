@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .components import PipelineComponents
 from .embeds import ImageEmbeds, PriorText
+from .encoded_once import ENCODED, Wanted
 from .errors import RelayError
 from .images import as_rgb, to_pil
 from .offload import Stage
@@ -103,15 +105,23 @@ def embed_image(components: PipelineComponents, image: torch.Tensor, runtime: Ru
         RelayError: several pictures.
     """
     picture = _one_picture(image)
+    encoder = components["image_encoder"]
+    content = (encoder.dtype, picture.size, hashlib.sha256(picture.tobytes()).digest())
+    wanted = Wanted("image prompt", (encoder, components["image_processor"]), content)
+    found = ENCODED.find(wanted)
+    if found is not None:
+        positive, negative = (values.to(runtime.policy.output_device()) for values in found)
+        return ImageEmbeds(positive, negative, components.source)
     parts = {name: components[name] for name in PRIOR_PARTS}
     pipeline = _prior_class(from_image=True)(**parts, scheduler=build_scheduler(components))
-    image_encoder = components["image_encoder"]
-    with runtime.policy.on_device(Stage.DENOISE, [image_encoder], vision_bytes(image_encoder)) as device:
+    with runtime.policy.on_device(Stage.DENOISE, [encoder], vision_bytes(encoder)) as device:
         pipeline.relay_device = device
         positive = pipeline._encode_image([picture], device, num_images_per_prompt=1)
         negative = pipeline.get_zero_embed(1, device=device)
-        home = runtime.policy.output_device()
-        return ImageEmbeds(positive.to(home), negative.to(home), components.source)
+    kept = positive.cpu(), negative.cpu()
+    ENCODED.keep(wanted, kept, sum(values.nbytes for values in kept))
+    home = runtime.policy.output_device()
+    return ImageEmbeds(positive.to(home), negative.to(home), components.source)
 
 
 def _one_picture(image: torch.Tensor) -> Any:

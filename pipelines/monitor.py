@@ -15,12 +15,16 @@ class Monitor(Protocol):
         """Raises if the user has cancelled."""
         ...
 
-    def expect_latents(self) -> None:
-        """Denoising is about to begin, and nothing is on the device yet: the moment to make ready for previews."""
+    def expect_latents(self) -> bool:
+        """Denoising is about to begin, and nothing is on the device yet: the moment to make ready for previews.
+
+        Returns:
+            Whether there will be any. Where not, nothing is computed for them.
+        """
         ...
 
     def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
-        """``done`` of ``total`` units are finished. ``latents``: [B, 4, h, w] in model scale, for a preview."""
+        """``done`` of ``total`` units are finished. ``latents``: [B, 4, h, w] in model scale, clean, for a preview."""
         ...
 
     def say(self, message: str) -> None:
@@ -34,8 +38,8 @@ class SilentMonitor:
     def check(self) -> None:
         pass
 
-    def expect_latents(self) -> None:
-        pass
+    def expect_latents(self) -> bool:
+        return False
 
     def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
         pass

@@ -200,7 +200,8 @@ def denoise(job: DenoisingJob, runtime: Runtime) -> torch.Tensor:
     family_module = importlib.import_module(f".{job.components.family.module}", __package__)
     run = getattr(family_module, job.task.name.lower())
     runtime.monitor.check()
-    runtime.monitor.expect_latents()
+    if runtime.monitor.expect_latents():
+        job.on_step.show_clean(job.scheduler)
     denoiser = job.components.family.denoiser
     modules = [job.components[denoiser], *control_modules(job)]
     with (

@@ -28,17 +28,20 @@ EARLY_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", 
 CONTROL_PREFIX = "control_model."
 
 
-def load_vae_file(path: Path, dtype: torch.dtype, *, family: ModelFamily, configs: Path = CONFIGS) -> Any:
+def load_vae_file(
+    path: Path, dtype: torch.dtype, *, family: ModelFamily, source: str | None = None, configs: Path = CONFIGS
+) -> Any:
     """The AutoencoderKL of a VAE file (models/vae), shared with whoever has loaded the same.
 
     Args:
         family: whose latents it makes, which no key tells: the VAEs of Stable Diffusion and of SDXL have the same tensors and
             differ in the factor that their latents are scaled by.
+        source: what messages and the log call the file; its name, if None.
 
     Raises:
         RelayError: it is a pickle, damaged, or not a VAE of 4 latent channels and factor 8; or the family has no such VAE.
     """
-    where = path.name
+    where = source or path.name
     if family.name not in VAE_CONFIGS:
         raise RelayError(
             f"{where}: {family.title} takes no VAE from a file. Use it with Stable Diffusion 1.x / 2.x or SDXL."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .clean_prediction import CleanPrediction
 from .errors import RelayError
 from .generators import copies_of
 from .monitor import Monitor
@@ -19,8 +20,13 @@ class StepWatcher:
     def __init__(self, monitor: Monitor, mask: KeepUnmasked | None = None) -> None:
         self._monitor = monitor
         self._mask = mask
+        self._clean: CleanPrediction | None = None
         self.steps = 0
         """How many have been done."""
+
+    def show_clean(self, scheduler: Any) -> None:
+        """Each step is to show what it predicts; ``scheduler`` is the run's own."""
+        self._clean = CleanPrediction(scheduler)
 
     def __call__(self, pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         return self._after_step(pipeline, step, values, 0, 1)
@@ -38,8 +44,11 @@ class StepWatcher:
         self.steps = step + 1
         if self._mask is not None:
             values["latents"] = self._mask.after_step(pipeline, step, values["latents"])
+        shown = None if self._clean is None else self._clean.latents()
+        if self._mask is not None and shown is not None:
+            shown = self._mask.over(shown)
         done = run * pipeline.num_timesteps + step + 1
-        self._monitor.progress(done, runs * pipeline.num_timesteps, values["latents"])
+        self._monitor.progress(done, runs * pipeline.num_timesteps, shown)
         return values
 
 
@@ -70,6 +79,13 @@ class KeepUnmasked:
             begin = self._scheduler.add_noise(
                 begin, self._noise.to(latents), timesteps[step + 1 : step + 2].to(latents.device)
             )
+        return self._blend(latents, begin)
+
+    def over(self, clean: torch.Tensor) -> torch.Tensor:
+        """``clean`` latents with what is not masked put back, clean too."""
+        return self._blend(clean, self._begin.to(clean))
+
+    def _blend(self, latents: torch.Tensor, begin: torch.Tensor) -> torch.Tensor:
         repaint = self._repaint.to(latents)
         return repaint * latents + (1 - repaint) * begin
 

@@ -104,7 +104,8 @@ def upscale_latent(
     )
     family_module = importlib.import_module(f".{components.family.module}", __package__)
     runtime.monitor.check()
-    runtime.monitor.expect_latents()
+    if runtime.monitor.expect_latents():
+        job.on_step.show_clean(job.scheduler)
     unet = components["unet"]
     rows = latent.batch * (2 if settings.guidance_scale > 1 else 1)
     working_bytes = unet_bytes(unet, rows=rows, latent_pixels=4 * begin.shape[-1] * begin.shape[-2])
@@ -163,7 +164,7 @@ def super_resolution(
     painted = []
     family_module = importlib.import_module(f".{components.family.module}", __package__)
     runtime.monitor.check()
-    runtime.monitor.expect_latents()
+    previews = runtime.monitor.expect_latents()
     unet = components["unet"]
     at_once = extent if tiles is None else tiles.largest
     working_bytes = unet_bytes(
@@ -188,6 +189,8 @@ def super_resolution(
                 on_step=StepWatcher(bar),
                 extent=Extent(extent.width * SCALE, extent.height * SCALE),
             )
+            if previews:
+                job.on_step.show_clean(job.scheduler)
             latents = family_module.super_resolution(
                 job, pictures[index], settings.noise_level, device, tiles=tiles, tile_done=bar.tile_done
             )
@@ -226,8 +229,8 @@ class _Bar:
     def check(self) -> None:
         self._monitor.check()
 
-    def expect_latents(self) -> None:
-        self._monitor.expect_latents()
+    def expect_latents(self) -> bool:
+        return self._monitor.expect_latents()
 
     def say(self, message: str) -> None:
         self._monitor.say(message)

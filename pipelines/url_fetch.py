@@ -76,8 +76,8 @@ class _Deadline:
                 f"url: {self._job.address} took more than {self._job.limits.total_seconds:g} s. Try again later, or download the picture yourself."
             )
 
-    def expect_latents(self) -> None:
-        self._monitor.expect_latents()
+    def expect_latents(self) -> bool:
+        return self._monitor.expect_latents()
 
     def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
         self._monitor.progress(done, total, latents)

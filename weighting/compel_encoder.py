@@ -5,6 +5,7 @@ Within 77 tokens and at weight 1 the result is, bit for bit, what the diffusers 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..pipelines.components import PipelineComponents
@@ -16,6 +17,7 @@ from ..pipelines.monitor import Monitor
 from ..pipelines.offload import OffloadPolicy, Stage
 from ..pipelines.textual_inversion import active_embeddings, token_expansions
 from ..pipelines.working_memory import text_bytes
+from .encoded_texts import find_texts, keep_texts, wanted_texts
 from .prompt_text import Prompt
 from .syntax import parse
 
@@ -72,11 +74,14 @@ def encode_prompt(
     _check_clip_skip(clip_skip, components, min(encoder.config.num_hidden_layers for encoder, _ in pairs))
     flags = {**family.config_flags, **components.config}
     zeros = negative.is_empty and bool(flags.get("force_zeros_for_empty_prompt", False))
+    wanted = wanted_texts(components, (positive, negative), clip_skip, zeros)
+    found = find_texts(wanted, policy.output_device())
+    if found is not None:
+        return PromptEmbeds(**found, mark=mark_of(components))
 
     positives: list[torch.Tensor] = []
     negatives: list[torch.Tensor] = []
     pooled: list[torch.Tensor] = []
-    empty: TextEmbeds | None = None
     encoders = [encoder for encoder, _ in pairs]
     on_device = policy.on_device(Stage.TEXT, encoders, text_bytes(encoders, [prompt, negative_prompt]))
     with (
@@ -99,12 +104,8 @@ def encode_prompt(
             pooled = [layer.pooled(positive)]
             pooled.append(torch.zeros_like(pooled[0]) if zeros else layer.pooled(negative))
         dtype = encoder.dtype
-        if family.drops_prompt_at_guidance_0:
-            nothing = parse("", syntax)
-            empty = TextEmbeds(
-                hidden=_handed_over(layer.hidden(nothing), "prompt", dtype, policy),
-                pooled=_handed_over(layer.pooled(nothing), "prompt", dtype, policy),
-            )
+        nothing = parse("", syntax)
+        empty = [layer.hidden(nothing), layer.pooled(nothing)] if family.drops_prompt_at_guidance_0 else []
 
     def finished(name: str, states: list[torch.Tensor], pooled: torch.Tensor | None) -> TextEmbeds:
         return TextEmbeds(
@@ -112,12 +113,14 @@ def encode_prompt(
             pooled=None if pooled is None else _handed_over(pooled, name, dtype, policy),
         )
 
-    return PromptEmbeds(
-        positive=finished("prompt", positives, pooled[0] if pooled else None),
-        negative=finished("negative_prompt", negatives, pooled[1] if pooled else None),
-        mark=mark_of(components),
-        empty=empty,
-    )
+    embeds = {
+        "positive": finished("prompt", positives, pooled[0] if pooled else None),
+        "negative": finished("negative_prompt", negatives, pooled[1] if pooled else None),
+    }
+    if empty:
+        embeds["empty"] = finished("prompt", empty[:1], empty[1])
+    keep_texts(wanted, embeds)
+    return PromptEmbeds(**embeds, mark=mark_of(components))
 
 
 def encode_for_prior(
@@ -148,19 +151,39 @@ def encode_for_prior(
         RelayError: ``components`` is no prior, the syntax is unknown or broken, or weights carry the embeddings out of
             the dtype's range.
     """
-    import torch
-
-    from .text_encoder import LayerEncoder, TextEncoder
-
     if Task.PRIOR not in components.family.pipeline_classes:
         raise RelayError(
             f"Kandinsky Prior: {components.source} is a {components.family.title}, and not a prior. Load a Kandinsky 2.2 prior."
         )
     texts = {"prompt": parse(prompt, syntax), "negative_prompt": parse(negative_prompt, syntax), "": parse("", syntax)}
+    wanted = wanted_texts(components, tuple(texts.values()))
+    rows: dict[str, PriorTextEmbeds] | None = find_texts(wanted, policy.output_device())
+    if rows is None:
+        rows = _encode_rows(components, texts, policy, monitor)
+        keep_texts(wanted, rows)
+    for title, row in rows.items():
+        if row.parts > 1:
+            monitor.say(
+                f"{title}: the prior reads 77 tokens at once, and this is {row.parts} times as much. The {row.parts} parts were averaged, token by token."
+            )
+    return PriorText(
+        prompt=rows["prompt"],
+        negative=None if texts["negative_prompt"].is_empty else rows["negative_prompt"],
+        empty=rows[""],
+    )
+
+
+def _encode_rows(
+    components: PipelineComponents, texts: Mapping[str, Prompt], policy: OffloadPolicy, monitor: Monitor
+) -> dict[str, PriorTextEmbeds]:
+    import torch
+
+    from .text_encoder import LayerEncoder, TextEncoder
+
     (name,) = components.family.text_encoders
     encoder, tokenizer = components[name], components[name.replace("text_encoder", "tokenizer")]
     rows: dict[str, PriorTextEmbeds] = {}
-    working_bytes = text_bytes([encoder], [prompt, negative_prompt])
+    working_bytes = text_bytes([encoder], [text.text for text in texts.values()])
     with torch.no_grad(), policy.on_device(Stage.TEXT, [encoder], working_bytes) as device:
         source = TextEncoder(encoder, tokenizer, device)
         if not texts["negative_prompt"].is_empty:  # the prior's pipeline then encodes the two in one batch
@@ -169,20 +192,13 @@ def encode_for_prior(
         for title, text in texts.items():
             monitor.check()
             hidden, mask, parts = _laid_over(layer, text)
-            if parts > 1:
-                monitor.say(
-                    f"{title}: the prior reads 77 tokens at once, and this is {parts} times as much. The {parts} parts were averaged, token by token."
-                )
             rows[title] = PriorTextEmbeds(
                 pooled=_handed_over(layer.pooled(text), title, encoder.dtype, policy),
                 hidden=_handed_over(hidden, title, encoder.dtype, policy),
                 mask=mask.to(policy.output_device()),
+                parts=parts,
             )
-    return PriorText(
-        prompt=rows["prompt"],
-        negative=None if texts["negative_prompt"].is_empty else rows["negative_prompt"],
-        empty=rows[""],
-    )
+    return rows
 
 
 def _laid_over(layer: LayerEncoder, text: Prompt) -> tuple[torch.Tensor, torch.Tensor, int]:

@@ -27,8 +27,9 @@ class HostMonitor:
     def check(self) -> None:
         memory.throw_exception_if_processing_interrupted()
 
-    def expect_latents(self) -> None:
+    def expect_latents(self) -> bool:
         self._previewer = self._make_previewer()
+        return self._previewer is not None
 
     def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
         self.check()

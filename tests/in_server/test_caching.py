@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import shutil
+from collections import Counter
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from reference import scripts
 from relay_dev.model_folders import SmallModels
@@ -36,8 +38,55 @@ def test_another_seed_runs_only_the_sampler_and_what_follows(server: HostServer)
     assert set(result.executed) == {nodes["sampler"].node, nodes["decode"].node, node.node}
     assert not [line for line in lines() if "loaded " in line and " of comic" in line]
     assert not [stage for stage in stages() if stage.startswith("text")]
-    assert stages() == ["vae: AutoencoderKL", "denoise: UNet2DConditionModel", "vae: AutoencoderKL"]
+    assert stages() == ["denoise: UNet2DConditionModel", "vae: AutoencoderKL"], "the picture is not encoded again"
     assert np.abs(first.astype(int) - second.astype(int)).max() > 5
+
+
+def sweep(server: HostServer, picture: Image.Image, seed: int = 1) -> tuple[Graph, list[Out]]:
+    """Four strengths of one picture, each a node of its own, and the prompt in two."""
+    graph = Graph()
+    model = graph.load("comic")
+    prompts = [graph.encode(model, "a cat of the sweep", syntax=one) for one in ("compel", "plain")]
+    image = graph.picture(server, picture, "swept.png")
+    nodes = []
+    for index, strength in enumerate((0.3, 0.5, 0.7, 0.9)):
+        latent = graph.image_to_image(model, prompts[index % 2], image=image, seed=seed, strength=strength)
+        nodes.append(graph.save(graph.decode(model, latent)))
+    return graph, nodes
+
+
+def counted(server: HostServer, graph: Graph, nodes: list[Out]) -> tuple[dict[str, int], np.ndarray]:
+    """(how often each stage ran, the pictures)"""
+    with stages_during(server) as stages:
+        result = server.run(graph.prompt)
+    pictures = np.concatenate([saved(result, node) for node in nodes])
+    return dict(Counter(stage.split(":")[0] for stage in stages())), pictures
+
+
+def test_a_strength_sweep_encodes_its_picture_and_its_prompt_once(server: HostServer) -> None:
+    """The host runs each node; what they share is encoded by the first of them."""
+    picture = scripts.soft_picture(seed=77)
+    graph, nodes = sweep(server, picture)
+    server.free()
+    stages, swept = counted(server, graph, nodes)
+    assert stages == {"text": 1, "vae": 1 + 4, "denoise": 4}
+    graph, nodes = sweep(server, picture, seed=2)
+    stages, other = counted(server, graph, nodes)
+    assert stages == {"vae": 4, "denoise": 4}, "another seed draws from what was encoded, and decodes"
+    assert np.abs(swept.astype(int) - other).max() > 5
+    graph, nodes = sweep(server, picture)
+    assert np.array_equal(counted(server, graph, nodes)[1], swept)
+
+    changed = np.array(picture)
+    changed[5, 7] ^= 1
+    graph, nodes = sweep(server, Image.fromarray(changed))
+    assert counted(server, graph, nodes)[0] == {"vae": 1 + 4, "denoise": 4}, "one pixel is another picture"
+
+    server.free()
+    graph, nodes = sweep(server, picture)
+    stages, again = counted(server, graph, nodes)
+    assert stages == {"text": 1, "vae": 1 + 4, "denoise": 4}, "it goes with the models that the host is told to free"
+    assert np.array_equal(again, swept)
 
 
 def test_the_same_prompt_again_runs_nothing(server: HostServer) -> None:

@@ -154,8 +154,8 @@ def test_latent_chain_of_three(server: HostServer, models: SmallModels) -> None:
     image = graph.decode(model, start["latent"])
     with stages_during(server) as stages:
         pixels = run(server, graph, image)
-    # The encode and the decode, and a probe of each autoencoder that was not probed before.
-    assert 2 <= stages().count("vae: AutoencoderKL") <= 5
+    # The decode, the encode if nobody encoded this picture before, and a probe of each autoencoder that was not probed before.
+    assert 1 <= stages().count("vae: AutoencoderKL") <= 5
     folders = [models.named[name] for name in names]
     assert_same_pixels(pixels, scripts.sd15_latent_chain(folders, picture, prompts, seeds=(0, 1, 2), **settings))
 

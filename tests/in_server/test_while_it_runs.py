@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from reference import inpaint_scripts, kandinsky_depth, scripts
+from relay_dev.model_folders import SmallModels
 from relay_dev.server import HostServer
 from support.graph import Graph, Out, saved
 
 MANY = 400
 """Steps: enough that a cancel comes in the middle."""
+PREVIEW_SIZE = (512, 512)
+"""The host's default, to which it enlarges a preview."""
 
 
 def sampling_graph(server: HostServer, kind: str, steps: int) -> tuple[Graph, Out, Out]:
@@ -88,6 +92,34 @@ def test_previews_show_the_run(server: HostServer, kind: str) -> None:
     picture = Image.open(io.BytesIO(result.previews[-1]))
     assert picture.size[0] == picture.size[1] or kind == "x4 in tiles"
     assert np.array(picture.convert("RGB")).std() > 5
+
+
+def grey(latents: torch.Tensor) -> np.ndarray:
+    """Latents in model scale as the host shows them for Stable Diffusion 1.5, by its published factors."""
+    factors = torch.tensor(
+        [[0.3512, 0.2297, 0.3227], [0.3250, 0.4974, 0.2350], [-0.2829, 0.1762, 0.2721], [-0.2120, -0.2616, -0.7177]]
+    )
+    pixels = ((latents[0].movedim(0, -1).float() @ factors + 1) / 2).clamp(0, 1).mul(255).to(torch.uint8).numpy()
+    picture = Image.fromarray(pixels).resize(PREVIEW_SIZE, Image.Resampling.BILINEAR)
+    return np.array(picture.convert("L")).astype(float)
+
+
+def test_previews_are_of_the_clean_picture_that_each_step_predicts(server: HostServer, models: SmallModels) -> None:
+    """Euler's latents begin fourteen times as wide as a picture's: they would be shown as black and white dots."""
+    graph = Graph()
+    model = graph.load("sd15")
+    choice = {"scheduler": "EulerDiscreteScheduler", "sigmas": "default", "timestep_spacing": "default"}
+    euler = graph.add("RelaySetScheduler", model=model, **choice)
+    settings = {"steps": 6, "seed": 4, "width": 128, "height": 128}
+    graph.save(graph.decode(euler, graph.text_to_image(euler, graph.encode(euler, "a cat"), **settings)))
+    result = server.run(graph.prompt).raise_for_error()
+    shown = [np.array(Image.open(io.BytesIO(preview)).convert("L")).astype(float) for preview in result.previews]
+
+    predicted, noisy = scripts.sd15_euler_predictions(models.named["sd15"], "a cat", **settings)
+    assert len(shown) == len(predicted) == 6
+    for picture, clean in zip(shown, predicted):
+        assert np.abs(picture - grey(clean)).mean() < 4, "no more than JPEG makes of it"
+    assert np.abs(shown[0] - grey(noisy[0])).mean() > 20
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,6 +5,14 @@ from collections.abc import Iterator
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def nothing_encoded() -> None:
+    """Each test counts its own encodings."""
+    from diffusers_relay.pipelines.encoded_once import ENCODED
+
+    ENCODED.clear()
+
+
 @pytest.fixture
 def inference_mode() -> Iterator[None]:
     """As the host runs nodes."""

@@ -19,7 +19,7 @@ from diffusers_relay.pipelines.run import (
     text_to_image,
 )
 from diffusers_relay.pipelines.schedulers import build_scheduler, with_scheduler
-from diffusers_relay.pipelines.steps import fit_mask
+from diffusers_relay.pipelines.steps import KeepUnmasked, fit_mask
 from reference.scripts import read_like_host, soft_picture
 from support.kandinsky import kandinsky_prompt
 from support.without_host import counting_runtime, encode, load
@@ -169,19 +169,27 @@ def test_a_mask_and_a_denoising_start_do_not_go_together() -> None:
         )
 
 
-def test_the_kept_part_has_the_run_s_own_noise_on_the_way() -> None:
+def test_the_kept_part_has_the_run_s_own_noise_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that what is painted beside it fits: a clean part in a noisy picture would be seen by no trained model."""
+    blended: list[torch.Tensor] = []
+    after_step = KeepUnmasked.after_step
+    monkeypatch.setattr(
+        KeepUnmasked, "after_step", lambda *arguments: blended.append(after_step(*arguments)) or blended[-1]
+    )
     model = with_scheduler(load("sd15"), SchedulerChoice("DDIMScheduler"))
     mask = torch.zeros(1, 8, 8)
     mask[:, 4:] = 1
     latents = replace(encode_image(model, three_pictures()[:1], 4, counting_runtime()), noise_mask=mask)
-    runtime = counting_runtime()
+    runtime = counting_runtime(previews=True)
     image_to_image(model, prompt_for(model), ImageToImageSettings(1.0, 5, 5.0, 3), runtime, latent=latents)
     scheduler = build_scheduler(model)
     scheduler.set_timesteps(5)
     begin = latents.samples * model["vae"].config.scaling_factor
     noise = torch.randn(begin.shape, generator=torch.Generator().manual_seed(3))
-    for step, shown in enumerate(runtime.monitor.previewed[:-1]):
+    assert len(blended) == 5
+    for step, shown in enumerate(blended[:-1]):
         expected = scheduler.add_noise(begin, noise, scheduler.timesteps[step + 1 : step + 2])
         assert torch.allclose(shown[:, :, :4], expected[:, :, :4], atol=1e-5), step
-    assert torch.equal(runtime.monitor.previewed[-1][:, :, :4], begin[:, :, :4]), "and none at the end"
+    assert torch.equal(blended[-1][:, :, :4], begin[:, :, :4]), "and none at the end"
+    for shown in runtime.monitor.previewed:
+        assert torch.equal(shown[:, :, :4], begin[:, :, :4]), "a preview has no noise anywhere"

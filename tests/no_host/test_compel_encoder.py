@@ -10,6 +10,7 @@ import torch
 from diffusers_relay.pipelines import family as families
 from diffusers_relay.pipelines.components import PipelineComponents
 from diffusers_relay.pipelines.embeds import mark_of
+from diffusers_relay.pipelines.encoded_once import ENCODED
 from diffusers_relay.pipelines.errors import RelayError
 from diffusers_relay.pipelines.monitor import SilentMonitor
 from diffusers_relay.pipelines.offload import PlainOffload, Stage
@@ -59,6 +60,7 @@ def load(pipelines):
 
 
 def encode(components, prompt, negative_prompt="", syntax="compel", policy=None, monitor=None, **arguments):
+    ENCODED.clear()  # each call is to run the encoders
     return compel_encoder.encode_prompt(
         components,
         prompt,

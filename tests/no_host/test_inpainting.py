@@ -17,6 +17,7 @@ from diffusers_relay.pipelines.coding import encode as encode_image
 from diffusers_relay.pipelines.components import PipelineComponents, SchedulerChoice
 from diffusers_relay.pipelines.controlnet_loading import load_controlnet_folder
 from diffusers_relay.pipelines.controlnet_unit import make_unit
+from diffusers_relay.pipelines.encoded_once import ENCODED
 from diffusers_relay.pipelines.errors import RelayError
 from diffusers_relay.pipelines.family import Task
 from diffusers_relay.pipelines.hints import make_hint
@@ -365,7 +366,7 @@ def test_a_latent_s_own_mask_holds_too() -> None:
 
 
 def test_progress_previews_and_cancel() -> None:
-    model, runtime = load("sd15_inpaint"), counting_runtime()
+    model, runtime = load("sd15_inpaint"), counting_runtime(previews=True)
     image, settings = read_like_host(soft_picture(*SIZE)), InpaintSettings(1.0, 4, 7.5, 7)
     inpaint(model, encode(model, PROMPT), as_mask(MASK), settings, runtime, image=image)
     assert [done for done, _ in runtime.monitor.steps] == list(range(1, len(runtime.monitor.steps) + 1))
@@ -379,6 +380,7 @@ def test_progress_previews_and_cancel() -> None:
 def test_a_picture_is_encoded_no_more_often_than_it_is_looked_at() -> None:
     expected = {("sd15", 0.6): 1, ("sd15", 1.0): 1, ("sd15_inpaint", 0.6): 2, ("sd15_inpaint", 1.0): 2}
     for (name, strength), count in expected.items():
+        ENCODED.clear()
         runtime = counting_runtime()
         settings, image = InpaintSettings(strength, 3, 7.5, 7), read_like_host(soft_picture(*SIZE))
         inpaint(load(name), encode(load(name), PROMPT), as_mask(MASK), settings, runtime, image=image)

@@ -7,10 +7,12 @@ import copy
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-from diffusers_relay.pipelines.autoencoder import SAME_SPACE_TOLERANCE, Autoencoder, autoencoder_of, with_autoencoder
+from diffusers_relay.pipelines.autoencoder import SAME_SPACE_TOLERANCE, Autoencoder, autoencoder_of
 from diffusers_relay.pipelines.errors import RelayError
 from diffusers_relay.pipelines.latent_space import TAG_KEY, Latents, fingerprint, from_host
+from diffusers_relay.pipelines.other_vae import with_vae_of
 from relay_dev.model_folders import SmallModels
 from support.without_host import counting_runtime, load
 
@@ -69,7 +71,8 @@ def test_the_tolerance_is_where_the_contract_has_it() -> None:
 
         def encode(self, pixels: torch.Tensor):
             encoded = self.vae.encode(pixels)
-            encoded.latent_dist.mean = encoded.latent_dist.mean * (1 + self.amount)
+            mean, logvar = encoded.latent_dist.parameters.chunk(2, dim=1)
+            encoded.latent_dist = DiagonalGaussianDistribution(torch.cat([mean * (1 + self.amount), logvar], dim=1))
             return encoded
 
     vae = load("sd15")["vae"]
@@ -158,11 +161,11 @@ def test_what_is_no_latent_is_refused(latent: dict, text: str) -> None:
 
 
 def test_a_vae_of_another_kind_is_not_set() -> None:
-    swapped = with_autoencoder(load("sd15"), load("sd15_vae_decoder"))
+    swapped = with_vae_of(load("sd15"), load("sd15_vae_decoder"))
     assert swapped["vae"] is load("sd15_vae_decoder")["vae"]
     assert load("sd15")["vae"] is not swapped["vae"], "what came from upstream is not changed"
     for other in ("sdxl_base", "kandinsky_decoder"):
         with pytest.raises(RelayError, match="vae_from"):
-            with_autoencoder(load("sd15"), load(other))
+            with_vae_of(load("sd15"), load(other))
     with pytest.raises(RelayError, match="no autoencoder"):
-        with_autoencoder(load("sd15"), load("kandinsky_prior"))
+        with_vae_of(load("sd15"), load("kandinsky_prior"))

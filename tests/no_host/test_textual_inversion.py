@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from diffusers_relay.pipelines.components import PipelineComponents
 from diffusers_relay.pipelines.embeds import PromptEmbeds, check_prompt_fits, mark_of
+from diffusers_relay.pipelines.encoded_once import ENCODED
 from diffusers_relay.pipelines.errors import RelayError
 from diffusers_relay.pipelines.loading import load_folder
 from diffusers_relay.pipelines.lora import with_lora
@@ -35,6 +36,7 @@ def taught(model: PipelineComponents, name: str, token: str = "") -> PipelineCom
 
 
 def encode(model: PipelineComponents, prompt: str, negative: str = "", syntax: str = "compel", **how) -> PromptEmbeds:
+    ENCODED.clear()  # each call is to run the encoder as it is now
     return encode_prompt(
         model,
         prompt,

@@ -175,7 +175,7 @@ def test_a_batch_is_separate_runs() -> None:
 
 
 def test_one_bar_over_all_tiles_and_pictures() -> None:
-    runtime = counting_runtime()
+    runtime = counting_runtime(previews=True)
     run(picture(112, 64).expand(2, -1, -1, -1), runtime=runtime)
     tiles = len(Tiles(Extent(112, 64), TILE))
     assert tiles == 2
@@ -189,7 +189,7 @@ def test_one_bar_over_all_tiles_and_pictures() -> None:
 
 
 def test_cancel_within_a_step() -> None:
-    runtime = counting_runtime(stop_after=3)
+    runtime = counting_runtime(stop_after=3, previews=True)
     with pytest.raises(Stopped):
         run(picture(160, 160), runtime=runtime)
     assert len(runtime.monitor.previewed) == 0, "the first step has more tiles than these"
@@ -202,7 +202,7 @@ def test_cancel_while_it_is_decoded() -> None:
                 raise Stopped
 
     runtime = counting_runtime()
-    object.__setattr__(runtime, "monitor", StopsAtTheEnd())
+    object.__setattr__(runtime, "monitor", StopsAtTheEnd(previews=True))
     with largest_inputs() as seen, pytest.raises(Stopped):
         run(picture(112, 64), runtime=runtime)
     assert "decoder" not in seen

@@ -268,7 +268,7 @@ def test_other_tasks_are_refused_for_it() -> None:
 
 
 def test_steps_are_reported_previewed_and_stopped() -> None:
-    runtime = counting_runtime()
+    runtime = counting_runtime(previews=True)
     run(tagged(raw()), runtime=runtime)
     assert runtime.monitor.steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert runtime.monitor.previewed[-1].shape == (1, 4, 16, 16)

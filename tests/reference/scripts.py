@@ -17,6 +17,7 @@ from diffusers import (
     AutoPipelineForImage2Image,
     AutoPipelineForText2Image,
     DiffusionPipeline,
+    EulerDiscreteScheduler,
     KandinskyV22Img2ImgPipeline,
     KandinskyV22Pipeline,
     KandinskyV22PriorPipeline,
@@ -71,6 +72,34 @@ def sd15_text_to_image(
         generator=generator(seed),
         output_type=output_type,
     ).images
+
+
+def sd15_euler_predictions(
+    model: Path | str, prompt: str, *, width: int, height: int, steps: int, seed: int
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """What each step says of the picture that it is heading for, and the latents after it, both as the pipeline scales them."""
+    pipeline = loaded(AutoPipelineForText2Image, model, {})
+    predicted: list[torch.Tensor] = []
+    noisy: list[torch.Tensor] = []
+
+    class Telling(EulerDiscreteScheduler):
+        def step(self, *arguments: Any, generator: Any = None, return_dict: bool = True, **others: Any) -> Any:
+            told = super().step(*arguments, generator=generator, **others)
+            predicted.append(told.pred_original_sample)
+            noisy.append(told.prev_sample)
+            return told if return_dict else (told.prev_sample,)
+
+    pipeline.scheduler = Telling.from_config(pipeline.scheduler.config)
+    pipeline(
+        prompt,
+        width=width,
+        height=height,
+        num_inference_steps=steps,
+        guidance_scale=7.5,
+        generator=generator(seed),
+        output_type="latent",
+    )
+    return predicted, noisy
 
 
 def sd15_image_to_image(

@@ -12,6 +12,7 @@ import torch
 
 from diffusers_relay.pipelines.components import PipelineComponents
 from diffusers_relay.pipelines.embeds import PromptEmbeds
+from diffusers_relay.pipelines.encoded_once import ENCODED
 from diffusers_relay.pipelines.loading import load_folder
 from diffusers_relay.pipelines.monitor import SilentMonitor
 from diffusers_relay.pipelines.offload import PlainOffload, Stage
@@ -35,13 +36,17 @@ class CountingOffload(PlainOffload):
 
 
 class ListeningMonitor(SilentMonitor):
-    """Keeps what a user would see. `stop_after`: raises Stopped at that many progress reports."""
+    """Keeps what a user would see. `stop_after`: raises Stopped at that many progress reports. `previews`: wants to see them."""
 
-    def __init__(self, stop_after: int | None = None) -> None:
+    def __init__(self, stop_after: int | None = None, previews: bool = False) -> None:
+        self._previews = previews
         self.said: list[str] = []
         self.steps: list[tuple[int, int]] = []
         self.previewed: list[torch.Tensor] = []
         self._stop_after = stop_after
+
+    def expect_latents(self) -> bool:
+        return self._previews
 
     def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
         self.steps.append((done, total))
@@ -58,8 +63,8 @@ class Stopped(Exception):
     """The user's cancel."""
 
 
-def counting_runtime(stop_after: int | None = None) -> Runtime:
-    return Runtime(CountingOffload(), ListeningMonitor(stop_after))
+def counting_runtime(stop_after: int | None = None, previews: bool = False) -> Runtime:
+    return Runtime(CountingOffload(), ListeningMonitor(stop_after, previews))
 
 
 @cache
@@ -69,6 +74,8 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> PipelineComponents:
 
 
 def encode(model: PipelineComponents, prompt: str, negative_prompt: str = "") -> PromptEmbeds:
+    """By the text encoders as they are now, whatever was encoded before."""
+    ENCODED.clear()
     return encode_prompt(
         model, prompt, negative_prompt, syntax="compel", policy=PlainOffload(), monitor=SilentMonitor()
     )

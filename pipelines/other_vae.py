@@ -1,0 +1,53 @@
+"""A model with another autoencoder than its own: that of another model, or one of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .autoencoder import Autoencoder, autoencoder_of
+from .components import PipelineComponents
+from .errors import RelayError
+from .single_file import CONFIGS
+from .single_parts import load_vae_file
+
+
+def with_vae_of(components: PipelineComponents, other: PipelineComponents) -> PipelineComponents:
+    """A view of ``components`` with the autoencoder of ``other``.
+
+    Raises:
+        RelayError: either has none, or the other's latents are of a shape or scale that the denoiser was not made for.
+    """
+    return _with_autoencoder(components, autoencoder_of(other), "vae_from")
+
+
+def with_vae_file(
+    components: PipelineComponents, path: Path, *, source: str, configs: Path = CONFIGS
+) -> PipelineComponents:
+    """A view of ``components`` with the VAE of a file (models/vae), in the model's dtype.
+
+    Args:
+        source: what messages call the file.
+        configs: the folder of :data:`~.single_file.CONFIGS`.
+
+    Raises:
+        RelayError: as :func:`~.single_parts.load_vae_file`, and where the VAE is of another shape than the model's own.
+    """
+    family = components.family
+    module = load_vae_file(path, components.dtype, family=family, source=source, configs=configs)
+    return _with_autoencoder(components, Autoencoder(module, source, family.force_upcast_by_config), "vae_file")
+
+
+def _with_autoencoder(components: PipelineComponents, theirs: Autoencoder, what: str) -> PipelineComponents:
+    ours = autoencoder_of(components)
+    if _kind(ours) != _kind(theirs):
+        raise RelayError(
+            f"{what}: the autoencoder of {theirs.title} can't serve {ours.title}. Class, factor, channels and scale are "
+            f"{_kind(theirs)}, and {_kind(ours)} is needed. Take one of the same family."
+        )
+    name = components.family.autoencoder
+    assert name is not None
+    return components.with_changes(modules={name: theirs.module})
+
+
+def _kind(one: Autoencoder) -> tuple[object, ...]:
+    return type(one.module).__name__, one.factor, one.channels, round(float(one.module.config.scaling_factor), 4)

@@ -1,0 +1,337 @@
+"""A picture and a prompt are encoded once for all who ask, with the same bits; what differs is encoded anew; nothing is held."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from collections.abc import Callable
+from threading import Thread
+from typing import Any
+
+import pytest
+import torch
+
+from diffusers_relay.pipelines import encoded_once
+from diffusers_relay.pipelines.autoencoder import Autoencoder, autoencoder_of
+from diffusers_relay.pipelines.coding import encode as encode_image
+from diffusers_relay.pipelines.components import PipelineComponents
+from diffusers_relay.pipelines.controlnet_unit import ControlNet, fit_picture, make_unit
+from diffusers_relay.pipelines.embeds import PromptEmbeds
+from diffusers_relay.pipelines.encoded_once import ENCODED, EncodedOnce, Wanted, tensor_digest
+from diffusers_relay.pipelines.hints import make_hint, take_hint
+from diffusers_relay.pipelines.images import Extent, to_pixels
+from diffusers_relay.pipelines.kandinsky22_prior import embed_image
+from diffusers_relay.pipelines.lora import with_lora
+from diffusers_relay.pipelines.offload import Stage
+from diffusers_relay.pipelines.run import ImageToImageSettings, generators, image_to_image
+from diffusers_relay.pipelines.runtime import Runtime
+from diffusers_relay.pipelines.textual_inversion import with_textual_inversion
+from diffusers_relay.weighting.compel_encoder import encode_for_prior, encode_prompt
+from reference.scripts import read_like_host, soft_picture
+from relay_dev.model_folders import SmallModels
+from support.without_host import counting_runtime, load
+
+pytestmark = pytest.mark.usefixtures("inference_mode")
+
+
+def picture(seed: int = 271) -> torch.Tensor:
+    return read_like_host(soft_picture(seed=seed))
+
+
+def text(model: PipelineComponents, prompt: str, runtime: Runtime, negative: str = "", **how: Any) -> PromptEmbeds:
+    how = {"syntax": "compel", **how}
+    return encode_prompt(model, prompt, negative, policy=runtime.policy, monitor=runtime.monitor, **how)
+
+
+# --- pictures
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("sd15", "float32"), ("sdxl_base", "float16"), ("kandinsky_decoder", "float32")]
+)
+def test_a_strength_sweep_encodes_once_and_keeps_every_bit(name: str, dtype: str) -> None:
+    from support.kandinsky import kandinsky_prompt
+
+    model = load(name, getattr(torch, dtype))
+    runtime = counting_runtime()
+    prompt = kandinsky_prompt() if name.startswith("kandinsky") else text(model, "a red cat", runtime)
+
+    def run(strength: float, seed: int) -> torch.Tensor:
+        settings = ImageToImageSettings(strength, 5, 4.0, seed)
+        return image_to_image(model, prompt, settings, runtime, image=picture()).samples
+
+    wanted = [(0.4, 3), (0.6, 3), (0.8, 3), (0.8, 4)]
+    swept = [run(*one) for one in wanted]
+    assert runtime.policy.stages[Stage.VAE] == 1
+    for one, before in zip(wanted, swept):
+        ENCODED.clear()
+        assert torch.equal(run(*one), before)
+    assert runtime.policy.stages[Stage.VAE] == 1 + len(wanted)
+
+
+def test_the_draw_is_the_seed_s() -> None:
+    runtime = counting_runtime()
+    first, same, other = (encode_image(load("sd15"), picture(), seed, runtime).samples for seed in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert runtime.policy.stages[Stage.VAE] == 1
+
+
+def encodes(autoencoder: Autoencoder, image: torch.Tensor) -> int:
+    runtime = counting_runtime()
+    autoencoder.encode(to_pixels(image, autoencoder.factor), runtime.policy, generators(0, range(image.shape[0])))
+    return runtime.policy.stages[Stage.VAE]
+
+
+def test_what_differs_is_encoded_anew() -> None:
+    sd15 = autoencoder_of(load("sd15"))
+    assert encodes(sd15, picture()) == 1
+    assert encodes(sd15, picture()) == 0
+    changed = picture()
+    changed[0, 5, 7, 1] += 1 / 255
+    assert encodes(sd15, changed) == 1, "one value of one pixel"
+    assert encodes(sd15, picture()[:, :, :32]) == 1, "a part of it"
+    assert encodes(autoencoder_of(load("sd15_vae_moved")), picture()) == 1, "another VAE"
+    assert encodes(Autoencoder(copy.deepcopy(sd15.module), "a copy", False), picture()) == 1
+    assert encodes(autoencoder_of(load("sd15", torch.float16)), picture()) == 1, "another dtype"
+    half = load("sdxl_base", torch.float16)["vae"]
+    assert encodes(Autoencoder(half, "in float32", True), picture()) == 1
+    assert encodes(Autoencoder(half, "in float16", False), picture()) == 1
+    try:
+        sd15.module.enable_tiling()
+        assert encodes(sd15, picture()) == 1
+    finally:
+        sd15.module.disable_tiling()
+    assert encodes(sd15, picture()) == 0
+
+
+def test_each_picture_of_a_batch_is_one() -> None:
+    sd15 = autoencoder_of(load("sd15"))
+    calls: list[int] = []
+    handle = sd15.module.encoder.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        assert encodes(sd15, torch.cat([picture(1), picture(2), picture(1)])) == 1
+        assert len(calls) == 2
+        assert encodes(sd15, torch.cat([picture(2), picture(3)])) == 1
+        assert len(calls) == 3
+        assert encodes(sd15, torch.cat([picture(3), picture(1)])) == 0
+    finally:
+        handle.remove()
+    runtime = counting_runtime()
+    batch = torch.cat([picture(3), picture(1)])
+    found = sd15.encode(to_pixels(batch, 8), runtime.policy, generators(5, range(2)))
+    ENCODED.clear()
+    assert torch.equal(found, sd15.encode(to_pixels(batch, 8), runtime.policy, generators(5, range(2))))
+
+
+def test_who_changes_a_latent_changes_nobody_else_s() -> None:
+    for name in ("sd15", "kandinsky_decoder"):
+        autoencoder, pixels = autoencoder_of(load(name)), to_pixels(picture(), 8)
+        first = autoencoder.encode(pixels, counting_runtime().policy)
+        before = first.clone()
+        first.zero_()
+        again = autoencoder.encode(pixels, counting_runtime().policy)
+        again.zero_()
+        assert torch.equal(autoencoder.encode(pixels, counting_runtime().policy), before), name
+
+
+# --- prompts
+
+
+def test_a_prompt_is_encoded_once_with_the_same_bits() -> None:
+    for name in ("sd15", "sdxl_base", "sdxl_refiner"):
+        model, runtime = load(name), counting_runtime()
+        first, again = (text(model, "a red cat", runtime, "dog") for _ in range(2))
+        plain = text(model, "a red cat", runtime, "dog", syntax="plain")
+        assert runtime.policy.stages[Stage.TEXT] == 1, "what is read is the same in both syntaxes"
+        ENCODED.clear()
+        anew = text(model, "a red cat", runtime, "dog")
+        for one in (again, plain, anew):
+            for ours, theirs in ((one.positive, first.positive), (one.negative, first.negative)):
+                assert torch.equal(ours.hidden, theirs.hidden)
+                assert ours.pooled is theirs.pooled is None or torch.equal(ours.pooled, theirs.pooled)
+            assert one.mark.is_same(first.mark)
+
+
+def test_what_changes_a_prompt_is_encoded_anew(models: SmallModels) -> None:
+    model, runtime = load("sd15"), counting_runtime()
+    lora = models.models / "loras" / "sd15_kohya.safetensors"
+    word = models.models / "embeddings" / "badhands.safetensors"
+
+    def adapted(strength: float, text_strength: float) -> PipelineComponents:
+        return with_lora(model, lora, title=lora.name, strength=strength, text_strength=text_strength)
+
+    full, half = adapted(1, 1), adapted(1, 0.5)
+    cases: list[Callable[[], PromptEmbeds]] = [
+        lambda: text(model, "a badhands cat", runtime),
+        lambda: text(model, "a badhands cat", runtime, "dog"),
+        lambda: text(model, "a badhands++ cat", runtime),
+        lambda: text(model, "a badhands cat", runtime, clip_skip=1),
+        lambda: text(load("comic"), "a badhands cat", runtime),
+        lambda: text(load("sd15", torch.float16), "a badhands cat", runtime),
+        lambda: text(full, "a badhands cat", runtime),
+        lambda: text(half, "a badhands cat", runtime),
+        lambda: text(with_textual_inversion(model, word, title=word.name, token="badhands"), "a badhands cat", runtime),
+    ]
+    made = []
+    for count, case in enumerate(cases):
+        made.append(case())
+        assert runtime.policy.stages[Stage.TEXT] == count + 1, count
+    for one, case in list(zip(made, cases))[:-1]:  # the last teaches a tokenizer anew
+        assert torch.equal(case().positive.hidden, one.positive.hidden)
+    text(adapted(0.3, 1), "a badhands cat", runtime)
+    text(adapted(0.3, 0), "a badhands cat", runtime)
+    assert runtime.policy.stages[Stage.TEXT] == len(cases), "the painting's strength is nothing to the text"
+
+
+def test_a_zeroed_negative_is_not_an_encoded_one() -> None:
+    model, runtime = load("sdxl_base"), counting_runtime()
+    other = model.with_changes(config={"force_zeros_for_empty_prompt": False})
+    assert not text(model, "a", runtime).negative.hidden.any()
+    assert text(other, "a", runtime).negative.hidden.any()
+
+
+def test_the_prior_s_text_and_picture() -> None:
+    prior, runtime = load("kandinsky_prior"), counting_runtime()
+
+    def read(prompt: str) -> Any:
+        return encode_for_prior(prior, prompt, "dog", syntax="compel", policy=runtime.policy, monitor=runtime.monitor)
+
+    long = ", ".join(["a red cat on a blue sofa"] * 30)
+    first, again = read(long), read(long)
+    assert runtime.policy.stages[Stage.TEXT] == 1
+    assert torch.equal(first.prompt.hidden, again.prompt.hidden)
+    assert len(runtime.monitor.said) == 2, "that it was long is said each time"
+    embeds = [embed_image(prior, picture(seed), runtime) for seed in (1, 1, 2)]
+    assert runtime.policy.stages[Stage.DENOISE] == 2
+    assert torch.equal(embeds[0].positive, embeds[1].positive)
+    assert not torch.equal(embeds[0].positive, embeds[2].positive)
+
+
+# --- control pictures
+
+
+def test_a_control_picture_is_fitted_once_for_a_size() -> None:
+    unit, hits = make_unit(ControlNet("a", None), picture()), ENCODED.hits["control picture"]
+    wide, again = fit_picture(unit, Extent(96, 64)), fit_picture(unit, Extent(96, 64))
+    assert wide.image is again.image
+    assert fit_picture(unit, Extent(64, 96)).image.shape == (1, 96, 64, 3)
+    hint = make_hint(picture())
+    depth = load("kandinsky_depth")
+    fitted = [take_hint((hint,), depth, Extent(128, 64), batch)[0] for batch in (1, 2)]
+    assert fitted[0] is not None and fitted[1] is not None
+    assert fitted[0].data_ptr() == fitted[1].data_ptr()
+    assert ENCODED.hits["control picture"] - hits == 2
+    assert len(ENCODED) == 3
+    del unit, wide, again
+    gc.collect()
+    assert len(ENCODED) == 1, "they go with the unit"
+
+
+# --- what is kept, and for how long
+
+
+def one(kind: str, owner: Any, content: Any = 0) -> Wanted:
+    return Wanted(kind, (owner,), (content,))
+
+
+def test_the_least_used_go_first_beyond_the_bound() -> None:
+    kept, owner = EncodedOnce(most_bytes=100), torch.nn.Identity()
+    for content in range(4):
+        kept.keep(one("a", owner, content), content + 1, 25)
+    assert kept.find(one("a", owner, 0)) == 1
+    kept.keep(one("a", owner, 4), 5, 25)
+    assert kept.find(one("a", owner, 1)) is None, "it was used longest ago"
+    assert kept.find(one("a", owner, 0)) == 1
+    assert (kept.bytes, len(kept)) == (100, 4)
+    kept.keep(one("a", owner, 4), 6, 50)
+    assert kept.find(one("a", owner, 4)) == 6
+    assert kept.bytes <= 100
+    kept.keep(one("a", owner, 5), 7, 101)
+    assert kept.find(one("a", owner, 5)) is None
+    assert kept.bytes == 0
+    assert (kept.hits["a"], kept.misses["a"]) == (3, 2)
+
+
+def test_entries_go_with_any_of_their_makers() -> None:
+    kept = EncodedOnce()
+    first, second = torch.nn.Identity(), torch.nn.Identity()
+    kept.keep(Wanted("a", (first, second), ()), 1, 10)
+    kept.keep(one("a", first), 2, 10)
+    dead = weakref.ref(second)
+    del second
+    assert dead() is None, "nothing is held"
+    assert (len(kept), kept.bytes) == (1, 10)
+    del first
+    assert (len(kept), kept.bytes) == (0, 0)
+
+
+def test_a_maker_that_dies_while_the_store_is_busy_does_not_block_it() -> None:
+    """The garbage collector may run inside of it, in the thread that has its lock."""
+    kept, owner, other = EncodedOnce(), torch.nn.Identity(), torch.nn.Identity()
+    kept.keep(one("a", owner), 1, 10)
+    with kept._lock:
+        del owner
+        assert len(kept) == 1
+    assert kept.find(one("a", other)) is None
+    assert len(kept) == 0
+
+
+def test_a_dropped_model_takes_its_pictures_with_it() -> None:
+    module = copy.deepcopy(load("sd15")["vae"])
+    encodes(Autoencoder(module, "a copy", False), picture())
+    assert len(ENCODED) == 1
+    del module
+    gc.collect()
+    assert (len(ENCODED), ENCODED.bytes) == (0, 0)
+
+
+def test_many_threads() -> None:
+    kept, owners = EncodedOnce(most_bytes=500), [torch.nn.Identity() for _ in range(5)]
+    wrong: list[Any] = []
+
+    def work(seed: int) -> None:
+        for turn in range(300):
+            content = (seed * 7 + turn) % 20
+            owner = owners[content % 5]
+            found = kept.find(one("a", owner, content))
+            if found not in (None, content + 100):
+                wrong.append(found)
+            kept.keep(one("a", owner, content), content + 100, 50)
+            passing = torch.nn.Identity()
+            kept.keep(one("b", passing), 1, 10)
+
+    threads = [Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert kept.bytes == sum(size for _, size in kept._entries.values()) <= 500
+    assert kept.hits["a"] + kept.misses["a"] == 1200
+
+
+def test_the_digest_sees_every_value_the_shape_and_the_layout() -> None:
+    pixels = torch.rand(1, 3, 8, 8)
+    last = pixels.contiguous(memory_format=torch.channels_last)
+    changed = pixels.clone()
+    changed[0, 2, 7, 7] += 1e-6
+    assert tensor_digest(pixels) == tensor_digest(pixels.clone())
+    assert tensor_digest(last) == tensor_digest(last.clone())
+    others = [last, changed, pixels.reshape(1, 3, 4, 16), pixels.double(), pixels[:, :, ::2]]
+    assert len({tensor_digest(other) for other in (pixels, *others)}) == 6
+
+
+def test_a_digest_costs_far_less_than_an_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted and not timed: the bytes of the picture are read once and copied nowhere."""
+    read: list[int] = []
+    real = encoded_once.hashlib.sha256
+    monkeypatch.setattr(encoded_once.hashlib, "sha256", lambda data: read.append(data.nbytes) or real(data))
+    copies: list[int] = []
+    contiguous = torch.Tensor.contiguous
+    monkeypatch.setattr(torch.Tensor, "contiguous", lambda self, **how: copies.append(1) or contiguous(self, **how))
+    pixels = to_pixels(picture(), 8)
+    tensor_digest(pixels)
+    assert read == [pixels.nbytes]
+    assert copies == []

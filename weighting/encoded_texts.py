@@ -1,0 +1,67 @@
+"""Texts that are encoded once: what decides their embeddings, and how these are kept between two nodes that ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..pipelines.components import PipelineComponents
+from ..pipelines.embeds import PriorTextEmbeds, TextEmbeds
+from ..pipelines.encoded_once import ENCODED, Wanted
+from .prompt_text import Prompt
+
+if TYPE_CHECKING:
+    import torch
+
+Embeds = TypeVar("Embeds", TextEmbeds, PriorTextEmbeds)
+
+
+def wanted_texts(components: PipelineComponents, texts: tuple[Prompt, ...], *settings: Hashable) -> Wanted:
+    """The encoding of ``texts``, read from any syntax, by the text encoders of this view of a model.
+
+    Args:
+        settings: what else the encoding follows: ``clip_skip`` and the like.
+    """
+    names = components.family.text_encoders
+    encoders = [components[name] for name in names]
+    tokenizers = [components[name.replace("text_encoder", "tokenizer")] for name in names]
+    loras = [
+        (lora.weights, strengths)
+        for lora in components.loras
+        if any(strengths := tuple(lora.strength_in(name) for name in names))
+    ]
+    owners = (
+        *encoders,
+        *tokenizers,
+        *(weights for weights, _ in loras),
+        *(embedding.file for embedding in components.embeddings),
+    )
+    content = (
+        components.family.name,
+        tuple(encoder.dtype for encoder in encoders),
+        tuple(strengths for _, strengths in loras),
+        tuple(embedding.token for embedding in components.embeddings),
+        texts,
+        settings,
+    )
+    return Wanted("prompt", owners, content)
+
+
+def find_texts(wanted: Wanted, device: torch.device) -> dict[str, Any] | None:
+    """The embeddings that :func:`keep_texts` kept, on ``device``."""
+    found = ENCODED.find(wanted)
+    return None if found is None else {name: _moved(embeds, device) for name, embeds in found.items()}
+
+
+def keep_texts(wanted: Wanted, embeds: Mapping[str, Embeds]) -> None:
+    kept = {name: _moved(one, "cpu") for name, one in embeds.items()}
+    ENCODED.keep(wanted, kept, sum(tensor.nbytes for one in kept.values() for tensor in _tensors(one).values()))
+
+
+def _moved(embeds: Embeds, device: torch.device | str) -> Embeds:
+    return replace(embeds, **{name: tensor.to(device) for name, tensor in _tensors(embeds).items()})
+
+
+def _tensors(embeds: TextEmbeds | PriorTextEmbeds) -> dict[str, Any]:
+    return {name: value for name, value in vars(embeds).items() if hasattr(value, "nbytes")}
