@@ -321,6 +321,8 @@ def test_the_digest_sees_every_value_the_shape_and_the_layout() -> None:
     assert tensor_digest(last) == tensor_digest(last.clone())
     others = [last, changed, pixels.reshape(1, 3, 4, 16), pixels.double(), pixels[:, :, ::2]]
     assert len({tensor_digest(other) for other in (pixels, *others)}) == 6
+    grey = torch.full((1, 3, 8, 8), 0.5)
+    assert tensor_digest(grey) != tensor_digest(grey.contiguous(memory_format=torch.channels_last))
 
 
 def test_a_digest_costs_far_less_than_an_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
