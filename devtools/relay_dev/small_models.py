@@ -182,7 +182,7 @@ def make_kandinsky_decoder(folder: Path, *, seed: int = 8243) -> Path:
 
 def make_x4_vae(folder: Path, *, seed: int = 9127) -> Path:
     """A VAE as the x4 upscaler's: factor 4, so three levels, and a scaling factor of its own."""
-    make_autoencoder(seed, scaling_factor=0.08333, widths=(32, 32, 64)).save_pretrained(folder)
+    make_autoencoder(seed, scaling_factor=0.08333, widths=(8, 16, 16), norm_num_groups=4).save_pretrained(folder)
     return folder
 
 

@@ -74,7 +74,7 @@ def make_x2_upscaler(folder: Path, sd15: Path, *, seed: int = 9203) -> Path:
 
 
 def make_x4_upscaler(folder: Path, vae_folder: Path, *, seed: int = 9311) -> Path:
-    """Layout as stabilityai/stable-diffusion-x4-upscaler; it attends where its latents are a quarter as wide."""
+    """Layout as stabilityai/stable-diffusion-x4-upscaler, but that it attends only where its latents are an eighth as wide."""
     from diffusers import AutoencoderKL, StableDiffusionUpscalePipeline
 
     tokenizer, vocab_size = make_tokenizer(folder / "tokenizer", pad_token="!")
@@ -83,9 +83,9 @@ def make_x4_upscaler(folder: Path, vae_folder: Path, *, seed: int = 9311) -> Pat
         seed,
         in_channels=7,
         out_channels=4,
-        block_out_channels=(32, 32, 64),
-        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        block_out_channels=(16, 16, 16, 32),
+        down_block_types=("DownBlock2D",) * 3 + ("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * 3,
         cross_attention_dim=TEXT_WIDTH,
         use_linear_projection=True,
         num_class_embeds=1000,

@@ -19,6 +19,8 @@ From the first to the second nothing is decoded. The third reads pictures, so it
 Each model reads its own text encoder, so each has its own *Encode Prompt*. At **guidance_scale** 0 the latent upscaler does not read
 the prompt at all.
 
+*A faster scheduler* paints the large picture in 12 steps; with the model's own it would be 75.
+
 **Try**
 - 512 in *Scale to 128 x 128*: the result is 4096 pixels wide. **tile_size** keeps the memory as it is.
 - **tile_size** 64: less memory, and parts that know less of each other. 0: the whole picture at once.
@@ -36,6 +38,9 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-upscaler-to
                 (("Stable Diffusion 1.5", SD15), ("Upscaler x2", X2_UPSCALER), ("Upscaler x4", X4_UPSCALER))
             )
         ]
+        fast = sheet.add(
+            "RelaySetScheduler", "A faster scheduler", model=models[2], scheduler="DPMSolverMultistepScheduler"
+        )
         picture = example_picture(sheet)
     with sheet.column("2 Prompts and size"):
         texts = (
@@ -68,11 +73,11 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-upscaler-to
             "RelaySuperResolution",
             "Four times as large",
             row=2,
-            extra_height=60,
-            model=models[2],
+            extra_height=80,
+            model=fast,
             prompt=prompts[2],
             latent=latent,
-            steps=25,
+            steps=12,
             guidance_scale=6.0,
             tile_size=128,
             seed=33,
