@@ -15,6 +15,7 @@ import torch
 from diffusers_relay.nodes.comfy_host import HostOffload
 from diffusers_relay.pipelines.coding import decode
 from diffusers_relay.pipelines.components import PipelineComponents
+from diffusers_relay.pipelines.encoded_once import ENCODED
 from diffusers_relay.pipelines.loading import load_folder
 from diffusers_relay.pipelines.lora import with_lora
 from diffusers_relay.pipelines.memory_size import module_bytes
@@ -54,7 +55,8 @@ def small_card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], SmallCard]:
 
 
 def paint(model: PipelineComponents, policy: Any = None) -> torch.Tensor:
-    """All stages: text, denoising, decoding."""
+    """All stages: text, denoising, decoding; nothing is taken from what was encoded before."""
+    ENCODED.clear()
     runtime = Runtime(policy or HostOffload(), SilentMonitor())
     prompt = encode_prompt(model, "a red cat", "b", syntax="compel", policy=runtime.policy, monitor=runtime.monitor)
     return decode(model, text_to_image(model, prompt, SETTINGS, runtime), False, runtime)
