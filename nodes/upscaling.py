@@ -118,7 +118,11 @@ class RelaySuperResolution(io.ComfyNode):
                     min=0,
                     max=MAX_TILE,
                     step=8,
-                    tooltip=("TODO"),
+                    tooltip=(
+                        "The side of a tile, in pixels of the picture that goes in: 0 for the whole picture at once, or a multiple of 8 from 64. "
+                        "A run takes the memory of one tile, whatever the picture: beside the weights about 0.3 GB at 64 and 1 GB at 128 (float32), "
+                        "and 4 times as much at twice the size. 128 is what the model was trained on."
+                    ),
                 ),
                 io.Image.Input(
                     "image",

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
-from reference import scripts
+from reference import scripts, upscale_scripts
 from relay_dev.hub_cache import HUB_IDS, WITH_FP16_FILES
 from relay_dev.native_checkpoint import NATIVE_NAME, original_weights
 from relay_dev.small_finetunes import save_weights
@@ -88,6 +88,29 @@ def test_kandinsky_image_to_image_has_the_size_that_was_asked_for(models):
         models.named["kandinsky_decoder"], picture, embeds, width=128, height=64, steps=4, strength=0.5
     )
     assert_picture(result, 64, 128)
+
+
+def test_x2_upscaler(models):
+    folder, picture = models.named["x2_upscaler"], scripts.soft_picture()
+    upscaled = upscale_scripts.latent_upscale(folder, picture, PROMPT, guidance_scale=5.0, steps=3)
+    assert_picture(upscaled, 128, 128)
+    for changed in (
+        upscale_scripts.latent_upscale(folder, picture, "a blue dog", guidance_scale=5.0, steps=3),
+        upscale_scripts.latent_upscale(folder, scripts.soft_picture(seed=5), PROMPT, guidance_scale=5.0, steps=3),
+    ):
+        assert difference(upscaled, changed) > 0.01
+
+
+def test_x4_upscaler(models):
+    folder, picture = models.named["x4_upscaler"], scripts.soft_picture(32, 24)
+    upscaled = upscale_scripts.super_resolution(folder, picture, PROMPT, steps=3)
+    assert_picture(upscaled, 96, 128)
+    for changed in (
+        upscale_scripts.super_resolution(folder, picture, "a blue dog", steps=3),
+        upscale_scripts.super_resolution(folder, scripts.soft_picture(32, 24, 5), PROMPT, steps=3),
+        upscale_scripts.super_resolution(folder, picture, PROMPT, steps=3, noise_level=200),
+    ):
+        assert difference(upscaled, changed) > 0.01
 
 
 def test_vae_relations(models):
