@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from relay_dev.paths import WORK
+from relay_dev.paths import ROOT, WORK
 from relay_dev.server import QUIET
 
 LOGS = WORK / "bench" / "logs"
@@ -33,7 +33,7 @@ class Apart:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=os.environ | QUIET,
+                env=os.environ | QUIET | {"PYTHONPATH": str(ROOT / "devtools")},
                 cwd=WORK,
                 text=True,
             )

@@ -11,8 +11,10 @@ Models of the real architectures with random weights are made at first use, unde
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,6 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.repeat is not None and options.repeat < 1:
         parser.error(f"--repeat {options.repeat}: at least one round is needed")
 
+    if options.tiny:  # before torch is loaded, and for every process that is started
+        os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     import torch
 
     settings = Settings(
@@ -82,7 +86,8 @@ def run(name: str, settings: Settings) -> bool:
             rows.append(row)
     except Exception as error:
         failure = error
-        rows.append(not_there("the rest", f"{type(error).__name__}: {error}"))
+        traceback.print_exc()
+        rows.append(not_there("the rest", f"{error!r:.200}"))
     print(f"{text_table(rows)}\n   {time.monotonic() - began:.0f} s", flush=True)
     file = results_file(settings)
     results.store(file, name, rows, said(settings), load)

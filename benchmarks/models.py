@@ -21,8 +21,6 @@ ROOT = WORK / "bench" / "models"
 FULL_SIDES = {"sd15": (256, 512), "sdxl": (256, 1024), "sdxl_refiner": (256, 1024), "kandinsky_decoder": (256, 512)}
 """Pixels, (on the CPU, on a GPU)."""
 TINY_SIDE = 128
-TINY_NAMES = {"sd15": NATIVE_NAME, "sdxl": "sdxl_base"}
-WITH_CHECKPOINT = {"sd15", "sdxl"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,8 @@ def bench_model(kind: str, settings: Settings, *, dtype: str | None = None, chec
     """
     dtype = dtype or settings.dtype
     if settings.tiny:
-        return BenchModel(kind, TINY_NAMES.get(kind, kind), small_models().models, TINY_SIDE, dtype)
+        name = NATIVE_NAME if checkpoint else "sdxl_base" if kind == "sdxl" else kind
+        return BenchModel(kind, name, small_models().models, TINY_SIDE, dtype)
     side = FULL_SIDES[kind][settings.gpu] if kind in FULL_SIDES else 0
     model = BenchModel(kind, f"bench_{kind}_{dtype}", ROOT, side, dtype)
     make_once(model.folder, partial(make_folder, kind=kind, dtype=dtype))

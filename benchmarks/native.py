@@ -10,7 +10,7 @@ from .memory import PeakWatcher, forget_pages
 from .models import BenchModel, bench_model
 from .options import available, choices
 from .rows import Row, compared, not_there
-from .served import SDPA, BenchServer
+from .served import SDPA, BenchServer, timed
 from .settings import Settings
 from .timing import Quantities, interleave
 
@@ -83,8 +83,8 @@ def first_and_second(
     with BenchServer(model, settings, flags=flags) as server:
         dropped = forget_pages(model.weight_files())
         with PeakWatcher(server.pid) as watcher:
-            first = server.timed(graph(request.with_seed(turn)).prompt)
-        second = server.timed(graph(request.with_seed(turn + 1000)).prompt)
+            first = timed(server, graph(request.with_seed(turn)).prompt)
+        second = timed(server, graph(request.with_seed(turn + 1000)).prompt)
     return {
         "first": first.seconds,
         "second": second.seconds,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from relay_dev.server import Prompt
 from support.graph import Graph
 
 from .graphs import NEGATIVE, PICTURE, PROMPT, Request, euler_model, sampling
 from .models import BenchModel, bench_model
 from .rows import Row, counted
 from .script import plain_script
-from .served import BenchServer
+from .served import BenchServer, timed
 from .settings import Settings
 
 STRENGTHS = (0.4, 0.5, 0.6, 0.8)
@@ -20,7 +21,7 @@ STEPS = 5
 def run(settings: Settings) -> Iterator[Row]:
     model = bench_model("sd15", settings)
     with BenchServer(model, settings) as server, server.counting() as calls:
-        server.timed(sweep(model))
+        timed(server, sweep(model))
     with plain_script(model, settings) as script:
         plain = script.call("count", prompt=PROMPT, strengths=list(STRENGTHS), steps=STEPS)
     against = "against the documentation's script, called once a strength"
@@ -32,8 +33,8 @@ def run(settings: Settings) -> Iterator[Row]:
     yield counted("components loaded twice", twice, most=0, note=f"loaded: {', '.join(sorted(parts))}")
 
 
-def sweep(model: BenchModel) -> dict[str, dict[str, object]]:
-    """A prompt in API format, with two loaders that the host does not merge."""
+def sweep(model: BenchModel) -> Prompt:
+    """With two loaders that the host does not merge."""
     graph = Graph()
     loaded = euler_model(graph, model)
     again = graph.load(model.name, "auto")

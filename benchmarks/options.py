@@ -12,7 +12,7 @@ from support.graph import read
 from .graphs import Built, Request, relay_graph
 from .models import BenchModel, bench_model
 from .rows import Row, compared, not_there
-from .served import BenchServer, TimedRun
+from .served import BenchServer, TimedRun, quantities, timed
 from .settings import Settings
 from .timing import interleave
 
@@ -74,12 +74,12 @@ def option_row(server: BenchServer, model: BenchModel, settings: Settings, name:
         return relay_graph(model, request.with_seed(seed), chosen)
 
     try:
-        default = server.timed(graph(0, choices()).prompt)
-        first = server.timed(graph(0, choices(**{name: value})).prompt)
+        default = timed(server, graph(0, choices()).prompt)
+        first = timed(server, graph(0, choices(**{name: value})).prompt)
         samples = interleave(
             {
-                "option": lambda turn: server.quantities(graph(1 + turn, choices(**{name: value}))),
-                "default": lambda turn: server.quantities(graph(1 + turn, choices())),
+                "option": lambda turn: quantities(server, graph(1 + turn, choices(**{name: value}))),
+                "default": lambda turn: quantities(server, graph(1 + turn, choices())),
             },
             settings.rounds,
             warm_up=settings.warm_up,
@@ -94,12 +94,12 @@ def option_row(server: BenchServer, model: BenchModel, settings: Settings, name:
 def guidance_row(server: BenchServer, model: BenchModel, settings: Settings, has_node: bool) -> Row:
     """guidance_scale 1 leaves half of each forward out, with no option asked for."""
 
-    def timed(seed: int, scale: float) -> dict[str, float]:
+    def guided(seed: int, scale: float) -> dict[str, float]:
         request = Request(settings.run_steps, seed=seed, guidance_scale=scale)
-        return server.quantities(relay_graph(model, request, choices() if has_node else None))
+        return quantities(server, relay_graph(model, request, choices() if has_node else None))
 
     samples = interleave(
-        {"one": lambda turn: timed(turn, 1.0), "guided": lambda turn: timed(turn, 7.5)},
+        {"one": lambda turn: guided(turn, 1.0), "guided": lambda turn: guided(turn, 7.5)},
         settings.rounds,
         warm_up=settings.warm_up,
     )

@@ -9,7 +9,7 @@ from .graphs import Request, relay_graph
 from .models import BenchModel, bench_model
 from .rows import Row, compared
 from .script import plain_script, script_arguments
-from .served import BenchServer
+from .served import BenchServer, quantities
 from .settings import Settings
 from .timing import Quantities, interleave
 
@@ -32,7 +32,7 @@ def rows_of(model: BenchModel, settings: Settings) -> Iterator[Row]:
     ):
 
         def graph(request: Request) -> Quantities:
-            return server.quantities(relay_graph(model, request))
+            return quantities(server, relay_graph(model, request))
 
         def plain(request: Request) -> Quantities:
             return script.call("run", **script_arguments(request))

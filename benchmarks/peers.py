@@ -8,19 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from relay_dev.server import Prompt
 from support.graph import Graph
 
 from .graphs import NEGATIVE, PROMPT, Request, native_sampling, relay_graph
 from .models import BenchModel, bench_model
 from .rows import Row, compared, not_there
-from .served import BenchServer
+from .served import BenchServer, timed
 from .settings import Settings
 from .timing import Quantities, interleave
 
 PRIOR_STEPS = 5
-Prompt = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ def rows_of(peer: Peer, pack: Path, settings: Settings) -> Iterator[Row]:
         with BenchServer(models[0], settings, packs=[pack]) as server:
             put_kandinsky(server, models)
             request = Request(settings.run_steps, seed=turn)
-            first = server.timed(graph(models, request, server)).seconds
-            second = server.timed(graph(models, request.with_seed(turn + 1000), server)).seconds
+            first = timed(server, graph(models, request, server)).seconds
+            second = timed(server, graph(models, request.with_seed(turn + 1000), server)).seconds
         return {"first": first, "second": second}
 
     contenders: dict[str, Callable[[int], Quantities]] = {

@@ -11,7 +11,7 @@ from .bare import bare_forwards
 from .graphs import PROMPT, Request, relay_graph
 from .models import bench_model
 from .rows import Row, compared
-from .served import BenchServer
+from .served import BenchServer, timed
 from .settings import Settings
 from .timing import Quantities, interleave
 
@@ -37,10 +37,10 @@ def run(settings: Settings) -> Iterator[Row]:
 
         def contender(name: str, request: Callable[[int], Request]) -> Callable[[int], Quantities]:
             def once(turn: int) -> Quantities:
-                server.timed(relay_graph(model, Request(settings.run_steps)).prompt)  # what the change is from
+                timed(server, relay_graph(model, Request(settings.run_steps)).prompt)  # what the change is from
                 changed = request(turn)
                 with stages_during(server) as stages:
-                    run = server.timed(relay_graph(model, changed).prompt)
+                    run = timed(server, relay_graph(model, changed).prompt)
                 ran[name] = ", ".join(stage.partition(":")[0] for stage in stages()) or "nothing"
                 if name == "nothing":
                     return {"whole": run.seconds, "bare": run.seconds}

@@ -63,30 +63,6 @@ class BenchServer(HostServer):
         after = command.index(PACK_FOLDER) + 1
         return [*command[:after], PROBE, *(pack.name for pack in self.packs), *command[after:], *self.flags]
 
-    def timed(self, prompt: Prompt) -> TimedRun:
-        step_times: dict[str, dict[float, float]] = {}
-        seen = 0
-
-        def watch(run: PendingRun) -> bool:
-            nonlocal seen
-            now = time.perf_counter()
-            for step in run.progress[seen:]:
-                if step.value > 0:
-                    step_times.setdefault(step.node_id, {}).setdefault(step.value, now)
-            seen = len(run.progress)
-            return False
-
-        began = time.perf_counter()
-        pending = self.queue(prompt)
-        self.wait_until(pending, watch, TIMEOUT_SECONDS)
-        seconds = time.perf_counter() - began
-        return TimedRun(self.wait(pending).raise_for_error(), seconds, step_times)
-
-    def quantities(self, built: Built) -> dict[str, float]:
-        """Runs it: "whole" and, a step, "denoising", in seconds."""
-        run = self.timed(built.prompt)
-        return {"whole": run.seconds, "denoising": run.denoising(built.sampler)}
-
     def has_node(self, node_id: str) -> bool:
         return node_id in self.object_info()
 
@@ -114,3 +90,30 @@ class Calls:
     def pictures_encoded(self, side: int) -> int:
         """Of that size: a space is recognised by encoding a small picture, which is not counted here."""
         return sum(shape[0] for name, shape in self.calls if name == "encode" and shape[-2:] == [side, side])
+
+
+def timed(server: HostServer, prompt: Prompt) -> TimedRun:
+    """Runs a prompt and notes when each step was reported."""
+    step_times: dict[str, dict[float, float]] = {}
+    seen = 0
+
+    def watch(run: PendingRun) -> bool:
+        nonlocal seen
+        now = time.perf_counter()
+        for step in run.progress[seen:]:
+            if step.value > 0:
+                step_times.setdefault(step.node_id, {}).setdefault(step.value, now)
+        seen = len(run.progress)
+        return False
+
+    began = time.perf_counter()
+    pending = server.queue(prompt)
+    server.wait_until(pending, watch, TIMEOUT_SECONDS)
+    seconds = time.perf_counter() - began
+    return TimedRun(server.wait(pending).raise_for_error(), seconds, step_times)
+
+
+def quantities(server: HostServer, built: Built) -> dict[str, float]:
+    """Runs it: "whole" and, a step, "denoising", in seconds."""
+    run = timed(server, built.prompt)
+    return {"whole": run.seconds, "denoising": run.denoising(built.sampler)}

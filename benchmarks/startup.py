@@ -23,7 +23,7 @@ AIM_SECONDS = 0.05
 
 
 def run(settings: Settings) -> Iterator[Row]:
-    samples = interleave({"pack": lambda _: once(import_pack)}, settings.rounds, warm_up=1)
+    samples = interleave({"pack": lambda _: once(import_pack)}, settings.rounds, warm_up=settings.warm_up)
     modules = int(median(samples, "pack.modules"))
     yield Row(
         "import of the pack in the host, and its nodes' schemas",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from relay_dev.server import Prompt
 from support.graph import Graph, Out
 
 from .graphs import NEGATIVE, PICTURE, PROMPT, Request, euler_model, sampling
 from .memory import Memory, PeakWatcher
 from .models import BenchModel, bench_model
 from .rows import Aim, Row, counted
-from .served import BenchServer
+from .served import BenchServer, timed
 from .settings import Settings
 
 KINDS = ("sd15", "sdxl_refiner", "kandinsky_decoder")
@@ -22,12 +23,7 @@ ROOM_GB = 3.0
 
 def run(settings: Settings) -> Iterator[Row]:
     dtype = "float16" if settings.gpu else "float32" if settings.tiny else "bfloat16"
-    if settings.tiny:  # small ones of one kind, so that the spaces are those of the small models
-        models = {kind: bench_model(kind, settings) for kind in (*KINDS[1:], "kandinsky_prior")}
-        first = models["sdxl_refiner"]
-        models["sd15"] = BenchModel("sd15", "sd15", first.root, first.side, dtype)
-    else:
-        models = {kind: bench_model(kind, settings, dtype=dtype) for kind in (*KINDS, "kandinsky_prior")}
+    models = {kind: bench_model(kind, settings, dtype=dtype) for kind in (*KINDS, "kandinsky_prior")}
     request = Request(settings.run_steps)
     alone = {kind: measure(models, (kind,), request, settings)[0] for kind in KINDS}
     largest = max(KINDS, key=lambda kind: alone[kind].resident)
@@ -60,13 +56,13 @@ def measure(
     with BenchServer(models[kinds[0]], settings, flags=flags) as server, server.counting() as calls:
         before = server.get("/relay_bench/gpu_peak")["now"]
         with PeakWatcher(server.pid) as watcher:
-            seconds = server.timed(graph_of(models, kinds, request).prompt).seconds
+            seconds = timed(server, graph_of(models, kinds, request)).seconds
         on_gpu = (server.get("/relay_bench/gpu_peak")["peak"] - before) / 1e6
     peak = Memory(on_gpu, on_gpu) if settings.gpu else watcher.peak
     return peak, seconds, calls.pictures_encoded(side), calls.rows("decode")
 
 
-def graph_of(models: dict[str, BenchModel], kinds: Sequence[str], request: Request) -> Graph:
+def graph_of(models: dict[str, BenchModel], kinds: Sequence[str], request: Request) -> Prompt:
     graph = Graph()
     start: dict[str, Out] = {"image": graph.add("LoadImage", image=PICTURE)}
     for kind in kinds:
@@ -79,7 +75,7 @@ def graph_of(models: dict[str, BenchModel], kinds: Sequence[str], request: Reque
             prompt = graph.encode(model, PROMPT, NEGATIVE)
         start = {"latent": graph.add("RelayImageToImage", model=model, prompt=prompt, **start, **sampling(request))}
     graph.save(graph.decode(model, start["latent"]), "bench")
-    return graph
+    return graph.prompt
 
 
 def room_for(models: dict[str, BenchModel], settings: Settings) -> tuple[str, ...]:
