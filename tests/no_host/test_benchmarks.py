@@ -9,19 +9,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from diffusers_relay.pipelines.loading import load_folder
+from diffusers_relay.pipelines.monitor import SilentMonitor
 from relay_dev import bench
 from relay_dev.pack import prepare_benchmarks
 from relay_dev.paths import ROOT
 
 prepare_benchmarks()
 
-from benchmarks import command, counting, results, suite  # noqa: E402
+from benchmarks import architectures, command, counting, make_models, results, suite  # noqa: E402
 from benchmarks.apart import Apart, once  # noqa: E402
 from benchmarks.bare import BareForwards  # noqa: E402
-from benchmarks.graphs import Request, write_picture  # noqa: E402
+from benchmarks.graphs import EULER, Request, write_picture  # noqa: E402
 from benchmarks.machine import processor  # noqa: E402
 from benchmarks.memory import PeakWatcher  # noqa: E402
+from benchmarks.models import make_once  # noqa: E402
 from benchmarks.rows import Aim, Row, compared, counted, not_there  # noqa: E402
 from benchmarks.script import PlainScript, script_arguments  # noqa: E402
 from benchmarks.table import cells, markdown_table, text_table  # noqa: E402
@@ -179,3 +183,54 @@ def test_the_peak_is_seen_though_it_is_given_back() -> None:
         del content
     assert 150 < watcher.peak.private < 400
     assert watcher.peak.resident >= watcher.peak.private - 1
+
+
+def test_models_are_made_as_a_folder_and_a_file_that_the_pack_loads(
+    models: SmallModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the small models' configs in place of the published ones."""
+    monkeypatch.setattr(make_models, "CONFIGS", models.named["sd15"].parent)
+    target, file = tmp_path / "made", tmp_path / "made.safetensors"
+    make_once(target, lambda folder: make_models.make_stable_diffusion(folder, "sd15", torch.float16))
+    make_once(file, lambda scratch: make_models.write_checkpoint(target, scratch))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "made.safetensors"]
+    made = load_folder(target, dtype=torch.float32, monitor=SilentMonitor())
+    assert made.modules["scheduler"].__class__.__name__ == EULER
+    assert made.modules["tokenizer"].model_max_length == 77
+    tensors = load_file(file)
+    assert torch.equal(tensors["model.diffusion_model.out.2.weight"].float(), made.modules["unet"].conv_out.weight)
+    assert tensors["model.diffusion_model.out.2.weight"].dtype == torch.float16
+
+    def never(_: Path) -> None:
+        raise AssertionError("it is there already")
+
+    make_once(target, never)
+
+
+def test_a_model_that_failed_to_be_made_is_not_taken_for_one(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        folder.mkdir()
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        make_once(tmp_path / "made", fail)
+    make_once(tmp_path / "made", Path.mkdir)
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_kandinsky_is_made_as_folders_that_the_pack_loads(
+    models: SmallModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, part in (("DECODER_UNET", "kandinsky_decoder/unet"), ("MOVQ", "kandinsky_decoder/movq")):
+        monkeypatch.setattr(architectures, name, config_of(models, part))
+    for name, part in (("PRIOR", "prior"), ("VISION", "image_encoder"), ("BIG_TEXT", "text_encoder")):
+        monkeypatch.setattr(architectures, name, config_of(models, f"kandinsky_prior/{part}"))
+    make_models.make_kandinsky_decoder(tmp_path / "decoder", torch.float32)
+    make_models.make_kandinsky_prior(tmp_path / "prior", torch.float32)
+    made = [load_folder(tmp_path / name, dtype=torch.float32, monitor=SilentMonitor()) for name in ("decoder", "prior")]
+    assert [components.family.name for components in made] == ["kandinsky22", "kandinsky22-prior"]
+    assert all(value.isfinite().all() for value in made[1].modules["prior"].parameters())
+
+
+def config_of(models: SmallModels, part: str) -> dict[str, object]:
+    return json.loads((models.named["sd15"].parent / part / "config.json").read_text("utf-8"))
