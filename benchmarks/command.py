@@ -67,7 +67,8 @@ def main(arguments: Sequence[str]) -> int:
         peers=None if options.peers is None else options.peers.expanduser().resolve(),
     )
     print(", ".join(f"{key} {value}" for key, value in machine().items()), flush=True)
-    failed = [name for name in options.names or known if not run(name, settings)]
+    names = options.names or [name for name in known if settings.gpu or name not in suite.GPU_ONLY]
+    failed = [name for name in names if not run(name, settings)]
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -30,6 +30,7 @@ SCRIPTS = {
     "gpu_memory": "the same on a GPU",
 }
 """Scripts of their own in this folder, which print their own tables; those that are there can be run by name too."""
+GPU_ONLY = {"gpu_memory"}
 
 
 def scripts() -> dict[str, str]:
