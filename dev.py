@@ -3,6 +3,7 @@
     python dev.py demo [--serve] [--comfyui PATH] [--port N] [WORKFLOW ...]
     python dev.py test [pytest arguments]
     python dev.py check [--fix]
+    python dev.py bench [NAME ...] [--quick]
     python dev.py lock
 
 Each makes the environment .venv from requirements/lock.txt first, and runs in it.
@@ -108,6 +109,7 @@ def main() -> int:
         ("demo", "run the example workflows in a real ComfyUI; --serve leaves its page open"),
         ("test", "check the code and run all tests; with arguments, only what pytest is told to"),
         ("check", "formatter, linter, types, import direction; --fix formats"),
+        ("bench", "measure the pack against the model alone and against ComfyUI's own nodes; see benchmarks/README.md"),
     ):
         commands.add_parser(name, help=text, add_help=False)
     commands.add_parser("lock", help="write requirements/lock.txt anew")

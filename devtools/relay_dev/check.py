@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from . import layers
 from .paths import ROOT, WORK
 
-TYPED = ROOT / "devtools" / "relay_dev"
+TYPED = {"relay_dev": ROOT / "devtools" / "relay_dev", "benchmarks": ROOT / "benchmarks"}
+"""Packages beside the pack whose types are checked."""
 MIRROR = WORK / "types"
 
 
@@ -22,13 +23,14 @@ def run(command: Sequence[str]) -> int:
 
 
 def check_types() -> int:
-    """mypy on the pack and devtools.
+    """mypy on the pack, devtools and the benchmarks.
 
     The pack is a package whose folder may have any name, also one that no package can have, and its imports are relative.
-    So mypy sees a copy of the sources under the names diffusers_relay and relay_dev; the paths that it prints are put back.
+    So mypy sees a copy of the sources under the names diffusers_relay, relay_dev and benchmarks; the paths that it prints are put back.
     """
     sources = {file: "diffusers_relay" / file.relative_to(ROOT) for file in layers.pack_files()}
-    sources |= {file: "relay_dev" / file.relative_to(TYPED) for file in TYPED.rglob("*.py")}
+    for name, folder in TYPED.items():
+        sources |= {file: name / file.relative_to(folder) for file in folder.rglob("*.py")}
     wanted = {MIRROR / target for target in sources.values()}
     for stale in set(MIRROR.rglob("*.py")) - wanted:
         stale.unlink()
@@ -43,7 +45,8 @@ def check_types() -> int:
         command += ["-p", package]
     done = subprocess.run([sys.executable, "-m", *command], cwd=MIRROR, capture_output=True, text=True)
     text = re.sub(r"^diffusers_relay[/\\]", "", done.stdout, flags=re.MULTILINE)
-    text = re.sub(r"^relay_dev[/\\]", f"{TYPED.relative_to(ROOT).as_posix()}/", text, flags=re.MULTILINE)
+    for name, folder in TYPED.items():
+        text = re.sub(rf"^{name}[/\\]", f"{folder.relative_to(ROOT).as_posix()}/", text, flags=re.MULTILINE)
     print(text.strip() + done.stderr, flush=True)
     return done.returncode
 

@@ -33,6 +33,20 @@ def load_pack(root: Path = ROOT) -> ModuleType:
     return pack
 
 
+def prepare_benchmarks(root: Path = ROOT) -> None:
+    """Makes `import benchmarks...` work, and what it takes from the pack and from tests/support, with the root off sys.path."""
+    prepare_pack(root)
+    if "benchmarks" not in sys.modules:
+        folder = root / "benchmarks"
+        spec = importlib.util.spec_from_file_location(
+            "benchmarks", folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        assert spec is not None
+        sys.modules["benchmarks"] = importlib.util.module_from_spec(spec)
+    if str(root / "tests") not in sys.path:
+        sys.path.append(str(root / "tests"))
+
+
 def take_off_path(root: Path) -> None:
     """With the root on sys.path its folder `nodes` would hide the host's module of that name."""
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != root]

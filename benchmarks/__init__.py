@@ -1,0 +1,1 @@
+"""The benchmarks: `python dev.py bench`. See README.md here."""

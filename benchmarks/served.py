@@ -1,0 +1,119 @@
+"""The real server for benchmarks: its own flags, when each step was reported, and what the models were asked to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from relay_dev.paths import PACK_FOLDER, ROOT
+from relay_dev.server import HostServer, PendingRun, Prompt, RunResult, link_or_copy, put_pack
+from support.server_log import lines_during
+
+from .graphs import PICTURE, Built, write_picture
+from .models import BenchModel
+from .settings import Settings
+
+PROBE = "relay_bench_probe"
+TESTS_FLAGS = {"--cpu", "--use-pytorch-cross-attention"}
+SDPA = "--use-pytorch-cross-attention"
+TIMEOUT_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class TimedRun:
+    result: RunResult
+    seconds: float
+    """From before the prompt was sent to its end."""
+    step_times: dict[str, dict[float, float]]
+    """{node: {value of its progress bar: when it was reported}}"""
+
+    def denoising(self, sampler: str) -> float:
+        """Seconds a step, from the report of the first to that of the last."""
+        times = self.step_times[sampler]
+        first, last = min(times), max(times)
+        return (times[last] - times[first]) / (last - first)
+
+
+class BenchServer(HostServer):
+    """`flags`: in place of the tests'. Torch has the threads that it wants, as for a user. `packs`: folders of other packs."""
+
+    def __init__(
+        self, model: BenchModel, settings: Settings, *, flags: Sequence[str] = (), packs: Sequence[Path] = ()
+    ) -> None:
+        self.flags = ("--verbose", "DEBUG", *(() if settings.gpu else ("--cpu",)), *flags)
+        self.packs = tuple(packs)
+        super().__init__(models=model.root, threads=None)
+        write_picture(self.folders["input"] / PICTURE, model.side)
+        probe = self.base / "custom_nodes" / PROBE
+        probe.mkdir()
+        for source, name in (("probe.py", "__init__.py"), ("counting.py", "counting.py")):
+            link_or_copy(str(ROOT / "benchmarks" / source), str(probe / name))
+        for pack in packs:
+            put_pack(pack, self.base / "custom_nodes" / pack.name)
+
+    def __enter__(self) -> BenchServer:
+        super().__enter__()
+        return self
+
+    def command(self) -> list[str]:
+        command = [part for part in super().command() if part not in TESTS_FLAGS]
+        after = command.index(PACK_FOLDER) + 1
+        return [*command[:after], PROBE, *(pack.name for pack in self.packs), *command[after:], *self.flags]
+
+    def has_node(self, node_id: str) -> bool:
+        return node_id in self.object_info()
+
+    @contextmanager
+    def counting(self) -> Iterator[Calls]:
+        """What the models are asked to do in the block, and what is loaded."""
+        counted = Calls()
+        self.get("/relay_bench/calls")
+        with lines_during(self) as lines:
+            yield counted
+            counted.calls = [(what, shape) for what, shape in self.get("/relay_bench/calls")]
+            counted.loads = [line for line in lines() if "loaded " in line and " of " in line]
+
+
+class Calls:
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, list[int]]] = []
+        self.loads: list[str] = []
+        """The log's lines, each of one component."""
+
+    def rows(self, what: str) -> int:
+        """How many texts, pictures or latents went in, over all calls of that name in counting.METHODS."""
+        return sum(shape[0] for name, shape in self.calls if name == what)
+
+    def pictures_encoded(self, side: int) -> int:
+        """Of that size: a space is recognised by encoding a small picture, which is not counted here."""
+        return sum(shape[0] for name, shape in self.calls if name == "encode" and shape[-2:] == [side, side])
+
+
+def timed(server: HostServer, prompt: Prompt) -> TimedRun:
+    """Runs a prompt and notes when each step was reported."""
+    step_times: dict[str, dict[float, float]] = {}
+    seen = 0
+
+    def watch(run: PendingRun) -> bool:
+        nonlocal seen
+        now = time.perf_counter()
+        for step in run.progress[seen:]:
+            if step.value > 0:
+                step_times.setdefault(step.node_id, {}).setdefault(step.value, now)
+        seen = len(run.progress)
+        return False
+
+    began = time.perf_counter()
+    pending = server.queue(prompt)
+    server.wait_until(pending, watch, TIMEOUT_SECONDS)
+    seconds = time.perf_counter() - began
+    return TimedRun(server.wait(pending).raise_for_error(), seconds, step_times)
+
+
+def quantities(server: HostServer, built: Built) -> dict[str, float]:
+    """Runs it: "whole" and, a step, "denoising", in seconds."""
+    run = timed(server, built.prompt)
+    return {"whole": run.seconds, "denoising": run.denoising(built.sampler)}
