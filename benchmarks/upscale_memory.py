@@ -30,7 +30,8 @@ def make_model(scale: float) -> Any:
 
     from diffusers_relay.pipelines.components import PipelineComponents
     from diffusers_relay.pipelines.family import SUPER_RESOLUTION
-    from relay_dev.small_upscalers import LOW_RES_SCHEDULER, X4_SCHEDULER, scheduler
+    from relay_dev.small_parts import scheduler
+    from relay_dev.small_upscalers import LOW_RES_SCHEDULER, X4_SCHEDULER
     from support.without_host import load
 
     def widths(*full: int) -> tuple[int, ...]:

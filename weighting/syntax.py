@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from types import MappingProxyType
@@ -49,8 +50,10 @@ def parse_compel(text: str) -> Prompt:
     # white space as one space, and splits a comma from a word by itself, so neither change shows in the tokens.
     line = re.sub(r",(?=[^\W_]|[(\"])", ", ", re.sub(r"\s+", " ", text).strip())
     try:
-        with _remembering_parser() as parser:
-            conjunction = parser.flatten(parser.conjunction.parse_string(line, parse_all=True)[0])
+        # pyparsing's exceptions keep each other, the frames that they went through and all that called those, with the models
+        # in their variables, until the garbage is collected. In a thread of its own nothing else called them.
+        with ThreadPoolExecutor(max_workers=1) as apart:
+            conjunction = apart.submit(_parsed, line).result()
     except Exception as error:  # pyparsing's, Compel's and Python's own, from Compel's conversions
         raise RelayError(
             f"Compel cannot read the prompt {excerpt(text)}: {error}. Texts to combine stand in quotes, the operator comes "
@@ -73,6 +76,11 @@ def _compel_parser() -> Any:
     from compel.prompt_parser import PromptParser
 
     return PromptParser()
+
+
+def _parsed(line: str) -> Any:
+    with _remembering_parser() as parser:
+        return parser.flatten(parser.conjunction.parse_string(line, parse_all=True)[0])
 
 
 @contextmanager

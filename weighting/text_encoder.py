@@ -94,8 +94,8 @@ class _Expander:
         return [number for token in token_ids for number in self._expansions.get(token, [token])]
 
 
-class LayerEncoder:
-    """Compel on one layer of a :class:`TextEncoder`.
+class _Layer:
+    """A text encoder as Compel calls one, with the wanted layer in the place of the last.
 
     Everything is given in float32, so that weights are not applied in a half-precision model's dtype; at weight 1 the
     way back to that dtype keeps every bit.
@@ -103,23 +103,15 @@ class LayerEncoder:
 
     def __init__(self, source: TextEncoder, read: ReadLayer) -> None:
         import torch
-        from compel import Compel
 
         self.device = source.device
         self.dtype = torch.float32
         self._source = source
         self._read = read
-        self._compel = Compel(
-            tokenizer=_QuietTokenizer(source.tokenizer),  # type: ignore[arg-type]
-            text_encoder=self,
-            textual_inversion_manager=_Expander(source.expansions) if source.expansions else None,
-            truncate_long_prompts=False,
-        )
 
     def __call__(
         self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any
     ) -> SimpleNamespace:
-        """What Compel calls: the wanted layer in the place of the last one."""
         output = self._source.output(token_ids, attention_mask)
         # An encoder with a projection pools into that, one without gives the state at the end mark.
         pooled = getattr(output, "text_embeds", None)
@@ -130,6 +122,22 @@ class LayerEncoder:
             pooler_output=pooled.float(),
         )
 
+
+class LayerEncoder:
+    """Compel on one layer of a :class:`TextEncoder`."""
+
+    def __init__(self, source: TextEncoder, read: ReadLayer) -> None:
+        from compel import Compel
+
+        self.device = source.device
+        self._source = source
+        self._compel = Compel(
+            tokenizer=_QuietTokenizer(source.tokenizer),  # type: ignore[arg-type]
+            text_encoder=_Layer(source, read),
+            textual_inversion_manager=_Expander(source.expansions) if source.expansions else None,
+            truncate_long_prompts=False,
+        )
+
     def hidden(self, prompt: Prompt) -> torch.Tensor:
         """[1, n * 77, width], float32: as many runs of the encoder's 77 tokens as the text needs."""
         return self._compel.build_conditioning_tensor_for_conjunction(_compel_tree(prompt))[0]
@@ -138,6 +146,8 @@ class LayerEncoder:
         """``hidden`` with empty texts behind it, up to ``tokens``."""
         import torch
 
+        if hidden.shape[1] == tokens:
+            return hidden
         empty = self._compel.conditioning_provider.empty_z
         return torch.cat([hidden] + [empty] * ((tokens - hidden.shape[1]) // empty.shape[1]), dim=1)
 
