@@ -1,7 +1,7 @@
 """What a stage needs beside its weights: how large the tensors are that live at once in it, from the model's config.
 
 Each formula counts elements of the widest moment of a forward pass, and was checked against the peak of the real
-architectures (benchmarks/working_memory.py): without :data:`MARGIN` it is 1.00 to 1.2 times what the tensors take.
+architectures (benchmarks/working_memory.py): without :data:`MARGIN` and :data:`WEIGHT_COPIES` it is 1.0 to 1.2 times that.
 Attention is counted as a fused kernel has it, with no matrix of scores.
 """
 
