@@ -1,7 +1,7 @@
 """What a stage needs beside its weights: how large the tensors are that live at once in it, from the model's config.
 
 Each formula counts elements of the widest moment of a forward pass, and was checked against the peak of the real
-architectures (benchmarks/working_memory.py): without :data:`MARGIN` it is 1.00 to 1.2 times what the tensors take.
+architectures (benchmarks/working_memory.py): without :data:`MARGIN` and :data:`WEIGHT_COPIES` it is 1.0 to 1.2 times that.
 Attention is counted as a fused kernel has it, with no matrix of scores.
 """
 
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 MARGIN = 1.3
 """For what the kernels take for themselves. oneDNN lays a convolution's input out anew: up to 1.25 in float32.
 
-It does so with the weights too, which is why the largest tensor of the module is added.
+It does so with weights too, see :data:`WEIGHT_COPIES`.
 """
+WEIGHT_COPIES = 2
+"""Of the largest weight. Seen in Kandinsky's UNet at 256x256, where they are most of it; in Stable Diffusion's one."""
 TRANSFORMER_WIDTHS = 21
 """Of the channels, in a block's feed-forward layer: 8 before the gate, 4 after it twice, and the residuals."""
 RESNET_WIDTHS = 5
@@ -63,7 +65,7 @@ def unet_bytes(unet: Any, *, rows: int, latent_pixels: int, controlnets: int = 0
         widest = max(widest, max(levels) / 4**level)
     if controlnets:
         kept += (controlnets + 1) * kept
-    return _bytes((kept + widest) * rows * latent_pixels, unet.dtype) + _largest_weight(unet, unet.dtype)
+    return _bytes((kept + widest) * rows * latent_pixels, unet.dtype) + _weight_copies(unet, unet.dtype)
 
 
 def _kept_on_the_way_down(widths: Sequence[int], layers: int | Sequence[int]) -> float:
@@ -77,7 +79,7 @@ def encode_bytes(vae: Any, pixels: int, dtype: torch.dtype) -> int:
     """One encoding by an AutoencoderKL or VQModel of ``pixels`` (of all pictures that go in at once) in ``dtype``."""
     widths = vae.config.block_out_channels
     each = max(RESNET_WIDTHS * width / 4**level for level, width in enumerate(widths)) + vae.config.in_channels
-    return _bytes(each * pixels, dtype) + _largest_weight(vae, dtype) + _widening(vae, dtype)
+    return _bytes(each * pixels, dtype) + _weight_copies(vae, dtype) + _widening(vae, dtype)
 
 
 def decode_bytes(vae: Any, pixels: int, dtype: torch.dtype, tiled: bool = False) -> int:
@@ -94,7 +96,7 @@ def decode_bytes(vae: Any, pixels: int, dtype: torch.dtype, tiled: bool = False)
     canvas = 3 * vae.config.out_channels * pixels if tiled else 0  # tiles, rows, and the whole picture
     return (
         _bytes(each * (min(pixels, TILE_PIXELS) if tiled else pixels) + canvas, dtype)
-        + _largest_weight(vae, dtype)
+        + _weight_copies(vae, dtype)
         + _widening(vae, dtype)
     )
 
@@ -134,8 +136,8 @@ def prior_bytes(prior: Any, *, rows: int) -> int:
     return transformer_bytes(prior, rows=rows, tokens=tokens, width=width)
 
 
-def _largest_weight(module: Any, dtype: torch.dtype) -> int:
-    return max(weight.numel() for weight in module.parameters()) * dtype.itemsize
+def _weight_copies(module: Any, dtype: torch.dtype) -> int:
+    return WEIGHT_COPIES * max(weight.numel() for weight in module.parameters()) * dtype.itemsize
 
 
 def _widening(vae: Any, dtype: torch.dtype) -> int:

@@ -99,7 +99,7 @@ def asked_by_a_run(guidance_scale: float = 7.5, batch_size: int = 1, control: tu
 def test_a_run_asks_for_its_batch_and_its_guidance() -> None:
     one = asked_by_a_run(guidance_scale=1.0)
     assert one == formulas.unet_bytes(load("sd15")["unet"], rows=1, latent_pixels=latent_pixels(64))
-    weight = 4 * max(w.numel() for w in load("sd15")["unet"].parameters())
+    weight = 2 * 4 * max(w.numel() for w in load("sd15")["unet"].parameters())
     assert asked_by_a_run() == pytest.approx(2 * one - weight, abs=2)
     assert asked_by_a_run(batch_size=3) == pytest.approx(6 * one - 5 * weight, abs=6)
 
