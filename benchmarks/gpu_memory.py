@@ -89,7 +89,8 @@ def narrow(config: dict[str, Any]) -> dict[str, Any]:
 def forward(unet: Any, side: int, device: torch.device) -> None:
     config, options = unet.config, {"device": device, "dtype": unet.dtype}
     sample = torch.randn(2, config.in_channels, side // 8, side // 8, **options)
-    text, added = torch.randn(2, 77, config.cross_attention_dim, **options), None
+    text: torch.Tensor | None = torch.randn(2, 77, config.cross_attention_dim, **options)
+    added = None
     if config.addition_embed_type == "image":
         text, added = None, {"image_embeds": torch.randn(2, config.encoder_hid_dim, **options)}
     elif config.addition_embed_type == "text_time":
