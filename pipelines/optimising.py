@@ -112,8 +112,13 @@ def _set_memory_format(module: torch.nn.Module, channels_last: bool) -> None:
 
     if _is_channels_last(module) == channels_last:
         return
+    wanted = torch.channels_last if channels_last else torch.contiguous_format
     with torch.inference_mode(False):  # else the weights would be inference tensors from now on
-        module.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        for weight in module.parameters():
+            if weight.ndim == 4:
+                # Not by Module.to: it takes a 1x1 convolution to be in both formats, and leaves its strides, by which torch
+                # chooses what to compute with.
+                weight.data = weight.data.clone(memory_format=wanted)
 
 
 def _is_channels_last(module: torch.nn.Module) -> bool:

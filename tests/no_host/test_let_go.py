@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from diffusers_relay.pipelines.run import TextToImageSettings, text_to_image
 from reference.inpaint_scripts import as_mask, mask_picture
 from reference.scripts import read_like_host, soft_picture
 from relay_dev.model_folders import SmallModels
+from relay_dev.small_finetunes import make_finetune
 from support.without_host import counting_runtime, encode
 
 
@@ -32,8 +34,11 @@ def no_collector() -> Iterator[None]:
 
 @pytest.mark.parametrize("previews", [False, True])
 @pytest.mark.usefixtures("no_collector", "inference_mode")
-def test_after_every_stage(models: SmallModels, previews: bool) -> None:
-    model = load_folder(models.named["sd15_half"], dtype=torch.float32, monitor=SilentMonitor())
+def test_after_every_stage(models: SmallModels, tmp_path: Path, previews: bool) -> None:
+    folder = make_finetune(
+        models.named["sd15"], tmp_path / "own", seed=4519, vae="moved"
+    )  # no part of it is another test's
+    model = load_folder(folder, dtype=torch.float32, monitor=SilentMonitor())
     modules = {name: weakref.ref(model[name]) for name in ("text_encoder", "unet", "vae")}
     runtime = counting_runtime(previews=previews)
     prompt = encode(model, '("a (red)1.2 cat++", "a dog").and(1, 0.5)', "b")
