@@ -41,6 +41,9 @@ class ComponentRegistry:
                 self._components[key] = component
             return component
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._components
+
     def __len__(self) -> int:
         return len(self._components)
 
