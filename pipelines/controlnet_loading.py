@@ -14,6 +14,7 @@ from .hub import RepoKind, fetch_repo
 from .loading import check_weights, load_component
 from .model_files import ComponentFiles, MissingFiles, plan_single_component
 from .monitor import Monitor
+from .read_ahead import read_ahead, whole
 from .registry import REGISTRY, component_key
 
 if TYPE_CHECKING:
@@ -44,8 +45,11 @@ def load_controlnet_folder(
         raise MissingFiles(f"{error} The ControlNet is not complete: download or save it anew.") from None
     check_weights(folder, files, where)
     monitor.check()
+    key = component_key(folder, files, dtype)
+    if key not in REGISTRY:
+        read_ahead([whole(folder / name) for name in files.weights])
     load = partial(load_component, folder, files, dtype, where)
-    return ControlNet(source or folder.name, REGISTRY.get(component_key(folder, files, dtype), load))
+    return ControlNet(source or folder.name, REGISTRY.get(key, load))
 
 
 def load_controlnet_from_hub(

@@ -16,6 +16,7 @@ from .errors import RelayError
 from .family import recognise
 from .model_files import HOW_TO_CONVERT, MODEL_INDEX, ComponentFiles, MissingFiles, plan_files
 from .monitor import Monitor
+from .read_ahead import read_ahead, whole
 from .registry import REGISTRY, component_key
 from .safetensors_file import damage
 
@@ -31,7 +32,8 @@ def load_folder(
     """Loads the components that the model's family names; those that another model holds are shared, not read again.
 
     Everything that can be known from the files is checked before anything is loaded. Modules come in ``dtype``, on the
-    CPU, in evaluation mode, without gradients.
+    CPU, in evaluation mode, without gradients. Weights of files in ``dtype`` are the mapped file itself: their pages come in
+    when they are used, or before, by :mod:`.read_ahead`, and only those that are written to are copied.
 
     Args:
         folder: a folder with model_index.json.
@@ -50,11 +52,15 @@ def load_folder(
         raise MissingFiles(f"{error} The model is not complete: download or save it anew.") from None
     for files in plan:
         check_weights(folder, files, where)
+    keys = {files.name: component_key(folder, files, dtype) for files in plan}
+    new = [files for files in plan if keys[files.name] not in REGISTRY]
+    new.sort(key=lambda files: files.name == family.denoiser)  # whose turn comes last in a run
+    read_ahead([whole(folder / name) for files in new for name in files.weights])
     modules = {}
     for files in plan:
         monitor.check()
         load = partial(load_component, folder, files, dtype, where)
-        modules[files.name] = REGISTRY.get(component_key(folder, files, dtype), load)
+        modules[files.name] = REGISTRY.get(keys[files.name], load)
     config = {name: model_index.get(name, default) for name, default in family.config_flags.items()}
     return PipelineComponents(family=family, source=source or folder.name, modules=modules, dtype=dtype, config=config)
 

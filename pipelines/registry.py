@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from threading import Lock
@@ -14,6 +15,10 @@ from .model_files import ComponentFiles
 
 if TYPE_CHECKING:
     import torch
+
+
+HUB_BLOBS = "blobs"
+SHA_256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ComponentRegistry:
@@ -41,6 +46,9 @@ class ComponentRegistry:
                 self._components[key] = component
             return component
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._components
+
     def __len__(self) -> int:
         return len(self._components)
 
@@ -52,7 +60,8 @@ REGISTRY = ComponentRegistry()
 def component_key(folder: Path, files: ComponentFiles, dtype: torch.dtype) -> Hashable:
     """Equal for components that would load to equal objects: same class, same weight files, equal configs, same dtype.
 
-    A weight file is itself wherever it is linked from, hub blobs, hard links and symlinks alike, until it is written to.
+    A weight file is itself wherever it is linked from, hub blobs, hard links and symlinks alike, until it is written to. Copies
+    are told apart, but for those of the hub's cache: to compare two copies is to read them.
     """
     weights = tuple(file_identity(folder / name) for name in files.weights)
     return (
@@ -65,8 +74,12 @@ def component_key(folder: Path, files: ComponentFiles, dtype: torch.dtype) -> Ha
 
 
 def file_identity(path: Path) -> Hashable:
-    """Equal for one file under any name, until it is written to."""
+    """Equal for one file under any name, until it is written to; and for a file that several repos have on the hub, whose
+    cache names it by the SHA-256 of its content."""
     stat = path.stat()
+    blob = Path(os.path.realpath(path))
+    if blob.parent.name == HUB_BLOBS and SHA_256.fullmatch(blob.name):
+        return blob.name, stat.st_size
     place = (stat.st_dev, stat.st_ino) if stat.st_ino else os.path.realpath(path)  # some file systems number no files
     return place, stat.st_size, stat.st_mtime_ns
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .casting import casting
 from .errors import RelayError
+from .read_ahead import Span
 
 if TYPE_CHECKING:
     import torch
 
 PICKLE_STARTS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """Of a zip, as torch writes, and of the pickle protocols 2 to 5."""
+PORTION = 64 * 2**20
+"""Bytes of a file that are cast before their pages are given back."""
 HOW_TO_CONVERT_FILE = (
     "A pickle can run any code when it is read, so Diffusers Relay loads safetensors only. Take the .safetensors file that "
     "its author publishes, or convert it once, on a machine where you trust its author: "
@@ -54,17 +60,42 @@ def read_tensors(path: Path, wanted: Callable[[str], str | None], dtype: torch.d
     """The tensors whose key ``wanted`` gives a name, under that name, each cast to ``dtype`` as it is read.
 
     A tensor that has ``dtype`` already is not copied: it is the file's own page, read when it is used. Integers stay integers.
+    The others are read :data:`PORTION` bytes at a time; the pages of those bytes leave the process before the next are read.
     """
     from safetensors import safe_open
 
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     with safe_open(path, framework="pt") as file:
-        for key in file.keys():  # noqa: SIM118
-            name = wanted(key)
-            if name is not None:
-                tensor = file.get_tensor(key)
-                tensors[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        left = [(key, name) for key in reversed(file.keys()) if (name := wanted(key)) is not None]
+    with casting(dtype) as cast:
+        while left:
+            others: dict[str, torch.Tensor] = {}
+            size = 0
+            with safe_open(path, framework="pt") as file:
+                while left and size < PORTION:
+                    key, name = left.pop()
+                    tensor = file.get_tensor(key)
+                    as_it_is = tensor.dtype == dtype or not tensor.is_floating_point()
+                    (tensors if as_it_is else others)[name] = tensor
+                    size += 0 if as_it_is else tensor.nbytes
+            tensors |= zip(others, cast(list(others.values())), strict=True)
+            del others, tensor
     return tensors
+
+
+def tensor_spans(path: Path, wanted: Callable[[str], str | None]) -> list[Span]:
+    """Where the tensors whose key ``wanted`` gives a name lie in a file that :func:`read_header` found good, in the file's order."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    first = 8 + length
+    places = sorted(entry["data_offsets"] for key, entry in header.items() if key != "__metadata__" and wanted(key))
+    spans: list[Span] = []
+    for start, stop in places:
+        if spans and spans[-1].stop == first + start:
+            start = spans.pop().start - first
+        spans.append(Span(path, first + start, first + stop))
+    return spans
 
 
 def damage(path: Path, error: Exception, how_to_convert: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,9 @@ from .family import recognise
 from .loading import read_model_index
 from .monitor import Monitor
 from .prediction import prediction_of
+from .read_ahead import read_ahead
 from .registry import REGISTRY, content_digest, file_identity
-from .safetensors_file import HOW_TO_CONVERT_FILE, Header, read_header, read_tensors
+from .safetensors_file import HOW_TO_CONVERT_FILE, Header, read_header, read_tensors, tensor_spans
 
 if TYPE_CHECKING:
     import torch
@@ -86,17 +87,21 @@ def load_checkpoint(
     folder = configs / kind.value
     model_index = read_model_index(folder, where)
     family = recognise(model_index, where)
+    parts = {
+        name: _part(name, model_index[name], folder / name, kind, header, where)
+        for name in sorted(family.components, key=lambda name: (name == family.denoiser, name))
+        if name != "scheduler" and not name.startswith("tokenizer")
+    }
+    read_parts_ahead(path, list(parts.values()), dtype)
     modules: dict[str, Any] = {}
     for name in sorted(family.components):
         monitor.check()
-        library, class_name = model_index[name]
         if name == "scheduler":
-            modules[name] = _scheduler(folder, class_name, prediction_of(path, header, kind))
+            modules[name] = _scheduler(folder, model_index[name][1], prediction_of(path, header, kind))
         elif name.startswith("tokenizer"):
             modules[name] = _tokenizer(tokenizer, folder / name, where)
         else:
-            part = _part(name, library, class_name, folder / name, kind, header, where)
-            modules[name] = load_part(path, part, dtype, where)
+            modules[name] = load_part(path, parts[name], dtype, where)
     config = {name: model_index.get(name, default) for name, default in family.config_flags.items()}
     return PipelineComponents(family=family, source=where, modules=modules, dtype=dtype, config=config)
 
@@ -119,16 +124,24 @@ def check_name(path: Path, where: str) -> None:
         raise RelayError(f"{where} is not a .safetensors file. {HOW_TO_CONVERT_FILE}.")
 
 
+def read_parts_ahead(path: Path, parts: Sequence[Part], dtype: torch.dtype) -> None:
+    """Sends those that nobody holds yet on their way from the disk, in their order; the rest of the file stays there."""
+    new = [part for part in parts if _key(path, part, dtype) not in REGISTRY]
+    read_ahead([span for part in new for span in tensor_spans(path, part.rename)])
+
+
 def load_part(path: Path, part: Part, dtype: torch.dtype, where: str) -> Any:
     """One component of a file; one that another model holds is shared, not read again."""
-    numbers = json.dumps(part.numbers, sort_keys=True)
-    key = (
+    return REGISTRY.get(_key(path, part, dtype), partial(_load, path, part, dtype, where))
+
+
+def _key(path: Path, part: Part, dtype: torch.dtype) -> Hashable:
+    return (
         "file",
         *(part.name, part.library, part.class_name),
-        *(content_digest(part.config, ["config.json"]), numbers),
+        *(content_digest(part.config, ["config.json"]), json.dumps(part.numbers, sort_keys=True)),
         *(file_identity(path), dtype),
     )
-    return REGISTRY.get(key, partial(_load, path, part, dtype, where))
 
 
 def prefixed(*starts: str, to: str | None = None) -> Callable[[str], str | None]:
@@ -148,9 +161,7 @@ def without_prefix(header: Header, start: str) -> dict[str, tuple[int, ...]]:
     return {key.removeprefix(start): shape for key, shape in header.shapes.items() if key.startswith(start)}
 
 
-def _part(
-    name: str, library: str, class_name: str, config: Path, kind: CheckpointKind, header: Header, where: str
-) -> Part:
+def _part(name: str, declared: tuple[str, str], config: Path, kind: CheckpointKind, header: Header, where: str) -> Part:
     numbers: dict[str, Any] = {}
     if name == "unet":
         rename = prefixed(UNET)
@@ -161,7 +172,7 @@ def _part(
     else:
         starts = TEXT_ENCODERS[kind, name]
         rename = _clip_keys(starts[0]) if starts[0].endswith("transformer.") else prefixed(*starts, to=starts[0])
-    return Part(name, library, class_name, config, rename, numbers)
+    return Part(name, *declared, config, rename, numbers)
 
 
 def _clip_keys(start: str) -> Callable[[str], str | None]:

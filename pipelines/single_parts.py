@@ -12,7 +12,7 @@ from .checkpoint_kinds import CheckpointKind
 from .errors import RelayError
 from .family import SDXL_BASE, SDXL_REFINER, STABLE_DIFFUSION, ModelFamily
 from .safetensors_file import Header
-from .single_file import CONFIGS, Part, check_file, load_part, without_prefix
+from .single_file import CONFIGS, Part, check_file, load_part, read_parts_ahead, without_prefix
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,9 @@ def load_vae_file(
         return rest
 
     config = configs / VAE_CONFIGS[family.name].value / "vae"
-    return load_part(path, Part("vae", "diffusers", "AutoencoderKL", config, rename, {}), dtype, where)
+    part = Part("vae", "diffusers", "AutoencoderKL", config, rename, {})
+    read_parts_ahead(path, [part], dtype)
+    return load_part(path, part, dtype, where)
 
 
 def load_controlnet_file(path: Path, dtype: torch.dtype, *, source: str | None = None, configs: Path = CONFIGS) -> Any:
@@ -93,7 +95,9 @@ def load_controlnet_file(path: Path, dtype: torch.dtype, *, source: str | None =
     def rename(key: str) -> str | None:
         return key.removeprefix(prefix) if key.startswith(prefix) else None
 
-    return load_part(path, Part("controlnet", "diffusers", "ControlNetModel", config, rename, own), dtype, where)
+    part = Part("controlnet", "diffusers", "ControlNetModel", config, rename, own)
+    read_parts_ahead(path, [part], dtype)
+    return load_part(path, part, dtype, where)
 
 
 def _control_kind(shapes: dict[str, tuple[int, ...]]) -> CheckpointKind:
