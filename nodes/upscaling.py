@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from . import comfy_host
+from . import comfy_host, sampling_inputs
 from .wire_types import DiffusersModel, DiffusersPrompt
 
 CATEGORY = f"{comfy_host.CATEGORY}/upscaling"
@@ -15,17 +15,6 @@ MAX_TILE = 4096
 
 def _prompt(more: str = "") -> Any:
     return DiffusersPrompt.Input("prompt", tooltip=f"From Encode Prompt with this model: what the picture shows.{more}")
-
-
-def _seed() -> Any:
-    return io.Int.Input(
-        "seed",
-        default=0,
-        min=0,
-        max=2**64 - 1,
-        control_after_generate=True,
-        tooltip="The noise. Image i of a batch uses seed + i, so each can be made again alone.",
-    )
 
 
 def _steps(default: int, tooltip: str) -> Any:
@@ -65,7 +54,7 @@ class RelayLatentUpscale(io.ComfyNode):
                     0.0,
                     "How closely to follow the prompt. 0, as in the model's own example, does not read it; up to 1 there is no negative prompt.",
                 ),
-                _seed(),
+                sampling_inputs.seed(),
             ],
             outputs=[
                 io.Latent.Output(
@@ -111,7 +100,7 @@ class RelaySuperResolution(io.ComfyNode):
                     max=350,
                     tooltip="How much noise the picture is given before it is read: more lets the model invent more. 20 is the model's default.",
                 ),
-                _seed(),
+                sampling_inputs.seed(),
                 io.Int.Input(
                     "tile_size",
                     default=0,
