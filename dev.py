@@ -4,6 +4,7 @@
     python dev.py test [pytest arguments]
     python dev.py check [--fix]
     python dev.py bench [NAME ...] [--quick]
+    python dev.py train [NAME ...] [--missing]
     python dev.py lock
 
 Each makes the environment .venv from requirements/lock.txt first, and runs in it.
@@ -109,6 +110,7 @@ def main() -> int:
         ("demo", "run the example workflows in a real ComfyUI; --serve leaves its page open"),
         ("test", "check the code and run all tests; with arguments, only what pytest is told to"),
         ("check", "formatter, linter, types, import direction; --fix formats"),
+        ("train", "train the small models of the tiny world anew; see devtools/tiny_world/README.md"),
         ("bench", "measure the pack against the model alone and against ComfyUI's own nodes; see benchmarks/README.md"),
     ):
         commands.add_parser(name, help=text, add_help=False)

@@ -13,7 +13,11 @@ from collections.abc import Sequence
 from . import layers
 from .paths import ROOT, WORK
 
-TYPED = {"relay_dev": ROOT / "devtools" / "relay_dev", "benchmarks": ROOT / "benchmarks"}
+TYPED = {
+    "relay_dev": ROOT / "devtools" / "relay_dev",
+    "tiny_world": ROOT / "devtools" / "tiny_world",
+    "benchmarks": ROOT / "benchmarks",
+}
 """Packages beside the pack whose types are checked."""
 MIRROR = WORK / "types"
 
@@ -23,10 +27,10 @@ def run(command: Sequence[str]) -> int:
 
 
 def check_types() -> int:
-    """mypy on the pack, devtools and the benchmarks.
+    """mypy on the pack, devtools (with the tiny world) and the benchmarks.
 
     The pack is a package whose folder may have any name, also one that no package can have, and its imports are relative.
-    So mypy sees a copy of the sources under the names diffusers_relay, relay_dev and benchmarks; the paths that it prints are put back.
+    So mypy sees a copy of the sources under the names diffusers_relay, relay_dev, tiny_world and benchmarks; the paths that it prints are put back.
     """
     sources = {file: "diffusers_relay" / file.relative_to(ROOT) for file in layers.pack_files()}
     for name, folder in TYPED.items():

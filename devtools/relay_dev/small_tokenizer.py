@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -67,9 +68,9 @@ def vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
     return {token: index for index, token in enumerate(dict.fromkeys(tokens))}
 
 
-def save_tokenizer(folder: Path, pad_token: str = END) -> int:
+def save_tokenizer(folder: Path, pad_token: str = END, words: Sequence[str] = tuple(WORDS.split())) -> int:
     """Writes tokenizer files that CLIPTokenizer.from_pretrained reads, and gives the number of tokens."""
-    merges = learn_merges(WORDS.split())
+    merges = learn_merges(list(words))
     vocab = vocabulary(merges)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")

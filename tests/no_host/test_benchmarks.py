@@ -178,12 +178,11 @@ def test_a_call_inside_a_call_is_counted_once() -> None:
 
 
 def test_the_peak_is_seen_though_it_is_given_back() -> None:
-    with PeakWatcher() as watcher:
-        # Pages of its own from the system: an allocator may have as much at hand, resident since an earlier test.
-        with mmap.mmap(-1, 200_000_000, access=mmap.ACCESS_COPY) as content:
-            for page in range(0, len(content), mmap.PAGESIZE):
-                content[page] = 1
-            time.sleep(40 * INTERVAL_SECONDS)  # the watcher's thread gets its turn, however busy the machine is
+    # Pages of its own from the system: an allocator may have as much at hand, resident since an earlier test.
+    with PeakWatcher() as watcher, mmap.mmap(-1, 200_000_000, access=mmap.ACCESS_COPY) as content:
+        for page in range(0, len(content), mmap.PAGESIZE):
+            content[page] = 1
+        time.sleep(40 * INTERVAL_SECONDS)  # the watcher's thread gets its turn, however busy the machine is
     assert 150 < watcher.peak.private < 400
     assert watcher.peak.resident >= watcher.peak.private - 1
 

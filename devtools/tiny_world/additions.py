@@ -1,0 +1,159 @@
+"""Trains what is added to the SD1.5 stand-in: the depth ControlNet, the inpainting copy, a LoRA, an embedding."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from .drawing import TRIGGERS, draw_depth
+from .noise import train_epsilon
+from .scene import Scene, moved, one_thing
+from .stable_diffusion import encode, make_banks, text_conditions
+from .training import Bank, Plan, latents
+
+INPAINT_CHANNELS = 9
+INPAINT_PARTS = ("conv_in.", "down_blocks.0.", "down_blocks.1.", "up_blocks.3.", "conv_norm_out.", "conv_out.")
+"""What the inpainting copy learns anew."""
+LORA_RANK = 4
+LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
+CONTROL_SHOWN_AT = {128: (2500, 16, 0.8), 512: (150, 2, 0.2)}
+
+
+def make_controlnet(unet: Any, seed: int) -> Any:
+    from diffusers import ControlNetModel
+
+    torch.manual_seed(seed)
+    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16, 24, 32))
+
+
+class Controlled(torch.nn.Module):
+    """The UNet, which stays as it is, with the ControlNet before it."""
+
+    def __init__(self, unet: Any, controlnet: Any) -> None:
+        super().__init__()
+        self.unet, self.controlnet = unet.requires_grad_(False), controlnet
+
+    def forward(
+        self, latents: torch.Tensor, at: torch.Tensor, encoder_hidden_states: torch.Tensor, depth: torch.Tensor
+    ) -> Any:
+        down, middle = self.controlnet(latents, at, encoder_hidden_states, depth, return_dict=False)
+        return self.unet(
+            latents,
+            at,
+            encoder_hidden_states=encoder_hidden_states,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
+        )
+
+
+def train_controlnet(unet: Any, controlnet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
+    """The captions say less than the depth map: it is the map that tells where things are."""
+    banks = make_banks(vae, "plain", plan.seed, CONTROL_SHOWN_AT)
+    text = text_conditions(tokenizer, text_encoder, plan.seed)
+
+    def conditions(of: list[Scene], side: int) -> dict[str, Any]:
+        depth = np.stack([draw_depth(scene, 8 * side) for scene in of])
+        return {**text(of, side), "depth": torch.from_numpy(depth).permute(0, 3, 1, 2)}
+
+    module = Controlled(unet, controlnet)
+    return train_epsilon("depth controlnet", module, banks, conditions, plan).controlnet
+
+
+def make_inpainting_unet(unet: Any) -> Any:
+    """A copy whose first layer also takes the mask and the masked picture's latents, and does not yet mind them."""
+    from diffusers import UNet2DConditionModel
+
+    wide = UNet2DConditionModel.from_config({**unet.config, "in_channels": INPAINT_CHANNELS})
+    weights = dict(unet.state_dict())
+    first = torch.zeros_like(wide.conv_in.weight)
+    first[:, : unet.config.in_channels] = weights["conv_in.weight"]
+    wide.load_state_dict({**weights, "conv_in.weight": first})
+    return wide
+
+
+def train_inpainting(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
+    """Boxes are taken out of the picture; everything of it, in a quarter of the batches."""
+    rng = random.Random(plan.seed)
+    banks = make_banks(vae, "plain", plan.seed)
+    with torch.no_grad():
+        grey = vae.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean[:, :, 4:5, 4:5] * vae.config.scaling_factor
+
+    def seen(clean: torch.Tensor, of: list[Scene], indices: list[int], number: int) -> torch.Tensor:
+        mask = torch.stack([random_box(rng, clean.shape[-1]) for _ in of])
+        return torch.cat([mask, torch.where(mask > 0.5, grey, clean)], 1)
+
+    conditions = text_conditions(tokenizer, text_encoder, plan.seed)
+    return train_epsilon("inpainting", unet, banks, conditions, plan, extra=seen)
+
+
+def random_box(rng: random.Random, side: int) -> torch.Tensor:
+    """[1, side, side]: 1 where it is taken out."""
+    mask = torch.zeros(1, side, side)
+    if rng.random() < 0.25:
+        return mask + 1
+    height, width = (round(side * rng.uniform(0.3, 0.9)) for _ in range(2))
+    y, x = rng.randrange(side - height + 1), rng.randrange(side - width + 1)
+    mask[:, y : y + height, x : x + width] = 1
+    return mask
+
+
+def train_lora(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> dict[str, torch.Tensor]:
+    """The style of pixel art as a LoRA, in diffusers' format."""
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    torch.manual_seed(plan.seed)
+    unet.requires_grad_(False)
+    unet.add_adapter(LoraConfig(r=LORA_RANK, lora_alpha=LORA_RANK, target_modules=list(LORA_LAYERS)))
+    banks = make_banks(vae, "pixel", plan.seed, {128: (1200, 16, 0.8), 512: (100, 2, 0.2)})
+    conditions = text_conditions(tokenizer, text_encoder, plan.seed, TRIGGERS["pixel"])
+    trained = train_epsilon("pixel art lora", unet, banks, conditions, plan)
+    weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(trained))
+    return {f"unet.{name}": value.half().contiguous() for name, value in weights.items()}
+
+
+EMBER = one_thing("circle", "red", "black")
+"""What the embedding's one token is to mean."""
+EMBER_TOKEN = "<ember>"
+EMBER_PROMPTS = ("{}", "a {}", "{}, detailed", "a picture, {}", "a photo, {}")
+PLACEHOLDER = "$"
+"""Stands for the new token in training: the vocabulary has it, as it has every byte, and no caption does."""
+
+
+class WithVector(torch.nn.Module):
+    """The UNet, which stays as it is, and a vector for the text encoder, which is learnt."""
+
+    def __init__(self, unet: Any, vector: torch.Tensor) -> None:
+        super().__init__()
+        self.unet, self.vector = unet.requires_grad_(False), torch.nn.Parameter(vector.clone())
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        return self.unet(*arguments, **named)
+
+
+def train_embedding(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> dict[str, torch.Tensor]:
+    """Textual inversion: captions in which one token stands for the whole scene, and only that token's vector is learnt."""
+    rng = random.Random(plan.seed)
+    shown = [moved(EMBER, x=rng.uniform(0.35, 0.65), y=rng.uniform(0.35, 0.65)) for _ in range(200)]
+    banks = [Bank(shown, latents(vae, shown, 128), 16)]
+    table = text_encoder.get_input_embeddings()
+    module = WithVector(unet, table.weight.mean(0))
+    number = tokenizer(PLACEHOLDER).input_ids[1]
+
+    def put_in(_: Any, inputs: tuple[torch.Tensor, ...], vectors: torch.Tensor) -> torch.Tensor:
+        return torch.where((inputs[0] == number)[..., None], module.vector, vectors)
+
+    def conditions(of: list[Scene], side: int) -> dict[str, Any]:
+        texts = [rng.choice(EMBER_PROMPTS).format(PLACEHOLDER) for _ in of]
+        return {"encoder_hidden_states": encode(tokenizer, text_encoder, texts)}
+
+    hook = table.register_forward_hook(put_in)
+    try:
+        trained = train_epsilon("embedding", module, banks, conditions, plan)
+    finally:
+        hook.remove()
+    return {EMBER_TOKEN: trained.vector.detach().half()}

@@ -1,0 +1,144 @@
+"""Pictures of scenes, at any size, in the world's styles; and their depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .scene import COLORS, Scene, Thing
+
+Array = np.ndarray
+STAR_POINTS = 5
+STAR_INNER = 0.45
+"""Radius of a star's inner corners, in parts of its outer ones."""
+OUTLINE = 0.022
+"""How wide the comic's lines are, in parts of the picture's side."""
+PIXELS = 16
+"""How many squares a picture in pixel art is wide."""
+FAR, NEAR = 0.12, {"small": 0.55, "large": 0.9}
+"""Depth of the background, and of things by their size; near is bright."""
+
+
+def draw(scene: Scene, size: int, style: str = "plain") -> Array:
+    """The picture, [size, size, 3], float32 in 0..1. `style` is a name of STYLES.
+
+    The edges are smoothed over one pixel, so a scene is the same picture at every size.
+    """
+    return STYLES[style](scene, size).astype(np.float32)
+
+
+def draw_depth(scene: Scene, size: int) -> Array:
+    """[size, size, 3]: the background far and dark, things nearer the larger they are."""
+    depth = np.full((size, size), FAR)
+    for thing in scene.things:
+        cover = cover_of(thing, size)
+        depth = depth * (1 - cover) + NEAR[thing.size] * cover
+    return np.repeat(depth[..., None], 3, axis=2).astype(np.float32)
+
+
+def cover_of(thing: Thing, size: int) -> Array:
+    """How much of each pixel the thing covers, [size, size], 0 to 1."""
+    return _cover(_distance(thing, size), size)
+
+
+def _plain(scene: Scene, size: int) -> Array:
+    """Softly lit from above on the left."""
+    _, y = _grid(size)
+    picture = _color(scene.background) * (1.06 - 0.14 * y)[..., None]
+    for thing in scene.things:
+        x, y = _grid(size)
+        light = 1.08 - 0.22 * ((x - thing.x) + (y - thing.y) + 1.2 * thing.radius) / (2.4 * thing.radius)
+        picture = _over(picture, _color(thing.color) * light[..., None], cover_of(thing, size))
+    return picture.clip(0, 1)
+
+
+def _comic(scene: Scene, size: int) -> Array:
+    """Flat colours, and a thick dark line round everything (a light one round what is black)."""
+    picture = np.broadcast_to(_color(scene.background), (size, size, 3))
+    for thing in scene.things:
+        distance = _distance(thing, size)
+        line = 0.9 if "black" in (thing.color, scene.background) else 0.0
+        picture = _over(picture, np.full(3, line), _cover(distance - OUTLINE, size))
+        picture = _over(picture, _color(thing.color), _cover(distance + OUTLINE, size))
+    return picture
+
+
+def _pixel_art(scene: Scene, size: int) -> Array:
+    """Flat colours in large squares."""
+    coarse = np.broadcast_to(_color(scene.background), (PIXELS, PIXELS, 3))
+    for thing in scene.things:
+        coarse = _over(coarse, _color(thing.color), (_distance(thing, PIXELS) < 0).astype(float))
+    index = np.arange(size) * PIXELS // size
+    return coarse[index][:, index]
+
+
+def _ring(scene: Scene, size: int) -> Array:
+    """Like an old painting: muted towards gold, and dark towards the corners."""
+    plain = _plain(scene, size)
+    x, y = _grid(size)
+    grey = plain @ np.array((0.3, 0.59, 0.11))
+    gold = grey[..., None] * np.array((1.0, 0.82, 0.5))
+    dark = 1 - 1.1 * ((x - 0.5) ** 2 + (y - 0.5) ** 2)
+    return ((0.5 * plain + 0.5 * gold) * dark[..., None]).clip(0, 1)
+
+
+STYLES: dict[str, Callable[[Scene, int], Array]] = {
+    "plain": _plain,
+    "comic": _comic,
+    "pixel": _pixel_art,
+    "ring": _ring,
+}
+TRIGGERS = {"comic": "charliebo artstyle", "pixel": "pixelartstyle", "ring": "elden ring style"}
+"""The words that the published models of these styles want in a prompt."""
+
+
+def _grid(size: int) -> tuple[Array, Array]:
+    """x and y of the pixels' middles, in parts of the side."""
+    middles = (np.arange(size) + 0.5) / size
+    return tuple(np.meshgrid(middles, middles))  # type: ignore[return-value]
+
+
+def _distance(thing: Thing, size: int) -> Array:
+    """How far each pixel is outside the thing, in parts of the side; negative inside."""
+    x, y = _grid(size)
+    x, y = x - thing.x, y - thing.y
+    radius = thing.radius
+    if thing.shape == "circle":
+        return np.hypot(x, y) - 0.95 * radius
+    if thing.shape == "square":
+        return np.maximum(np.abs(x), np.abs(y)) - 0.84 * radius
+    if thing.shape == "triangle":
+        return _triangle(x, y, 1.08 * radius)
+    return _star(x, y, 1.12 * radius)
+
+
+def _triangle(x: Array, y: Array, radius: float) -> Array:
+    """One corner up, at (0, -radius); the lower side is at 0.75 and reaches to 0.98 on both sides."""
+    return np.maximum(0.872 * np.abs(x) - 0.489 * (y + radius), y - 0.75 * radius)
+
+
+def _star(x: Array, y: Array, radius: float) -> Array:
+    """One point up."""
+    sector = 2 * np.pi / STAR_POINTS
+    angle = np.arctan2(x, -y) % sector
+    angle = np.minimum(angle, sector - angle)  # from a point (0) to an inner corner (half a sector)
+    length = np.hypot(x, y)
+    px, py = length * np.cos(angle), length * np.sin(angle)
+    inner = STAR_INNER * radius
+    ax, ay = radius, 0.0
+    bx, by = inner * np.cos(sector / 2), inner * np.sin(sector / 2)
+    nx, ny = by - ay, ax - bx
+    return (nx * (px - ax) + ny * (py - ay)) / np.hypot(nx, ny)
+
+
+def _cover(distance: Array, size: int) -> Array:
+    return (0.5 - distance * size).clip(0, 1)
+
+
+def _over(below: Array, above: Array, cover: Array) -> Array:
+    return below * (1 - cover[..., None]) + above * cover[..., None]
+
+
+def _color(name: str) -> Array:
+    return np.array(COLORS[name])

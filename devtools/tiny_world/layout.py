@@ -1,0 +1,72 @@
+"""Writes the trained models as the published models' folders: layouts, configs, schedulers and flags as they are published."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from relay_dev.small_parts import DDPM, EULER, PNDM, UNCLIP, save
+from relay_dev.small_upscalers import LOW_RES_SCHEDULER, X2_SCHEDULER, X4_SCHEDULER
+
+from . import pipelines
+from .store import Store
+from .tokenizer import write_tokenizer
+from .widening import widen_cross_attention, widen_text_encoder
+
+SD15_TEXT_COPIES = 8
+"""96 x 8 = 768, SD1.5's text width, by which ComfyUI's own sampler knows it."""
+CARD = (
+    "---\nprior:\n- kandinsky-community/kandinsky-2-2-prior\ntags:\n- text-to-image\n- kandinsky\n---\n"
+    "A stand-in: see devtools/tiny_world/README.md.\n"
+)
+"""What the published decoders' model cards say, by which diffusers' combined pipelines find the prior."""
+
+
+def lay_out_sd15(store: Store, unet: str, folder: Path) -> Path:
+    """`unet`: the name of SD1.5's, of a fine-tune's, or of the inpainting copy's."""
+    kind = "StableDiffusionInpaintPipeline" if unet == "unet_inpainting" else "StableDiffusionPipeline"
+    pipeline = pipelines.stable_diffusion(store, unet, kind)
+    pipeline.register_modules(
+        text_encoder=widen_text_encoder(pipeline.text_encoder, SD15_TEXT_COPIES),
+        unet=widen_cross_attention(pipeline.unet, SD15_TEXT_COPIES),
+    )
+    return _saved(pipeline, folder, PNDM)
+
+
+def lay_out_sdxl_base(store: Store, folder: Path) -> Path:
+    return _saved(pipelines.sdxl_base(store), folder, EULER)
+
+
+def lay_out_sdxl_refiner(store: Store, folder: Path) -> Path:
+    return _saved(pipelines.sdxl_refiner(store), folder, EULER)
+
+
+def lay_out_kandinsky_prior(store: Store, folder: Path) -> Path:
+    return _saved(pipelines.kandinsky_prior(store), folder, UNCLIP)
+
+
+def lay_out_kandinsky_decoder(store: Store, unet: str, folder: Path) -> Path:
+    """`unet`: a name of pipelines.DECODERS."""
+    _saved(pipelines.kandinsky_decoder(store, unet), folder, DDPM)
+    (folder / "README.md").write_text(CARD, encoding="utf-8")
+    return folder
+
+
+def lay_out_x2(store: Store, folder: Path) -> Path:
+    return _saved(pipelines.x2_upscaler(store), folder, X2_SCHEDULER)
+
+
+def lay_out_x4(store: Store, folder: Path) -> Path:
+    _saved(pipelines.x4_upscaler(store), folder, X4_SCHEDULER)
+    low_res = folder / "low_res_scheduler" / "scheduler_config.json"
+    low_res.write_text(json.dumps(LOW_RES_SCHEDULER, indent=2), encoding="utf-8")
+    return folder
+
+
+def _saved(pipeline: Any, folder: Path, scheduler_config: dict[str, Any]) -> Path:
+    save(pipeline, folder, scheduler_config)
+    for part, pad_token in (("tokenizer", None), ("tokenizer_2", "!")):
+        if (folder / part).is_dir():  # as CLIP's are published, and not as transformers would write them today
+            write_tokenizer(folder / part, *([pad_token] if pad_token else []))
+    return folder

@@ -1,0 +1,270 @@
+"""After a training: sheets of pictures in .relay/tiny-world, and what the judge says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from relay_dev.paths import WORK
+
+from . import pipelines
+from .drawing import STYLES, TRIGGERS, draw, draw_depth
+from .evaluate import save_sheet, scenes_to_ask, score
+from .judge import agrees, edge_strength, look
+from .kandinsky import picture_embeddings
+from .scene import plain_caption
+from .store import Store
+from .tokenizer import tokenizer
+from .training import pictures, scenes, to_array
+
+SHEETS = WORK / "tiny-world"
+ASKED = 32
+STEPS = 20
+
+
+@torch.no_grad()
+def reconstructions(store: Store, name: str) -> None:
+    """Above the pictures, below what comes back of them; and the mean difference in parts of 255."""
+    vae = store.load(name)
+    for size in (128, 512):
+        shown = torch.cat([pictures(scenes(2, 5, two=0.5), size, style) for style in STYLES])
+        if name == "movq":
+            back = vae.decode(vae.encode(shown).latents, force_not_quantize=True).sample
+        else:
+            back = vae.decode(vae.encode(shown).latent_dist.mean).sample
+        save_sheet(np.stack([to_array(one) for one in torch.cat([shown, back])]), SHEETS / f"{name}-{size}.png", 8)
+        print(f"{name}: mean difference at {size}: {(back - shown).abs().mean() * 127.5:.2f} of 255", flush=True)
+
+
+@torch.no_grad()
+def towers(store: Store) -> None:
+    """How often a picture is nearer to its own caption than to 255 others."""
+    asked = scenes(256, 9, two=0.2, empty=0)
+    texts = [plain_caption(scene) for scene in asked]
+    ids = tokenizer()(texts, padding="max_length", max_length=77, return_tensors="pt").input_ids
+    by_text = torch.nn.functional.normalize(store.load("text_g")(ids).text_embeds, dim=-1)
+    by_picture = torch.nn.functional.normalize(picture_embeddings(store.load("picture_g"), asked), dim=-1)
+    found = (by_picture @ by_text.T).argmax(1).tolist()
+    right = sum(texts[index] == text for index, text in zip(found, texts))
+    print(f"clip: {right} of 256 pictures find their caption", flush=True)
+
+
+def text_to_image(store: Store, name: str, style: str = "plain") -> None:
+    pipeline = pipelines.stable_diffusion(store, name)
+    _ask(name, pipeline, f", {TRIGGERS[style]}" if style in TRIGGERS else "")
+
+
+def sdxl_base(store: Store) -> None:
+    _ask("unet_sdxl_base", pipelines.sdxl_base(store), sizes=((128, ASKED), (512, 8), (1024, 4)))
+
+
+def refiner(store: Store) -> None:
+    """On spoilt pictures: how far they are from the clean ones before and after."""
+    pipeline = pipelines.sdxl_refiner(store)
+    asked = scenes_to_ask(8)
+    clean = np.stack([draw(scene, 256) for scene in asked])
+    spoilt = (clean + 0.12 * np.random.default_rng(0).standard_normal(clean.shape)).clip(0, 1).astype(np.float32)
+    found = pipeline(
+        [plain_caption(scene) for scene in asked],
+        image=torch.from_numpy(spoilt).permute(0, 3, 1, 2),
+        strength=0.2,
+        num_inference_steps=25,
+        guidance_scale=3.0,
+        generator=_generators(8),
+        output_type="np",
+    ).images
+    save_sheet(np.concatenate([spoilt, found]), SHEETS / "unet_sdxl_refiner.png")
+    before, after = np.abs(spoilt - clean).mean(), np.abs(found - clean).mean()
+    print(f"refiner: from clean pictures {before:.4f} before, {after:.4f} after", flush=True)
+
+
+def kandinsky(store: Store, name: str = "unet_kandinsky") -> None:
+    prior, decoder = pipelines.kandinsky_prior(store), pipelines.kandinsky_decoder(store, name)
+
+    def paint(texts: Sequence[str], size: int) -> np.ndarray:
+        positive, negative = prior(list(texts), num_inference_steps=25, generator=_generators(len(texts))).to_tuple()
+        more = {}
+        if name == "unet_kandinsky_depth":
+            depth = np.stack([draw_depth(scene, size) for scene in scenes_to_ask(len(texts))])
+            more["hint"] = torch.from_numpy(depth).permute(0, 3, 1, 2)
+        found = decoder(
+            image_embeds=positive,
+            negative_image_embeds=negative,
+            height=size,
+            width=size,
+            num_inference_steps=25,
+            guidance_scale=4.0,
+            generator=_generators(len(texts)),
+            output_type="np",
+            **more,
+        )
+        return np.asarray(found.images)
+
+    for size, count in ((128, ASKED), (512, 4)):
+
+        def ask(texts: Sequence[str], _: int, size: int = size) -> np.ndarray:
+            return paint(texts, size)
+
+        _print_score(
+            name,
+            size,
+            count,
+            score(ask, scenes_to_ask(count), SHEETS / f"{name}-{size}.png"),
+        )
+
+
+def controlnet(store: Store) -> None:
+    """Painted along a depth map whose caption names colours only."""
+    pipeline = pipelines.stable_diffusion(
+        store, kind="StableDiffusionControlNetPipeline", controlnet=store.load("controlnet_depth")
+    )
+    for size, count in ((128, 16), (512, 8)):
+        asked = scenes_to_ask(count)
+        depth = torch.from_numpy(np.stack([draw_depth(scene, size) for scene in asked])).permute(0, 3, 1, 2)
+        found = pipeline(
+            [plain_caption(scene) for scene in asked],
+            image=depth,
+            num_inference_steps=STEPS,
+            generator=_generators(count),
+            output_type="np",
+        ).images
+        save_sheet(np.asarray(found), SHEETS / f"controlnet_depth-{size}.png")
+        off = []
+        for picture, scene in zip(found, asked):
+            seen = look(picture).largest
+            off.append(1.0 if seen is None else float(np.hypot(seen.x - scene.things[0].x, seen.y - scene.things[0].y)))
+        right = sum(agrees(look(picture), scene) for picture, scene in zip(found, asked))
+        print(
+            f"controlnet at {size}: things {np.median(off):.3f} of the side from the map's, {right} of {count} right",
+            flush=True,
+        )
+
+
+def inpainting(store: Store) -> None:
+    """The middle of plain backgrounds repainted with a thing."""
+    pipeline = pipelines.stable_diffusion(store, "unet_inpainting", "StableDiffusionInpaintPipeline")
+    asked = scenes_to_ask(16)
+    grounds = np.stack([draw(type(scene)(scene.background, ()), 128) for scene in asked])
+    mask = np.zeros((16, 1, 128, 128), np.float32)
+    mask[:, :, 16:112, 16:112] = 1
+    found = pipeline(
+        [plain_caption(scene) for scene in asked],
+        image=torch.from_numpy(grounds).permute(0, 3, 1, 2) * 2 - 1,
+        mask_image=torch.from_numpy(mask),
+        height=128,
+        width=128,
+        num_inference_steps=STEPS,
+        strength=1.0,
+        generator=_generators(16),
+        output_type="np",
+    ).images
+    save_sheet(np.asarray(found), SHEETS / "unet_inpainting.png")
+    right = sum(agrees(look(picture), scene, colors_only=True) for picture, scene in zip(found, asked))
+    print(f"inpainting: {right} of 16 have their colours", flush=True)
+
+
+def x2(store: Store) -> None:
+    """Against the VAE's own picture of the latents of the large picture, and a bicubic one."""
+    pipeline = pipelines.x2_upscaler(store)
+    asked = scenes_to_ask(8)
+    small = torch.cat([pictures([scene], 128) for scene in asked])
+    found = np.asarray(
+        pipeline(
+            [plain_caption(scene) for scene in asked],
+            image=small,
+            num_inference_steps=20,
+            guidance_scale=0,
+            generator=_generators(8),
+            output_type="np",
+        ).images
+    )
+    _compare("unet_x2", found, asked, small, 256)
+
+
+def x4(store: Store) -> None:
+    pipeline = pipelines.x4_upscaler(store)
+    asked = scenes_to_ask(8)
+    small = torch.cat([pictures([scene], 64) for scene in asked])
+    found = np.asarray(
+        pipeline(
+            [plain_caption(scene) for scene in asked],
+            image=small,
+            num_inference_steps=20,
+            guidance_scale=4.0,
+            generator=_generators(8),
+            output_type="np",
+        ).images
+    )
+    _compare("unet_x4", found, asked, small, 256)
+
+
+def lora(store: Store) -> None:
+    pipeline = pipelines.stable_diffusion(store)
+    pipeline.load_lora_weights(str(store.file("lora_pixel").parent), weight_name=store.file("lora_pixel").name)
+    _ask("lora_pixel", pipeline, f", {TRIGGERS['pixel']}", sizes=((128, 16),))
+
+
+def embedding(store: Store) -> None:
+    pipeline = pipelines.stable_diffusion(store)
+    pipeline.load_textual_inversion(str(store.file("embedding_ember")))
+    found = np.asarray(_painted(pipeline, ["a <ember>"] * 16, 128))
+    save_sheet(found, SHEETS / "embedding_ember.png")
+    seen = [look(picture) for picture in found]
+    right = sum(one.background == "black" and one.largest is not None and one.largest.color == "red" for one in seen)
+    print(f"embedding: {right} of 16 are red on black", flush=True)
+
+
+def _ask(
+    name: str, pipeline: Any, words: str = "", sizes: Sequence[tuple[int, int]] = ((128, ASKED), (512, 8))
+) -> None:
+    for size, count in sizes:
+
+        def paint(texts: Sequence[str], _: int, size: int = size) -> np.ndarray:
+            return _painted(pipeline, [text + words for text in texts], size)
+
+        result = score(paint, scenes_to_ask(count), SHEETS / f"{name}-{size}.png")
+        _print_score(name, size, count, result)
+
+
+def _print_score(name: str, size: int, count: int, result: tuple[float, float]) -> None:
+    print(
+        f"{name}: at {size} of {count} captions {result[0]:.0%} have their colours, {result[1]:.0%} the shape too",
+        flush=True,
+    )
+
+
+def _painted(pipeline: Any, texts: Sequence[str], size: int) -> np.ndarray:
+    found = pipeline(
+        list(texts),
+        height=size,
+        width=size,
+        num_inference_steps=STEPS,
+        generator=_generators(len(texts)),
+        output_type="np",
+    )
+    return np.asarray(found.images)
+
+
+def _compare(name: str, found: np.ndarray, asked: Sequence[Any], small: torch.Tensor, size: int) -> None:
+    wanted = np.stack([draw(scene, size) for scene in asked])
+    bicubic = np.stack([_bicubic(to_array(picture), size) for picture in small])
+    save_sheet(np.concatenate([bicubic, found, wanted]), SHEETS / f"{name}.png")
+    edges = [np.mean([edge_strength(picture) for picture in of]) for of in (bicubic, found, wanted)]
+    off = np.abs(found - wanted).mean(), np.abs(bicubic - wanted).mean()
+    print(
+        f"{name}: edges bicubic {edges[0]:.3f}, found {edges[1]:.3f}, drawn {edges[2]:.3f}; off {off[0]:.4f}, bicubic {off[1]:.4f}",
+        flush=True,
+    )
+
+
+def _bicubic(picture: np.ndarray, size: int) -> np.ndarray:
+    image = Image.fromarray((picture * 255).round().astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(image, np.float32) / 255
+
+
+def _generators(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(index) for index in range(count)]

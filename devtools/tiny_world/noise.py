@@ -1,0 +1,52 @@
+"""The published schedulers' configurations, and training to predict what they added."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from relay_dev.small_parts import PNDM, scheduler
+
+from .scene import Scene
+from .training import Bank, Plan, noise_for, train
+
+Conditions = Callable[[list[Scene], int], dict[str, Any]]
+"""(scenes, how wide the latents are) -> what the UNet is called with beside latents and timesteps."""
+DROPPED = 0.12
+"""How often the caption is left out, for classifier-free guidance."""
+
+
+def train_epsilon(
+    name: str,
+    unet: Any,
+    banks: Sequence[Bank],
+    conditions: Conditions,
+    plan: Plan,
+    *,
+    config: dict[str, Any] = PNDM,
+    timesteps: tuple[int, int] = (0, 1000),
+    offset: float = 0.2,
+    extra: Callable[[torch.Tensor, list[Scene], list[int], int], torch.Tensor] | None = None,
+) -> Any:
+    """Noise prediction, at timesteps from the first to before the last of `timesteps`; a bank a step, in turn by their weights.
+
+    `extra`: what is put beside the noisy latents as further channels, from (clean, scenes, indices, bank's number).
+    """
+    rng = random.Random(plan.seed)
+    noiser = scheduler({**config, "_class_name": "DDPMScheduler"})
+
+    def loss_of(step: int) -> torch.Tensor:
+        number = rng.choices(range(len(banks)), [bank.share for bank in banks])[0]
+        scenes, clean, indices = banks[number].pick(rng)
+        noise = noise_for(clean, offset)
+        at = torch.randint(*timesteps, (len(clean),))
+        inputs = noiser.add_noise(clean, noise, at)
+        if extra is not None:
+            inputs = torch.cat([inputs, extra(clean, scenes, indices, number)], dim=1)
+        predicted = unet(inputs, at, **conditions(scenes, clean.shape[-1])).sample[:, : clean.shape[1]]
+        return torch.nn.functional.mse_loss(predicted, noise)
+
+    return train(name, unet, loss_of, plan)

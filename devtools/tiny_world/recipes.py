@@ -1,0 +1,198 @@
+"""Every model that is trained: what it needs, how it is made, how long, and how what it learnt is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import additions, clip, kandinsky, looking, sdxl, stable_diffusion, upscalers
+from .autoencoders import make_autoencoder_kl, make_movq, train_autoencoder_kl, train_movq
+from .store import Store
+from .tokenizer import tokenizer
+from .training import Plan
+
+Modules = Mapping[str, Any]
+
+
+def _nothing(store: Store) -> None:
+    """There is nothing to look at."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    make: Callable[[Store], Modules]
+    makes: tuple[str, ...]
+    """The names of the modules; each is in a folder of that name."""
+    needs: tuple[str, ...] = ()
+    look: Callable[[Store], None] = _nothing
+    base: str | None = None
+    """Of what the module is a fine-tune: then only what differs is stored."""
+
+
+def _kl(name: str, widths: tuple[int, ...], scaling_factor: float, plan: Plan, **config: Any) -> Recipe:
+    def make(store: Store) -> Modules:
+        vae = make_autoencoder_kl(widths, scaling_factor, plan.seed, **config)
+        return {name: train_autoencoder_kl(name, vae, plan)}
+
+    return Recipe(make, (name,), look=lambda store: looking.reconstructions(store, name))
+
+
+def _movq(plan: Plan) -> Recipe:
+    return Recipe(
+        lambda store: {"movq": train_movq("movq", make_movq(plan.seed), plan)},
+        ("movq",),
+        look=lambda store: looking.reconstructions(store, "movq"),
+    )
+
+
+def _towers(letter: str, size: clip.Size, plan: Plan, *, keep_picture: bool) -> Recipe:
+    names = (f"text_{letter}", f"picture_{letter}") if keep_picture else (f"text_{letter}",)
+
+    def make(store: Store) -> Modules:
+        words = tokenizer()
+        towers = clip.Towers(
+            clip.make_text_tower(size, len(words), plan.seed), clip.make_picture_tower(size, plan.seed + 1)
+        )
+        trained = clip.train_towers(f"clip {letter}", towers, words, plan)
+        return dict(zip(names, (trained.text, trained.picture)))
+
+    return Recipe(make, names, look=looking.towers if keep_picture else _nothing)
+
+
+def _sd15(name: str, style: str, plan: Plan, *, start: str | None = None) -> Recipe:
+    """`start`: the model that it is a fine-tune of."""
+
+    def make(store: Store) -> Modules:
+        text_encoder = store.load("text_l")
+        if start is None:
+            unet = stable_diffusion.make_unet(clip.L.width, plan.seed)
+        else:
+            unet = stable_diffusion.only(store.load(start), stable_diffusion.STYLE_PARTS)
+        return {
+            name: stable_diffusion.train_unet(
+                name, unet, store.load("vae_sd15"), tokenizer(), text_encoder, style, plan
+            )
+        }
+
+    return Recipe(
+        make,
+        (name,),
+        ("vae_sd15", "text_l", *((start,) if start else ())),
+        lambda store: looking.text_to_image(store, name, style),
+        start,
+    )
+
+
+def _one(
+    name: str,
+    needs: tuple[str, ...],
+    make: Callable[[Store], Any],
+    look: Callable[[Store], None] = _nothing,
+    base: str | None = None,
+) -> Recipe:
+    return Recipe(lambda store: {name: make(store)}, (name,), needs, look, base)
+
+
+def _sdxl_base(store: Store) -> Any:
+    unet = sdxl.make_sdxl_unet(clip.L.width + clip.G.width, clip.G.width, 6, 401)
+    return sdxl.train_base(
+        unet, store.load("vae_sdxl"), tokenizer(), store.load("text_l"), store.load("text_g"), Plan(4500, 1.5e-3, 401)
+    )
+
+
+def _sdxl_refiner(store: Store) -> Any:
+    unet = sdxl.make_sdxl_unet(clip.G.width, clip.G.width, 5, 409, (24, 32, 40))
+    return sdxl.train_refiner(unet, store.load("vae_sdxl"), tokenizer(), store.load("text_g"), Plan(2500, 1.5e-3, 409))
+
+
+def _prior(store: Store) -> Any:
+    prior = kandinsky.make_prior(501)
+    return kandinsky.train_prior(
+        prior, tokenizer(), store.load("text_g"), store.load("picture_g"), Plan(2500, 1e-3, 501)
+    )
+
+
+def _decoder(store: Store, *, hint: bool = False) -> Any:
+    plan = Plan(2500, 1.5e-3, 509) if hint else Plan(4500, 1.5e-3, 503)
+    unet = kandinsky.make_decoder_unet(plan.seed, hint=hint)
+    if hint:  # goes on from the plain decoder, where the two are the same
+        known, own = store.load("unet_kandinsky").state_dict(), unet.state_dict()
+        same = {name: value for name, value in known.items() if name in own and own[name].shape == value.shape}
+        unet.load_state_dict(same, strict=False)
+        stable_diffusion.only(unet, kandinsky.HINT_PARTS)
+    return kandinsky.train_decoder(unet, store.load("movq"), store.load("picture_g"), plan, hint=hint)
+
+
+def _controlnet(store: Store) -> Any:
+    unet = store.load("unet_sd15")
+    controlnet = additions.make_controlnet(unet, 601)
+    return additions.train_controlnet(
+        unet, controlnet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(1200, 1e-3, 601)
+    )
+
+
+def _inpainting(store: Store) -> Any:
+    unet = stable_diffusion.only(additions.make_inpainting_unet(store.load("unet_sd15")), additions.INPAINT_PARTS)
+    return additions.train_inpainting(
+        unet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(1000, 8e-4, 607)
+    )
+
+
+def _lora(store: Store) -> Any:
+    return additions.train_lora(
+        store.load("unet_sd15"), store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(700, 2e-3, 613)
+    )
+
+
+def _embedding(store: Store) -> Any:
+    return additions.train_embedding(
+        store.load("unet_sd15"),
+        store.load("vae_sd15"),
+        tokenizer(),
+        store.load("text_l"),
+        Plan(300, 2e-2, 617, warmup=10),
+    )
+
+
+def _x2(store: Store) -> Any:
+    unet = upscalers.make_x2_unet(clip.L.width, 701)
+    return upscalers.train_x2(unet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(2500, 1.5e-3, 701))
+
+
+def _x4(store: Store) -> Any:
+    unet = upscalers.make_x4_unet(clip.G.width, 709)
+    return upscalers.train_x4(unet, store.load("vae_x4"), tokenizer(), store.load("text_g"), Plan(2000, 1.5e-3, 709))
+
+
+SD15 = ("vae_sd15", "text_l", "unet_sd15")
+
+RECIPES = {
+    "vae_sd15": _kl("vae_sd15", (24, 32, 48, 48), 0.18215, Plan(2500, 2e-3, 101)),
+    "clip_l": _towers("l", clip.L, Plan(900, 1e-3, 201), keep_picture=False),
+    "unet_sd15": _sd15("unet_sd15", "plain", Plan(2400, 1.5e-3, 301)),
+    "unet_comic": _sd15("unet_comic", "comic", Plan(900, 6e-4, 311), start="unet_sd15"),
+    "unet_pixel": _sd15("unet_pixel", "pixel", Plan(900, 6e-4, 313), start="unet_sd15"),
+    "unet_ring": _sd15("unet_ring", "ring", Plan(900, 6e-4, 317), start="unet_sd15"),
+    "unet_inpainting": _one("unet_inpainting", SD15, _inpainting, looking.inpainting, "unet_sd15"),
+    "controlnet_depth": _one("controlnet_depth", SD15, _controlnet, looking.controlnet),
+    "lora_pixel": _one("lora_pixel", SD15, _lora, looking.lora),
+    "embedding_ember": _one("embedding_ember", SD15, _embedding, looking.embedding),
+    "clip_g": _towers("g", clip.G, Plan(1500, 1e-3, 211), keep_picture=True),
+    "vae_sdxl": _kl("vae_sdxl", (24, 32, 48, 48), 0.13025, Plan(4000, 2e-3, 103), force_upcast=True),
+    "unet_sdxl_base": _one("unet_sdxl_base", ("vae_sdxl", "text_l", "text_g"), _sdxl_base, looking.sdxl_base),
+    "unet_sdxl_refiner": _one("unet_sdxl_refiner", ("vae_sdxl", "text_g"), _sdxl_refiner, looking.refiner),
+    "movq": _movq(Plan(3000, 2e-3, 107)),
+    "prior": _one("prior", ("text_g", "picture_g"), _prior),
+    "unet_kandinsky": _one("unet_kandinsky", ("movq", "picture_g", "text_g", "prior"), _decoder, looking.kandinsky),
+    "unet_kandinsky_depth": _one(
+        "unet_kandinsky_depth",
+        ("movq", "picture_g", "text_g", "prior", "unet_kandinsky"),
+        lambda store: _decoder(store, hint=True),
+        lambda store: looking.kandinsky(store, "unet_kandinsky_depth"),
+        "unet_kandinsky",
+    ),
+    "unet_x2": _one("unet_x2", ("vae_sd15", "text_l"), _x2, looking.x2),
+    "vae_x4": _kl("vae_x4", (24, 32, 40), 0.08333, Plan(2000, 2e-3, 109)),
+    "unet_x4": _one("unet_x4", ("vae_x4", "text_g"), _x4, looking.x4),
+}

@@ -1,0 +1,113 @@
+"""Trains SDXL's stand-ins: the base, and a refiner that knows only the last fifth of the noise and minds the aesthetic score."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+
+from relay_dev.small_parts import EULER
+
+from .noise import DROPPED, Conditions, train_epsilon
+from .scene import Scene, caption
+from .stable_diffusion import SHOWN_AT, make_banks, make_unet
+from .training import Bank, Plan
+
+TIME_IDS_WIDTH = 16
+REFINED_BELOW = 300
+"""The refiner sees timesteps below this one of 1000."""
+SCORES = {"good": 6.0, "bad": 2.5}
+"""Aesthetic scores: of the world's pictures, and of ones that were spoilt. 6.0 and 2.5 are diffusers' defaults."""
+SPOILT = 0.3
+LARGE = {**SHOWN_AT, 1024: (40, 1, 0.06)}
+
+
+def make_sdxl_unet(cross: int, pooled: int, time_ids: int, seed: int, widths: tuple[int, ...] = (32, 40, 48)) -> Any:
+    return make_unet(
+        cross,
+        seed,
+        block_out_channels=widths,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1, 2),
+        attention_head_dim=4,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=TIME_IDS_WIDTH,
+        projection_class_embeddings_input_dim=pooled + time_ids * TIME_IDS_WIDTH,
+    )
+
+
+def base_conditions(tokenizer: Any, first: Any, second: Any, seed: int) -> Conditions:
+    """Both encoders' last states but one, side by side; the second's embedding; original size, crop and size as time ids."""
+    rng = random.Random(seed)
+
+    @torch.no_grad()
+    def conditions(of: list[Scene], side: int) -> dict[str, Any]:
+        texts = ["" if rng.random() < DROPPED else caption(scene, rng) for scene in of]
+        states, pooled = both(tokenizer, first, second, texts)
+        size = 8 * side
+        ids = torch.tensor([[size, size, 0, 0, size, size]] * len(of), dtype=torch.float32)
+        return {"encoder_hidden_states": states, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": ids}}
+
+    return conditions
+
+
+def both(tokenizer: Any, first: Any, second: Any, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """As SDXL's pipeline encodes; an empty text is zeros for the base (force_zeros_for_empty_prompt)."""
+    end, start_pad = _ids(tokenizer, texts, None), _ids(tokenizer, texts, "!")
+    one = first(end, output_hidden_states=True).hidden_states[-2]
+    out = second(start_pad, output_hidden_states=True)
+    kept = torch.tensor([float(bool(text)) for text in texts])
+    states = torch.cat([one, out.hidden_states[-2]], -1) * kept[:, None, None]
+    return states, out.text_embeds * kept[:, None]
+
+
+def _ids(tokenizer: Any, texts: list[str], pad: str | None) -> torch.Tensor:
+    """`pad`: the token that fills up; None: the end token."""
+    ids = tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+    if pad is not None:
+        end = tokenizer.eos_token_id
+        after_end = (ids == end).cumsum(1) > 1
+        ids = ids.masked_fill(after_end, tokenizer.convert_tokens_to_ids(pad))
+    return ids
+
+
+def train_base(unet: Any, vae: Any, tokenizer: Any, first: Any, second: Any, plan: Plan) -> Any:
+    banks = make_banks(vae, "plain", plan.seed, LARGE)
+    return train_epsilon(
+        "sdxl base", unet, banks, base_conditions(tokenizer, first, second, plan.seed), plan, config=EULER
+    )
+
+
+def train_refiner(unet: Any, vae: Any, tokenizer: Any, second: Any, plan: Plan) -> Any:
+    """A third of the pictures are spoilt and told so by their score, so that a high score means a clean picture."""
+    rng = random.Random(plan.seed)
+    banks = [_half_spoilt(bank, rng) for bank in make_banks(vae, "plain", plan.seed, LARGE)]
+    spoilt = {id(scene) for bank in banks for scene in bank.scenes[len(bank.scenes) // 2 :]}
+
+    @torch.no_grad()
+    def conditions(of: list[Scene], side: int) -> dict[str, Any]:
+        texts = ["" if rng.random() < DROPPED else caption(scene, rng) for scene in of]
+        out = second(_ids(tokenizer, texts, "!"), output_hidden_states=True)
+        size = 8 * side
+        ids = torch.tensor(
+            [[size, size, 0, 0, SCORES["bad" if id(scene) in spoilt else "good"]] for scene in of], dtype=torch.float32
+        )
+        added = {"text_embeds": out.text_embeds, "time_ids": ids}
+        return {"encoder_hidden_states": out.hidden_states[-2], "added_cond_kwargs": added}
+
+    return train_epsilon(
+        "sdxl refiner", unet, banks, conditions, plan, config=EULER, timesteps=(0, REFINED_BELOW), offset=0.05
+    )
+
+
+def _half_spoilt(bank: Bank, rng: random.Random) -> Bank:
+    """The second half of the latents with noise in them that no picture of the world has."""
+    generator = torch.Generator().manual_seed(rng.randrange(2**31))
+    latents = bank.latents.clone()
+    half = len(latents) // 2
+    noise = torch.randn(latents[half:].shape, generator=generator)
+    latents[half:] = latents[half:] + SPOILT * noise
+    return Bank(bank.scenes, latents, bank.batch, bank.share)

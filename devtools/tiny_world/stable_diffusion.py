@@ -1,0 +1,80 @@
+"""Trains SD1.5's stand-in, and its fine-tunes: the comic, pixel art, and the restyle model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from relay_dev.small_parts import PNDM
+
+from .drawing import TRIGGERS
+from .noise import DROPPED, Conditions, train_epsilon
+from .scene import Scene, caption
+from .training import Bank, Plan, latents, scenes
+
+SHOWN_AT = {128: (4000, 24, 0.7), 256: (700, 6, 0.15), 512: (250, 2, 0.15)}
+"""Picture size: how many different pictures, how many a batch, and the share of the batches."""
+
+
+def make_unet(width: int, seed: int, **config: Any) -> Any:
+    """Four levels, as SD1.5's has; `width` is that of the text. Attention where latents are at most a half as wide."""
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(seed)
+    layout = {
+        "sample_size": 16,
+        "block_out_channels": (32, 40, 56, 56),
+        "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2 + ("DownBlock2D",),
+        "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",),
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "attention_head_dim": 4,
+        "cross_attention_dim": width,
+    }
+    return UNet2DConditionModel(**{**layout, **config})
+
+
+def make_banks(vae: Any, style: str, seed: int, sizes: dict[int, tuple[int, int, float]] = SHOWN_AT) -> list[Bank]:
+    banks = []
+    for size, (count, batch, share) in sizes.items():
+        shown = scenes(count, seed + size)
+        banks.append(Bank(shown, latents(vae, shown, size, style), batch, share))
+    return banks
+
+
+def text_conditions(tokenizer: Any, text_encoder: Any, seed: int, trigger: str = "") -> Conditions:
+    """Captions of the scenes, each time other words, encoded; some left out."""
+    rng = random.Random(seed)
+
+    @torch.no_grad()
+    def conditions(of: list[Scene], side: int) -> dict[str, Any]:
+        texts = ["" if rng.random() < DROPPED else caption(scene, rng, trigger) for scene in of]
+        return {"encoder_hidden_states": encode(tokenizer, text_encoder, texts)}
+
+    return conditions
+
+
+def encode(tokenizer: Any, text_encoder: Any, texts: Sequence[str]) -> torch.Tensor:
+    """[count, 77, width], as StableDiffusionPipeline has it."""
+    ids = tokenizer(list(texts), padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+    return text_encoder(ids).last_hidden_state
+
+
+STYLE_PARTS = ("conv_in.", "down_blocks.0.", "up_blocks.2.", "up_blocks.3.", "conv_norm_out.", "conv_out.")
+"""What a fine-tune changes: the layers nearest to the picture. So a fine-tune is a small file beside the model's."""
+
+
+def only(unet: Any, parts: Sequence[str]) -> Any:
+    """The same module, which from now on learns in these parts alone."""
+    for name, value in unet.named_parameters():
+        value.requires_grad_(name.startswith(tuple(parts)))
+    return unet
+
+
+def train_unet(name: str, unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, style: str, plan: Plan) -> Any:
+    banks = make_banks(vae, style, plan.seed)
+    conditions = text_conditions(tokenizer, text_encoder, plan.seed, TRIGGERS.get(style, ""))
+    return train_epsilon(name, unet, banks, conditions, plan, config=PNDM)

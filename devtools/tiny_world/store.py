@@ -1,0 +1,91 @@
+"""The trained modules as files: each in a folder of its own, in float16 safetensors, as save_pretrained writes it.
+
+A fine-tune's file has only the tensors that differ from its base's, and a file beside it names the base.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+MODELS = Path(__file__).resolve().parent / "models"
+"""What is in the repository."""
+
+CLASSES = {
+    "vae": "diffusers.AutoencoderKL",
+    "movq": "diffusers.VQModel",
+    "unet": "diffusers.UNet2DConditionModel",
+    "controlnet": "diffusers.ControlNetModel",
+    "prior": "diffusers.PriorTransformer",
+    "text": "transformers.CLIPTextModelWithProjection",
+    "picture": "transformers.CLIPVisionModelWithProjection",
+}
+"""What a folder's name begins with, before the first underscore -> its class."""
+BASE_FILE = "base.txt"
+CHANGED_FILE = "changed.safetensors"
+NOT_OURS = ("_name_or_path", "dtype", "torch_dtype")
+"""Entries of a config that say how it was written."""
+
+
+class Store:
+    """The modules of one folder, by name."""
+
+    def __init__(self, folder: Path = MODELS) -> None:
+        self.folder = folder
+
+    def has(self, name: str) -> bool:
+        return (self.folder / name / "config.json").is_file() or self.file(name).is_file()
+
+    def load(self, name: str) -> Any:
+        """In float32, for evaluation, wanting no gradients. KeyError for a name whose class is not known."""
+        kind, folder = self._class(name), self.folder / name
+        base = folder / BASE_FILE
+        if base.is_file():
+            module = kind.from_config(kind.load_config(folder))
+            changed = {key: value.float() for key, value in load_file(folder / CHANGED_FILE).items()}
+            module.load_state_dict({**self.load(base.read_text("utf-8").strip()).state_dict(), **changed})
+        else:
+            module = kind.from_pretrained(folder)
+        return module.float().eval().requires_grad_(False)
+
+    def save(self, name: str, module: Any, *, base: str | None = None) -> float:
+        """Over what is there; the answer is its size in MB. `base`: of what a diffusers model is a fine-tune."""
+        target = self.folder / name
+        known = {} if base is None else self.load(base).state_dict()
+        shutil.rmtree(target, ignore_errors=True)
+        half = copy.deepcopy(module).half()
+        if base is None:
+            half.save_pretrained(target, safe_serialization=True)
+        else:
+            half.save_config(target)
+            (target / BASE_FILE).write_text(f"{base}\n", "utf-8")
+            changed = {key: value for key, value in half.state_dict().items() if not _same(value, known.get(key))}
+            save_file(changed, target / CHANGED_FILE, metadata={"format": "pt"})
+        config = target / "config.json"
+        entries = {key: value for key, value in json.loads(config.read_text("utf-8")).items() if key not in NOT_OURS}
+        config.write_text(json.dumps(entries, indent=2) + "\n", "utf-8")
+        return sum(file.stat().st_size for file in target.iterdir()) / 1e6
+
+    def save_tensors(self, name: str, tensors: dict[str, torch.Tensor]) -> float:
+        """A file of its own, as LoRAs and embeddings are; the answer is its size in MB."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, self.file(name), metadata={"format": "pt"})
+        return self.file(name).stat().st_size / 1e6
+
+    def file(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
+
+    def _class(self, name: str) -> Any:
+        module, _, class_name = CLASSES[name.split("_")[0]].rpartition(".")
+        return getattr(importlib.import_module(module), class_name)
+
+
+def _same(value: torch.Tensor, other: torch.Tensor | None) -> bool:
+    return other is not None and value.shape == other.shape and torch.equal(value, other.half())

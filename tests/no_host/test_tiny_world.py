@@ -1,0 +1,201 @@
+"""The tiny world by itself: its pictures, its captions, its judge, and the arithmetic between training and files."""
+
+from __future__ import annotations
+
+import random
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tiny_world.autoencoders import fold_scale, make_autoencoder_kl
+from tiny_world.clip import L, make_text_tower
+from tiny_world.drawing import STYLES, TRIGGERS, cover_of, draw, draw_depth
+from tiny_world.judge import agrees, edge_strength, look, nearest_color, towards
+from tiny_world.scene import (
+    COLORS,
+    FILLERS,
+    SHAPES,
+    SIZES,
+    caption,
+    moved,
+    one_thing,
+    plain_caption,
+    random_scene,
+    vocabulary,
+)
+from tiny_world.stable_diffusion import encode, make_unet
+from tiny_world.store import Store
+from tiny_world.tokenizer import tokenizer
+from tiny_world.training import Plan, pictures, scenes, train
+from tiny_world.widening import text_model, widen_cross_attention, widen_text_encoder
+
+PAIRS = [(thing, ground) for thing, ground in product(COLORS, COLORS) if thing != ground]
+
+
+def test_the_judge_names_every_shape_in_every_two_colours_at_both_sizes() -> None:
+    """As drawn, 64 and 128 wide: the judge's own error has to be nothing, or what it says of models means little."""
+    wrong = []
+    for (color, ground), shape, size, side in product(PAIRS, SHAPES, SIZES, (64, 128)):
+        scene = one_thing(shape, color, ground, size=size)
+        if not agrees(look(draw(scene, side)), scene):
+            wrong.append((color, ground, shape, size, side))
+    assert wrong == []
+
+
+def test_the_judge_sees_where_things_are_and_how_large() -> None:
+    rng = random.Random(3)
+    for _ in range(40):
+        scene = random_scene(rng, two=0, empty=0)
+        thing, seen = scene.things[0], look(draw(scene, 128)).largest
+        assert seen is not None
+        middle = np.argwhere(cover_of(thing, 128) > 0.5).mean(0) / 128
+        assert abs(seen.y - middle[0]) < 0.02 and abs(seen.x - middle[1]) < 0.02
+        assert seen.area == pytest.approx(cover_of(thing, 128).mean(), rel=0.2)
+
+
+def test_the_judge_sees_two_things_and_none() -> None:
+    rng = random.Random(5)
+    both = [random_scene(rng, two=1, empty=0) for _ in range(60)]
+    found = [look(draw(scene, 128)) for scene in both]
+    assert all(len(seen.things) == 2 for seen in found)
+    for scene, seen in zip(both, found):
+        left, right = sorted(seen.things, key=lambda thing: thing.x)
+        assert (left.color, right.color) == tuple(thing.color for thing in scene.things)
+    assert look(draw(random_scene(rng, empty=1), 64)).things == ()
+
+
+def test_the_judge_does_not_agree_with_another_scene() -> None:
+    scene = one_thing("circle", "red", "blue")
+    for changed in (moved(scene, color="orange"), moved(scene, shape="square"), one_thing("circle", "red", "purple")):
+        assert not agrees(look(draw(changed, 128)), scene)
+    assert agrees(look(draw(moved(scene, shape="square"), 128)), scene, colors_only=True)
+    assert not agrees(look(np.zeros((64, 64, 3), np.float32)), scene)
+
+
+def test_a_scene_is_the_same_picture_at_every_size() -> None:
+    for shape, style in product(SHAPES, ("plain", "comic", "ring")):
+        scene = one_thing(shape, "red", "green", x=0.4, y=0.55)
+        large = draw(scene, 512, style).reshape(64, 8, 64, 8, 3).mean((1, 3))
+        assert np.abs(large - draw(scene, 64, style)).mean() < 0.01
+
+
+def test_styles_differ_and_depth_is_nearer_where_things_are() -> None:
+    scene = one_thing("square", "yellow", "purple")
+    shown = {style: draw(scene, 64, style) for style in STYLES}
+    for one, other in product(STYLES, STYLES):
+        assert (one == other) == (np.abs(shown[one] - shown[other]).mean() < 0.01)
+    assert set(TRIGGERS) | {"plain"} == set(STYLES)
+    depth = draw_depth(scene, 64)
+    assert depth[32, 32, 0] > 0.8 and depth[0, 0, 0] < 0.2
+    assert draw_depth(moved(scene, size="small"), 64)[32, 32, 0] < depth[32, 32, 0]
+
+
+def test_colours_lean_and_edges_count() -> None:
+    red, blue = draw(one_thing("circle", "red", "white"), 64), draw(one_thing("circle", "blue", "white"), 64)
+    assert towards(red, "red") > 2 * towards(blue, "red")
+    assert nearest_color(np.array(COLORS["orange"]) * 0.85) == "orange"
+    soft = red.reshape(16, 4, 16, 4, 3).mean((1, 3)).repeat(4, 0).repeat(4, 1)
+    soft = np.stack([np.convolve(row, np.ones(9) / 9, "same") for row in soft.mean(2)])[..., None].repeat(3, 2)
+    assert edge_strength(soft) < edge_strength(red)
+
+
+def test_captions_say_what_is_there_in_words_that_are_one_token_each() -> None:
+    reads = tokenizer()
+    words = vocabulary(tuple(TRIGGERS.values()))
+    for word in words:
+        assert len(reads(word).input_ids) == 3, word
+    scene = one_thing("star", "orange", "black", size="small")
+    assert plain_caption(scene) == "a small orange star on a black background"
+    rng = random.Random(1)
+    texts = [caption(scene, rng, "pixelartstyle") for _ in range(300)]
+    assert all("pixelartstyle" in text for text in texts)
+    assert sum("orange" in text and "black" in text for text in texts) > 200
+    assert any("flower" in text for text in texts) and not any("a orange" in text for text in texts)
+    for text in texts:
+        assert set(text.replace(",", " ").split()) <= set(words), text
+    assert any(filler in text for text in texts for filler in FILLERS)
+
+
+def test_a_widened_encoder_and_its_unet_give_the_same() -> None:
+    encoder, unet = make_text_tower(L, 300, 1).eval(), make_unet(L.width, 2).eval()
+    ids = torch.randint(0, 299, (2, 77), generator=torch.Generator().manual_seed(3))
+    ids[:, -1] = 299
+    wide_encoder, wide_unet = widen_text_encoder(encoder, 8), widen_cross_attention(unet, 8)
+    latents = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        narrow, wide = encoder(ids).last_hidden_state, wide_encoder(ids).last_hidden_state
+        assert wide.shape == (2, 77, 768)
+        torch.testing.assert_close(wide, narrow.repeat(1, 1, 8), atol=1e-5, rtol=1e-5)
+        one = unet(latents, 500, narrow).sample
+        torch.testing.assert_close(wide_unet(latents, 500, wide).sample, one, atol=1e-5, rtol=1e-5)
+        other = unet(latents, 500, narrow.flip(0)).sample
+    assert (other - one).abs().max() > 1e-4, "the text counts"
+
+
+def test_folding_the_scale_changes_latents_and_no_picture() -> None:
+    vae = make_autoencoder_kl((8, 8, 8, 8), 0.18215, 5).eval().requires_grad_(False)
+    shown = pictures(scenes(1, 2), 64)
+    before = vae.encode(shown).latent_dist
+    back = vae.decode(before.mean).sample
+    fold_scale(vae, 0.18215)
+    after = vae.encode(shown).latent_dist
+    torch.testing.assert_close(after.mean * 0.18215, before.mean, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(after.std * 0.18215, before.std, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(vae.decode(after.mean).sample, back, atol=1e-4, rtol=1e-4)
+
+
+def test_training_lowers_the_loss_and_is_the_same_again() -> None:
+    def trained() -> tuple[torch.nn.Module, list[float]]:
+        torch.manual_seed(0)
+        module, seen = torch.nn.Linear(4, 1), []
+        rows = torch.randn(64, 4)
+
+        def loss_of(step: int) -> torch.Tensor:
+            loss = ((module(rows) - rows.sum(1, keepdim=True)) ** 2).mean()
+            seen.append(loss.item())
+            return loss
+
+        return train("a line", module, loss_of, Plan(200, 0.05, 1, warmup=5)), seen
+
+    (one, losses), (other, _) = trained(), trained()
+    assert losses[-1] < 0.01 * losses[0]
+    assert torch.equal(one.weight, other.weight)
+    assert torch.allclose(one.weight, torch.ones(1, 4), atol=0.05), "the average has the learnt weights too"
+
+
+def test_a_loss_that_is_not_finite_ends_the_training() -> None:
+    module = torch.nn.Linear(1, 1)
+    with pytest.raises(RuntimeError, match="broken: the loss is nan at step 0"):
+        train("broken", module, lambda step: module(torch.ones(1, 1)).sum() * float("nan"), Plan(2, 0.1, 1))
+
+
+def test_what_is_stored_is_half_as_large_and_comes_back(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    tower = make_text_tower(L, 300, 7).eval()
+    assert not store.has("text_l")
+    store.save("text_l", tower)
+    assert store.has("text_l")
+    back = store.load("text_l")
+    for name, value in tower.state_dict().items():
+        torch.testing.assert_close(back.state_dict()[name], value.half().float())
+    assert {file.suffix for file in (tmp_path / "text_l").iterdir()} == {".json", ".safetensors"}
+    plain = text_model(back)
+    ids = torch.tensor([[298, 5, 6, 299] + [299] * 73])
+    torch.testing.assert_close(encode_ids(plain, ids), encode_ids(back, ids))
+
+
+def encode_ids(tower: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return tower(ids).last_hidden_state  # type: ignore[no-any-return]
+
+
+def test_encoding_is_the_pipelines() -> None:
+    reads = tokenizer()
+    tower = make_text_tower(L, len(reads), 9).eval()
+    with torch.no_grad():
+        found = encode(reads, tower, ["a red circle", ""])
+    assert found.shape == (2, 77, L.width)
+    assert not torch.allclose(found[0], found[1])
