@@ -6,7 +6,6 @@ What the trained models paint is another matter; that they can be made anew is w
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
