@@ -81,8 +81,8 @@ def train_inpainting(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, pla
     with torch.no_grad():
         grey = vae.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean[:, :, 4:5, 4:5] * vae.config.scaling_factor
 
-    def seen(clean: torch.Tensor, of: list[Scene], indices: list[int], number: int) -> torch.Tensor:
-        mask = torch.stack([random_box(rng, clean.shape[-1]) for _ in of])
+    def seen(clean: torch.Tensor) -> torch.Tensor:
+        mask = torch.stack([random_box(rng, clean.shape[-1]) for _ in clean])
         return torch.cat([mask, torch.where(mask > 0.5, grey, clean)], 1)
 
     conditions = text_conditions(tokenizer, text_encoder, plan.seed)

@@ -12,8 +12,8 @@ from PIL import Image
 from .judge import Seen, agrees, look
 from .scene import Scene, plain_caption, random_scene
 
-Paint = Callable[[Sequence[str], int], np.ndarray]
-"""(captions, seed) -> [count, height, width, 3] in 0..1."""
+Paint = Callable[[Sequence[str]], np.ndarray]
+"""Captions -> [count, height, width, 3] in 0..1."""
 
 
 def scenes_to_ask(count: int, seed: int = 77) -> list[Scene]:
@@ -24,7 +24,7 @@ def scenes_to_ask(count: int, seed: int = 77) -> list[Scene]:
 
 def score(paint: Paint, of: Sequence[Scene], sheet: Path | None = None) -> tuple[float, float]:
     """Shares of the scenes whose colours, and whose colours and shape, are painted after their captions."""
-    painted = paint([plain_caption(scene) for scene in of], 0)
+    painted = paint([plain_caption(scene) for scene in of])
     seen = [look(picture) for picture in painted]
     if sheet is not None:
         save_sheet(painted, sheet)

@@ -66,7 +66,8 @@ def lay_out_x4(store: Store, folder: Path) -> Path:
 
 def _saved(pipeline: Any, folder: Path, scheduler_config: dict[str, Any]) -> Path:
     save(pipeline, folder, scheduler_config)
-    for part, pad_token in (("tokenizer", None), ("tokenizer_2", "!")):
-        if (folder / part).is_dir():  # as CLIP's are published, and not as transformers would write them today
-            write_tokenizer(folder / part, *([pad_token] if pad_token else []))
+    for part in ("tokenizer", "tokenizer_2"):
+        found = pipeline.components.get(part)
+        if found is not None:  # as CLIP's are published, and not as transformers would write them today
+            write_tokenizer(folder / part, found.pad_token)
     return folder

@@ -106,7 +106,7 @@ def kandinsky(store: Store, name: str = "unet_kandinsky") -> None:
 
     for size, count in ((128, ASKED), (512, 4)):
 
-        def ask(texts: Sequence[str], _: int, size: int = size) -> np.ndarray:
+        def ask(texts: Sequence[str], size: int = size) -> np.ndarray:
             return paint(texts, size)
 
         _print_score(
@@ -118,7 +118,7 @@ def kandinsky(store: Store, name: str = "unet_kandinsky") -> None:
 
 
 def controlnet(store: Store) -> None:
-    """Painted along a depth map whose caption names colours only."""
+    """Painted along a depth map: how far the things are from where it has them."""
     pipeline = pipelines.stable_diffusion(
         store, kind="StableDiffusionControlNetPipeline", controlnet=store.load("controlnet_depth")
     )
@@ -168,38 +168,26 @@ def inpainting(store: Store) -> None:
 
 
 def x2(store: Store) -> None:
-    """Against the VAE's own picture of the latents of the large picture, and a bicubic one."""
-    pipeline = pipelines.x2_upscaler(store)
-    asked = scenes_to_ask(8)
-    small = torch.cat([pictures([scene], 128) for scene in asked])
-    found = np.asarray(
-        pipeline(
-            [plain_caption(scene) for scene in asked],
-            image=small,
-            num_inference_steps=20,
-            guidance_scale=0,
-            generator=_generators(8),
-            output_type="np",
-        ).images
-    )
-    _compare("unet_x2", found, asked, small, 256)
+    _upscale("unet_x2", pipelines.x2_upscaler(store), 128, guidance_scale=0.0)
 
 
 def x4(store: Store) -> None:
-    pipeline = pipelines.x4_upscaler(store)
+    _upscale("unet_x4", pipelines.x4_upscaler(store), 64, guidance_scale=4.0)
+
+
+def _upscale(name: str, pipeline: Any, side: int, guidance_scale: float) -> None:
+    """To 256, beside what bicubic scaling gives, and what is drawn at that size."""
     asked = scenes_to_ask(8)
-    small = torch.cat([pictures([scene], 64) for scene in asked])
-    found = np.asarray(
-        pipeline(
-            [plain_caption(scene) for scene in asked],
-            image=small,
-            num_inference_steps=20,
-            guidance_scale=4.0,
-            generator=_generators(8),
-            output_type="np",
-        ).images
-    )
-    _compare("unet_x4", found, asked, small, 256)
+    small = pictures(asked, side)
+    found = pipeline(
+        [plain_caption(scene) for scene in asked],
+        image=small,
+        num_inference_steps=STEPS,
+        guidance_scale=guidance_scale,
+        generator=_generators(len(asked)),
+        output_type="np",
+    ).images
+    _compare(name, np.asarray(found), asked, small, 256)
 
 
 def lora(store: Store) -> None:
@@ -223,7 +211,7 @@ def _ask(
 ) -> None:
     for size, count in sizes:
 
-        def paint(texts: Sequence[str], _: int, size: int = size) -> np.ndarray:
+        def paint(texts: Sequence[str], size: int = size) -> np.ndarray:
             return _painted(pipeline, [text + words for text in texts], size)
 
         result = score(paint, scenes_to_ask(count), SHEETS / f"{name}-{size}.png")

@@ -1,4 +1,4 @@
-"""The published schedulers' configurations, and training to predict what they added."""
+"""Training to predict the noise that a published scheduler adds."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def train_epsilon(
     config: dict[str, Any] = PNDM,
     timesteps: tuple[int, int] = (0, 1000),
     offset: float = 0.2,
-    extra: Callable[[torch.Tensor, list[Scene], list[int], int], torch.Tensor] | None = None,
+    extra: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Any:
     """Noise prediction, at timesteps from the first to before the last of `timesteps`; a bank a step, in turn by their weights.
 
-    `extra`: what is put beside the noisy latents as further channels, from (clean, scenes, indices, bank's number).
+    `extra`: what is put beside the noisy latents as further channels, from the clean ones.
     """
     rng = random.Random(plan.seed)
     noiser = scheduler({**config, "_class_name": "DDPMScheduler"})
 
     def loss_of(step: int) -> torch.Tensor:
-        number = rng.choices(range(len(banks)), [bank.share for bank in banks])[0]
-        scenes, clean, indices = banks[number].pick(rng)
+        (bank,) = rng.choices(banks, [bank.share for bank in banks])
+        scenes, clean = bank.pick(rng)
         noise = noise_for(clean, offset)
         at = torch.randint(*timesteps, (len(clean),))
         inputs = noiser.add_noise(clean, noise, at)
         if extra is not None:
-            inputs = torch.cat([inputs, extra(clean, scenes, indices, number)], dim=1)
+            inputs = torch.cat([inputs, extra(clean)], dim=1)
         predicted = unet(inputs, at, **conditions(scenes, clean.shape[-1])).sample[:, : clean.shape[1]]
         return torch.nn.functional.mse_loss(predicted, noise)
 

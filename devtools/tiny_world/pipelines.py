@@ -79,7 +79,6 @@ def kandinsky_prior(store: Store) -> Any:
 DECODERS = {
     "unet_kandinsky": "KandinskyV22Pipeline",
     "unet_kandinsky_depth": "KandinskyV22ControlnetPipeline",
-    "unet_kandinsky_inpaint": "KandinskyV22InpaintPipeline",
 }
 
 

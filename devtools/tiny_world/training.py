@@ -119,10 +119,10 @@ class Bank:
     batch: int
     share: float = 1.0
 
-    def pick(self, rng: random.Random) -> tuple[list[Scene], torch.Tensor, list[int]]:
-        """A batch at random: scenes, latents, and which they are."""
+    def pick(self, rng: random.Random) -> tuple[list[Scene], torch.Tensor]:
+        """A batch at random."""
         chosen = [rng.randrange(len(self.scenes)) for _ in range(self.batch)]
-        return [self.scenes[index] for index in chosen], self.latents[chosen], chosen
+        return [self.scenes[index] for index in chosen], self.latents[chosen]
 
 
 def noise_for(clean: torch.Tensor, offset: float = 0.2) -> torch.Tensor:

@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-Weights = dict[str, torch.Tensor]
-
 
 def widen_text_encoder(encoder: Any, times: int) -> Any:
     """A CLIPTextModel whose states are those of `encoder`, `times` side by side; its heads are repeated too, and keep their width."""

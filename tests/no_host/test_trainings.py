@@ -6,11 +6,16 @@ What the trained models paint is another matter; that they can be made anew is w
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from diffusers_relay.pipelines.loading import load_folder
+from diffusers_relay.pipelines.monitor import SilentMonitor
+from tiny_world import layout
 from tiny_world.recipes import RECIPES
 from tiny_world.store import Store
 from tiny_world.training import Limits
@@ -51,3 +56,27 @@ def test_a_fine_tune_is_stored_as_what_differs(store: Store) -> None:
     assert 0 < len(changed) < len(base) / 2
     for key, value in tuned.items():
         assert torch.equal(value, base[key]) == (key not in changed)
+
+
+@pytest.mark.parametrize(
+    ("lay_out", "arguments", "pad_tokens"),
+    [
+        (layout.lay_out_sd15, ("unet_comic",), {"tokenizer": "<|endoftext|>"}),
+        (layout.lay_out_sd15, ("unet_inpainting",), {"tokenizer": "<|endoftext|>"}),
+        (layout.lay_out_sdxl_base, (), {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}),
+        (layout.lay_out_sdxl_refiner, (), {"tokenizer_2": "!"}),
+        (layout.lay_out_kandinsky_prior, (), {"tokenizer": "<|endoftext|>"}),
+        (layout.lay_out_kandinsky_decoder, ("unet_kandinsky",), {}),
+        (layout.lay_out_kandinsky_decoder, ("unet_kandinsky_depth",), {}),
+        (layout.lay_out_x2, (), {"tokenizer": "<|endoftext|>"}),
+        (layout.lay_out_x4, (), {"tokenizer": "!"}),
+    ],
+)
+def test_it_is_laid_out_as_a_folder_that_the_pack_loads(
+    lay_out: Any, arguments: tuple[str, ...], pad_tokens: dict[str, str], store: Store, tmp_path: Path
+) -> None:
+    folder = lay_out(store, *arguments, tmp_path / "model")
+    modules = load_folder(folder, dtype=torch.float32, monitor=SilentMonitor()).modules
+    assert {name: modules[name].pad_token for name in modules if name.startswith("tokenizer")} == pad_tokens
+    if lay_out is layout.lay_out_sd15:
+        assert modules["unet"].config.cross_attention_dim == modules["text_encoder"].config.hidden_size == 768
