@@ -15,7 +15,10 @@ from .stable_diffusion import encode, make_banks, text_conditions
 from .training import Bank, Plan, latents
 
 INPAINT_CHANNELS = 9
-INPAINT_PARTS = ("conv_in.", "down_blocks.0.", "down_blocks.1.", "up_blocks.3.", "conv_norm_out.", "conv_out.")
+INPAINT_PARTS = (
+    *("conv_in.", "down_blocks.0.", "down_blocks.1.", "down_blocks.2."),
+    *("up_blocks.2.", "up_blocks.3.", "conv_norm_out.", "conv_out."),
+)
 """What the inpainting copy learns anew."""
 LORA_RANK = 4
 LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0")

@@ -1,6 +1,7 @@
 """Trains the autoencoders: SD1.5's, SDXL's, the x4 upscaler's (all AutoencoderKL) and Kandinsky's (VQModel, known as MoVQ).
 
-They see pictures of the world in every style, and abstract ones, so that they also carry pictures from elsewhere tolerably.
+They see pictures of the world in every style, and abstract ones, so that they also carry pictures from elsewhere tolerably. Each is
+trained as a whole first; then its decoder alone goes on, from latents that no longer change.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, mse_loss
 
 from .drawing import STYLES
 from .scene import random_scene
-from .training import Plan, pictures, train
+from .training import Limits, Plan, pictures, train
 
 LATENT_CHANNELS = 4
 LATENT_NOISE = 0.03
@@ -32,7 +33,7 @@ def make_autoencoder_kl(widths: Sequence[int], scaling_factor: float, seed: int,
         up_block_types=("UpDecoderBlock2D",) * len(widths),
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
-        norm_num_groups=8,
+        norm_num_groups=2,  # norms over many groups would leave little of the colour of what is plain
         sample_size=128,
         scaling_factor=scaling_factor,
         **config,
@@ -64,10 +65,10 @@ def train_autoencoder_kl(name: str, vae: Any, plan: Plan) -> Any:
 
     The encoder is trained in the UNet's scale; dividing by scaling_factor is then folded into its last layer.
     """
-    rng = random.Random(plan.seed)
+    windows = Windows(random.Random(plan.seed))
 
     def loss_of(step: int) -> torch.Tensor:
-        wanted = training_pictures(rng, step)
+        wanted = windows.batch()
         posterior = vae.encode(wanted).latent_dist
         latents = posterior.sample() + LATENT_NOISE * torch.randn_like(posterior.mean)
         divergence = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
@@ -79,12 +80,70 @@ def train_autoencoder_kl(name: str, vae: Any, plan: Plan) -> Any:
     return trained
 
 
-def train_movq(name: str, movq: Any, plan: Plan) -> Any:
-    """The same picture from the latents as they are, which is how Kandinsky decodes, and from the codebook's nearest entries."""
+DECODED_AT = {128: (1400, 4), 256: (260, 1)}
+"""Picture size: how many different pictures the decoder sees, and how many a step; the sizes take turns, three steps to one."""
+
+
+def train_decoder(name: str, vae: Any, plan: Plan) -> Any:
+    """The decoder goes on alone: twice as many steps in the same time, and whole pictures, with their borders."""
     rng = random.Random(plan.seed)
+    vae.requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    movq = hasattr(vae, "quantize")
+    shown = {size: _encoded(vae, rng, size, count) for size, (count, _) in DECODED_AT.items()}
+    sizes = list(shown)
 
     def loss_of(step: int) -> torch.Tensor:
-        wanted = training_pictures(rng, step)
+        size = sizes[step % 4 == 3]
+        wanted, latents, scale = shown[size]
+        chosen = [rng.randrange(len(wanted)) for _ in range(DECODED_AT[size][1])]
+        given = latents[chosen] + LATENT_NOISE * scale * torch.randn(len(chosen), *latents.shape[1:])
+        back = vae.decode(given, force_not_quantize=True).sample if movq else vae.decode(given).sample
+        return picture_loss(back, from_bytes(wanted[chosen]))
+
+    return train(f"{name} decoder", vae, loss_of, plan)
+
+
+@torch.no_grad()
+def _encoded(vae: Any, rng: random.Random, size: int, count: int) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Whole pictures as bytes, their latents as the decoder takes them, and how large 1 of the UNet's scale is in these."""
+    shown = [_one_picture(rng, size) for _ in range(min(count, Limits.scenes))]
+    encoded = [vae.encode(picture) for picture in shown]
+    latents = [one.latent_dist.mean if hasattr(one, "latent_dist") else one.latents for one in encoded]
+    scale = 1.0 if hasattr(vae, "quantize") else 1 / vae.config.scaling_factor
+    return to_bytes(torch.cat(shown)), torch.cat(latents), scale
+
+
+TURN = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [-1, -1, 1, 1], [1, -1, -1, 1]]) / 2
+"""Orthogonal. How SDXL's latents lie to SD1.5's."""
+
+
+@torch.no_grad()
+def turned(vae: Any, scaling_factor: float, **config: Any) -> Any:
+    """Another latent space for the same pictures: the channels of the UNet's scale are turned by TURN, and scaled otherwise.
+
+    The published SD1.5 and SDXL have nothing in common in their latents. A second autoencoder that is trained for as long as the first
+    would be no better an example of that, and this one costs no time.
+    """
+    factor = vae.config.scaling_factor / scaling_factor
+    other = type(vae).from_config({**vae.config, "scaling_factor": scaling_factor, **config})
+    weights = {name: value.clone() for name, value in vae.state_dict().items()}
+    mean, spread = slice(0, LATENT_CHANNELS), slice(LATENT_CHANNELS, 2 * LATENT_CHANNELS)
+    for part in ("weight", "bias"):
+        value = weights[f"quant_conv.{part}"]
+        value[mean] = factor * torch.einsum("ij,j...->i...", TURN, value[mean])
+    weights["quant_conv.bias"][spread] += 2 * torch.tensor(factor).log()
+    weights["post_quant_conv.weight"] = torch.einsum("oihw,ji->ojhw", weights["post_quant_conv.weight"], TURN) / factor
+    other.load_state_dict(weights)
+    return other.eval().requires_grad_(False)
+
+
+def train_movq(name: str, movq: Any, plan: Plan) -> Any:
+    """The same picture from the latents as they are, which is how Kandinsky decodes, and from the codebook's nearest entries."""
+    windows = Windows(random.Random(plan.seed))
+
+    def loss_of(step: int) -> torch.Tensor:
+        wanted = windows.batch()
         latents = movq.encode(wanted).latents
         noisy = latents + LATENT_NOISE * torch.randn_like(latents)
         quantised, commitment, _ = movq.quantize(latents)
@@ -96,26 +155,48 @@ def train_movq(name: str, movq: Any, plan: Plan) -> Any:
 
 
 def picture_loss(shown: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Absolute difference, of the pictures and of the steps between neighbouring pixels, which keeps edges sharp."""
-    loss = (shown - wanted).abs().mean()
+    """Absolute difference, of the pictures and of the steps between neighbouring pixels, which keeps edges sharp.
+
+    And the squared one: without it, a thing that differs little from what is round it (yellow on orange) is soon left out.
+    """
+    loss = (shown - wanted).abs().mean() + 2 * mse_loss(shown, wanted)
     for axis in (-1, -2):
         loss = loss + (shown.diff(dim=axis) - wanted.diff(dim=axis)).abs().mean()
     return loss
 
 
-def training_pictures(rng: random.Random, step: int) -> torch.Tensor:
-    """A batch in -1..1: mostly small pictures, every eighth time a few large ones; windows of them, so that edges are everywhere."""
-    size, count = (256, 1) if step % 8 == 7 else (64, 16)
-    parts = []
-    for _ in range(count):
-        if rng.random() < 0.15:
-            parts.append(_abstract(rng, size))
-            continue
-        whole = size * rng.choice((1, 2, 2, 4))
-        picture = pictures([random_scene(rng, two=0.5)], whole, rng.choice(list(STYLES)))
-        x, y = rng.randrange(whole - size + 1), rng.randrange(whole - size + 1)
-        parts.append(picture[:, :, y : y + size, x : x + size])
-    return torch.cat(parts)
+class Windows:
+    """Windows of pictures that are drawn once, in every style, a tenth of them abstract: drawing anew takes as long as a step."""
+
+    def __init__(self, rng: random.Random, count: int = 1600) -> None:
+        self.rng = rng
+        self.drawn = [
+            to_bytes(_one_picture(rng, rng.choice((64, 128, 128, 256)))) for _ in range(min(count, Limits.scenes))
+        ]
+
+    def batch(self, size: int = 64, count: int = 16) -> torch.Tensor:
+        """[count, 3, size, size] in -1..1"""
+        parts = []
+        for _ in range(count):
+            picture = self.rng.choice(self.drawn)
+            room = picture.shape[-1] - size
+            x, y = self.rng.randrange(room + 1), self.rng.randrange(room + 1)
+            parts.append(picture[:, :, y : y + size, x : x + size])
+        return from_bytes(torch.cat(parts))
+
+
+def _one_picture(rng: random.Random, size: int) -> torch.Tensor:
+    if rng.random() < 0.1:
+        return _abstract(rng, size)
+    return pictures([random_scene(rng, two=0.5)], size, rng.choice(list(STYLES)))
+
+
+def to_bytes(picture: torch.Tensor) -> torch.Tensor:
+    return ((picture + 1) * 127.5).round().to(torch.uint8)
+
+
+def from_bytes(picture: torch.Tensor) -> torch.Tensor:
+    return picture.float() / 127.5 - 1
 
 
 def _abstract(rng: random.Random, size: int) -> torch.Tensor:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from relay_dev.small_parts import DDPM, EULER, PNDM, UNCLIP, save
 from relay_dev.small_upscalers import LOW_RES_SCHEDULER, X2_SCHEDULER, X4_SCHEDULER
 
@@ -62,6 +64,62 @@ def lay_out_x4(store: Store, folder: Path) -> Path:
     low_res = folder / "low_res_scheduler" / "scheduler_config.json"
     low_res.write_text(json.dumps(LOW_RES_SCHEDULER, indent=2), encoding="utf-8")
     return folder
+
+
+def lay_out_all(store: Store, folder: Path) -> dict[str, Path]:
+    """Every model, in a folder of the name that it has in the answer; the names are those of relay_dev.hub_cache.HUB_IDS."""
+    made = {name: lay_out_sd15(store, unet, folder / name) for name, unet in SD15_FAMILY.items()}
+    made["sdxl_base"] = lay_out_sdxl_base(store, folder / "sdxl_base")
+    made["sdxl_refiner"] = lay_out_sdxl_refiner(store, folder / "sdxl_refiner")
+    made["kandinsky_prior"] = lay_out_kandinsky_prior(store, folder / "kandinsky_prior")
+    made["kandinsky_decoder"] = lay_out_kandinsky_decoder(store, "unet_kandinsky", folder / "kandinsky_decoder")
+    made["kandinsky_depth"] = lay_out_kandinsky_decoder(store, "unet_kandinsky_depth", folder / "kandinsky_depth")
+    made["x2_upscaler"] = lay_out_x2(store, folder / "x2_upscaler")
+    made["x4_upscaler"] = lay_out_x4(store, folder / "x4_upscaler")
+    return made
+
+
+SD15_FAMILY = {
+    "sd15": "unet_sd15",
+    "sd15_inpaint": "unet_inpainting",
+    "comic": "unet_comic",
+    "pixel": "unet_pixel",
+    "elden_ring": "unet_ring",
+}
+"""Folder -> the UNet in it."""
+
+
+def lay_out_controlnet(store: Store, folder: Path) -> Path:
+    """The depth ControlNet of the SD1.5 stand-in."""
+    wide = widen_cross_attention(store.load("controlnet_depth"), SD15_TEXT_COPIES)
+    wide.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def lay_out_adapters(store: Store, models: Path) -> None:
+    """The LoRA and the embedding, in a host's models folder; both fit the laid out SD1.5, whose text is wider than the trained one's."""
+    from safetensors.torch import load_file, save_file
+
+    lora = {
+        name: _read_first(value, SD15_TEXT_COPIES) if name.endswith(CROSS_LORA) else value
+        for name, value in load_file(store.file("lora_pixel")).items()
+    }
+    embedding = {
+        token: vector.repeat(SD15_TEXT_COPIES) for token, vector in load_file(store.file("embedding_ember")).items()
+    }
+    for kind, name, tensors in (("loras", LORA_FILE, lora), ("embeddings", EMBEDDING_FILE, embedding)):
+        (models / kind).mkdir(parents=True, exist_ok=True)
+        save_file(tensors, models / kind / name, metadata={"format": "pt"})
+
+
+CROSS_LORA = ("attn2.to_k.lora.down.weight", "attn2.to_v.lora.down.weight")
+"""Ends of the names of a LoRA's tensors that read the text."""
+LORA_FILE = "pixel-art-lora.safetensors"
+EMBEDDING_FILE = "ember.safetensors"
+
+
+def _read_first(weight: Any, times: int) -> Any:
+    return torch.nn.functional.pad(weight, (0, weight.shape[1] * (times - 1)))
 
 
 def _saved(pipeline: Any, folder: Path, scheduler_config: dict[str, Any]) -> Path:

@@ -29,14 +29,19 @@ def train_epsilon(
     config: dict[str, Any] = PNDM,
     timesteps: tuple[int, int] = (0, 1000),
     offset: float = 0.2,
+    snr_gamma: float = 5.0,
     extra: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Any:
     """Noise prediction, at timesteps from the first to before the last of `timesteps`; a bank a step, in turn by their weights.
 
-    `extra`: what is put beside the noisy latents as further channels, from the clean ones.
+    `snr_gamma`: above this ratio of signal to noise a timestep counts less, in proportion (Hang et al. 2023, "min-SNR"), so that the
+    model learns what is where before it learns to polish. `extra`: what is put beside the noisy latents as further channels, from the clean ones.
     """
     rng = random.Random(plan.seed)
     noiser = scheduler({**config, "_class_name": "DDPMScheduler"})
+
+    ratio = noiser.alphas_cumprod / (1 - noiser.alphas_cumprod)
+    weight = (snr_gamma / ratio).clamp(max=1)
 
     def loss_of(step: int) -> torch.Tensor:
         (bank,) = rng.choices(banks, [bank.share for bank in banks])
@@ -47,6 +52,6 @@ def train_epsilon(
         if extra is not None:
             inputs = torch.cat([inputs, extra(clean)], dim=1)
         predicted = unet(inputs, at, **conditions(scenes, clean.shape[-1])).sample[:, : clean.shape[1]]
-        return torch.nn.functional.mse_loss(predicted, noise)
+        return ((predicted - noise).square().mean((1, 2, 3)) * weight[at]).mean()
 
     return train(name, unet, loss_of, plan)

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import additions, clip, kandinsky, looking, sdxl, stable_diffusion, upscalers
-from .autoencoders import make_autoencoder_kl, make_movq, train_autoencoder_kl, train_movq
+from .autoencoders import (
+    make_autoencoder_kl,
+    make_movq,
+    train_autoencoder_kl,
+    train_decoder,
+    train_movq,
+    turned,
+)
 from .store import Store
 from .tokenizer import tokenizer
 from .training import Plan
@@ -30,17 +37,17 @@ class Recipe:
     """Of what the module is a fine-tune: then only what differs is stored."""
 
 
-def _kl(name: str, widths: tuple[int, ...], scaling_factor: float, plan: Plan, **config: Any) -> Recipe:
+def _kl(name: str, widths: tuple[int, ...], scaling_factor: float, plan: Plan, decoder: Plan) -> Recipe:
     def make(store: Store) -> Modules:
-        vae = make_autoencoder_kl(widths, scaling_factor, plan.seed, **config)
-        return {name: train_autoencoder_kl(name, vae, plan)}
+        vae = train_autoencoder_kl(name, make_autoencoder_kl(widths, scaling_factor, plan.seed), plan)
+        return {name: train_decoder(name, vae, decoder)}
 
     return Recipe(make, (name,), look=lambda store: looking.reconstructions(store, name))
 
 
-def _movq(plan: Plan) -> Recipe:
+def _movq(plan: Plan, decoder: Plan) -> Recipe:
     return Recipe(
-        lambda store: {"movq": train_movq("movq", make_movq(plan.seed), plan)},
+        lambda store: {"movq": train_decoder("movq", train_movq("movq", make_movq(plan.seed), plan), decoder)},
         ("movq",),
         look=lambda store: looking.reconstructions(store, "movq"),
     )
@@ -102,14 +109,14 @@ def _sdxl_base(store: Store) -> Any:
 
 
 def _sdxl_refiner(store: Store) -> Any:
-    unet = sdxl.make_sdxl_unet(clip.G.width, clip.G.width, 5, 409, (24, 32, 40))
+    unet = sdxl.make_sdxl_unet(clip.G.width, clip.G.width, 5, 409, sdxl.REFINER_WIDTHS)
     return sdxl.train_refiner(unet, store.load("vae_sdxl"), tokenizer(), store.load("text_g"), Plan(2500, 1.5e-3, 409))
 
 
 def _prior(store: Store) -> Any:
     prior = kandinsky.make_prior(501)
     return kandinsky.train_prior(
-        prior, tokenizer(), store.load("text_g"), store.load("picture_g"), Plan(2500, 1e-3, 501)
+        prior, tokenizer(), store.load("text_g"), store.load("picture_g"), Plan(2000, 1e-3, 501)
     )
 
 
@@ -168,21 +175,27 @@ def _x4(store: Store) -> Any:
 SD15 = ("vae_sd15", "text_l", "unet_sd15")
 
 RECIPES = {
-    "vae_sd15": _kl("vae_sd15", (24, 32, 48, 48), 0.18215, Plan(2500, 2e-3, 101)),
-    "clip_l": _towers("l", clip.L, Plan(900, 1e-3, 201), keep_picture=False),
-    "unet_sd15": _sd15("unet_sd15", "plain", Plan(2400, 1.5e-3, 301)),
-    "unet_comic": _sd15("unet_comic", "comic", Plan(900, 6e-4, 311), start="unet_sd15"),
-    "unet_pixel": _sd15("unet_pixel", "pixel", Plan(900, 6e-4, 313), start="unet_sd15"),
-    "unet_ring": _sd15("unet_ring", "ring", Plan(900, 6e-4, 317), start="unet_sd15"),
+    "vae_sd15": _kl("vae_sd15", (16, 16, 32, 64), 0.18215, Plan(4500, 2e-3, 101), Plan(2500, 1e-3, 102)),
+    "clip_l": _towers("l", clip.L, Plan(1000, 1e-3, 201), keep_picture=False),
+    "unet_sd15": _sd15("unet_sd15", "plain", Plan(4500, 1.5e-3, 301)),
+    "unet_comic": _sd15("unet_comic", "comic", Plan(800, 6e-4, 311), start="unet_sd15"),
+    "unet_pixel": _sd15("unet_pixel", "pixel", Plan(800, 6e-4, 313), start="unet_sd15"),
+    "unet_ring": _sd15("unet_ring", "ring", Plan(800, 6e-4, 317), start="unet_sd15"),
     "unet_inpainting": _one("unet_inpainting", SD15, _inpainting, looking.inpainting, "unet_sd15"),
     "controlnet_depth": _one("controlnet_depth", SD15, _controlnet, looking.controlnet),
     "lora_pixel": _one("lora_pixel", SD15, _lora, looking.lora),
     "embedding_ember": _one("embedding_ember", SD15, _embedding, looking.embedding),
     "clip_g": _towers("g", clip.G, Plan(1500, 1e-3, 211), keep_picture=True),
-    "vae_sdxl": _kl("vae_sdxl", (24, 32, 48, 48), 0.13025, Plan(4000, 2e-3, 103), force_upcast=True),
+    "vae_sdxl": _one(
+        "vae_sdxl",
+        ("vae_sd15",),
+        lambda store: turned(store.load("vae_sd15"), 0.13025, force_upcast=True),
+        lambda store: looking.reconstructions(store, "vae_sdxl"),
+        "vae_sd15",
+    ),
     "unet_sdxl_base": _one("unet_sdxl_base", ("vae_sdxl", "text_l", "text_g"), _sdxl_base, looking.sdxl_base),
     "unet_sdxl_refiner": _one("unet_sdxl_refiner", ("vae_sdxl", "text_g"), _sdxl_refiner, looking.refiner),
-    "movq": _movq(Plan(3000, 2e-3, 107)),
+    "movq": _movq(Plan(2000, 2e-3, 107), Plan(2500, 1e-3, 108)),
     "prior": _one("prior", ("text_g", "picture_g"), _prior),
     "unet_kandinsky": _one("unet_kandinsky", ("movq", "picture_g", "text_g", "prior"), _decoder, looking.kandinsky),
     "unet_kandinsky_depth": _one(
@@ -193,6 +206,6 @@ RECIPES = {
         "unet_kandinsky",
     ),
     "unet_x2": _one("unet_x2", ("vae_sd15", "text_l"), _x2, looking.x2),
-    "vae_x4": _kl("vae_x4", (24, 32, 40), 0.08333, Plan(2000, 2e-3, 109)),
+    "vae_x4": _kl("vae_x4", (16, 16, 32), 0.08333, Plan(1000, 2e-3, 109), Plan(800, 1e-3, 110)),
     "unet_x4": _one("unet_x4", ("vae_x4", "text_g"), _x4, looking.x4),
 }

@@ -11,27 +11,30 @@ from relay_dev.small_parts import EULER
 
 from .noise import DROPPED, Conditions, train_epsilon
 from .scene import Scene, caption
-from .stable_diffusion import SHOWN_AT, make_banks, make_unet
+from .stable_diffusion import make_banks, make_unet
 from .training import Bank, Plan
 
 TIME_IDS_WIDTH = 16
+WIDTHS = (16, 16, 32, 64, 96)
+REFINER_WIDTHS = (16, 16, 32, 48, 64)
 REFINED_BELOW = 300
 """The refiner sees timesteps below this one of 1000."""
 SCORES = {"good": 6.0, "bad": 2.5}
 """Aesthetic scores: of the world's pictures, and of ones that were spoilt. 6.0 and 2.5 are diffusers' defaults."""
 SPOILT = 0.3
-LARGE = {**SHOWN_AT, 1024: (40, 1, 0.06)}
+LARGE = {256: (1500, 12, 0.5), 512: (500, 4, 0.35), 1024: (60, 1, 0.15)}
 
 
-def make_sdxl_unet(cross: int, pooled: int, time_ids: int, seed: int, widths: tuple[int, ...] = (32, 40, 48)) -> Any:
+def make_sdxl_unet(cross: int, pooled: int, time_ids: int, seed: int, widths: tuple[int, ...] = WIDTHS) -> Any:
+    """Attention in the two lowest levels, as in SDXL, of which there are more here, for the lowest to see all of 1024 x 1024."""
+    plain = len(widths) - 2
     return make_unet(
         cross,
         seed,
         block_out_channels=widths,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 1, 2),
-        attention_head_dim=4,
+        down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",) * plain,
+        transformer_layers_per_block=(1,) * (len(widths) - 1) + (2,),
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=TIME_IDS_WIDTH,
@@ -99,7 +102,15 @@ def train_refiner(unet: Any, vae: Any, tokenizer: Any, second: Any, plan: Plan) 
         return {"encoder_hidden_states": out.hidden_states[-2], "added_cond_kwargs": added}
 
     return train_epsilon(
-        "sdxl refiner", unet, banks, conditions, plan, config=EULER, timesteps=(0, REFINED_BELOW), offset=0.05
+        "sdxl refiner",
+        unet,
+        banks,
+        conditions,
+        plan,
+        config=EULER,
+        timesteps=(0, REFINED_BELOW),
+        offset=0.05,
+        snr_gamma=50.0,
     )
 
 

@@ -9,13 +9,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from safetensors.torch import load_file
 
 from diffusers_relay.pipelines.loading import load_folder
 from diffusers_relay.pipelines.monitor import SilentMonitor
+from relay_dev.hub_cache import HUB_IDS
 from tiny_world import layout
+from tiny_world.autoencoders import TURN
 from tiny_world.recipes import RECIPES
 from tiny_world.store import Store
 from tiny_world.training import Limits
@@ -48,6 +52,37 @@ def test_it_trains_and_is_stored(name: str, store: Store) -> None:
             assert set(back) == set(result.state_dict())
             json.loads((store.folder / part / "config.json").read_text("utf-8"))
         assert all(torch.isfinite(value).all() for value in back.values())
+
+
+def test_all_are_laid_out_with_the_text_as_wide_as_published(store: Store, tmp_path: Path) -> None:
+    folders = layout.lay_out_all(store, tmp_path / "all")
+    assert set(folders) <= set(HUB_IDS.values())
+    assert all((folder / "model_index.json").is_file() for folder in folders.values())
+    pipeline = StableDiffusionControlNetPipeline.from_pretrained(
+        folders["sd15"], controlnet=ControlNetModel.from_pretrained(layout.lay_out_controlnet(store, tmp_path / "net"))
+    )
+    layout.lay_out_adapters(store, tmp_path)
+    pipeline.load_lora_weights(str(tmp_path / "loras"), weight_name=layout.LORA_FILE)
+    pipeline.load_textual_inversion(str(tmp_path / "embeddings" / layout.EMBEDDING_FILE))
+    pipeline.set_progress_bar_config(disable=True)
+    depth = torch.rand(1, 3, 64, 64)
+    (picture,) = pipeline("a <ember>", depth, num_inference_steps=1, height=64, width=64, output_type="np").images
+    assert np.isfinite(picture).all()
+
+
+def test_the_turned_autoencoder_is_the_same_in_another_space(store: Store) -> None:
+    one, other = store.load("vae_sd15"), store.load("vae_sdxl")
+    picture = torch.rand(1, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        first, second = (vae.encode(picture).latent_dist.mean for vae in (one, other))
+        assert torch.allclose(other.decode(second).sample, one.decode(first).sample, atol=1e-2)
+    turned = torch.einsum("ij,bjhw->bihw", TURN, first * one.config.scaling_factor)
+    assert torch.allclose(second * other.config.scaling_factor, turned, atol=1e-2)
+    assert torch.allclose(TURN @ TURN.T, torch.eye(4))
+    assert (store.folder / "vae_sdxl" / "base.txt").read_text("utf-8").strip() == "vae_sd15"
+    assert set(load_file(store.folder / "vae_sdxl" / "changed.safetensors")) <= {
+        *("quant_conv.weight", "quant_conv.bias", "post_quant_conv.weight"),
+    }
 
 
 def test_a_fine_tune_is_stored_as_what_differs(store: Store) -> None:
