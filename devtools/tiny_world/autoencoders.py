@@ -85,7 +85,7 @@ DECODED_AT = {128: (1400, 4), 256: (260, 1)}
 
 
 def train_decoder(name: str, vae: Any, plan: Plan) -> Any:
-    """The decoder goes on alone: twice as many steps in the same time, and whole pictures, with their borders."""
+    """The decoder goes on alone: its steps are quicker, and see whole pictures, with their borders."""
     rng = random.Random(plan.seed)
     vae.requires_grad_(False)
     vae.decoder.requires_grad_(True)
@@ -166,7 +166,7 @@ def picture_loss(shown: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
 
 class Windows:
-    """Windows of pictures that are drawn once, in every style, a tenth of them abstract: drawing anew takes as long as a step."""
+    """Windows of pictures that are drawn once, in every style, a tenth of them abstract: to draw anew would be a third of a step."""
 
     def __init__(self, rng: random.Random, count: int = 1600) -> None:
         self.rng = rng
