@@ -337,8 +337,18 @@ class HostServer:
         self.post("/interrupt", {})
 
     def free(self) -> None:
-        """Asks the host to unload all models and to forget all results; done before the next prompt runs."""
+        """Has the host unload all models and forget all results; done when this returns, or before the next prompt is taken up.
+
+        The host only marks it as wanted, and does it when its worker has next woken: to a prompt that came in at the same moment, it
+        does it afterwards. So a small prompt goes first.
+        """
         self.post("/free", {"unload_models": True, "free_memory": True})
+        self.run(
+            {
+                "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}},
+                "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+            }
+        )
 
     def log_text(self) -> str:
         return self.log_path.read_text("utf-8", errors="replace")
