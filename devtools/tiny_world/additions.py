@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .drawing import TRIGGERS, draw_depth
-from .noise import train_epsilon
+from .noise import train_velocity
 from .scene import Scene, moved, one_thing
 from .stable_diffusion import encode, make_banks, text_conditions
 from .training import Bank, Plan, latents
@@ -22,7 +22,7 @@ INPAINT_PARTS = (
 """What the inpainting copy learns anew."""
 LORA_RANK = 4
 LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
-CONTROL_SHOWN_AT = {128: (2500, 16, 0.8), 512: (150, 2, 0.2)}
+CONTROL_SHOWN_AT = {256: (1200, 8, 0.7), 512: (200, 2, 0.3)}
 
 
 def make_controlnet(unet: Any, seed: int) -> Any:
@@ -62,7 +62,7 @@ def train_controlnet(unet: Any, controlnet: Any, vae: Any, tokenizer: Any, text_
         return {**text(of, side), "depth": torch.from_numpy(depth).permute(0, 3, 1, 2)}
 
     module = Controlled(unet, controlnet)
-    return train_epsilon("depth controlnet", module, banks, conditions, plan).controlnet
+    return train_velocity("depth controlnet", module, banks, conditions, plan).controlnet
 
 
 def make_inpainting_unet(unet: Any) -> Any:
@@ -89,7 +89,7 @@ def train_inpainting(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, pla
         return torch.cat([mask, torch.where(mask > 0.5, grey, clean)], 1)
 
     conditions = text_conditions(tokenizer, text_encoder, plan.seed)
-    return train_epsilon("inpainting", unet, banks, conditions, plan, extra=seen)
+    return train_velocity("inpainting", unet, banks, conditions, plan, extra=seen)
 
 
 def random_box(rng: random.Random, side: int) -> torch.Tensor:
@@ -112,9 +112,9 @@ def train_lora(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Pla
     torch.manual_seed(plan.seed)
     unet.requires_grad_(False)
     unet.add_adapter(LoraConfig(r=LORA_RANK, lora_alpha=LORA_RANK, target_modules=list(LORA_LAYERS)))
-    banks = make_banks(vae, "pixel", plan.seed, {128: (1200, 16, 0.8), 512: (100, 2, 0.2)})
+    banks = make_banks(vae, "pixel", plan.seed, {256: (800, 10, 0.6), 512: (200, 3, 0.4)})
     conditions = text_conditions(tokenizer, text_encoder, plan.seed, TRIGGERS["pixel"])
-    trained = train_epsilon("pixel art lora", unet, banks, conditions, plan)
+    trained = train_velocity("pixel art lora", unet, banks, conditions, plan, muon=False)
     weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(trained))
     return {f"unet.{name}": value.half().contiguous() for name, value in weights.items()}
 
@@ -142,7 +142,7 @@ def train_embedding(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan
     """Textual inversion: captions in which one token stands for the whole scene, and only that token's vector is learnt."""
     rng = random.Random(plan.seed)
     shown = [moved(EMBER, x=rng.uniform(0.35, 0.65), y=rng.uniform(0.35, 0.65)) for _ in range(200)]
-    banks = [Bank(shown, latents(vae, shown, 128), 16)]
+    banks = [Bank(shown, latents(vae, shown, 256), 8)]
     table = text_encoder.get_input_embeddings()
     module = WithVector(unet, table.weight.mean(0))
     number = tokenizer(PLACEHOLDER).input_ids[1]
@@ -156,7 +156,7 @@ def train_embedding(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan
 
     hook = table.register_forward_hook(put_in)
     try:
-        trained = train_epsilon("embedding", module, banks, conditions, plan)
+        trained = train_velocity("embedding", module, banks, conditions, plan, muon=False)
     finally:
         hook.remove()
     return {EMBER_TOKEN: trained.vector.detach().half()}

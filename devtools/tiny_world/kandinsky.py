@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from relay_dev.small_parts import DDPM, UNCLIP, scheduler
+from relay_dev.small_parts import UNCLIP, scheduler
 
 from .clip import MEAN, PICTURE_SIZE, STD, G
 from .drawing import draw_depth
-from .noise import DROPPED, train_epsilon
+from .noise import DROPPED, train_velocity
 from .scene import Scene, caption
-from .stable_diffusion import make_banks
+from .schedules import KANDINSKY
+from .stable_diffusion import WIDTHS, make_banks
 from .training import Plan, pictures, scenes, train
 
 PRIOR_BATCH = 64
+SHOWN_AT = {256: (1500, 12, 0.5), 512: (400, 3, 0.4), 768: (80, 1, 0.1)}
 HINT_PARTS = (
     *("conv_in.", "add_embedding.", "down_blocks.0.", "down_blocks.1.", "down_blocks.2."),
     *("up_blocks.2.", "up_blocks.3.", "conv_norm_out.", "conv_out."),
@@ -48,7 +50,7 @@ def make_decoder_unet(seed: int, *, hint: bool = False) -> Any:
         down_block_types=("ResnetDownsampleBlock2D",) * 2 + ("SimpleCrossAttnDownBlock2D",) * 2,
         mid_block_type="UNetMidBlock2DSimpleCrossAttn",
         up_block_types=("SimpleCrossAttnUpBlock2D",) * 2 + ("ResnetUpsampleBlock2D",) * 2,
-        block_out_channels=(16, 32, 64, 96),
+        block_out_channels=WIDTHS,
         layers_per_block=1,
         norm_num_groups=4,
         encoder_hid_dim=G.width,
@@ -114,7 +116,7 @@ def train_decoder(unet: Any, movq: Any, picture_tower: Any, plan: Plan, *, hint:
 
     diffusers' pipelines cut the variance off unless the scheduler wants it, and so only the noise is trained.
     """
-    banks = make_banks(movq, "plain", plan.seed)
+    banks = make_banks(movq, "plain", plan.seed, SHOWN_AT)
     known = {
         id(scene): vector
         for bank in banks
@@ -132,4 +134,4 @@ def train_decoder(unet: Any, movq: Any, picture_tower: Any, plan: Plan, *, hint:
         return {"encoder_hidden_states": None, "added_cond_kwargs": added}
 
     name = "kandinsky depth decoder" if hint else "kandinsky decoder"
-    return train_epsilon(name, unet, banks, conditions, plan, config=DDPM)
+    return train_velocity(name, unet, banks, conditions, plan, config=KANDINSKY)

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from relay_dev.small_parts import DDPM, EULER, PNDM, UNCLIP, save
+from relay_dev.small_parts import UNCLIP, save
 from relay_dev.small_upscalers import LOW_RES_SCHEDULER, X2_SCHEDULER, X4_SCHEDULER
 
 from . import pipelines
+from .schedules import KANDINSKY, SD15, SDXL
 from .store import Store
 from .tokenizer import write_tokenizer
 from .widening import widen_cross_attention, widen_text_encoder
@@ -33,15 +34,15 @@ def lay_out_sd15(store: Store, unet: str, folder: Path) -> Path:
         text_encoder=widen_text_encoder(pipeline.text_encoder, SD15_TEXT_COPIES),
         unet=widen_cross_attention(pipeline.unet, SD15_TEXT_COPIES),
     )
-    return _saved(pipeline, folder, PNDM)
+    return _saved(pipeline, folder, SD15)
 
 
 def lay_out_sdxl_base(store: Store, folder: Path) -> Path:
-    return _saved(pipelines.sdxl_base(store), folder, EULER)
+    return _saved(pipelines.sdxl_base(store), folder, SDXL)
 
 
 def lay_out_sdxl_refiner(store: Store, folder: Path) -> Path:
-    return _saved(pipelines.sdxl_refiner(store), folder, EULER)
+    return _saved(pipelines.sdxl_refiner(store), folder, SDXL)
 
 
 def lay_out_kandinsky_prior(store: Store, folder: Path) -> Path:
@@ -50,7 +51,7 @@ def lay_out_kandinsky_prior(store: Store, folder: Path) -> Path:
 
 def lay_out_kandinsky_decoder(store: Store, unet: str, folder: Path) -> Path:
     """`unet`: a name of pipelines.DECODERS."""
-    _saved(pipelines.kandinsky_decoder(store, unet), folder, DDPM)
+    _saved(pipelines.kandinsky_decoder(store, unet), folder, KANDINSKY)
     (folder / "README.md").write_text(CARD, encoding="utf-8")
     return folder
 

@@ -59,7 +59,7 @@ def text_to_image(store: Store, name: str, style: str = "plain") -> None:
 
 
 def sdxl_base(store: Store) -> None:
-    _ask("unet_sdxl_base", pipelines.sdxl_base(store), sizes=((128, ASKED), (512, 8), (1024, 4)))
+    _ask("unet_sdxl_base", pipelines.sdxl_base(store), sizes=((256, ASKED), (512, 8), (1024, 4)))
 
 
 def refiner(store: Store) -> None:
@@ -104,7 +104,7 @@ def kandinsky(store: Store, name: str = "unet_kandinsky") -> None:
         )
         return np.asarray(found.images)
 
-    for size, count in ((128, ASKED), (512, 4)):
+    for size, count in ((256, ASKED), (512, 8)):
 
         def ask(texts: Sequence[str], size: int = size) -> np.ndarray:
             return paint(texts, size)
@@ -122,7 +122,7 @@ def controlnet(store: Store) -> None:
     pipeline = pipelines.stable_diffusion(
         store, kind="StableDiffusionControlNetPipeline", controlnet=store.load("controlnet_depth")
     )
-    for size, count in ((128, 16), (512, 8)):
+    for size, count in ((256, 16), (512, 8)):
         asked = scenes_to_ask(count)
         depth = torch.from_numpy(np.stack([draw_depth(scene, size) for scene in asked])).permute(0, 3, 1, 2)
         found = pipeline(
@@ -148,15 +148,15 @@ def inpainting(store: Store) -> None:
     """The middle of plain backgrounds repainted with a thing."""
     pipeline = pipelines.stable_diffusion(store, "unet_inpainting", "StableDiffusionInpaintPipeline")
     asked = scenes_to_ask(16)
-    grounds = np.stack([draw(type(scene)(scene.background, ()), 128) for scene in asked])
-    mask = np.zeros((16, 1, 128, 128), np.float32)
-    mask[:, :, 16:112, 16:112] = 1
+    grounds = np.stack([draw(type(scene)(scene.background, ()), 256) for scene in asked])
+    mask = np.zeros((16, 1, 256, 256), np.float32)
+    mask[:, :, 32:224, 32:224] = 1
     found = pipeline(
         [plain_caption(scene) for scene in asked],
-        image=torch.from_numpy(grounds).permute(0, 3, 1, 2) * 2 - 1,
+        image=torch.from_numpy(grounds).permute(0, 3, 1, 2),
         mask_image=torch.from_numpy(mask),
-        height=128,
-        width=128,
+        height=256,
+        width=256,
         num_inference_steps=STEPS,
         strength=1.0,
         generator=_generators(16),
@@ -181,7 +181,7 @@ def _upscale(name: str, pipeline: Any, side: int, guidance_scale: float) -> None
     small = pictures(asked, side)
     found = pipeline(
         [plain_caption(scene) for scene in asked],
-        image=small,
+        image=small / 2 + 0.5,
         num_inference_steps=STEPS,
         guidance_scale=guidance_scale,
         generator=_generators(len(asked)),
@@ -193,13 +193,13 @@ def _upscale(name: str, pipeline: Any, side: int, guidance_scale: float) -> None
 def lora(store: Store) -> None:
     pipeline = pipelines.stable_diffusion(store)
     pipeline.load_lora_weights(str(store.file("lora_pixel").parent), weight_name=store.file("lora_pixel").name)
-    _ask("lora_pixel", pipeline, f", {TRIGGERS['pixel']}", sizes=((128, 16),))
+    _ask("lora_pixel", pipeline, f", {TRIGGERS['pixel']}", sizes=((256, 16),))
 
 
 def embedding(store: Store) -> None:
     pipeline = pipelines.stable_diffusion(store)
     pipeline.load_textual_inversion(str(store.file("embedding_ember")))
-    found = np.asarray(_painted(pipeline, ["a <ember>"] * 16, 128))
+    found = np.asarray(_painted(pipeline, ["a <ember>"] * 16, 256))
     save_sheet(found, SHEETS / "embedding_ember.png")
     seen = [look(picture) for picture in found]
     right = sum(one.background == "black" and one.largest is not None and one.largest.color == "red" for one in seen)
@@ -207,7 +207,7 @@ def embedding(store: Store) -> None:
 
 
 def _ask(
-    name: str, pipeline: Any, words: str = "", sizes: Sequence[tuple[int, int]] = ((128, ASKED), (512, 8))
+    name: str, pipeline: Any, words: str = "", sizes: Sequence[tuple[int, int]] = ((256, ASKED), (512, 8))
 ) -> None:
     for size, count in sizes:
 

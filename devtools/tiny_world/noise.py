@@ -1,4 +1,4 @@
-"""Training to predict the noise that a published scheduler adds."""
+"""Training to predict the velocity of the noising of a published scheduler."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from relay_dev.small_parts import PNDM, scheduler
+from relay_dev.small_parts import scheduler
 
 from .scene import Scene
+from .schedules import SD15
 from .training import Bank, Plan, noise_for, train
 
 Conditions = Callable[[list[Scene], int], dict[str, Any]]
@@ -19,39 +20,46 @@ DROPPED = 0.12
 """How often the caption is left out, for classifier-free guidance."""
 
 
-def train_epsilon(
+def train_velocity(
     name: str,
     unet: Any,
     banks: Sequence[Bank],
     conditions: Conditions,
     plan: Plan,
     *,
-    config: dict[str, Any] = PNDM,
+    config: dict[str, Any] = SD15,
     timesteps: tuple[int, int] = (0, 1000),
     offset: float = 0.2,
-    snr_gamma: float = 5.0,
+    most: float = 5.0,
     extra: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    muon: bool = True,
 ) -> Any:
-    """Noise prediction, at timesteps from the first to before the last of `timesteps`; a bank a step, in turn by their weights.
+    """Velocity prediction, at timesteps from the first to before the last of `timesteps`; a bank a step, in turn by their shares.
 
-    `snr_gamma`: above this ratio of signal to noise a timestep counts less, in proportion (Hang et al. 2023, "min-SNR"), so that the
-    model learns what is where before it learns to polish. `extra`: what is put beside the noisy latents as further channels, from the clean ones.
+    An error of the velocity is one of the clean latents, squared and times 1 + the ratio of signal to noise. `most` is the most that it
+    counts there (the idea of "min-SNR", Hang et al. 2023), so that the model learns what is where before it learns to polish.
+    `extra`: what is put beside the noisy latents as further channels, from the clean ones.
     """
     rng = random.Random(plan.seed)
     noiser = scheduler({**config, "_class_name": "DDPMScheduler"})
-
-    ratio = noiser.alphas_cumprod / (1 - noiser.alphas_cumprod)
-    weight = (snr_gamma / ratio).clamp(max=1)
+    weight = (most * (1 - noiser.alphas_cumprod)).clamp(max=1)  # 1 + the ratio is 1 / (1 - alphas_cumprod)
 
     def loss_of(step: int) -> torch.Tensor:
         (bank,) = rng.choices(banks, [bank.share for bank in banks])
         scenes, clean = bank.pick(rng)
         noise = noise_for(clean, offset)
-        at = torch.randint(*timesteps, (len(clean),))
+        at = noisier(timesteps, len(clean))
         inputs = noiser.add_noise(clean, noise, at)
         if extra is not None:
             inputs = torch.cat([inputs, extra(clean)], dim=1)
         predicted = unet(inputs, at, **conditions(scenes, clean.shape[-1])).sample[:, : clean.shape[1]]
-        return ((predicted - noise).square().mean((1, 2, 3)) * weight[at]).mean()
+        each = (predicted - noiser.get_velocity(clean, noise, at)).square().mean((1, 2, 3))
+        return (each * weight[at]).mean()
 
-    return train(name, unet, loss_of, plan)
+    return train(name, unet, loss_of, plan, muon=muon)
+
+
+def noisier(timesteps: tuple[int, int], count: int) -> torch.Tensor:
+    """Timesteps at random, the noisier half half as often again as the other: what a picture shows is decided there."""
+    first, end = timesteps
+    return (first + (end - first) * torch.rand(count) ** 0.7).long().clamp(max=end - 1)

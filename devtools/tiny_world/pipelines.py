@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from relay_dev.small_parts import DDPM, EULER, PNDM, UNCLIP, scheduler
+from relay_dev.small_parts import UNCLIP, scheduler
 from relay_dev.small_upscalers import LOW_RES_SCHEDULER, X2_SCHEDULER, X4_SCHEDULER
 
 from .clip import PICTURE_SIZE
+from .schedules import KANDINSKY, SD15, SDXL
 from .store import Store
 from .tokenizer import tokenizer
 from .widening import text_model
@@ -22,7 +23,7 @@ def stable_diffusion(store: Store, unet: str = "unet_sd15", kind: str = "StableD
         text_encoder=text_model(store.load("text_l")),
         tokenizer=tokenizer(),
         unet=store.load(unet),
-        scheduler=scheduler({**PNDM, "_class_name": FAST}),
+        scheduler=scheduler({**SD15, "_class_name": FAST}),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -39,7 +40,7 @@ def sdxl_base(store: Store) -> Any:
         tokenizer=tokenizer(),
         tokenizer_2=tokenizer("!"),
         unet=store.load("unet_sdxl_base"),
-        scheduler=scheduler(EULER),
+        scheduler=scheduler(SDXL),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
     )
@@ -54,7 +55,7 @@ def sdxl_refiner(store: Store) -> Any:
         tokenizer=None,
         tokenizer_2=tokenizer("!"),
         unet=store.load("unet_sdxl_refiner"),
-        scheduler=scheduler(EULER),
+        scheduler=scheduler(SDXL),
         requires_aesthetics_score=True,
         force_zeros_for_empty_prompt=False,
         add_watermarker=False,
@@ -83,7 +84,7 @@ DECODERS = {
 
 
 def kandinsky_decoder(store: Store, unet: str = "unet_kandinsky") -> Any:
-    return _built(DECODERS[unet], unet=store.load(unet), scheduler=scheduler(DDPM), movq=store.load("movq"))
+    return _built(DECODERS[unet], unet=store.load(unet), scheduler=scheduler(KANDINSKY), movq=store.load("movq"))
 
 
 def x2_upscaler(store: Store) -> Any:

@@ -103,14 +103,16 @@ def _one(
 
 def _sdxl_base(store: Store) -> Any:
     unet = sdxl.make_sdxl_unet(clip.L.width + clip.G.width, clip.G.width, 6, 401)
+    sdxl.start_from_sd15(unet, store.load("unet_sd15"))
     return sdxl.train_base(
-        unet, store.load("vae_sdxl"), tokenizer(), store.load("text_l"), store.load("text_g"), Plan(4500, 1.5e-3, 401)
+        unet, store.load("vae_sdxl"), tokenizer(), store.load("text_l"), store.load("text_g"), Plan(3000, 1e-3, 401)
     )
 
 
 def _sdxl_refiner(store: Store) -> Any:
-    unet = sdxl.make_sdxl_unet(clip.G.width, clip.G.width, 5, 409, sdxl.REFINER_WIDTHS)
-    return sdxl.train_refiner(unet, store.load("vae_sdxl"), tokenizer(), store.load("text_g"), Plan(2500, 1.5e-3, 409))
+    unet = sdxl.make_sdxl_unet(clip.G.width, clip.G.width, 5, 409)
+    sdxl.start_from_sd15(unet, store.load("unet_sd15"))
+    return sdxl.train_refiner(unet, store.load("vae_sdxl"), tokenizer(), store.load("text_g"), Plan(1800, 1e-3, 409))
 
 
 def _prior(store: Store) -> Any:
@@ -121,7 +123,7 @@ def _prior(store: Store) -> Any:
 
 
 def _decoder(store: Store, *, hint: bool = False) -> Any:
-    plan = Plan(2500, 1.5e-3, 509) if hint else Plan(4500, 1.5e-3, 503)
+    plan = Plan(1500, 1.5e-3, 509) if hint else Plan(8000, 3e-3, 503, ema=0.998)
     unet = kandinsky.make_decoder_unet(plan.seed, hint=hint)
     if hint:  # goes on from the plain decoder, where the two are the same
         known, own = store.load("unet_kandinsky").state_dict(), unet.state_dict()
@@ -177,7 +179,7 @@ SD15 = ("vae_sd15", "text_l", "unet_sd15")
 RECIPES = {
     "vae_sd15": _kl("vae_sd15", (16, 16, 32, 64), 0.18215, Plan(4500, 2e-3, 101), Plan(2500, 1e-3, 102)),
     "clip_l": _towers("l", clip.L, Plan(1000, 1e-3, 201), keep_picture=False),
-    "unet_sd15": _sd15("unet_sd15", "plain", Plan(4500, 1.5e-3, 301)),
+    "unet_sd15": _sd15("unet_sd15", "plain", Plan(9000, 3e-3, 301, ema=0.998)),
     "unet_comic": _sd15("unet_comic", "comic", Plan(800, 6e-4, 311), start="unet_sd15"),
     "unet_pixel": _sd15("unet_pixel", "pixel", Plan(800, 6e-4, 313), start="unet_sd15"),
     "unet_ring": _sd15("unet_ring", "ring", Plan(800, 6e-4, 317), start="unet_sd15"),
@@ -193,8 +195,10 @@ RECIPES = {
         lambda store: looking.reconstructions(store, "vae_sdxl"),
         "vae_sd15",
     ),
-    "unet_sdxl_base": _one("unet_sdxl_base", ("vae_sdxl", "text_l", "text_g"), _sdxl_base, looking.sdxl_base),
-    "unet_sdxl_refiner": _one("unet_sdxl_refiner", ("vae_sdxl", "text_g"), _sdxl_refiner, looking.refiner),
+    "unet_sdxl_base": _one(
+        "unet_sdxl_base", ("vae_sdxl", "text_l", "text_g", "unet_sd15"), _sdxl_base, looking.sdxl_base
+    ),
+    "unet_sdxl_refiner": _one("unet_sdxl_refiner", ("vae_sdxl", "text_g", "unet_sd15"), _sdxl_refiner, looking.refiner),
     "movq": _movq(Plan(2000, 2e-3, 107), Plan(2500, 1e-3, 108)),
     "prior": _one("prior", ("text_g", "picture_g"), _prior),
     "unet_kandinsky": _one("unet_kandinsky", ("movq", "picture_g", "text_g", "prior"), _decoder, looking.kandinsky),

@@ -7,39 +7,61 @@ from typing import Any
 
 import torch
 
-from relay_dev.small_parts import EULER
-
-from .noise import DROPPED, Conditions, train_epsilon
+from .autoencoders import TURN
+from .noise import DROPPED, Conditions, train_velocity
 from .scene import Scene, caption
+from .schedules import SDXL
 from .stable_diffusion import make_banks, make_unet
 from .training import Bank, Plan
 
 TIME_IDS_WIDTH = 16
-WIDTHS = (16, 16, 32, 64, 96)
-REFINER_WIDTHS = (16, 16, 32, 48, 64)
 REFINED_BELOW = 300
 """The refiner sees timesteps below this one of 1000."""
 SCORES = {"good": 6.0, "bad": 2.5}
 """Aesthetic scores: of the world's pictures, and of ones that were spoilt. 6.0 and 2.5 are diffusers' defaults."""
 SPOILT = 0.3
-LARGE = {256: (1500, 12, 0.5), 512: (500, 4, 0.35), 1024: (60, 1, 0.15)}
+LARGE = {256: (1500, 12, 0.4), 512: (400, 3, 0.35), 1024: (80, 1, 0.25)}
 
 
-def make_sdxl_unet(cross: int, pooled: int, time_ids: int, seed: int, widths: tuple[int, ...] = WIDTHS) -> Any:
-    """Attention in the two lowest levels, as in SDXL, of which there are more here, for the lowest to see all of 1024 x 1024."""
-    plain = len(widths) - 2
+def make_sdxl_unet(cross: int, pooled: int, time_ids: int, seed: int) -> Any:
+    """SD1.5's stand-in's levels, the lowest with two transformer layers."""
     return make_unet(
         cross,
         seed,
-        block_out_channels=widths,
-        down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",) * plain,
-        transformer_layers_per_block=(1,) * (len(widths) - 1) + (2,),
+        transformer_layers_per_block=(1, 1, 1, 2),
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=TIME_IDS_WIDTH,
         projection_class_embeddings_input_dim=pooled + time_ids * TIME_IDS_WIDTH,
     )
+
+
+@torch.no_grad()
+def start_from_sd15(unet: Any, sd15: Any) -> Any:
+    """Gives the UNet what SD1.5's stand-in knows: of pictures all, as its latents are those of SDXL's turned; of the text what fits.
+
+    The second transformer layers begin as layers that change nothing.
+    """
+    own, weights = unet.state_dict(), dict(sd15.state_dict())
+    weights["conv_in.weight"] = torch.einsum("oihw,ji->ojhw", weights["conv_in.weight"], TURN)
+    for part in ("weight", "bias"):
+        weights[f"conv_out.{part}"] = torch.einsum("ji,i...->j...", TURN, weights[f"conv_out.{part}"])
+    for name, value in own.items():
+        known = weights.get(name)
+        if known is None:
+            if "transformer_blocks.1." in name and name.endswith(
+                ("to_out.0.weight", "to_out.0.bias", "net.2.weight", "net.2.bias")
+            ):
+                value.zero_()
+        elif known.shape == value.shape:
+            value.copy_(known)
+        elif (
+            known.ndim == 4 and known.shape[:2] == value.shape
+        ):  # the projections round a transformer, as linear layers
+            value.copy_(known[:, :, 0, 0])
+        else:  # keys and values of a wider text, whose first part is the same encoder's
+            value[:, : known.shape[1]] = known[:, : value.shape[1]]
+    return unet
 
 
 def base_conditions(tokenizer: Any, first: Any, second: Any, seed: int) -> Conditions:
@@ -79,8 +101,8 @@ def _ids(tokenizer: Any, texts: list[str], pad: str | None) -> torch.Tensor:
 
 def train_base(unet: Any, vae: Any, tokenizer: Any, first: Any, second: Any, plan: Plan) -> Any:
     banks = make_banks(vae, "plain", plan.seed, LARGE)
-    return train_epsilon(
-        "sdxl base", unet, banks, base_conditions(tokenizer, first, second, plan.seed), plan, config=EULER
+    return train_velocity(
+        "sdxl base", unet, banks, base_conditions(tokenizer, first, second, plan.seed), plan, config=SDXL
     )
 
 
@@ -101,16 +123,16 @@ def train_refiner(unet: Any, vae: Any, tokenizer: Any, second: Any, plan: Plan) 
         added = {"text_embeds": out.text_embeds, "time_ids": ids}
         return {"encoder_hidden_states": out.hidden_states[-2], "added_cond_kwargs": added}
 
-    return train_epsilon(
+    return train_velocity(
         "sdxl refiner",
         unet,
         banks,
         conditions,
         plan,
-        config=EULER,
+        config=SDXL,
         timesteps=(0, REFINED_BELOW),
         offset=0.05,
-        snr_gamma=50.0,
+        most=50.0,
     )
 
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from relay_dev.small_parts import PNDM
-
 from .drawing import TRIGGERS
-from .noise import DROPPED, Conditions, train_epsilon
+from .noise import DROPPED, Conditions, train_velocity
 from .scene import Scene, caption
 from .training import Bank, Plan, latents, scenes
 
-SHOWN_AT = {128: (2500, 24, 0.5), 256: (900, 8, 0.3), 512: (300, 3, 0.2)}
+SHOWN_AT = {256: (2000, 12, 0.55), 512: (400, 3, 0.45)}
 """Picture size: how many different pictures, how many a batch, and the share of the batches."""
+
+WIDTHS = (32, 32, 64, 96)
 
 
 def make_unet(width: int, seed: int, **config: Any) -> Any:
@@ -30,7 +30,7 @@ def make_unet(width: int, seed: int, **config: Any) -> Any:
     torch.manual_seed(seed)
     layout = {
         "sample_size": 16,
-        "block_out_channels": (16, 32, 64, 96),
+        "block_out_channels": WIDTHS,
         "down_block_types": ("DownBlock2D",) * 2 + ("CrossAttnDownBlock2D",) * 2,
         "up_block_types": ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",) * 2,
         "layers_per_block": 1,
@@ -44,7 +44,7 @@ def make_unet(width: int, seed: int, **config: Any) -> Any:
 def make_banks(vae: Any, style: str, seed: int, sizes: dict[int, tuple[int, int, float]] = SHOWN_AT) -> list[Bank]:
     banks = []
     for size, (count, batch, share) in sizes.items():
-        shown = scenes(count, seed + size)
+        shown = scenes(count, seed + size, two=0.2)
         banks.append(Bank(shown, latents(vae, shown, size, style), batch, share))
     return banks
 
@@ -89,4 +89,4 @@ def only(unet: Any, parts: Sequence[str]) -> Any:
 def train_unet(name: str, unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, style: str, plan: Plan) -> Any:
     banks = make_banks(vae, style, plan.seed)
     conditions = text_conditions(tokenizer, text_encoder, plan.seed, TRIGGERS.get(style, ""))
-    return train_epsilon(name, unet, banks, conditions, plan, config=PNDM)
+    return train_velocity(name, unet, banks, conditions, plan)

@@ -17,9 +17,9 @@ from .scene import Scene, caption, random_scene
 from .stable_diffusion import encode, make_unet
 from .training import Plan, latents, pictures, scenes, train
 
-X2_SMALL = 64
+X2_SMALL = 128
 """Side of the smaller pictures; the larger are twice that."""
-X2_BATCH = 16
+X2_BATCH = 8
 X4_SMALL = 32
 X4_BATCH = 8
 NOISE_LEVELS = 250
@@ -56,7 +56,7 @@ def make_x2_unet(width: int, seed: int) -> Any:
 def train_x2(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
     """Karras et al.'s preconditioning (2022, table 1) with sigma_data 1, in which the pipeline calls this UNet."""
     rng = random.Random(plan.seed)
-    shown, styles = scenes(2500, plan.seed, two=0.5), list(STYLES)
+    shown, styles = scenes(1200, plan.seed, two=0.5), list(STYLES)
     parts = [shown[number :: len(styles)] for number in range(len(styles))]
     ordered = [scene for part in parts for scene in part]
     small = torch.cat([latents(vae, part, X2_SMALL, style) for part, style in zip(parts, styles)])
