@@ -11,25 +11,22 @@ import torch
 from .drawing import TRIGGERS, draw_depth
 from .noise import train_velocity
 from .scene import Scene, moved, one_thing
-from .stable_diffusion import encode, make_banks, text_conditions
+from .stable_diffusion import TUNED_AT, encode, make_banks, only, text_conditions
 from .training import Bank, Plan, latents
 
 INPAINT_CHANNELS = 9
-INPAINT_PARTS = (
-    *("conv_in.", "down_blocks.0.", "down_blocks.1.", "down_blocks.2."),
-    *("up_blocks.2.", "up_blocks.3.", "conv_norm_out.", "conv_out."),
-)
-"""What the inpainting copy learns anew."""
 LORA_RANK = 4
 LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
-CONTROL_SHOWN_AT = {256: (1200, 8, 0.7), 512: (200, 2, 0.3)}
+CONTROL_PARTS = ("controlnet_", "conv_in.", "down_blocks.0.", "down_blocks.1.")
+"""What the ControlNet learns; the rest of it stays a copy of the UNet's."""
+CONTROL_SHOWN_AT = {256: (800, 8, 0.6), 512: (200, 2, 0.4)}
 
 
 def make_controlnet(unet: Any, seed: int) -> Any:
     from diffusers import ControlNetModel
 
     torch.manual_seed(seed)
-    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16, 24, 32))
+    return only(ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16, 24, 32)), CONTROL_PARTS)
 
 
 class Controlled(torch.nn.Module):
@@ -80,7 +77,7 @@ def make_inpainting_unet(unet: Any) -> Any:
 def train_inpainting(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
     """Boxes are taken out of the picture; everything of it, in a quarter of the batches."""
     rng = random.Random(plan.seed)
-    banks = make_banks(vae, "plain", plan.seed)
+    banks = make_banks(vae, "plain", plan.seed, TUNED_AT)
     with torch.no_grad():
         grey = vae.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean[:, :, 4:5, 4:5] * vae.config.scaling_factor
 
@@ -112,7 +109,7 @@ def train_lora(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Pla
     torch.manual_seed(plan.seed)
     unet.requires_grad_(False)
     unet.add_adapter(LoraConfig(r=LORA_RANK, lora_alpha=LORA_RANK, target_modules=list(LORA_LAYERS)))
-    banks = make_banks(vae, "pixel", plan.seed, {256: (800, 10, 0.6), 512: (200, 3, 0.4)})
+    banks = make_banks(vae, "pixel", plan.seed, TUNED_AT)
     conditions = text_conditions(tokenizer, text_encoder, plan.seed, TRIGGERS["pixel"])
     trained = train_velocity("pixel art lora", unet, banks, conditions, plan, muon=False)
     weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(trained))

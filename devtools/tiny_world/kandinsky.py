@@ -16,15 +16,13 @@ from .drawing import draw_depth
 from .noise import DROPPED, train_velocity
 from .scene import Scene, caption
 from .schedules import KANDINSKY
-from .stable_diffusion import WIDTHS, make_banks
+from .stable_diffusion import STYLE_PARTS, make_banks
 from .training import Plan, pictures, scenes, train
 
 PRIOR_BATCH = 64
-SHOWN_AT = {256: (1500, 12, 0.5), 512: (400, 3, 0.4), 768: (80, 1, 0.1)}
-HINT_PARTS = (
-    *("conv_in.", "add_embedding.", "down_blocks.0.", "down_blocks.1.", "down_blocks.2."),
-    *("up_blocks.2.", "up_blocks.3.", "conv_norm_out.", "conv_out."),
-)
+SHOWN_AT = {256: (1000, 12, 0.5), 512: (250, 3, 0.4), 768: (40, 1, 0.1)}
+WIDTHS = (32, 32, 48, 64)
+HINT_PARTS = (*STYLE_PARTS, "add_embedding.")
 """What the depth decoder learns anew."""
 
 
@@ -55,7 +53,7 @@ def make_decoder_unet(seed: int, *, hint: bool = False) -> Any:
         norm_num_groups=4,
         encoder_hid_dim=G.width,
         encoder_hid_dim_type="image_proj",
-        cross_attention_dim=64,
+        cross_attention_dim=32,
         attention_head_dim=8,
         resnet_time_scale_shift="scale_shift",
     )

@@ -105,14 +105,14 @@ def _sdxl_base(store: Store) -> Any:
     unet = sdxl.make_sdxl_unet(clip.L.width + clip.G.width, clip.G.width, 6, 401)
     sdxl.start_from_sd15(unet, store.load("unet_sd15"))
     return sdxl.train_base(
-        unet, store.load("vae_sdxl"), tokenizer(), store.load("text_l"), store.load("text_g"), Plan(3000, 1e-3, 401)
+        unet, store.load("vae_sdxl"), tokenizer(), store.load("text_l"), store.load("text_g"), Plan(2500, 2e-3, 401)
     )
 
 
 def _sdxl_refiner(store: Store) -> Any:
     unet = sdxl.make_sdxl_unet(clip.G.width, clip.G.width, 5, 409)
     sdxl.start_from_sd15(unet, store.load("unet_sd15"))
-    return sdxl.train_refiner(unet, store.load("vae_sdxl"), tokenizer(), store.load("text_g"), Plan(1800, 1e-3, 409))
+    return sdxl.train_refiner(unet, store.load("vae_sdxl"), tokenizer(), store.load("text_g"), Plan(1500, 2e-3, 409))
 
 
 def _prior(store: Store) -> Any:
@@ -137,14 +137,14 @@ def _controlnet(store: Store) -> Any:
     unet = store.load("unet_sd15")
     controlnet = additions.make_controlnet(unet, 601)
     return additions.train_controlnet(
-        unet, controlnet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(1200, 1e-3, 601)
+        unet, controlnet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(1500, 2e-3, 601)
     )
 
 
 def _inpainting(store: Store) -> Any:
-    unet = stable_diffusion.only(additions.make_inpainting_unet(store.load("unet_sd15")), additions.INPAINT_PARTS)
+    unet = stable_diffusion.only(additions.make_inpainting_unet(store.load("unet_sd15")), stable_diffusion.STYLE_PARTS)
     return additions.train_inpainting(
-        unet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(1000, 8e-4, 607)
+        unet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(1200, 1.5e-3, 607)
     )
 
 
@@ -166,12 +166,12 @@ def _embedding(store: Store) -> Any:
 
 def _x2(store: Store) -> Any:
     unet = upscalers.make_x2_unet(clip.L.width, 701)
-    return upscalers.train_x2(unet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(2500, 1.5e-3, 701))
+    return upscalers.train_x2(unet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(2000, 3e-3, 701))
 
 
 def _x4(store: Store) -> Any:
     unet = upscalers.make_x4_unet(clip.G.width, 709)
-    return upscalers.train_x4(unet, store.load("vae_x4"), tokenizer(), store.load("text_g"), Plan(2000, 1.5e-3, 709))
+    return upscalers.train_x4(unet, store.load("vae_x4"), tokenizer(), store.load("text_g"), Plan(2000, 3e-3, 709))
 
 
 SD15 = ("vae_sd15", "text_l", "unet_sd15")
@@ -180,11 +180,11 @@ RECIPES = {
     "vae_sd15": _kl("vae_sd15", (16, 16, 32, 64), 0.18215, Plan(4500, 2e-3, 101), Plan(2500, 1e-3, 102)),
     "clip_l": _towers("l", clip.L, Plan(1000, 1e-3, 201), keep_picture=False),
     "unet_sd15": _sd15("unet_sd15", "plain", Plan(9000, 3e-3, 301, ema=0.998)),
-    "unet_comic": _sd15("unet_comic", "comic", Plan(800, 6e-4, 311), start="unet_sd15"),
-    "unet_pixel": _sd15("unet_pixel", "pixel", Plan(800, 6e-4, 313), start="unet_sd15"),
-    "unet_ring": _sd15("unet_ring", "ring", Plan(800, 6e-4, 317), start="unet_sd15"),
+    "unet_comic": _sd15("unet_comic", "comic", Plan(900, 1.5e-3, 311), start="unet_sd15"),
+    "unet_pixel": _sd15("unet_pixel", "pixel", Plan(900, 1.5e-3, 313), start="unet_sd15"),
+    "unet_ring": _sd15("unet_ring", "ring", Plan(900, 1.5e-3, 317), start="unet_sd15"),
     "unet_inpainting": _one("unet_inpainting", SD15, _inpainting, looking.inpainting, "unet_sd15"),
-    "controlnet_depth": _one("controlnet_depth", SD15, _controlnet, looking.controlnet),
+    "controlnet_depth": _one("controlnet_depth", SD15, _controlnet, looking.controlnet, "unet_sd15"),
     "lora_pixel": _one("lora_pixel", SD15, _lora, looking.lora),
     "embedding_ember": _one("embedding_ember", SD15, _embedding, looking.embedding),
     "clip_g": _towers("g", clip.G, Plan(1500, 1e-3, 211), keep_picture=True),
@@ -198,7 +198,9 @@ RECIPES = {
     "unet_sdxl_base": _one(
         "unet_sdxl_base", ("vae_sdxl", "text_l", "text_g", "unet_sd15"), _sdxl_base, looking.sdxl_base
     ),
-    "unet_sdxl_refiner": _one("unet_sdxl_refiner", ("vae_sdxl", "text_g", "unet_sd15"), _sdxl_refiner, looking.refiner),
+    "unet_sdxl_refiner": _one(
+        "unet_sdxl_refiner", ("vae_sdxl", "text_g", "unet_sd15"), _sdxl_refiner, looking.refiner, "unet_sd15"
+    ),
     "movq": _movq(Plan(2000, 2e-3, 107), Plan(2500, 1e-3, 108)),
     "prior": _one("prior", ("text_g", "picture_g"), _prior),
     "unet_kandinsky": _one("unet_kandinsky", ("movq", "picture_g", "text_g", "prior"), _decoder, looking.kandinsky),

@@ -11,7 +11,7 @@ from .autoencoders import TURN
 from .noise import DROPPED, Conditions, train_velocity
 from .scene import Scene, caption
 from .schedules import SDXL
-from .stable_diffusion import make_banks, make_unet
+from .stable_diffusion import STYLE_PARTS, make_banks, make_unet, only
 from .training import Bank, Plan
 
 TIME_IDS_WIDTH = 16
@@ -24,11 +24,10 @@ LARGE = {256: (1500, 12, 0.4), 512: (400, 3, 0.35), 1024: (80, 1, 0.25)}
 
 
 def make_sdxl_unet(cross: int, pooled: int, time_ids: int, seed: int) -> Any:
-    """SD1.5's stand-in's levels, the lowest with two transformer layers."""
+    """The levels of SD1.5's stand-in, with what SDXL has beside the text: the second encoder's embedding and the sizes."""
     return make_unet(
         cross,
         seed,
-        transformer_layers_per_block=(1, 1, 1, 2),
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=TIME_IDS_WIDTH,
@@ -36,32 +35,30 @@ def make_sdxl_unet(cross: int, pooled: int, time_ids: int, seed: int) -> Any:
     )
 
 
+LEARNT = (*STYLE_PARTS, "add_embedding.")
+LEARNT_LAYERS = (".attn2.", ".norm2.")
+"""What SDXL's stand-ins learn anew: the text, its sizes, and the layers nearest to the picture. The rest is SD1.5's."""
+
+
 @torch.no_grad()
 def start_from_sd15(unet: Any, sd15: Any) -> Any:
-    """Gives the UNet what SD1.5's stand-in knows: of pictures all, as its latents are those of SDXL's turned; of the text what fits.
-
-    The second transformer layers begin as layers that change nothing.
-    """
-    own, weights = unet.state_dict(), dict(sd15.state_dict())
+    """Gives the UNet what SD1.5's stand-in knows: of pictures all, as its latents are those of SDXL's turned; of the text what fits."""
+    weights = dict(sd15.state_dict())
     weights["conv_in.weight"] = torch.einsum("oihw,ji->ojhw", weights["conv_in.weight"], TURN)
     for part in ("weight", "bias"):
         weights[f"conv_out.{part}"] = torch.einsum("ji,i...->j...", TURN, weights[f"conv_out.{part}"])
-    for name, value in own.items():
+    for name, value in unet.state_dict().items():
         known = weights.get(name)
         if known is None:
-            if "transformer_blocks.1." in name and name.endswith(
-                ("to_out.0.weight", "to_out.0.bias", "net.2.weight", "net.2.bias")
-            ):
-                value.zero_()
-        elif known.shape == value.shape:
+            continue
+        if known.shape == value.shape:
             value.copy_(known)
-        elif (
-            known.ndim == 4 and known.shape[:2] == value.shape
-        ):  # the projections round a transformer, as linear layers
+        elif known.ndim == 4:  # the projections round a transformer, here linear layers
             value.copy_(known[:, :, 0, 0])
         else:  # keys and values of a wider text, whose first part is the same encoder's
-            value[:, : known.shape[1]] = known[:, : value.shape[1]]
-    return unet
+            width = min(known.shape[1], value.shape[1])
+            value[:, :width] = known[:, :width]
+    return only(unet, LEARNT, LEARNT_LAYERS)
 
 
 def base_conditions(tokenizer: Any, first: Any, second: Any, seed: int) -> Conditions:

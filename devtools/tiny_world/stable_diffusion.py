@@ -15,6 +15,8 @@ from .training import Bank, Plan, latents, scenes
 
 SHOWN_AT = {256: (2000, 12, 0.55), 512: (400, 3, 0.45)}
 """Picture size: how many different pictures, how many a batch, and the share of the batches."""
+TUNED_AT = {256: (600, 12, 0.5), 512: (150, 3, 0.5)}
+"""The same for a fine-tune."""
 
 WIDTHS = (32, 32, 64, 96)
 
@@ -79,14 +81,14 @@ STYLE_PARTS = (
 """What a fine-tune changes: the layers nearest to the picture. So a fine-tune is a small file beside the model's."""
 
 
-def only(unet: Any, parts: Sequence[str]) -> Any:
-    """The same module, which from now on learns in these parts alone."""
+def only(unet: Any, parts: Sequence[str], layers: Sequence[str] = ()) -> Any:
+    """The same module, which from now on learns in these parts alone, and in the layers anywhere whose names have one of `layers` in them."""
     for name, value in unet.named_parameters():
-        value.requires_grad_(name.startswith(tuple(parts)))
+        value.requires_grad_(name.startswith(tuple(parts)) or any(layer in name for layer in layers))
     return unet
 
 
 def train_unet(name: str, unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, style: str, plan: Plan) -> Any:
-    banks = make_banks(vae, style, plan.seed)
+    banks = make_banks(vae, style, plan.seed, SHOWN_AT if style == "plain" else TUNED_AT)
     conditions = text_conditions(tokenizer, text_encoder, plan.seed, TRIGGERS.get(style, ""))
     return train_velocity(name, unet, banks, conditions, plan)

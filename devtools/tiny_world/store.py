@@ -1,6 +1,6 @@
 """The trained modules as files: each in a folder of its own, in float16 safetensors, as save_pretrained writes it.
 
-A fine-tune's file has only the tensors that differ from its base's, and a file beside it names the base.
+A fine-tune's file has only the tensors that differ from those of the same names of its base, and a file beside it names the base.
 """
 
 from __future__ import annotations
@@ -50,13 +50,15 @@ class Store:
         if base.is_file():
             module = kind.from_config(kind.load_config(folder))
             changed = {key: value.float() for key, value in load_file(folder / CHANGED_FILE).items()}
-            module.load_state_dict({**self.load(base.read_text("utf-8").strip()).state_dict(), **changed})
+            known = self.load(base.read_text("utf-8").strip()).state_dict()
+            own = module.state_dict().keys()
+            module.load_state_dict({**{key: value for key, value in known.items() if key in own}, **changed})
         else:
             module = kind.from_pretrained(folder)
         return module.float().eval().requires_grad_(False)
 
     def save(self, name: str, module: Any, *, base: str | None = None) -> float:
-        """Over what is there; the answer is its size in MB. `base`: of what a diffusers model is a fine-tune."""
+        """Over what is there; the answer is its size in MB. `base`: of what a diffusers model is a fine-tune, or has parts."""
         target = self.folder / name
         known = {} if base is None else self.load(base).state_dict()
         shutil.rmtree(target, ignore_errors=True)

@@ -11,16 +11,18 @@ from torch.nn.functional import interpolate, mse_loss
 from relay_dev.small_parts import scheduler
 from relay_dev.small_upscalers import LOW_RES_SCHEDULER, NOISE_EMBED_WIDTH, X4_SCHEDULER
 
+from .autoencoders import from_bytes, to_bytes
 from .drawing import STYLES
 from .noise import DROPPED
 from .scene import Scene, caption, random_scene
 from .stable_diffusion import encode, make_unet
-from .training import Plan, latents, pictures, scenes, train
+from .training import Limits, Plan, latents, pictures, scenes, train
 
 X2_SMALL = 128
 """Side of the smaller pictures; the larger are twice that."""
 X2_BATCH = 8
-X4_SMALL = 32
+X4_SIDE = 128
+"""Of the windows that the x4 upscaler is to paint."""
 X4_BATCH = 8
 NOISE_LEVELS = 250
 """The x4 pipeline's noise_level is below this in training. Its default is 20."""
@@ -79,7 +81,7 @@ def train_x2(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan)
         ).sample
         return mse_loss(found[:, :-1], (sigma * clean - noise) / size)
 
-    return train("x2 upscaler", unet, loss_of, plan)
+    return train("x2 upscaler", unet, loss_of, plan, muon=True)
 
 
 def hidden_and_pooled(tokenizer: Any, text_encoder: Any, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -102,7 +104,7 @@ def make_x4_unet(width: int, seed: int) -> Any:
         seed,
         in_channels=7,
         out_channels=4,
-        block_out_channels=(24, 32, 40),
+        block_out_channels=(24, 32, 32),
         down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         use_linear_projection=True,
@@ -115,9 +117,10 @@ def train_x4(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan)
     rng = random.Random(plan.seed)
     noiser = scheduler({**X4_SCHEDULER, "_class_name": "DDPMScheduler"})
     low_res = scheduler(LOW_RES_SCHEDULER)
+    windows = _Windows(rng)
 
     def loss_of(step: int) -> torch.Tensor:
-        texts, wanted = _windows(rng)
+        texts, wanted = windows.batch()
         clean = encode_scaled(vae, wanted)
         small = torch.nn.functional.avg_pool2d(wanted, 4)
         levels = torch.randint(0, NOISE_LEVELS, (X4_BATCH,))
@@ -129,7 +132,7 @@ def train_x4(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan)
         found = unet(inputs, at, states, class_labels=levels).sample
         return mse_loss(found, noiser.get_velocity(clean, noise, at))
 
-    return train("x4 upscaler", unet, loss_of, plan)
+    return train("x4 upscaler", unet, loss_of, plan, muon=True)
 
 
 @torch.no_grad()
@@ -137,15 +140,21 @@ def encode_scaled(vae: Any, shown: torch.Tensor) -> torch.Tensor:
     return vae.encode(shown).latent_dist.mean * vae.config.scaling_factor
 
 
-def _windows(rng: random.Random) -> tuple[list[str], torch.Tensor]:
-    """Windows of pictures of several sizes, with their whole pictures' captions."""
-    side = 4 * X4_SMALL
-    texts, parts = [], []
-    for _ in range(X4_BATCH):
-        scene: Scene = random_scene(rng, two=0.5)
-        whole = side * rng.choice((1, 2, 4))
-        picture = pictures([scene], whole, rng.choice(list(STYLES)))
-        x, y = rng.randrange(whole - side + 1), rng.randrange(whole - side + 1)
-        parts.append(picture[:, :, y : y + side, x : x + side])
-        texts.append("" if rng.random() < DROPPED else caption(scene, rng))
-    return texts, torch.cat(parts)
+class _Windows:
+    """Windows of pictures of several sizes, with their whole pictures' captions. The pictures are drawn once."""
+
+    def __init__(self, rng: random.Random, count: int = 600) -> None:
+        self.rng = rng
+        self.shown: list[tuple[Scene, torch.Tensor]] = []
+        for _ in range(min(count, Limits.scenes)):
+            scene, whole = random_scene(rng, two=0.5), X4_SIDE * rng.choice((1, 2, 4))
+            self.shown.append((scene, to_bytes(pictures([scene], whole, rng.choice(list(STYLES))))))
+
+    def batch(self) -> tuple[list[str], torch.Tensor]:
+        texts, parts = [], []
+        for scene, picture in self.rng.choices(self.shown, k=X4_BATCH):
+            room = picture.shape[-1] - X4_SIDE
+            x, y = self.rng.randrange(room + 1), self.rng.randrange(room + 1)
+            parts.append(picture[:, :, y : y + X4_SIDE, x : x + X4_SIDE])
+            texts.append("" if self.rng.random() < DROPPED else caption(scene, self.rng))
+        return texts, from_bytes(torch.cat(parts))
