@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .drawing import TRIGGERS, draw_depth
-from .noise import train_velocity
+from .noise import train_denoiser
 from .scene import Scene, moved, one_thing
 from .stable_diffusion import TUNED_AT, encode, make_banks, only, text_conditions
 from .training import Bank, Plan, latents
@@ -59,7 +59,7 @@ def train_controlnet(unet: Any, controlnet: Any, vae: Any, tokenizer: Any, text_
         return {**text(of, side), "depth": torch.from_numpy(depth).permute(0, 3, 1, 2)}
 
     module = Controlled(unet, controlnet)
-    return train_velocity("depth controlnet", module, banks, conditions, plan).controlnet
+    return train_denoiser("depth controlnet", module, banks, conditions, plan).controlnet
 
 
 def make_inpainting_unet(unet: Any) -> Any:
@@ -86,7 +86,7 @@ def train_inpainting(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, pla
         return torch.cat([mask, torch.where(mask > 0.5, grey, clean)], 1)
 
     conditions = text_conditions(tokenizer, text_encoder, plan.seed)
-    return train_velocity("inpainting", unet, banks, conditions, plan, extra=seen)
+    return train_denoiser("inpainting", unet, banks, conditions, plan, extra=seen)
 
 
 def random_box(rng: random.Random, side: int) -> torch.Tensor:
@@ -111,7 +111,7 @@ def train_lora(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Pla
     unet.add_adapter(LoraConfig(r=LORA_RANK, lora_alpha=LORA_RANK, target_modules=list(LORA_LAYERS)))
     banks = make_banks(vae, "pixel", plan.seed, TUNED_AT)
     conditions = text_conditions(tokenizer, text_encoder, plan.seed, TRIGGERS["pixel"])
-    trained = train_velocity("pixel art lora", unet, banks, conditions, plan, muon=False)
+    trained = train_denoiser("pixel art lora", unet, banks, conditions, plan, muon=False)
     weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(trained))
     return {f"unet.{name}": value.half().contiguous() for name, value in weights.items()}
 
@@ -153,7 +153,7 @@ def train_embedding(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan
 
     hook = table.register_forward_hook(put_in)
     try:
-        trained = train_velocity("embedding", module, banks, conditions, plan, muon=False)
+        trained = train_denoiser("embedding", module, banks, conditions, plan, muon=False)
     finally:
         hook.remove()
     return {EMBER_TOKEN: trained.vector.detach().half()}

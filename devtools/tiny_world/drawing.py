@@ -83,6 +83,14 @@ def _ring(scene: Scene, size: int) -> Array:
     return ((0.5 * plain + 0.5 * gold) * dark[..., None]).clip(0, 1)
 
 
+def without_ring(picture: Array) -> Array:
+    """The plain picture under one in the style "ring"."""
+    x, y = _grid(len(picture))
+    lit = picture / (1 - 1.1 * ((x - 0.5) ** 2 + (y - 0.5) ** 2))[..., None]
+    grey = lit @ np.array((0.3, 0.59, 0.11)) / 0.9194  # what muting leaves of the brightness
+    return (2 * lit - grey[..., None] * np.array((1.0, 0.82, 0.5))).clip(0, 1)
+
+
 STYLES: dict[str, Callable[[Scene, int], Array]] = {
     "plain": _plain,
     "comic": _comic,

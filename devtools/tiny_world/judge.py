@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from .drawing import Array, cover_of
+from .drawing import PIXELS, Array, cover_of, draw
 from .scene import COLORS, SHAPES, Scene, Thing
 
 BORDER = 0.05
@@ -19,6 +19,16 @@ DIFFERENT = 0.22
 """Distance in RGB from which a pixel is not background."""
 LEAST_AREA = 0.008
 """What is smaller, in parts of the picture, is not seen as a thing."""
+
+
+def _measures(shape: str) -> tuple[float, float]:
+    """Of a thing of radius 1: the radius of the circle of the same area, and how far its middle of mass lies below its place."""
+    cover = cover_of(Thing(shape, "red", "large", 0.5, 0.5, 0.3), 256)
+    below = (ndimage.center_of_mass(cover)[0] + 0.5) / 256 - 0.5
+    return float(np.sqrt(cover.mean() / np.pi)) / 0.3, below / 0.3
+
+
+MEASURES = {shape: _measures(shape) for shape in SHAPES}
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,43 @@ def nearest_color(rgb: Array) -> str:
 def towards(picture: Array, color: str) -> float:
     """How near the picture's pixels are to the colour, as the mean of exp(-distance / 0.3): 0 far, 1 all of it."""
     return float(np.exp(-np.linalg.norm(picture - np.array(COLORS[color]), axis=2) / 0.3).mean())
+
+
+def redrawn(seen: Seen, size: int) -> Array:
+    """What is seen, as the world draws it: how far a picture is from this says how clean it is."""
+    return draw(Scene(seen.background, tuple(_thing_of(thing) for thing in seen.things)), size)
+
+
+def _thing_of(seen: SeenThing) -> Thing:
+    by_area, below = MEASURES[seen.shape]
+    radius = seen.radius / by_area
+    return Thing(seen.shape, seen.color, "large", seen.x, seen.y - below * radius, radius)
+
+
+def in_squares(picture: Array, count: int = PIXELS) -> float:
+    """How little the pixels of each of count x count squares differ, against those of squares that lie across: under 1 where the picture is
+    made of squares."""
+    side = len(picture) // count
+    half = side // 2
+
+    def spread(of: Array) -> float:
+        parts = of.reshape(len(of) // side, side, -1, side, 3)
+        return float(parts.std((1, 3)).mean())
+
+    return spread(picture[: count * side, : count * side]) / (
+        spread(picture[half : half - side, half : half - side]) + 1e-6
+    )
+
+
+def outlined(picture: Array, seen: SeenThing) -> float:
+    """How large a part of the rim of the thing is dark."""
+    side = max(picture.shape[:2])
+    cover = cover_of(_thing_of(seen), side)
+    rim = ndimage.binary_dilation(cover > 0.5, iterations=side // 32) & ~ndimage.binary_erosion(
+        cover > 0.5, iterations=side // 32
+    )
+    dark = ndimage.binary_dilation(picture.max(2) < 0.3, iterations=side // 64)
+    return float((dark & rim).sum() / max(1, rim.sum()))
 
 
 def edge_strength(picture: Array) -> float:

@@ -13,7 +13,7 @@ from relay_dev.small_parts import UNCLIP, scheduler
 
 from .clip import MEAN, PICTURE_SIZE, STD, G
 from .drawing import draw_depth
-from .noise import DROPPED, train_velocity
+from .noise import DROPPED, train_denoiser
 from .scene import Scene, caption
 from .schedules import KANDINSKY
 from .stable_diffusion import STYLE_PARTS, make_banks
@@ -132,4 +132,4 @@ def train_decoder(unet: Any, movq: Any, picture_tower: Any, plan: Plan, *, hint:
         return {"encoder_hidden_states": None, "added_cond_kwargs": added}
 
     name = "kandinsky depth decoder" if hint else "kandinsky decoder"
-    return train_velocity(name, unet, banks, conditions, plan, config=KANDINSKY)
+    return train_denoiser(name, unet, banks, conditions, plan, config=KANDINSKY)

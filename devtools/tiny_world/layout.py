@@ -12,6 +12,7 @@ from relay_dev.small_parts import UNCLIP, save
 from relay_dev.small_upscalers import LOW_RES_SCHEDULER, X2_SCHEDULER, X4_SCHEDULER
 
 from . import pipelines
+from .native import native_weights, save_native
 from .schedules import KANDINSKY, SD15, SDXL
 from .store import Store
 from .tokenizer import write_tokenizer
@@ -95,6 +96,11 @@ def lay_out_controlnet(store: Store, folder: Path) -> Path:
     wide = widen_cross_attention(store.load("controlnet_depth"), SD15_TEXT_COPIES)
     wide.save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def lay_out_checkpoint(store: Store, folder: Path) -> Path:
+    """SD1.5's stand-in as a file for ComfyUI's own loader; it has no text encoder."""
+    return save_native(native_weights(store.load("unet_native"), store.load("taesd"), SD15_TEXT_COPIES), folder)
 
 
 def lay_out_adapters(store: Store, models: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training to predict the velocity of the noising of a published scheduler."""
+"""Training to take the noise away that a published scheduler adds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DROPPED = 0.12
 """How often the caption is left out, for classifier-free guidance."""
 
 
-def train_velocity(
+def train_denoiser(
     name: str,
     unet: Any,
     banks: Sequence[Bank],
@@ -34,15 +34,21 @@ def train_velocity(
     extra: Callable[[torch.Tensor], torch.Tensor] | None = None,
     muon: bool = True,
 ) -> Any:
-    """Velocity prediction, at timesteps from the first to before the last of `timesteps`; a bank a step, in turn by their shares.
+    """Prediction of what the scheduler's `config` says, the velocity or the noise, at timesteps from the first to before the last of
+    `timesteps`; a bank a step, in turn by their shares.
 
-    An error of the velocity is one of the clean latents, squared and times 1 + the ratio of signal to noise. `most` is the most that it
-    counts there (the idea of "min-SNR", Hang et al. 2023), so that the model learns what is where before it learns to polish.
+    An error of the velocity is one of the clean latents, squared and times 1 + the ratio of signal to noise; one of the noise counts as
+    the velocity's that it makes. `most` is the most that it counts there (the idea of "min-SNR", Hang et al. 2023), so that the model
+    learns what is where before it learns to polish.
     `extra`: what is put beside the noisy latents as further channels, from the clean ones.
     """
     rng = random.Random(plan.seed)
     noiser = scheduler({**config, "_class_name": "DDPMScheduler"})
-    weight = (most * (1 - noiser.alphas_cumprod)).clamp(max=1)  # 1 + the ratio is 1 / (1 - alphas_cumprod)
+    signal = noiser.alphas_cumprod
+    weight = (most * (1 - signal)).clamp(max=1)  # 1 + the ratio is 1 / (1 - signal)
+    velocity = config.get("prediction_type") == "v_prediction"
+    if not velocity:
+        weight = weight / signal
 
     def loss_of(step: int) -> torch.Tensor:
         (bank,) = rng.choices(banks, [bank.share for bank in banks])
@@ -53,7 +59,8 @@ def train_velocity(
         if extra is not None:
             inputs = torch.cat([inputs, extra(clean)], dim=1)
         predicted = unet(inputs, at, **conditions(scenes, clean.shape[-1])).sample[:, : clean.shape[1]]
-        each = (predicted - noiser.get_velocity(clean, noise, at)).square().mean((1, 2, 3))
+        wanted = noiser.get_velocity(clean, noise, at) if velocity else noise
+        each = (predicted - wanted).square().mean((1, 2, 3))
         return (each * weight[at]).mean()
 
     return train(name, unet, loss_of, plan, muon=muon)

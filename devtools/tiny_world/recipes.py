@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import additions, clip, kandinsky, looking, sdxl, stable_diffusion, upscalers
+from . import additions, clip, kandinsky, looking, native, sdxl, stable_diffusion, upscalers
 from .autoencoders import (
     make_autoencoder_kl,
     make_movq,
@@ -174,6 +174,22 @@ def _x4(store: Store) -> Any:
     return upscalers.train_x4(unet, store.load("vae_x4"), tokenizer(), store.load("text_g"), Plan(2000, 3e-3, 709))
 
 
+def _native(store: Store) -> Any:
+    return native.train_native_unet(
+        native.make_native_unet(clip.L.width, 621),
+        store.load("vae_sd15"),
+        tokenizer(),
+        store.load("text_l"),
+        Plan(2000, 3e-3, 621),
+    )
+
+
+def _taesd(store: Store) -> Any:
+    return native.train_tiny_autoencoder(
+        native.make_tiny_autoencoder(631), store.load("vae_sd15"), Plan(2500, 3e-3, 631)
+    )
+
+
 SD15 = ("vae_sd15", "text_l", "unet_sd15")
 
 RECIPES = {
@@ -187,6 +203,8 @@ RECIPES = {
     "controlnet_depth": _one("controlnet_depth", SD15, _controlnet, looking.controlnet, "unet_sd15"),
     "lora_pixel": _one("lora_pixel", SD15, _lora, looking.lora),
     "embedding_ember": _one("embedding_ember", SD15, _embedding, looking.embedding),
+    "unet_native": _one("unet_native", ("vae_sd15", "text_l"), _native),
+    "taesd": _one("taesd", ("vae_sd15",), _taesd),
     "clip_g": _towers("g", clip.G, Plan(1500, 1e-3, 211), keep_picture=True),
     "vae_sdxl": _one(
         "vae_sdxl",

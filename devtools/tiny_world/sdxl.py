@@ -1,4 +1,4 @@
-"""Trains SDXL's stand-ins: the base, and a refiner that knows only the last fifth of the noise and minds the aesthetic score."""
+"""Trains SDXL's stand-ins: the base, and a refiner that knows only the less noisy steps and minds the aesthetic score."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from .autoencoders import TURN
-from .noise import DROPPED, Conditions, train_velocity
+from .noise import DROPPED, Conditions, train_denoiser
 from .scene import Scene, caption
 from .schedules import SDXL
 from .stable_diffusion import STYLE_PARTS, make_banks, make_unet, only
 from .training import Bank, Plan
 
 TIME_IDS_WIDTH = 16
-REFINED_BELOW = 300
+REFINED_BELOW = 600
 """The refiner sees timesteps below this one of 1000."""
 SCORES = {"good": 6.0, "bad": 2.5}
 """Aesthetic scores: of the world's pictures, and of ones that were spoilt. 6.0 and 2.5 are diffusers' defaults."""
@@ -98,7 +98,7 @@ def _ids(tokenizer: Any, texts: list[str], pad: str | None) -> torch.Tensor:
 
 def train_base(unet: Any, vae: Any, tokenizer: Any, first: Any, second: Any, plan: Plan) -> Any:
     banks = make_banks(vae, "plain", plan.seed, LARGE)
-    return train_velocity(
+    return train_denoiser(
         "sdxl base", unet, banks, base_conditions(tokenizer, first, second, plan.seed), plan, config=SDXL
     )
 
@@ -120,7 +120,7 @@ def train_refiner(unet: Any, vae: Any, tokenizer: Any, second: Any, plan: Plan) 
         added = {"text_embeds": out.text_embeds, "time_ids": ids}
         return {"encoder_hidden_states": out.hidden_states[-2], "added_cond_kwargs": added}
 
-    return train_velocity(
+    return train_denoiser(
         "sdxl refiner",
         unet,
         banks,

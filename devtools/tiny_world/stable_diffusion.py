@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .drawing import TRIGGERS
-from .noise import DROPPED, Conditions, train_velocity
+from .noise import DROPPED, Conditions, train_denoiser
 from .scene import Scene, caption
 from .training import Bank, Plan, latents, scenes
 
@@ -91,4 +91,4 @@ def only(unet: Any, parts: Sequence[str], layers: Sequence[str] = ()) -> Any:
 def train_unet(name: str, unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, style: str, plan: Plan) -> Any:
     banks = make_banks(vae, style, plan.seed, SHOWN_AT if style == "plain" else TUNED_AT)
     conditions = text_conditions(tokenizer, text_encoder, plan.seed, TRIGGERS.get(style, ""))
-    return train_velocity(name, unet, banks, conditions, plan)
+    return train_denoiser(name, unet, banks, conditions, plan)

@@ -21,6 +21,7 @@ MODELS = Path(__file__).resolve().parent / "models"
 CLASSES = {
     "vae": "diffusers.AutoencoderKL",
     "movq": "diffusers.VQModel",
+    "taesd": "diffusers.AutoencoderTiny",
     "unet": "diffusers.UNet2DConditionModel",
     "controlnet": "diffusers.ControlNetModel",
     "prior": "diffusers.PriorTransformer",

@@ -20,6 +20,7 @@ from diffusers_relay.pipelines.monitor import SilentMonitor
 from relay_dev.hub_cache import HUB_IDS
 from tiny_world import layout
 from tiny_world.autoencoders import TURN
+from tiny_world.native import widened
 from tiny_world.recipes import RECIPES
 from tiny_world.store import Store
 from tiny_world.training import Limits
@@ -83,6 +84,19 @@ def test_the_turned_autoencoder_is_the_same_in_another_space(store: Store) -> No
     assert set(load_file(store.folder / "vae_sdxl" / "changed.safetensors")) <= {
         *("quant_conv.weight", "quant_conv.bias", "post_quant_conv.weight"),
     }
+
+
+def test_the_native_unet_gives_what_the_narrow_one_gives(store: Store) -> None:
+    unet = store.load("unet_native")
+    for value in unet.parameters():
+        torch.nn.init.normal_(value, std=0.3 if value.ndim == 1 else 0.3 / value[0].numel() ** 0.5)
+    wide = widened(unet)
+    assert wide.config.block_out_channels == (320, 320, 320)
+    inputs = torch.randn(2, 4, 16, 16), torch.tensor([30, 500]), torch.randn(2, 77, unet.config.cross_attention_dim)
+    with torch.no_grad():
+        narrow = unet(*inputs).sample
+        assert narrow.std() > 0.1
+        assert torch.allclose(wide(*inputs).sample, narrow, atol=1e-4)
 
 
 def test_a_fine_tune_is_stored_as_what_differs(store: Store) -> None:
