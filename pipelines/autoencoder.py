@@ -7,6 +7,7 @@ and a deviation). Kandinsky's MoVQ has one scale for both.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,10 +26,14 @@ if TYPE_CHECKING:
 
     Whole = Callable[[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]], torch.Tensor]
 
+logger = logging.getLogger(__name__)
+
 SAME_SPACE_TOLERANCE = 0.05
 """Relative RMS between two encoders' latents of the probe. Measured: a bfloat16 copy 0.022, weights moved 1 % 0.076."""
 PROBE_EXTENT = Extent(64, 64)
 
+_overflowing: weakref.WeakSet[Any] = weakref.WeakSet()
+"""The modules that gave no numbers in float16, and so run in float32 from then on."""
 _probes: weakref.WeakKeyDictionary[Any, torch.Tensor] = weakref.WeakKeyDictionary()
 
 
@@ -102,6 +107,17 @@ class Autoencoder:
 
     def _encoded(self, pictures: list[torch.Tensor], policy: OffloadPolicy) -> list[torch.Tensor]:
         """What the encoder gives for each, before a draw: a distribution's parameters [1, 2C, h, w], or MoVQ's latents."""
+        encoded = self._encoded_once(pictures, policy)
+        if not _are_numbers(encoded) and self._runs_in_float32_from_now_on():
+            encoded = self._encoded_once(pictures, policy)
+        if not _are_numbers(encoded):
+            raise RelayError(
+                f"image: the autoencoder of {self.title} made values of it that are no numbers (NaN or infinite), so nothing was made. The "
+                "model's file may be damaged."
+            )
+        return encoded
+
+    def _encoded_once(self, pictures: list[torch.Tensor], policy: OffloadPolicy) -> list[torch.Tensor]:
         import torch
 
         dtype, tiled = self.module.dtype, self.tiling or getattr(self.module, "use_tiling", False)
@@ -165,11 +181,34 @@ class Autoencoder:
             at_once: how many pixels that decodes at a time; None: all of them.
 
         Raises:
-            RelayError: another channel count; ``tiled`` with an autoencoder that can't.
+            RelayError: another channel count; ``tiled`` with an autoencoder that can't; a picture that is no numbers, in float32 too.
         """
+        self.check_channels(raw)
+        image = self._image(raw, policy, tiled, whole_by, at_once)
+        if not image.isfinite().all() and self._runs_in_float32_from_now_on():
+            image = self._image(raw, policy, tiled, whole_by, at_once)
+        if not image.isfinite().all():
+            raise RelayError(
+                f"latent: the autoencoder of {self.title} made values of it that are no numbers (NaN or infinite), so nothing was made. The "
+                "latent may be far out of range (after a node that computes with latents), or the model's file may be damaged."
+            )
+        return image
+
+    def _runs_in_float32_from_now_on(self) -> bool:
+        """Where it ran in float16, which some autoencoders overflow; False where it did not."""
         import torch
 
-        self.check_channels(raw)
+        if self.module.dtype != torch.float16 or self._forces_upcast:
+            return False
+        logger.warning("the autoencoder of %s overflows in float16, and runs in float32 from now on", self.title)
+        _overflowing.add(self.module)
+        return True
+
+    def _image(
+        self, raw: torch.Tensor, policy: OffloadPolicy, tiled: bool, whole_by: Whole | None, at_once: int | None
+    ) -> torch.Tensor:
+        import torch
+
         dtype, tiled = self.decoding_dtype, tiled or self.tiling
         pixels = at_once or raw.shape[0] * raw.shape[2] * raw.shape[3] * self.factor**2
         working_bytes = decode_bytes(self.module, pixels, dtype, tiled)
@@ -231,6 +270,8 @@ class Autoencoder:
 
     @property
     def _forces_upcast(self) -> bool:
+        if self.module in _overflowing:
+            return True
         return self.follows_force_upcast and bool(getattr(self.module.config, "force_upcast", False))
 
     def _normalisation(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -300,6 +341,10 @@ class Autoencoder:
         if self.module not in _probes:
             _probes[self.module] = self.encode(_probe_picture(), policy).float().cpu()
         return _probes[self.module]
+
+
+def _are_numbers(tensors: Sequence[torch.Tensor]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def _probe_picture() -> torch.Tensor:

@@ -39,7 +39,10 @@ def decode(components: PipelineComponents, latent: Latents, tiled: bool, runtime
         )
     elif latent.noise_is_void:
         runtime.monitor.say("The latent was changed after the run that left noise in it.")
-    return autoencoder.decode(latent.samples, runtime.policy, tiled)
+    image = autoencoder.decode(latent.samples, runtime.policy, tiled)
+    if not image.any():
+        runtime.monitor.say("Every pixel is black. If that is not what the latent should show, load the model in float32.")
+    return image
 
 
 def autoencoder_for_wires(components: PipelineComponents) -> Autoencoder:

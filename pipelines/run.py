@@ -23,6 +23,7 @@ from .latent_space import Latents
 from .lora import active_loras
 from .offload import Stage
 from .optimising import in_force
+from .painted import check_painted
 from .run_input import (
     batch_of,
     check_counts,
@@ -214,4 +215,5 @@ def denoise(job: DenoisingJob, runtime: Runtime) -> torch.Tensor:
         raise RelayError(
             f"denoising_end, steps: none of the {job.steps} steps lies before {job.denoising_end:g}. Raise denoising_end or steps."
         )
+    check_painted(latents, job.components)
     return latents

@@ -21,6 +21,7 @@ from .latent_space import Latents
 from .lora import active_loras
 from .offload import Stage
 from .optimising import in_force
+from .painted import check_painted
 from .run_input import check_counts, check_one_source
 from .runtime import Runtime
 from .schedulers import build_scheduler
@@ -115,6 +116,7 @@ def upscale_latent(
         torch.no_grad(),
     ):
         latents = family_module.upscale_latent(job, device)
+    check_painted(latents, components)
     samples = autoencoder.to_raw(latents[..., : 2 * height, : 2 * width]).to(runtime.policy.output_device())
     return latent.with_samples(samples.contiguous(), autoencoder)
 
@@ -194,6 +196,7 @@ def super_resolution(
             latents = family_module.super_resolution(
                 job, pictures[index], settings.noise_level, device, tiles=tiles, tile_done=bar.tile_done
             )
+            check_painted(latents, components)
             painted.append(latents.to(runtime.policy.output_device()))
     images = [_picture(latents, autoencoder, tiles, runtime) for latents in painted]
     return torch.cat(images) if len(images) > 1 else images[0]
