@@ -18,7 +18,9 @@ from .components import PipelineComponents
 from .encoded_once import ENCODED, Wanted, tensor_digest
 from .errors import RelayError
 from .images import Extent, to_host_images
+from .monitor import Monitor, SilentMonitor
 from .offload import OffloadPolicy, Stage, cast
+from .out_of_memory import once_more
 from .working_memory import decode_bytes, encode_bytes
 
 if TYPE_CHECKING:
@@ -172,6 +174,7 @@ class Autoencoder:
         tiled: bool = False,
         whole_by: Whole | None = None,
         at_once: int | None = None,
+        monitor: Monitor | None = None,
     ) -> torch.Tensor:
         """Raw latents [B, C, h, w] -> IMAGE [B, H, W, 3] float32 on ``policy.output_device()``.
 
@@ -179,20 +182,31 @@ class Autoencoder:
             tiled: by diffusers' own tiled decoding.
             whole_by: makes the IMAGE, given the latents and what decodes a part of them.
             at_once: how many pixels that decodes at a time; None: all of them.
+            monitor: is told where it had to be done in another way: in tiles, or in float32.
 
         Raises:
             RelayError: another channel count; ``tiled`` with an autoencoder that can't; a picture that is no numbers, in float32 too.
         """
         self.check_channels(raw)
-        image = self._image(raw, policy, tiled, whole_by, at_once)
-        if not image.isfinite().all() and self._runs_in_float32_from_now_on():
-            image = self._image(raw, policy, tiled, whole_by, at_once)
-        if not image.isfinite().all():
+        monitor = monitor or SilentMonitor()
+
+        def image_of(tiled: bool) -> torch.Tensor:
+            return self._image(raw, policy, tiled, whole_by, at_once)
+
+        def image() -> torch.Tensor:
+            may_tile = self.can_tile and whole_by is None and not (tiled or self.tiling)
+            instead = (lambda: image_of(True)) if may_tile else None
+            return once_more(lambda: image_of(tiled), policy, monitor, instead)
+
+        made = image()
+        if not made.isfinite().all() and self._runs_in_float32_from_now_on():
+            made = image()
+        if not made.isfinite().all():
             raise RelayError(
                 f"latent: the autoencoder of {self.title} made values of it that are no numbers (NaN or infinite), so nothing was made. The "
                 "latent may be far out of range (after a node that computes with latents), or the model's file may be damaged."
             )
-        return image
+        return made
 
     def _runs_in_float32_from_now_on(self) -> bool:
         """Where it ran in float16, which some autoencoders overflow; False where it did not."""

@@ -10,12 +10,14 @@ from .errors import RelayError
 from .generators import generators
 from .images import to_pixels
 from .latent_space import Latents
+from .out_of_memory import tried_once_more
 from .runtime import Runtime
 
 if TYPE_CHECKING:
     import torch
 
 
+@tried_once_more
 def encode(components: PipelineComponents, image: torch.Tensor, seed: int, runtime: Runtime) -> Latents:
     """IMAGE -> latents, a sample of the distribution from a CPU generator of ``seed + i``, as the pipelines draw it."""
     autoencoder = autoencoder_for_wires(components)
@@ -39,9 +41,11 @@ def decode(components: PipelineComponents, latent: Latents, tiled: bool, runtime
         )
     elif latent.noise_is_void:
         runtime.monitor.say("The latent was changed after the run that left noise in it.")
-    image = autoencoder.decode(latent.samples, runtime.policy, tiled)
+    image = autoencoder.decode(latent.samples, runtime.policy, tiled, monitor=runtime.monitor)
     if not image.any():
-        runtime.monitor.say("Every pixel is black. If that is not what the latent should show, load the model in float32.")
+        runtime.monitor.say(
+            "Every pixel is black. If that is not what the latent should show, load the model in float32."
+        )
     return image
 
 

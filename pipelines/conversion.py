@@ -8,6 +8,7 @@ from .autoencoder import Autoencoder
 from .errors import RelayError
 from .images import to_pixels
 from .latent_space import Latents
+from .out_of_memory import tried_once_more
 from .runtime import Runtime
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ def decode_for_conversion(latent: Latents, runtime: Runtime, how: str = "") -> t
     space = latent.space
     assert space is not None
     runtime.monitor.say(f"Latent converted from {space.title}: decoded, then encoded{how}.")
-    return space.decode(latent.samples, runtime.policy)
+    return space.decode(latent.samples, runtime.policy, monitor=runtime.monitor)
 
 
+@tried_once_more
 def convert(latent: Latents, target: Autoencoder, runtime: Runtime) -> Latents:
     """The latent in the space of ``target``: as it is, or decoded and encoded to the distribution's mode.
 

@@ -20,6 +20,7 @@ from .images import to_pixels
 from .job import DenoisingJob
 from .latent_space import Latents
 from .masked_picture import Drawn, Given, MaskedPicture, at_latent_size, fit_repaint_mask, unread_distribution
+from .out_of_memory import tried_once_more
 from .run import denoise
 from .run_input import batch_of, check_counts, check_one_source, check_strength, is_inpainting_model, painted_extent
 from .runtime import Runtime
@@ -38,6 +39,7 @@ class InpaintSettings:
     seed: int
 
 
+@tried_once_more
 def inpaint(
     components: PipelineComponents,
     prompt: PromptEmbeds | ImageEmbeds,
@@ -151,5 +153,5 @@ def _masked(
         return [Drawn(unread, autoencoder) for _ in range(raw.shape[0])]
     if pixels is None:
         runtime.monitor.say("The latent was decoded, to show this model for inpainting what is not masked.")
-        pixels = to_pixels(autoencoder.decode(raw, runtime.policy), autoencoder.factor)
+        pixels = to_pixels(autoencoder.decode(raw, runtime.policy, monitor=runtime.monitor), autoencoder.factor)
     return [Drawn(one, autoencoder) for one in autoencoder.distributions(pixels * (repaint < 0.5), runtime.policy)]

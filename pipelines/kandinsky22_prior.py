@@ -13,6 +13,7 @@ from .encoded_once import ENCODED, Wanted
 from .errors import RelayError
 from .images import as_rgb, to_pil
 from .offload import Stage
+from .out_of_memory import tried_once_more
 from .runtime import Runtime
 from .schedulers import build_scheduler
 from .working_memory import prior_bytes, vision_bytes
@@ -39,6 +40,7 @@ class PriorSettings:
     strength: float = 1.0
 
 
+@tried_once_more
 def run_prior(
     components: PipelineComponents,
     text: PriorText,
@@ -96,6 +98,7 @@ def check_prior(settings: PriorSettings, image: torch.Tensor | None) -> None:
         )
 
 
+@tried_once_more
 def embed_image(components: PipelineComponents, image: torch.Tensor, runtime: Runtime) -> ImageEmbeds:
     """One picture -> its own image embeddings; the negative is the embedding of a black picture, as the prior's is.
 

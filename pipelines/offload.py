@@ -46,6 +46,10 @@ class OffloadPolicy(Protocol):
         """Where results of a stage wait for the next."""
         ...
 
+    def free(self) -> None:
+        """All models off the devices, and what they leave given back."""
+        ...
+
 
 class PlainOffload:
     """The policy with no host: modules go to ``device`` for a stage and back to where they were, and it is freed."""
@@ -89,6 +93,16 @@ class PlainOffload:
         import torch
 
         return torch.device("cpu")
+
+    def free(self) -> None:
+        """Modules are on the device within their stage only: there is nothing to unload."""
+        import gc
+
+        import torch
+
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def move(module: torch.nn.Module, device: torch.device) -> None:

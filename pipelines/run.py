@@ -23,6 +23,7 @@ from .latent_space import Latents
 from .lora import active_loras
 from .offload import Stage
 from .optimising import in_force
+from .out_of_memory import tried_once_more
 from .painted import check_painted
 from .run_input import (
     batch_of,
@@ -67,6 +68,7 @@ class ImageToImageSettings:
     negative_aesthetic_score: float = 2.5
 
 
+@tried_once_more
 def text_to_image(
     components: PipelineComponents,
     prompt: PromptEmbeds | ImageEmbeds,
@@ -112,6 +114,7 @@ def text_to_image(
     return Latents(samples).with_samples(samples, autoencoder, noise_left=end)
 
 
+@tried_once_more
 def image_to_image(
     components: PipelineComponents,
     prompt: PromptEmbeds | ImageEmbeds,

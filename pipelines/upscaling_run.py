@@ -21,6 +21,7 @@ from .latent_space import Latents
 from .lora import active_loras
 from .offload import Stage
 from .optimising import in_force
+from .out_of_memory import tried_once_more
 from .painted import check_painted
 from .run_input import check_counts, check_one_source
 from .runtime import Runtime
@@ -56,6 +57,7 @@ class SuperResolutionSettings:
     """Pixels of the picture that goes in; 0: all of it at once."""
 
 
+@tried_once_more
 def upscale_latent(
     components: PipelineComponents,
     prompt: PromptEmbeds | ImageEmbeds,
@@ -121,6 +123,7 @@ def upscale_latent(
     return latent.with_samples(samples.contiguous(), autoencoder)
 
 
+@tried_once_more
 def super_resolution(
     components: PipelineComponents,
     prompt: PromptEmbeds | ImageEmbeds,
@@ -206,7 +209,7 @@ def _picture(latents: torch.Tensor, autoencoder: Autoencoder, tiles: Tiles | Non
     """Latents of this family's model scale -> IMAGE. Divided in the decoder's dtype, as the pipeline does it."""
     raw = latents.to(autoencoder.decoding_dtype) / autoencoder.module.config.scaling_factor
     if tiles is None:
-        return autoencoder.decode(raw, runtime.policy)
+        return autoencoder.decode(raw, runtime.policy, monitor=runtime.monitor)
 
     def by_tiles(raw: torch.Tensor, decode: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         def one(part: torch.Tensor) -> torch.Tensor:
@@ -217,7 +220,7 @@ def _picture(latents: torch.Tensor, autoencoder: Autoencoder, tiles: Tiles | Non
         return blended(raw, tiles, one, factor=autoencoder.factor, device=home).movedim(1, -1)
 
     at_once = tiles.largest.width * tiles.largest.height * autoencoder.factor**2
-    return autoencoder.decode(raw, runtime.policy, whole_by=by_tiles, at_once=at_once)
+    return autoencoder.decode(raw, runtime.policy, whole_by=by_tiles, at_once=at_once, monitor=runtime.monitor)
 
 
 class _Bar:
@@ -261,7 +264,7 @@ def _decoded(latent: Latents, tile_size: int, components: PipelineComponents, ru
     runtime.monitor.say(f"Latent decoded by the autoencoder of {space.title}: the upscaler reads pictures.")
     extent = Extent(latent.samples.shape[3] * space.factor, latent.samples.shape[2] * space.factor)
     tiled = space.can_tile and tiles_for(extent, tile_size) is not None
-    return space.decode(latent.samples, runtime.policy, tiled)
+    return space.decode(latent.samples, runtime.policy, tiled, monitor=runtime.monitor)
 
 
 def _filled_up(latents: torch.Tensor, levels: int) -> torch.Tensor:

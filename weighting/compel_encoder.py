@@ -15,6 +15,7 @@ from ..pipelines.family import Task, TextLayer
 from ..pipelines.lora import active_loras
 from ..pipelines.monitor import Monitor
 from ..pipelines.offload import OffloadPolicy, Stage
+from ..pipelines.out_of_memory import tried_once_more
 from ..pipelines.textual_inversion import active_embeddings, token_expansions
 from ..pipelines.working_memory import text_bytes
 from .encoded_texts import find_texts, keep_texts, wanted_texts
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .text_encoder import LayerEncoder, ReadLayer
 
 
+@tried_once_more
 def encode_prompt(
     components: PipelineComponents,
     prompt: str,
@@ -123,6 +125,7 @@ def encode_prompt(
     return PromptEmbeds(**embeds, mark=mark_of(components))
 
 
+@tried_once_more
 def encode_for_prior(
     components: PipelineComponents,
     prompt: str,

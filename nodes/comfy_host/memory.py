@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -41,6 +42,11 @@ class HostOffload:
 
     def output_device(self) -> torch.device:
         return memory.intermediate_device()
+
+    def free(self) -> None:
+        memory.unload_all_models()
+        gc.collect()
+        memory.soft_empty_cache()
 
 
 def _devices(stage: Stage) -> tuple[torch.device, torch.device]:

@@ -16,6 +16,7 @@ from diffusers_relay.nodes.comfy_host import HostOffload
 from diffusers_relay.pipelines.coding import decode
 from diffusers_relay.pipelines.components import PipelineComponents
 from diffusers_relay.pipelines.encoded_once import ENCODED
+from diffusers_relay.pipelines.errors import RelayError
 from diffusers_relay.pipelines.loading import load_folder
 from diffusers_relay.pipelines.lora import with_lora
 from diffusers_relay.pipelines.memory_size import module_bytes
@@ -183,21 +184,38 @@ class OutOfMemory(SilentMonitor):
 
 
 def test_out_of_memory_unloads_ours_and_the_next_run_is_right(models: SmallModels) -> None:
-    """The host then unloads everything; a LoRA was in the UNet at that moment."""
+    """Everything is unloaded then, twice; a LoRA was in the UNet at that moment."""
     model = load("sd15")
     lora = models.models / "loras" / "sd15_kohya.safetensors"
     adapted = with_lora(model, lora, title="kohya", strength=1.0, text_strength=0.0)
     first = paint(adapted)
     runtime = Runtime(HostOffload(), OutOfMemory())
     prompt = encode_prompt(adapted, "a", "b", syntax="compel", policy=runtime.policy, monitor=runtime.monitor)
-    with pytest.raises(memory.OOM_EXCEPTION):
+    with pytest.raises(RelayError, match=r"memory: .*ran out of memory"):
         text_to_image(adapted, prompt, SETTINGS, runtime)
-    memory.unload_all_models()
     assert entries() == {}
     assert torch.equal(paint(adapted), first)
 
 
 # --- a card that is too small -----------------------------------------------------------------------------------
+
+
+def test_a_refused_stage_is_tried_once_more_with_everything_unloaded() -> None:
+    model = load("sd15")
+    wanted = paint(model)
+    unet, listed = model["unet"], []
+
+    def refuse_once(*_: Any) -> None:
+        listed.append(len(memory.current_loaded_models))
+        if len(listed) == 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    hook = unet.register_forward_pre_hook(refuse_once)
+    try:
+        assert torch.equal(paint(model), wanted)
+    finally:
+        hook.remove()
+    assert listed[0] > listed[1] == 1, "the second time the UNet is there alone"
 
 
 def test_stages_take_turns_on_a_card_that_holds_one(small_card: Callable[[int], SmallCard]) -> None:
