@@ -29,10 +29,11 @@ async def comfy_entrypoint() -> ComfyExtension:
         sampling,
         upscaling,
     )
+    from .nodes.checked import checked
 
     class DiffusersRelay(ComfyExtension):
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
-            return [
+            nodes = [
                 loaders.RelayLoadModel,
                 loaders.RelayLoadModelFromHub,
                 control.RelayLoadControlNet,
@@ -59,5 +60,6 @@ async def comfy_entrypoint() -> ComfyExtension:
                 images.RelayImageGrid,
                 images.RelayLoadImageFromUrl,
             ]
+            return [checked(node) for node in nodes]
 
     return DiffusersRelay()

@@ -122,7 +122,7 @@ class RelayKandinskyPrior(io.ComfyNode):
                 io.Int.Input(
                     "steps",
                     default=25,
-                    min=1,
+                    min=2,
                     max=1000,
                     tooltip="Denoising steps of the prior. 25 is the model's default.",
                 ),

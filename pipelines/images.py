@@ -118,8 +118,10 @@ def grid(images: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     """[rows * columns, H, W, C] pictures as one [1, rows * H, columns * W, C], row by row. 0 is "as many as it takes".
 
     Raises:
-        RelayError: the cells are not as many as the pictures.
+        RelayError: the cells are not as many as the pictures; no pictures at all.
     """
+    if images.ndim != 4 or min(images.shape[1:]) == 0:
+        raise RelayError(f"images: expected [batch, height, width, channels], got shape {list(images.shape)}.")
     count = images.shape[0]
     if rows < 0 or columns < 0 or count == 0:
         raise RelayError(f"rows, columns: {rows} x {columns} cells for {count} pictures can't be laid out.")

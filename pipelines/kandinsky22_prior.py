@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .monitor import Monitor
 
 PRIOR_PARTS = ("prior", "image_encoder", "text_encoder", "tokenizer", "image_processor")
+LEAST_STEPS = 2
+"""UnCLIPScheduler divides by the number of steps less one."""
 STAND_IN = "encoded before"
 """The prior's pipeline wants a string; its encoding is overridden, so that no text reaches it."""
 
@@ -91,10 +93,14 @@ def check_prior(settings: PriorSettings, image: torch.Tensor | None) -> None:
     """
     if image is not None:
         _one_picture(image)
-    if settings.steps < 1 or (image is not None and int(settings.steps * settings.strength) < 1):
+    if settings.steps < LEAST_STEPS:
+        raise RelayError(
+            f"steps: {settings.steps} is too few for the prior, whose scheduler wants at least {LEAST_STEPS}."
+        )
+    if image is not None and int(settings.steps * settings.strength) < 1:
         raise RelayError(
             f"steps, strength: {settings.steps} steps at strength {settings.strength:g} leave no step to run. Raise strength to at "
-            f"least {1 / max(settings.steps, 1):.2g}, or raise steps."
+            f"least {1 / settings.steps:.2g}, or raise steps."
         )
 
 

@@ -89,7 +89,7 @@ class Latents:
 
 
 def from_host(latent: Mapping[str, Any]) -> Latents:
-    """Reads the host's LATENT; the dict is not kept.
+    """Reads the host's LATENT; the dict is not kept. A tag that is not of this pack's making says nothing.
 
     Raises:
         RelayError: not a picture's latent, an empty batch, a batch_index of another length, values that are no numbers.
@@ -104,13 +104,14 @@ def from_host(latent: Mapping[str, Any]) -> Latents:
         raise RelayError(f"latent: it is empty (shape {list(samples.shape)}). Check the node that made it.")
     if not samples.isfinite().all():
         raise RelayError("latent: some of its values are NaN or infinite. The node that made it went wrong.")
+    tag = latent.get(TAG_KEY)
     index = latent.get("batch_index")
     if index is not None and len(index) != samples.shape[0]:
         raise RelayError(f"latent: batch_index names {len(index)} images, and the batch has {samples.shape[0]}.")
     known = {"samples", "noise_mask", "batch_index", TAG_KEY}
     return Latents(
         samples=samples.float(),
-        tag=latent.get(TAG_KEY),
+        tag=tag if isinstance(tag, LatentTag) else None,
         noise_mask=latent.get("noise_mask"),
         batch_index=None if index is None else tuple(int(i) for i in index),
         others={key: value for key, value in latent.items() if key not in known},

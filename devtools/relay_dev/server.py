@@ -187,6 +187,7 @@ class HostServer:
     end). models: a folder whose files are linked into base/models (copied where links can't be),
     so a test that changes one of them makes a new file. arguments: further ones for main.py. environment: set
     on top of this process's own; a value of None takes a variable away. threads: of torch; None leaves the choice to it.
+    other_packs: folders of custom nodes that are to be there too, by name.
     """
 
     def __init__(
@@ -202,6 +203,7 @@ class HostServer:
         listen: str = "127.0.0.1",
         start_timeout: float = 180,
         pack: Path | None = ROOT,
+        other_packs: Mapping[str, Path] | None = None,
     ):
         self.host = host or get_host()
         self._delete_base = base is None
@@ -224,6 +226,7 @@ class HostServer:
                 self.environment.pop(name, None)
             else:
                 self.environment[name] = value
+        self.other_packs = dict(other_packs or {})
         self._lay_out(models, pack)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -251,6 +254,8 @@ class HostServer:
         custom_nodes.mkdir(exist_ok=True)
         if pack is not None:
             put_pack(pack, custom_nodes / PACK_FOLDER)
+        for name, folder in self.other_packs.items():
+            shutil.copytree(folder, custom_nodes / name, ignore=NOT_COPIED, dirs_exist_ok=True)
 
     def command(self) -> list[str]:
         # The database's default place is in the host's own folder, where two servers would get into each other's way.
@@ -258,7 +263,7 @@ class HostServer:
         return [
             *(sys.executable, str(self.host / "main.py"), "--cpu", "--use-pytorch-cross-attention"),
             *("--disable-auto-launch", "--disable-api-nodes", "--disable-all-custom-nodes"),
-            *("--whitelist-custom-nodes", PACK_FOLDER),
+            *("--whitelist-custom-nodes", PACK_FOLDER, *self.other_packs),
             *("--listen", self.listen, "--port", str(self.port)),
             *("--base-directory", str(self.base), "--database-url", f"sqlite:///{database}"),
             *self.arguments,

@@ -134,6 +134,7 @@ def test_the_prior_refuses_before_it_uses_a_model() -> None:
     for settings, picture, message in (
         (PriorSettings(0, 4.0, 1), None, "steps"),
         (PriorSettings(4, 4.0, 1, strength=0.2), image, "leave no step"),
+        (PriorSettings(1, 4.0, 1), None, "steps: 1 is too few for the prior"),
         (PriorSettings(4, 4.0, 1), image.repeat(2, 1, 1, 1), "one picture"),
     ):
         runtime = counting_runtime()

@@ -1,0 +1,83 @@
+"""What reaches a node, checked by kind: a workflow file may have any value where the page would have a link."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..pipelines.errors import RelayError
+
+LONGEST = 60
+LINKED = ("IMAGE", "MASK", "LATENT", "DIFFUSERS_MODEL", "DIFFUSERS_PROMPT", "DIFFUSERS_CONTROLNET", "DIFFUSERS_CONTROL")
+WIDGETS: dict[str, tuple[type, ...]] = {
+    "INT": (int,),
+    "FLOAT": (int, float),
+    "STRING": (str,),
+    "COMBO": (str,),
+    "BOOLEAN": (bool,),
+}
+
+
+def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """The node; from now on its ``execute`` is called only with values of the kinds that its inputs have, and its errors name an input.
+
+    Raises:
+        RelayError: from ``execute``; it names the input and the value.
+    """
+    run = node.execute.__func__  # type: ignore[attr-defined]
+    if hasattr(run, "__wrapped__"):
+        return node
+    kinds = {one.id: one.get_io_type() for one in node.define_schema().inputs}
+    named = re.compile(rf"\b({'|'.join(map(re.escape, kinds))})\b")
+    is_loader = not any(kind in LINKED for kind in kinds.values())
+
+    @functools.wraps(run)
+    def execute(cls: type[io.ComfyNode], **inputs: Any) -> io.NodeOutput:
+        for name, value in inputs.items():
+            if value is not None and not _fits(kinds.get(name, ""), value):
+                raise RelayError(
+                    f"{name}: {_short(value)} is no {kinds[name]}. Connect an output of that kind, or enter a value."
+                )
+        try:
+            result: io.NodeOutput = run(cls, **inputs)
+        except RelayError as error:
+            if is_loader and not named.search(str(error)):  # it is about what the first input names
+                error.args = (f"{next(iter(kinds))}: {error}",)
+            raise
+        return result
+
+    node.execute = classmethod(execute)  # type: ignore[assignment,method-assign]
+    return node
+
+
+def _fits(kind: str, value: Any) -> bool:
+    known = WIDGETS.get(kind) or _linked(kind)
+    return known is None or isinstance(value, known)
+
+
+def _linked(kind: str) -> tuple[type, ...] | None:
+    """The classes of what goes over wires of the kind; None for what only the host knows."""
+    import torch
+
+    from ..pipelines.components import PipelineComponents
+    from ..pipelines.controlnet_unit import ControlNet
+    from ..pipelines.embeds import ImageEmbeds, PromptEmbeds
+
+    return {
+        "IMAGE": (torch.Tensor,),
+        "MASK": (torch.Tensor,),
+        "LATENT": (Mapping,),
+        "DIFFUSERS_MODEL": (PipelineComponents,),
+        "DIFFUSERS_PROMPT": (PromptEmbeds, ImageEmbeds),
+        "DIFFUSERS_CONTROLNET": (ControlNet,),
+        "DIFFUSERS_CONTROL": (tuple,),
+    }.get(kind)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
