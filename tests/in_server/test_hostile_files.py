@@ -1,0 +1,236 @@
+"""Files and names that mean harm, through the real server: nothing of them runs, nothing is read elsewhere, and the error says what it is."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from relay_dev.model_folders import SmallModels
+from relay_dev.server import HostServer, PromptRejected
+from support.graph import Graph, Out
+
+NAME = "hostile.safetensors"
+
+
+class Touch:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.file,)
+
+
+def a_pickle(marker: Path) -> bytes:
+    return pickle.dumps(Touch(marker), protocol=2)
+
+
+def a_zip(marker: Path) -> bytes:
+    return b"PK\x03\x04" + a_pickle(marker)
+
+
+def an_endless_header(marker: Path) -> bytes:
+    return struct.pack("<Q", 10**15) + b"{}"
+
+
+def headed(header: dict[str, object], data: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def a_tensor_that_is_not_there(marker: Path) -> bytes:
+    return headed({"unet.x": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}}, b"\0" * 64)
+
+
+def tensors_over_each_other(marker: Path) -> bytes:
+    one = {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}
+    return headed({"a": one, "b": one}, b"\0" * 64)
+
+
+def cut_short(marker: Path) -> bytes:
+    return headed({"a": {"dtype": "F32", "shape": [64], "data_offsets": [0, 256]}}, b"\0" * 100)
+
+
+def nothing(marker: Path) -> bytes:
+    return b""
+
+
+CONTENTS: tuple[Callable[[Path], bytes], ...] = (
+    a_pickle,
+    a_zip,
+    an_endless_header,
+    a_tensor_that_is_not_there,
+    tensors_over_each_other,
+    cut_short,
+    nothing,
+)
+
+
+def by_checkpoint(graph: Graph) -> Out:
+    return graph.load(NAME)
+
+
+def by_lora(graph: Graph) -> Out:
+    return graph.add("RelayLoadLora", model=graph.load("sd15"), lora=NAME, strength=1.0, text_strength=1.0)
+
+
+def by_embedding(graph: Graph) -> Out:
+    return graph.add("RelayLoadTextualInversion", model=graph.load("sd15"), embedding=NAME, token="<x>")
+
+
+def by_vae(graph: Graph) -> Out:
+    return graph.add("RelaySetVae", model=graph.load("sd15"), vae_file=NAME)
+
+
+def by_folder(graph: Graph) -> Out:
+    return graph.load("hostile")
+
+
+def by_controlnet(graph: Graph) -> Out:
+    graph.add("RelayLoadControlNet", controlnet="hostile", dtype="float32")
+    return graph.load("sd15")
+
+
+PLACES: dict[str, tuple[str, Callable[[Graph], Out]]] = {
+    "checkpoint": (f"checkpoints/{NAME}", by_checkpoint),
+    "lora": (f"loras/{NAME}", by_lora),
+    "embedding": (f"embeddings/{NAME}", by_embedding),
+    "vae": (f"vae/{NAME}", by_vae),
+    "folder": ("diffusers/hostile/unet/diffusion_pytorch_model.safetensors", by_folder),
+    "controlnet": ("controlnet/hostile/diffusion_pytorch_model.safetensors", by_controlnet),
+}
+
+
+@pytest.fixture
+def put(server: HostServer, models: SmallModels) -> Iterator[Callable[[str, bytes], None]]:
+    made: list[Path] = []
+
+    def put(place: str, content: bytes) -> None:
+        top = server.models / Path(*Path(place).parts[:2])
+        made.append(top)
+        if place.startswith("diffusers/"):
+            shutil.copytree(models.named["sd15"], top)
+        if place.startswith("controlnet/"):
+            shutil.copytree(models.controlnets["sd15_depth"], top)
+        file = server.models / place
+        file.unlink(missing_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+    yield put
+    for path in made:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("content", CONTENTS, ids=lambda content: content.__name__)
+def test_what_is_no_safetensors_file_is_not_read(
+    server: HostServer,
+    put: Callable[[str, bytes], None],
+    content: Callable[[Path], bytes],
+    place: str,
+    tmp_path: Path,
+) -> None:
+    path, load = PLACES[place]
+    put(path, content(tmp_path / "it-ran"))
+    graph = Graph()
+    if place == "controlnet":
+        net = graph.add("RelayLoadControlNet", controlnet="hostile", dtype="float32")
+        picture = graph.add("EmptyImage", width=64, height=64, batch_size=1, color=0)
+        control = graph.add(
+            "RelayApplyControlNet",
+            controlnet=net,
+            image=picture,
+            conditioning_scale=1.0,
+            start=0.0,
+            end=1.0,
+            guess_mode=False,
+        )
+        model = graph.load("sd15")
+        latent = graph.text_to_image(model, graph.encode(model, "a cat"), control=control, steps=1)
+    else:
+        model = load(graph)
+        latent = graph.text_to_image(model, graph.encode(model, "a cat"), steps=1)
+    graph.save(graph.decode(model, latent))
+    error = server.run(graph.prompt).error
+    assert error is not None
+    assert error.exception_type.startswith("diffusers_relay."), error.traceback
+    assert re.search("is a pickle|is damaged or cut short", error.message), error.message
+    assert ("pickle" in error.message) == (content in (a_pickle, a_zip)), error.message
+    assert not (tmp_path / "it-ran").exists()
+
+
+NAMES = (
+    "../secret",
+    "..\\secret",
+    "/etc/passwd",
+    "C:\\Windows\\win.ini",
+    "\\\\server\\share\\model",
+    "sd15/../../secret",
+    "sd15\0.safetensors",
+    "a" * 5000,
+    "~/model",
+    "$HOME/model",
+    "%USERPROFILE%\\model",
+    "file:///etc/passwd",
+)
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: name[:20].replace("\0", "NUL"))
+@pytest.mark.parametrize(
+    ("node", "key"),
+    [
+        ("RelayLoadModel", "model"),
+        ("RelayLoadLora", "lora"),
+        ("RelayLoadTextualInversion", "embedding"),
+        ("RelaySetVae", "vae_file"),
+        ("RelayLoadControlNet", "controlnet"),
+        ("RelayLoadModelFromHub", "repo_id"),
+        ("RelayLoadControlNetFromHub", "repo_id"),
+        ("RelayLoadModelFromHub", "revision"),
+    ],
+)
+def test_a_name_that_leads_elsewhere_is_refused(server: HostServer, node: str, key: str, name: str) -> None:
+    graph = Graph()
+    model = graph.load("sd15")
+    defaults = {
+        "RelayLoadModel": {"dtype": "float32"},
+        "RelayLoadLora": {"model": model, "strength": 1.0, "text_strength": 1.0},
+        "RelayLoadTextualInversion": {"model": model, "token": "<x>"},
+        "RelaySetVae": {"model": model},
+        "RelayLoadControlNet": {"dtype": "float32"},
+        "RelayLoadModelFromHub": {"repo_id": "a/b", "revision": "", "variant": "auto", "dtype": "float32"},
+        "RelayLoadControlNetFromHub": {"repo_id": "a/b", "revision": "", "variant": "auto", "dtype": "float32"},
+    }[node]
+    loaded = graph.add(node, **{**defaults, key: name})
+    if "ControlNet" in node:
+        picture = graph.add("EmptyImage", width=64, height=64, batch_size=1, color=0)
+        settings = {"conditioning_scale": 1.0, "start": 0.0, "end": 1.0, "guess_mode": False}
+        control = {"control": graph.add("RelayApplyControlNet", controlnet=loaded, image=picture, **settings)}
+        loaded = model
+    else:
+        control = {}
+    latent = graph.text_to_image(loaded, graph.encode(loaded, "a cat"), steps=1, **control)
+    graph.save(graph.decode(loaded, latent))
+    said = refusal(server, graph)
+    assert key in said
+    assert "root:" not in said
+
+
+def refusal(server: HostServer, graph: Graph) -> str:
+    """What is said where it is queued, or by the node."""
+    try:
+        error = server.run(graph.prompt).error
+    except PromptRejected as refused:
+        return json.dumps(refused.node_errors)
+    assert error is not None
+    assert error.exception_type.startswith("diffusers_relay."), error.traceback
+    return error.message
