@@ -133,6 +133,31 @@ SOURCES = {
 STRANGERS = ("RelayLoadModelFromHub", "RelayLoadControlNetFromHub", "RelayLoadImageFromUrl")
 """What asks for a name of something elsewhere; nothing elsewhere can be had here."""
 NO_PICTURES = ("odd-text.png", "odd-cut.png", "odd-nothing.png", "../../etc/passwd", "nowhere.png")
+USUAL: dict[str, Any] = {
+    "kind": "plain",
+    "dtype": "float32",
+    "prompt": "a red++ cat",
+    "negative_prompt": "",
+    "clip_skip": 0,
+    "strength": 1.0,
+    "text_strength": 1.0,
+    "denoising_start": 0.0,
+    "denoising_end": 1.0,
+    "guidance_scale": 4.0,
+    "width": 64,
+    "height": 64,
+    "steps": 2,
+    "start": 0.0,
+    "end": 1.0,
+    "rows": 0,
+    "columns": 0,
+    "scheduler": "default",
+    "attention": "auto",
+    "token": "<x>",
+    "tiled": False,
+    "batch_size": 1,
+}
+"""What most values are in workflows that are not spoilt: so that something comes of them."""
 DEPTH = 5
 
 
@@ -166,6 +191,8 @@ class Builder:
         if known and self.chance(50):
             return self.pick(known)
         sources = [name for name in SOURCES[kind] if self.spoilt or name not in STRANGERS]
+        if not self.spoilt and self.chance(60):
+            sources = sources[:1]
         if kind == "DIFFUSERS_PROMPT" and depth > 0 and self.chance(85):
             kandinsky = self.family.startswith("kandinsky")
             sources = ["RelayKandinskyPrior", "RelayImagePrompt"] if kandinsky else ["RelayEncodePrompt"]
@@ -196,6 +223,8 @@ class Builder:
             return self.link(kind, depth, key)
         if self.wrong(1):
             return self.pick(WRONG)
+        if not self.spoilt and key in USUAL and self.chance(75):
+            return USUAL[key]
         if isinstance(kind, list) or kind == "COMBO":
             return self.choice(node, key, kind if isinstance(kind, list) else options["options"], for_input)
         if kind == "BOOLEAN":
