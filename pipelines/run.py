@@ -30,6 +30,7 @@ from .run_input import (
     check_counts,
     check_not_inpainting,
     check_one_source,
+    check_pixels,
     check_strength,
     painted_extent,
 )
@@ -91,6 +92,7 @@ def text_to_image(
     extent = Extent(settings.width, settings.height)
     check_extent(extent, family.size_multiple, f"{components.source} ({family.title})")
     check_counts(settings.batch_size, settings.steps)
+    check_pixels(extent, settings.batch_size)
     end = denoising_end(components, settings.denoising_end, start=None)
     check_prompt_fits(prompt, components)
     hint, units = take_hint(control, components, extent, settings.batch_size)

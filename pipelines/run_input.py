@@ -31,6 +31,20 @@ def check_counts(batch_size: int, steps: int) -> None:
         raise RelayError(f"steps: {steps} steps can't be run. Use at least 1.")
 
 
+MOST_PIXELS = 2**30
+"""Of all pictures that one run paints: 64 of 4096 x 4096. What is beyond is a slip of the hand, or meant to take the machine down."""
+
+
+def check_pixels(extent: Extent, batch_size: int) -> None:
+    """Refuses a run that would ask for tens of gigabytes before its first step."""
+    pixels = extent.width * extent.height * batch_size
+    if pixels > MOST_PIXELS:
+        raise RelayError(
+            f"width, height, batch_size: {batch_size} pictures of {extent} are {pixels / 1e6:.0f} million pixels, and a run paints at most "
+            f"{MOST_PIXELS / 1e6:.0f} million. Paint fewer at a time."
+        )
+
+
 def check_strength(strength: float, steps: int) -> None:
     """Refuses a strength of which no step is left: diffusers would give an empty latent."""
     if int(steps * strength) < 1:

@@ -7,6 +7,7 @@ import pickle
 import re
 import shutil
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -234,3 +235,27 @@ def refusal(server: HostServer, graph: Graph) -> str:
     assert error is not None
     assert error.exception_type.startswith("diffusers_relay."), error.traceback
     return error.message
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"steps": 10**9}, "steps"),
+        ({"batch_size": 10**6}, "batch_size"),
+        ({"width": 10**8}, "width"),
+        ({"height": 2**63}, "height"),
+        (
+            {"width": 16384, "height": 16384, "batch_size": 4096},
+            "width, height, batch_size: 4096 pictures of 16384x16384",
+        ),
+    ],
+)
+def test_numbers_that_would_take_the_machine_down_cost_nothing(
+    server: HostServer, settings: dict[str, int], named: str
+) -> None:
+    graph = Graph()
+    model = graph.load("sd15")
+    graph.save(graph.decode(model, graph.text_to_image(model, graph.encode(model, "a cat"), **settings)))
+    began = time.monotonic()
+    assert named in refusal(server, graph)
+    assert time.monotonic() - began < 20
