@@ -50,7 +50,7 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
             raise
         return result
 
-    node.execute = classmethod(execute)  # type: ignore[assignment,method-assign]
+    node.execute = classmethod(execute)  # type: ignore[arg-type,assignment,method-assign]
     return node
 
 

@@ -1,4 +1,4 @@
-"""Formatter, linter, types and import direction in one command: `python dev.py check [--fix]`."""
+"""Formatter, linter, types, import direction and scans for holes in one command: `python dev.py check [--fix]`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ TYPED = {
 }
 """Packages beside the pack whose types are checked."""
 MIRROR = WORK / "types"
+PACK = ("__init__.py", "nodes", "pipelines", "weighting")
+REGISTRY_RULES = "S102,S307,E702"
+"""What the Comfy registry refuses a pack for: exec, eval, and several statements on a line."""
 
 
 def run(command: Sequence[str]) -> int:
@@ -64,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "ruff format": lambda: run(["ruff", "format", *([] if fix else ["--check", "--output-format=concise"])]),
         "import direction": layers.main,
         "mypy": check_types,
+        "bandit": lambda: run(["bandit", "--quiet", "--configfile", "pyproject.toml", "--recursive", *PACK]),
+        "the registry's rules": lambda: run(["ruff", "check", "--isolated", "--select", REGISTRY_RULES, *PACK]),
     }
     failed = []
     for name, step in steps.items():
