@@ -274,6 +274,6 @@ def _tokenizer(vocabulary: Path, settings: Path, where: str) -> Any:
     wanted = {"model_max_length": int(config["model_max_length"]), "pad_token": str(config["pad_token"])}
 
     def load() -> Any:
-        return CLIPTokenizer.from_pretrained(str(vocabulary), local_files_only=True, **wanted)  # nosec B615: a folder
+        return CLIPTokenizer.from_pretrained(str(vocabulary), local_files_only=True, **wanted)  # nosec B615
 
     return REGISTRY.get(("tokenizer", content_digest(vocabulary, names), *wanted.values()), load)
