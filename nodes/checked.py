@@ -31,13 +31,19 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     run = node.execute.__func__  # type: ignore[attr-defined]
     if hasattr(run, "__wrapped__"):
         return node
-    kinds = {one.id: one.get_io_type() for one in node.define_schema().inputs}
-    named = re.compile(rf"\b({'|'.join(map(re.escape, kinds))})\b")
+    declared = node.define_schema().inputs
+    kinds = {one.id: one.get_io_type() for one in declared}
+    required = {one.id for one in declared if not getattr(one, "optional", False)}
+    named = re.compile(rf"({'|'.join(map(re.escape, kinds))})\b")
     is_loader = not any(kind in LINKED for kind in kinds.values())
 
     @functools.wraps(run)
     def execute(cls: type[io.ComfyNode], **inputs: Any) -> io.NodeOutput:
         for name, value in inputs.items():
+            if value is None and name in required:
+                raise RelayError(
+                    f"{name}: nothing is given. Connect an output of the kind {kinds[name]}, or enter a value."
+                )
             if value is not None and not _fits(kinds.get(name, ""), value):
                 raise RelayError(
                     f"{name}: {_short(value)} is no {kinds[name]}. Connect an output of that kind, or enter a value."
@@ -45,7 +51,7 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
         try:
             result: io.NodeOutput = run(cls, **inputs)
         except RelayError as error:
-            if is_loader and not named.search(str(error)):  # it is about what the first input names
+            if is_loader and not named.match(str(error)):  # it is about what the first input names
                 error.args = (f"{next(iter(kinds))}: {error}",)
             raise
         return result

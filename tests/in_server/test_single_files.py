@@ -123,7 +123,7 @@ def test_a_bad_file_is_refused_and_the_next_run_works(server: HostServer, checkp
     error = server.run(graph.prompt).error
     assert error is not None
     assert (error.node_type, error.exception_type) == ("RelayLoadModel", "diffusers_relay.RelayError")
-    assert re.search(r"^bad\.safetensors.*" + message, error.message), error.message
+    assert re.search(r"^model: bad\.safetensors.*" + message, error.message), error.message
     assert str(server.base) not in error.message
     good, node, _ = painted(server, "sd15")
     assert saved(server.run(good.prompt), node).std() > 10
