@@ -182,7 +182,7 @@ class Autoencoder:
             tiled: by diffusers' own tiled decoding.
             whole_by: makes the IMAGE, given the latents and what decodes a part of them.
             at_once: how many pixels that decodes at a time; None: all of them.
-            monitor: is told where it had to be done in another way: in tiles, or in float32.
+            monitor: is told where the device was too small, and it had to be done in tiles or once more.
 
         Raises:
             RelayError: another channel count; ``tiled`` with an autoencoder that can't; a picture that is no numbers, in float32 too.
@@ -201,6 +201,8 @@ class Autoencoder:
         made = image()
         if not made.isfinite().all() and self._runs_in_float32_from_now_on():
             made = image()
+            if not made.isfinite().all():  # then it is not the dtype: the next latent may do in float16
+                _overflowing.discard(self.module)
         if not made.isfinite().all():
             raise RelayError(
                 f"latent: the autoencoder of {self.title} made values of it that are no numbers (NaN or infinite), so nothing was made. The "

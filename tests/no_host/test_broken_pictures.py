@@ -78,6 +78,13 @@ def test_a_latent_far_out_of_range_makes_nothing() -> None:
         coding.decode(load("sd15"), Latents(torch.full((1, 4, 8, 8), 3e38)), False, counting_runtime())
 
 
+def test_a_broken_latent_does_not_make_its_autoencoder_one_that_overflows() -> None:
+    model, _ = with_own("sd15", "vae", torch.float16)
+    with pytest.raises(RelayError, match=r"latent: .*no numbers"):
+        coding.decode(model, Latents(torch.full((1, 4, 8, 8), 3e38)), False, counting_runtime())
+    assert autoencoder_of(model).decoding_dtype == torch.float16
+
+
 def test_a_black_picture_is_given_and_named() -> None:
     model, vae = with_own("sd15", "vae", torch.float32)
     vae.decoder.conv_out.bias.data.fill_(-50.0)
