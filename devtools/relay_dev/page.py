@@ -253,13 +253,29 @@ def open_page(server_url: str, *, width: int = 1600, height: int = 1000) -> Iter
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=get_browser(), args=ARGUMENTS, headless=True)
         try:
-            context = browser.new_context(viewport={"width": width, "height": height})
-            context.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
-            page = HostPage(context.new_page(), server_url.rstrip("/"))
-            page.open()
-            yield page
+            yield _opened(browser, server_url, width, height)
         finally:
             browser.close()
+
+
+@contextmanager
+def open_page_beside(page: HostPage, server_url: str, *, width: int = 1600, height: int = 1000) -> Iterator[HostPage]:
+    """Another server's page in the browser of `page`, which shares nothing with it: a thread can drive one browser only."""
+    browser = page.page.context.browser
+    assert browser is not None
+    other = _opened(browser, server_url, width, height)
+    try:
+        yield other
+    finally:
+        other.page.context.close()
+
+
+def _opened(browser: playwright.Browser, server_url: str, width: int, height: int) -> HostPage:
+    context = browser.new_context(viewport={"width": width, "height": height})
+    context.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
+    page = HostPage(context.new_page(), server_url.rstrip("/"))
+    page.open()
+    return page
 
 
 def is_queued_prompt(reply: playwright.Response) -> bool:

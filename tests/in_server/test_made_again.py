@@ -1,0 +1,148 @@
+"""A saved picture holds its workflow: dropped on the page of another installation it gives the same workflow, and that the same pixels."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from relay_dev.model_folders import SmallModels
+from relay_dev.make_examples import SETTLE, saved
+from relay_dev.page import HostPage, PageRun, open_page_beside
+from relay_dev.paths import ARTIFACTS, ROOT
+from relay_dev.server import HostServer, Prompt
+
+WORKFLOWS = ["sd15_image_to_image", "sdxl_base_to_refiner", "kandinsky22_mix_image_and_text"]
+SEED_CONTROL = "randomize"
+
+RANDOM_SEEDS = """
+control => window.app.graph.nodes.flatMap(node => {
+    const at = (node.widgets ?? []).findIndex(widget => widget.name === 'control_after_generate');
+    if (at < 0) return [];
+    node.widgets[at].value = control;
+    return [node.id];
+})
+"""
+SEEDS = "() => window.app.graph.nodes.flatMap(n => (n.widgets ?? []).filter(w => w.name === 'seed').map(w => w.value))"
+DROP = """
+({content, name}) => {
+    const bytes = Uint8Array.from(atob(content), sign => sign.charCodeAt(0));
+    const carried = new DataTransfer();
+    carried.items.add(new File([bytes], name, {type: 'image/png'}));
+    const canvas = window.app.canvas.canvas, middle = canvas.getBoundingClientRect();
+    const options = {
+        dataTransfer: carried, bubbles: true, cancelable: true,
+        clientX: middle.x + middle.width / 2, clientY: middle.y + middle.height / 2,
+    };
+    for (const kind of ['dragenter', 'dragover', 'drop']) canvas.dispatchEvent(new DragEvent(kind, options));
+    return true;
+}
+"""
+
+OF_A_NODE = ("id", "type", "title", "pos", "mode", "widgets_values")
+
+
+def essence(workflow: dict[str, Any]) -> dict[str, Any]:
+    nodes = sorted(workflow["nodes"], key=lambda node: node["id"])
+    kept = [{key: node.get(key) for key in OF_A_NODE} for node in nodes]
+    return {"nodes": kept, "links": workflow["links"], "groups": workflow["groups"]}
+
+
+@pytest.fixture(scope="module")
+def elsewhere(models: SmallModels) -> Iterator[HostServer]:
+    """Another installation: other folders, and nothing loaded or kept from before."""
+    with HostServer(models=models.models, environment=models.environment()) as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was on the page when a picture was made, and the picture."""
+
+    workflow: dict[str, Any]
+    prompt: Prompt
+    seeds: list[int]
+    file: Path
+
+
+def run(page: HostPage, server: HostServer) -> Made:
+    workflow, prompt, seeds = saved(page), page.to_api(), page.ask(SEEDS)
+    return Made(workflow, prompt, seeds, saved_picture(server, page.queue_and_wait(200).raise_for_error()))
+
+
+@pytest.fixture(scope="module")
+def made(page: HostPage, server: HostServer) -> dict[str, Made]:
+    """{workflow: what it made}; the page has taken other seeds since."""
+    found = {}
+    for name in WORKFLOWS:
+        page.load_workflow(json.loads((ROOT / "example_workflows" / f"{name}.json").read_text("utf-8")))
+        assert page.ask(RANDOM_SEEDS, SEED_CONTROL), "a workflow with no seed shows nothing here"
+        found[name] = run(page, server)
+        assert page.ask(SEEDS) != found[name].seeds
+    return found
+
+
+def saved_picture(server: HostServer, run: PageRun) -> Path:
+    entries = [entry for output in run.outputs.values() for entry in output.get("images", [])]
+    entry = next(entry for entry in reversed(entries) if entry["type"] == "output")
+    return server.folders["output"] / entry["subfolder"] / entry["filename"]
+
+
+def pixels(file: Path) -> np.ndarray:
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def drop(page: HostPage, file: Path) -> None:
+    """Drags a file from a folder onto the canvas."""
+    page.ask("() => { window.app.graph.clear(); return true; }")
+    page.ask(DROP, {"content": base64.b64encode(file.read_bytes()).decode(), "name": file.name})
+    page.page.wait_for_function("() => window.app.graph.nodes.length > 0", timeout=20_000)
+    page.page.wait_for_timeout(SETTLE)
+    assert page.dismiss_dialogs() == []
+
+
+@pytest.fixture(scope="module")
+def dropped(page: HostPage, made: dict[str, Made], elsewhere: HostServer) -> dict[str, Made]:
+    """What the other page has after each drop, and what its run saves."""
+    found = {}
+    with open_page_beside(page, elsewhere.url) as other:
+        for name, first in made.items():
+            drop(other, first.file)
+            found[name] = run(other, elsewhere)
+            other.screenshot(ARTIFACTS / "made-again" / f"{name}.png")
+        assert other.errors == []
+    return found
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_the_same_workflow(made: dict[str, Made], dropped: dict[str, Made], name: str) -> None:
+    assert essence(dropped[name].workflow) == essence(made[name].workflow)
+    assert dropped[name].prompt == made[name].prompt
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_the_seed_that_the_picture_was_painted_with(made: dict[str, Made], dropped: dict[str, Made], name: str) -> None:
+    """And not the one that the page drew for the next."""
+    assert dropped[name].seeds == made[name].seeds
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_the_same_pixels(made: dict[str, Made], dropped: dict[str, Made], name: str) -> None:
+    first, again = pixels(made[name].file), pixels(dropped[name].file)
+    assert first.std() > 5
+    assert (again == first).all()
+
+
+def test_the_picture_tells_nothing_else(made: dict[str, Made], server: HostServer) -> None:
+    """No folder of this machine, no name of its user and no token."""
+    for one in made.values():
+        text = " ".join(f"{key}: {value}" for key, value in Image.open(one.file).info.items())
+        assert "workflow: " in text
+        assert all(secret not in text for secret in (str(server.base), str(ROOT), str(Path.home())))
