@@ -16,6 +16,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ...pipelines.offload import Stage, move, streamed_in
 from ...pipelines.streaming import resident_bytes, streamed
+from .cancel import stoppable
 
 log = logging.getLogger("diffusers_relay")
 
@@ -27,6 +28,7 @@ class HostOffload:
     def on_device(
         self, stage: Stage, modules: Iterable[torch.nn.Module], working_bytes: int = 0
     ) -> Iterator[torch.device]:
+        memory.throw_exception_if_processing_interrupted()
         device, home = _devices(stage)
         modules = list(modules)
         log.debug("stage %s: %s", stage.value, ", ".join(type(module).__name__ for module in modules))
@@ -38,6 +40,8 @@ class HostOffload:
         with ExitStack() as stack:
             for module in streams:
                 stack.enter_context(streamed(module, device))
+            if stage is not Stage.DENOISE:  # a run stops after each of its steps
+                stack.enter_context(stoppable(modules))
             yield device
 
     def output_device(self) -> torch.device:

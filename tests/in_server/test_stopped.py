@@ -1,0 +1,171 @@
+"""A cancel at every stage of every run that denoises, and a file that can't be read: nothing is lost, and the next run is right.
+
+The moment is named beforehand and comes about in the server: see support/stopper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reference import scripts
+from relay_dev.model_folders import SmallModels
+from relay_dev.server import HostServer
+from support.graph import Graph, Out, saved
+from support.sampling import KINDS, sampling_graph
+from support.server_log import lines_during, stages_during
+
+STOPPER = Path(__file__).parents[1] / "support" / "stopper"
+STEPS = 4
+
+Moment = dict[str, Any]
+
+LOAD: Moment = {"after": [r"loaded \w+ of"]}
+TEXT: Moment = {"after": ["stage text"], "layer": "^CLIPEncoderLayer$", "count": 2}
+ENCODE: Moment = {"after": ["stage vae"], "layer": "^ResnetBlock"}
+WITH_PICTURE = [kind for kind in KINDS if not kind.endswith("to image") and not kind.startswith("x4")]
+
+
+def denoising(kind: str) -> list[str]:
+    """The lines of the log that come before the node's own steps: Kandinsky's prior has its own."""
+    return ["stage denoise"] * (2 if kind.startswith("kandinsky") and kind != "kandinsky prior" else 1)
+
+
+def decoding(kind: str) -> Moment:
+    lines = [*denoising(kind), "stage vae"]
+    if kind == "kandinsky prior":
+        lines[:1] = ["stage denoise"] * 2
+    return {"after": lines, "layer": "^ResnetBlock", "count": 3}
+
+
+MOMENTS = [
+    *((kind, "load", LOAD) for kind in KINDS),
+    *((kind, "text", TEXT) for kind in KINDS),
+    *((kind, "encode", ENCODE) for kind in WITH_PICTURE),
+    *((kind, "first step", {"steps": 0.01}) for kind in KINDS),
+    *((kind, "middle step", {"steps": 0.5}) for kind in KINDS),
+    *((kind, "last step", {"steps": 1.0}) for kind in KINDS),
+    ("x4 in tiles", "tile", {"after": ["stage denoise"], "layer": "^UNet2DConditionModel$", "count": 3}),
+    *((kind, "decode", decoding(kind)) for kind in KINDS),
+]
+
+
+@pytest.fixture(scope="module")
+def stopping(models: SmallModels) -> Iterator[HostServer]:
+    """A server that can be stopped at a moment that is named."""
+    with HostServer(
+        models=models.models,
+        environment=models.environment(),
+        arguments=("--verbose", "DEBUG"),
+        other_packs={"stopper": STOPPER},
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def wanted(stopping: HostServer) -> dict[str, np.ndarray]:
+    """{kind: its picture, with nothing in its way}"""
+    found = {}
+    for kind in KINDS:
+        graph, _, saving = sampling_graph(stopping, kind, STEPS)
+        found[kind] = saved(stopping.run(graph.prompt), saving)
+    return found
+
+
+def arm(server: HostServer, moment: Moment, do: str = "cancel") -> None:
+    assert server.post("/stopper", {**moment, "do": do})[0] == 200
+
+
+def happened(server: HostServer) -> bool:
+    return bool(server.get("/stopper")["happened"])
+
+
+def held(server: HostServer) -> dict[str, Any]:
+    return dict(server.get("/stopper/held"))
+
+
+def progress_of(server: HostServer, graph: Graph, node: Out) -> float:
+    """How many steps its node counts."""
+    server.free()
+    reports = [report for report in server.run(graph.prompt).raise_for_error().progress if report.node_id == node.node]
+    return reports[-1].maximum
+
+
+@pytest.mark.parametrize(("kind", "stage", "moment"), MOMENTS, ids=[f"{kind}: {stage}" for kind, stage, _ in MOMENTS])
+def test_cancel(stopping: HostServer, wanted: dict[str, np.ndarray], kind: str, stage: str, moment: Moment) -> None:
+    graph, node, saving = sampling_graph(stopping, kind, STEPS)
+    if "steps" in moment:
+        moment = {"after": denoising(kind), "steps": max(1, moment["steps"] * progress_of(stopping, graph, node))}
+    stopping.free()
+    arm(stopping, moment)
+    with stages_during(stopping) as stages:
+        result = stopping.run(graph.prompt)
+        happened_in = stages()[-1:]
+    assert happened(stopping)
+    assert result.interrupted
+    assert result.error is None, "a cancel is no error"
+    assert saving.node not in result.executed
+    if "layer" in moment:
+        assert moment["after"][-1].removeprefix("stage ") == happened_in[0].split(":")[0], "no further stage began"
+    before = set(result.executed[:-1])
+    with lines_during(stopping) as lines:
+        again = stopping.run(graph.prompt)
+    assert (saved(again, saving) == wanted[kind]).all()
+    assert before <= set(again.cached), "what was there is kept"
+    assert stage == "load" or not [line for line in lines() if "loaded " in line and " of " in line]
+
+
+def test_cancelled_runs_leave_nothing(stopping: HostServer) -> None:
+    for kind in KINDS:
+        graph, _, _ = sampling_graph(stopping, kind, STEPS)
+        stopping.free()
+        arm(stopping, {"after": ["stage denoise"], "steps": 2})
+        assert stopping.run(graph.prompt).interrupted
+        assert held(stopping)["alive"], "the models of the prompt are still there"
+        stopping.free()
+        assert held(stopping) == {"loaded": 0, "alive": []}
+
+
+def test_cancel_between_two_tiles_of_a_decoding(stopping: HostServer) -> None:
+    """And the autoencoder is not left in tiles."""
+
+    def graph_of(tiled: bool) -> tuple[Graph, Out]:
+        graph = Graph()
+        model = graph.load("sd15")
+        latent = graph.add("RelayEncode", model=model, image=picture(graph), seed=0)
+        return graph, graph.save(graph.decode(model, latent, tiled))
+
+    def picture(graph: Graph) -> Out:
+        return graph.picture(stopping, scripts.soft_picture(640, 640), "soft-640x640.png")
+
+    graph, saving = graph_of(False)
+    whole = saved(stopping.run(graph.prompt), saving)
+    graph, saving = graph_of(True)
+    tiled = saved(stopping.run(graph.prompt), saving)
+    assert (tiled != whole).any(), "the test sees tiles"
+    stopping.free()
+    arm(stopping, {"after": ["stage vae", "stage vae"], "layer": "^Decoder$", "count": 2})
+    assert stopping.run(graph.prompt).interrupted
+    assert (saved(stopping.run(graph.prompt), saving) == tiled).all()
+    graph, saving = graph_of(False)
+    assert (saved(stopping.run(graph.prompt), saving) == whole).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_can_not_be_read(stopping: HostServer, wanted: dict[str, np.ndarray], kind: str) -> None:
+    """As on a network drive that has gone, or a disk that dies: what was to be loaded is named, and the next run is right."""
+    graph, _, saving = sampling_graph(stopping, kind, STEPS)
+    stopping.free()
+    arm(stopping, {"after": [r"loaded \w+ of"]}, "fail_to_read")
+    result = stopping.run(graph.prompt)
+    assert happened(stopping)
+    assert result.error is not None
+    assert result.error.node_type == "RelayLoadModel"
+    assert result.error.message.startswith("model: ")
+    assert "could not load its" in result.error.message
+    assert "Input/output error" in result.error.message
+    assert (saved(stopping.run(graph.prompt), saving) == wanted[kind]).all()
