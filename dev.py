@@ -3,6 +3,7 @@
     python dev.py demo [--serve] [--comfyui PATH] [--port N] [WORKFLOW ...]
     python dev.py test [pytest arguments]
     python dev.py check [--fix]
+    python dev.py matrix [NAME ...] [-- pytest arguments]
     python dev.py bench [NAME ...] [--quick]
     python dev.py train [NAME ...] [--missing]
     python dev.py lock
@@ -110,6 +111,7 @@ def main() -> int:
         ("demo", "run the example workflows in a real ComfyUI; --serve leaves its page open"),
         ("test", "check the code and run all tests; with arguments, only what pytest is told to"),
         ("check", "formatter, linter, types, import direction; --fix formats"),
+        ("matrix", "run the tests on the oldest and the newest versions of what the pack asks for"),
         ("train", "train the small models of the tiny world anew; see devtools/tiny_world/README.md"),
         ("bench", "measure the pack against the model alone and against ComfyUI's own nodes; see benchmarks/README.md"),
     ):

@@ -18,7 +18,7 @@ from .model_files import HOW_TO_CONVERT, MODEL_INDEX, ComponentFiles, MissingFil
 from .monitor import Monitor
 from .read_ahead import read_ahead, whole
 from .registry import REGISTRY, component_key
-from .safetensors_file import damage
+from .safetensors_file import check_file
 
 if TYPE_CHECKING:
     import torch
@@ -109,15 +109,8 @@ def check_weights(folder: Path, files: ComponentFiles, where: str) -> None:
     Raises:
         RelayError: a weights file is damaged, or is none; the shards are not those of their index.
     """
-    from safetensors import SafetensorError, safe_open
-
     for name in files.weights:
-        try:
-            with safe_open(folder / name, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            problem = damage(folder / name, error, HOW_TO_CONVERT)
-            raise RelayError(f"{where}: {name} {problem}.") from error
+        check_file(folder / name, f"{where}: {name}", HOW_TO_CONVERT)
     if files.shard_index is not None:
         try:
             shards = set(json.loads((folder / files.shard_index).read_text(encoding="utf-8"))["weight_map"].values())

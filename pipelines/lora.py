@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .adapter_files import check_safetensors
 from .components import PipelineComponents
 from .errors import RelayError
 from .family import FAMILIES
 from .registry import REGISTRY, file_identity
+from .safetensors_file import HOW_TO_CONVERT_WEIGHTS, check_file
 
 if TYPE_CHECKING:
     import torch
@@ -101,7 +101,7 @@ def with_lora(
         raise RelayError(
             f"model: {components.source} ({family.title}) can't use a LoRA: diffusers has none for its pipelines. Families that can: {able}."
         )
-    check_safetensors(path, "lora", title)
+    check_file(path, f"lora: {title}", HOW_TO_CONVERT_WEIGHTS)
     unet_config = components["unet"].config
     key = ("lora", file_identity(path), _pipeline_class(family).__name__, unet_config.layers_per_block)
     weights = REGISTRY.get(key, lambda: _read(path, components, title))

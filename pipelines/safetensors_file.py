@@ -26,6 +26,11 @@ HOW_TO_CONVERT_FILE = (
     '`StableDiffusionPipeline.from_single_file("model.ckpt").save_pretrained("models/diffusers/model", safe_serialization=True)`'
 )
 
+HOW_TO_CONVERT_WEIGHTS = (
+    "A pickle can run any code when it is read, so Diffusers Relay loads safetensors only. Convert it once, on a machine where you trust its "
+    "author: `safetensors.torch.save_file(torch.load(file, weights_only=True), name)`"
+)
+
 
 @dataclass(frozen=True)
 class Header:
@@ -96,6 +101,26 @@ def tensor_spans(path: Path, wanted: Callable[[str], str | None]) -> list[Span]:
             start = spans.pop().start - first
         spans.append(Span(path, first + start, first + stop))
     return spans
+
+
+def check_file(path: Path, where: str, how_to_convert: str) -> None:
+    """Refuses what is not a whole safetensors file, before a tensor is read.
+
+    Args:
+        path: the file.
+        where: what messages call it.
+        how_to_convert: what to do with a pickle, for the message.
+
+    Raises:
+        RelayError: a pickle, a git-lfs pointer, a damaged or cut file, or none.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt"):
+            return
+    except (SafetensorError, OSError) as error:
+        raise RelayError(f"{where} {damage(path, error, how_to_convert)}.") from error
 
 
 def damage(path: Path, error: Exception, how_to_convert: str) -> str:

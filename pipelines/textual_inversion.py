@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .adapter_files import check_safetensors
 from .components import PipelineComponents
 from .errors import RelayError
 from .family import FAMILIES
 from .registry import REGISTRY, file_identity
+from .safetensors_file import HOW_TO_CONVERT_WEIGHTS, check_file
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,7 @@ def with_textual_inversion(components: PipelineComponents, path: Path, *, title:
         raise RelayError(
             f"model: {components.source} ({family.title}) can't use an embedding: diffusers has none for its pipelines. Families that can: {able}."
         )
-    check_safetensors(path, "embedding", title)
+    check_file(path, f"embedding: {title}", HOW_TO_CONVERT_WEIGHTS)
     file = REGISTRY.get(("embedding", file_identity(path)), lambda: EmbeddingFile(_read(path, title)))
     vectors = _for_encoders(file.vectors, components, title)
     own = next(iter(file.vectors)) if len(file.vectors) == 1 else ""

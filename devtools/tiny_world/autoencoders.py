@@ -22,6 +22,12 @@ LATENT_NOISE = 0.03
 """Standard deviation, in the UNet's scale, that the decoder has to bear: samplers do not hit latents exactly."""
 
 
+COLORS_LIE = torch.tensor([[1.0, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]]) / 2
+"""Orthogonal. Turned by it, three of a latent's channels are the mean red, green and blue of its pixels; the fourth is free."""
+COLORS_SPAN = 1.4
+"""A picture's -1..1 in the UNet's scale: so these channels have a deviation of about 1."""
+
+
 def make_autoencoder_kl(widths: Sequence[int], scaling_factor: float, seed: int, **config: Any) -> Any:
     """AutoencoderKL; each width after the first halves the picture once."""
     from diffusers import AutoencoderKL
@@ -61,8 +67,10 @@ def make_movq(seed: int) -> Any:
 
 
 def train_autoencoder_kl(name: str, vae: Any, plan: Plan) -> Any:
-    """Picture, edges, and a posterior that stays near the normal distribution.
+    """Picture, edges, a posterior that stays near the normal distribution, and latents that lie as the colours do.
 
+    Left to itself, an encoder this small spends most of its latents on borders and edges: red and orange then lie so near to each other
+    that a UNet can't tell them apart through any noise.
     The encoder is trained in the UNet's scale; dividing by scaling_factor is then folded into its last layer.
     """
     windows = Windows(random.Random(plan.seed))
@@ -73,9 +81,9 @@ def train_autoencoder_kl(name: str, vae: Any, plan: Plan) -> Any:
         latents = posterior.sample() + LATENT_NOISE * torch.randn_like(posterior.mean)
         divergence = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
         loss = picture_loss(vae.decode(latents).sample, wanted) + 1e-4 * divergence
-        return loss + 0.02 * _beyond_unit(posterior.mean)
+        return loss + colors_loss(posterior.mean, wanted) + 0.02 * _beyond_unit(posterior.mean)
 
-    trained = train(name, vae, loss_of, plan)
+    trained = train(name, vae, loss_of, plan, muon=True)
     fold_scale(trained, trained.config.scaling_factor)
     return trained
 
@@ -101,7 +109,7 @@ def train_decoder(name: str, vae: Any, plan: Plan) -> Any:
         back = vae.decode(given, force_not_quantize=True).sample if movq else vae.decode(given).sample
         return picture_loss(back, from_bytes(wanted[chosen]))
 
-    return train(f"{name} decoder", vae, loss_of, plan)
+    return train(f"{name} decoder", vae, loss_of, plan, muon=True)
 
 
 @torch.no_grad()
@@ -163,6 +171,12 @@ def picture_loss(shown: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     for axis in (-1, -2):
         loss = loss + (shown.diff(dim=axis) - wanted.diff(dim=axis)).abs().mean()
     return loss
+
+
+def colors_loss(latents: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """How far latents in the UNet's scale are from the colours that they stand for."""
+    colors = torch.nn.functional.avg_pool2d(shown, shown.shape[-1] // latents.shape[-1]) * COLORS_SPAN
+    return mse_loss(torch.einsum("ij,bjhw->bihw", COLORS_LIE, latents)[:, :3], colors)
 
 
 class Windows:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from relay_dev.model_folders import SmallModels
 from relay_dev.make_examples import SETTLE, saved
+from relay_dev.model_folders import SmallModels
 from relay_dev.page import HostPage, PageRun, open_page_beside
 from relay_dev.paths import ARTIFACTS, ROOT
 from relay_dev.server import HostServer, Prompt

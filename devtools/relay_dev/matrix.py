@@ -1,0 +1,148 @@
+"""The tests on other versions: `python dev.py matrix [NAME ...] [-- pytest arguments]`.
+
+Each row is a Python, and versions of the packages that the pack asks for: the oldest that requirements.txt allows, or the newest that the
+registry has. Each gets an environment of its own in .relay/matrix, and runs the lower layers' tests, those inside the host's process, and
+the graphs that have to give a script's numbers on a real server. A ComfyUI that RELAY_COMFYUI names is used in all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from .host import get_host
+from .paths import ROOT, WORK
+
+FOLDER = WORK / "matrix"
+TESTS = ["tests/no_host", "tests/in_host", "tests/in_server/test_graph_equals_script.py"]
+SHOWN = ("torch", "diffusers", "transformers", "compel", "peft", "accelerate", "huggingface-hub", "safetensors")
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    python: str
+    oldest: bool
+
+    @property
+    def folder(self) -> Path:
+        return FOLDER / self.name
+
+
+ROWS = [
+    Row("oldest", "3.10", oldest=True),
+    Row("oldest-3.12", "3.12", oldest=True),
+    Row("newest-3.11", "3.11", oldest=False),
+    Row("newest", "3.13", oldest=False),
+]
+
+
+def wanted_packages(row: Row) -> list[str]:
+    """The pack's requirements at the row's end of their ranges, and what the host and the tests need, with no version that is the lock's."""
+    pack = [Requirement(line) for line in _lines(ROOT / "requirements.txt")]
+    named = {requirement.name for requirement in pack}
+    others = [Requirement(line) for line in _lines(ROOT / "requirements" / "dev.in") if not line.startswith("-r")]
+    free = [one for one in others if one.name not in named and one.name not in ("torch", "torchvision")]
+    return [
+        *(oldest(one) if row.oldest else str(one) for one in pack),
+        *("torch", "torchvision", "uv"),
+        *sorted({str(one) for one in free}),
+    ]
+
+
+def oldest(requirement: Requirement) -> str:
+    """Pinned to the lowest version that it allows; as it is where it has no lower bound."""
+    floors = [one.version for one in requirement.specifier if one.operator == ">="]
+    return f"{requirement.name}=={floors[0]}" if floors else str(requirement)
+
+
+def _lines(file: Path) -> list[str]:
+    return [line for line in (one.split("#")[0].strip() for one in file.read_text("utf-8").splitlines()) if line]
+
+
+def make_environment(row: Row) -> Path:
+    """Its Python. One that is there already is brought to what is wanted now."""
+    uv = [sys.executable, "-m", "uv"]
+    python = row.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not python.exists():
+        subprocess.run([*uv, "venv", "--quiet", "--python", find_python(row.python), str(row.folder)], check=True)
+    wanted = row.folder / "wanted.txt"
+    wanted.write_text("\n".join(wanted_packages(row)) + "\n", "utf-8")
+    subprocess.run([*uv, "pip", "install", "--quiet", "--python", str(python), "-r", str(wanted)], check=True)
+    return python
+
+
+def find_python(version: str) -> str:
+    """One of that version which really runs: a version manager's placeholder may not."""
+    candidates = [
+        f"python{version}",
+        *(str(path) for path in Path.home().glob(f".pyenv/versions/{version}.*/bin/python")),
+    ]
+    for candidate in candidates:
+        found = shutil.which(candidate)
+        if found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0:
+            return found
+    return version  # uv looks further
+
+
+def versions(python: Path) -> dict[str, str]:
+    ask = (
+        "import importlib.metadata as m, platform; print('python', platform.python_version()); "
+        f"[print(name, m.version(name)) for name in {SHOWN}]"
+    )
+    said = subprocess.check_output([str(python), "-c", ask], text=True)
+    return dict(line.split(" ", 1) for line in said.splitlines())
+
+
+def run(row: Row, arguments: Sequence[str]) -> str:
+    """A line of the table."""
+    python, began = make_environment(row), time.monotonic()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "devtools"), "PYTHONUTF8": "1"}
+    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or TESTS)]
+    log = row.folder / "tests.log"
+    with log.open("w", encoding="utf-8") as file:
+        code = subprocess.call(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
+    text = log.read_text("utf-8", errors="replace")
+    counted = re.findall(r"^(?=.*\d+ (?:passed|failed|error)).*$", text, re.MULTILINE)
+    result = re.sub(r"[=]| in [\d.]+s.*", "", counted[-1]).strip() if counted else f"exit code {code}, see {log}"
+    known = versions(python)
+    cells = [row.name, known.pop("python"), *(known[name] for name in SHOWN), result, f"{time.monotonic() - began:.0f}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="dev.py matrix", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(row.name for row in ROWS)}; default: all"
+    )
+    own, _, for_pytest = " ".join(arguments).partition("--")
+    names = parser.parse_args(own.split()).names
+    unknown = set(names) - {row.name for row in ROWS}
+    if unknown:
+        parser.error(f"no row is called {', '.join(sorted(unknown))}")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    print(f"host: {get_host()}", flush=True)
+    header = ["row", "Python", *SHOWN, "tests", "s"]
+    table = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for row in ROWS:
+        if not names or row.name in names:
+            print(f"{row.name} ...", flush=True)
+            table.append(run(row, for_pytest.split()))
+            print(table[-1], flush=True)
+    (FOLDER / "table.md").write_text("\n".join(table) + "\n", "utf-8")
+    print("\n".join(table))
+    return int(any("passed" not in line or "failed" in line or "error" in line for line in table[2:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
