@@ -129,7 +129,7 @@ def damage(path: Path, error: Exception, how_to_convert: str) -> str:
         with path.open("rb") as file:
             start = file.read(32)
     except OSError as unreadable:
-        return f"cannot be read ({unreadable})"
+        return f"cannot be read ({unreadable.strerror or unreadable}): look whether it is still there"
     if start.startswith(b"version https://git-lfs"):
         return "is a git-lfs pointer, not the file itself: run `git lfs pull` there"
     if start.startswith(PICKLE_STARTS):
