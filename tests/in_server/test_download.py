@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from relay_dev.fake_hub import FakeHub, FakeRepo
-from relay_dev.model_folders import SmallModels
+from relay_dev.model_folders import SmallModels, small_models
 from relay_dev.server import HostServer
 from support.graph import Graph, Out, saved
 
@@ -22,10 +25,8 @@ def hub(models: SmallModels) -> Iterator[FakeHub]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def online(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
-    """A server with an empty hub cache, whose hub is `hub`; its previews are off, as they are in a new ComfyUI."""
-    home = tmp_path_factory.mktemp("hf-home")
+def with_cache(hub: FakeHub, home: Path) -> HostServer:
+    """A server whose hub is `hub`, and whose cache is in `home`."""
     environment = {
         "HF_HUB_OFFLINE": "0",
         "HF_ENDPOINT": hub.endpoint,
@@ -33,7 +34,14 @@ def online(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
         "HF_HUB_CACHE": str(home / "hub"),
         "HF_TOKEN": "hf_secretsecretsecret",
     }
-    with HostServer(environment=environment) as running:
+    return HostServer(environment=environment)
+
+
+@pytest.fixture(scope="module")
+def online(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
+    """A server with an empty hub cache; its previews are off, as they are in a new ComfyUI."""
+    home = tmp_path_factory.mktemp("hf-home")
+    with with_cache(hub, home) as running:
         running.cache = home / "hub"  # type: ignore[attr-defined]
         yield running
 
@@ -84,3 +92,73 @@ def test_nothing_is_fetched_twice_and_the_token_is_told_to_nobody(online: HostSe
     assert error is not None
     assert "nobody/nothing" in error.message
     assert "secretsecret" not in error.message + error.traceback + online.log_text()
+
+
+def large_files(hub: FakeHub, repo_id: str = REPO) -> list[bytes]:
+    """Contents of the files that the hub keeps apart, the largest first."""
+    files = hub.repos[repo_id].files
+    return sorted((files[name] for name in files if name.endswith(".safetensors")), key=len, reverse=True)
+
+
+def test_a_disk_that_is_full_in_the_middle(online: HostServer, hub: FakeHub) -> None:
+    """What was to be written first lies on /dev/full, where the kernel itself refuses."""
+    other = "someone/another-model"
+    hub.repos[other] = FakeRepo.of_folder(small_models().named["comic"])
+    blobs = Path(online.cache) / "models--someone--another-model" / "blobs"  # type: ignore[attr-defined]
+    blobs.mkdir(parents=True)
+    places = [
+        blobs / f"{hashlib.sha256(content).hexdigest()}.relay.incomplete" for content in large_files(hub, other)
+    ]
+    for place in places:
+        place.symlink_to("/dev/full")
+    graph, model, saving = from_hub(other)
+    error = online.run(graph.prompt).error
+    assert error is not None
+    assert error.node_id == model.node
+    assert "The disk is full" in error.message
+    assert other in error.message
+    assert not [place for place in places if place.with_name(place.name.split(".")[0]).exists()], "none is taken for whole"
+    for place in places:
+        place.unlink(missing_ok=True)
+    assert saved(online.run(graph.prompt), saving).std() > 10
+
+
+WRITTEN_AT_ONCE = 10 << 20
+"""The library writes what has come in portions of this size: of less than one, a killed process leaves nothing."""
+
+
+def padded(content: bytes, size: int) -> bytes:
+    """The same safetensors file with blanks at the end of its header, as the format allows."""
+    (length,) = struct.unpack("<Q", content[:8])
+    blanks = size - len(content)
+    return struct.pack("<Q", length + blanks) + content[8 : 8 + length] + b" " * blanks + content[8 + length :]
+
+
+def test_a_download_whose_server_is_killed_goes_on_in_the_next(hub: FakeHub, tmp_path: Path) -> None:
+    other = "someone/large-model"
+    hub.repos[other] = repo = FakeRepo.of_folder(small_models().named["comic"])
+    name = "unet/diffusion_pytorch_model.safetensors"
+    repo.files[name] = content = padded(repo.files[name], 3 * WRITTEN_AT_ONCE)
+    sha256 = hashlib.sha256(content).hexdigest()
+    partial = tmp_path / "hub" / "models--someone--large-model" / "blobs" / f"{sha256}.relay.incomplete"
+    graph, _, saving = from_hub(other)
+    hub.go_on.clear()
+    hub.hold_after = len(content) - 1
+    with with_cache(hub, tmp_path) as first:
+        first.queue(graph.prompt)
+        deadline = time.monotonic() + 60
+        while not (partial.exists() and partial.stat().st_size >= WRITTEN_AT_ONCE):
+            assert time.monotonic() < deadline, first.log_tail()
+            time.sleep(0.05)
+        assert first.process is not None
+        first.process.kill()
+        first.process.wait(15)
+    kept = partial.stat().st_size
+    hub.go_on.set()
+    hub.hold_after = None
+    hub.requests.clear()
+    hub.sent.clear()
+    with with_cache(hub, tmp_path) as second:
+        assert saved(second.run(graph.prompt), saving).std() > 10
+    assert f"bytes={kept}-" in [request.range for request in hub.requests]
+    assert hub.sent[sha256] == len(content) - kept, "what was there is not asked for again"
