@@ -97,7 +97,7 @@ def train_towers(name: str, towers: Towers, tokenizer: Any, plan: Plan) -> Tower
         right = torch.arange(len(texts))
         return (cross_entropy(scores, right) + cross_entropy(scores.T, right)) / 2
 
-    return train(name, towers, loss_of, plan)
+    return train(name, towers, loss_of, plan, muon=True)
 
 
 def _pairs(rng: random.Random) -> tuple[list[str], torch.Tensor]:

@@ -77,7 +77,7 @@ def train(name: str, module: Any, loss_of: Callable[[int], torch.Tensor], plan: 
     return average.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
 
 
-NOT_BY_MUON = ("conv_in.weight", "conv_out.weight")
+NOT_BY_MUON = ("conv_in.weight", "conv_out.weight", "embedding.weight")
 
 
 class Optimizer:

@@ -259,3 +259,29 @@ def test_numbers_that_would_take_the_machine_down_cost_nothing(
     began = time.monotonic()
     assert named in refusal(server, graph)
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://127.0.0.1/system_stats", "local network"),
+        ("http://2130706433/x.png", "local network"),
+        ("http://0x7f.1/x.png", "local network"),
+        ("http://0177.0.0.1/x.png", "local network"),
+        ("http://[::ffff:127.0.0.1]/x.png", "local network"),
+        ("http://[::ffff:a9fe:a9fe]/latest/meta-data", "local network"),
+        ("http://169.254.169.254/latest/meta-data", "local network"),
+        ("http://localhost./x.png", "local network"),
+        ("file:///etc/passwd", "file: is not fetched"),
+        ("http://name:word@example.com/x.png", "name or password"),
+        ("http://example.com:8188/x.png", "port 8188"),
+    ],
+)
+def test_an_address_that_leads_inside_is_not_asked(server: HostServer, url: str, says: str) -> None:
+    """Redirects and names whose answer changes: see tests/no_host/test_url_fetch.py, which has servers of its own for them."""
+    graph = Graph()
+    graph.save(graph.add("RelayLoadImageFromUrl", url=url))
+    refused = refusal(server, graph)
+    assert says in refused
+    assert "url: " in refused
+    assert "name:word" not in refused
