@@ -311,7 +311,7 @@ def test_a_kandinsky_batch_is_each_picture_alone_under_one_progress_bar() -> Non
 
 def test_kandinsky_s_pipeline_still_keeps_to_the_first_picture_of_a_batch(models: SmallModels) -> None:
     """Why each image is a run of its own. Where this fails, upstream has mended it, and a batch can be one run."""
-    pipeline = KandinskyV22InpaintPipeline.from_pretrained(models.named["kandinsky_inpaint"], dtype=torch.float32)
+    pipeline = KandinskyV22InpaintPipeline.from_pretrained(models.named["kandinsky_inpaint"], torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     embeds = kandinsky_embeds()
     pictures = torch.cat([read_like_host(soft_picture(*WIDE, seed)).movedim(-1, 1) * 2 - 1 for seed in (1, 2)])

@@ -40,7 +40,7 @@ def test_other_families_and_moved_weights_do_not(name: str) -> None:
 
 
 def test_x4_s_autoencoder_does_not(models: SmallModels) -> None:
-    x4 = Autoencoder(AutoencoderKL.from_pretrained(models.named["x4_vae"], dtype=torch.float32), "x4", False)
+    x4 = Autoencoder(AutoencoderKL.from_pretrained(models.named["x4_vae"], torch_dtype=torch.float32), "x4", False)
     assert x4.factor == 4
     assert not autoencoder_of(load("sd15")).is_same_space(x4, counting_runtime().policy)
 

@@ -137,4 +137,4 @@ def test_what_can_not_serve_is_refused(small: SmallCheckpoints, models: SmallMod
 def x4_vae(models: SmallModels) -> torch.nn.Module:
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL.from_pretrained(models.named["x4_vae"], dtype=torch.float32)
+    return AutoencoderKL.from_pretrained(models.named["x4_vae"], torch_dtype=torch.float32)

@@ -193,8 +193,8 @@ def test_native_checkpoint_holds_the_weights_of_its_folder(models):
 
 
 def assert_same_weights(folder, checkpoint):
-    one = DiffusionPipeline.from_pretrained(folder, dtype=torch.float16)
-    other = StableDiffusionPipeline.from_single_file(str(checkpoint), config=str(folder), dtype=torch.float16)
+    one = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float16)
+    other = StableDiffusionPipeline.from_single_file(str(checkpoint), config=str(folder), torch_dtype=torch.float16)
     for part in ("unet", "vae", "text_encoder"):
         ours, theirs = getattr(one, part).state_dict(), getattr(other, part).state_dict()
         assert ours.keys() == theirs.keys()

@@ -49,7 +49,7 @@ def test_lora_controlnet_and_scheduler_are_the_script_s(models: SmallModels) -> 
     pipe = adapter_scripts.pipeline(models.named["sd15"], [LoraFile(path, 0.7, 0.4)])
     both = StableDiffusionControlNetPipeline(
         **{part: getattr(pipe, part) for part in ("vae", "text_encoder", "tokenizer", "unet")},
-        controlnet=ControlNetModel.from_pretrained(models.controlnets["sd15_depth"], dtype=torch.float32),
+        controlnet=ControlNetModel.from_pretrained(models.controlnets["sd15_depth"], torch_dtype=torch.float32),
         scheduler=EulerDiscreteScheduler.from_config(pipe.scheduler.config),
         safety_checker=None,
         feature_extractor=None,

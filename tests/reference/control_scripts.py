@@ -75,7 +75,7 @@ def image_to_image(
 def controlled(
     auto: Any, model: Path | str, controls: Sequence[Control], image_argument: str
 ) -> tuple[Any, dict[str, Any]]:
-    nets = [ControlNetModel.from_pretrained(one.folder, dtype=torch.float32) for one in controls]
+    nets = [ControlNetModel.from_pretrained(one.folder, torch_dtype=torch.float32) for one in controls]
     single = len(nets) == 1
     pipeline = loaded(auto, model, {"controlnet": nets[0] if single else nets})
     one = controls[0]

@@ -40,7 +40,9 @@ def generator(seed: int) -> torch.Generator:
 
 def loaded(pipeline_class: Any, model: Path | str, load: dict[str, Any]) -> Any:
     gc.collect()
-    pipeline = pipeline_class.from_pretrained(model, **{"dtype": torch.float32, "use_safetensors": True, **load})
+    given = {"dtype": torch.float32, "use_safetensors": True, **load}
+    given["torch_dtype"] = given.pop("dtype")  # the name that diffusers knows from 0.36 to now
+    pipeline = pipeline_class.from_pretrained(model, **given)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -82,7 +82,7 @@ def make_sd2(folder: Path, sd15: Path) -> Path:
         upcast_attention=True,
     )
     others: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    base = StableDiffusionPipeline.from_pretrained(sd15, dtype=torch.float32)
+    base = StableDiffusionPipeline.from_pretrained(sd15, torch_dtype=torch.float32)
     pipeline = StableDiffusionPipeline(
         vae=base.vae,
         text_encoder=base.text_encoder,
