@@ -102,7 +102,7 @@ def _install_missing(requirements: Path) -> None:
         return
     print(f"Installing for this ComfyUI: {', '.join(missing)}", file=sys.stderr, flush=True)
     # The next command without this ComfyUI puts the locked versions back.
-    (ROOT / ".venv" / "relay-lock-stamp").unlink(missing_ok=True)
+    (Path(sys.prefix) / "relay-lock-stamp").unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as name:
         keep = Path(name) / "keep.txt"
         names = [re.split(r"[^\w.-]", line)[0] for line in missing]

@@ -51,7 +51,7 @@ class Controlled(torch.nn.Module):
 
 def train_controlnet(unet: Any, controlnet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
     """The captions say less than the depth map: it is the map that tells where things are."""
-    banks = make_banks(vae, "plain", plan.seed, CONTROL_SHOWN_AT)
+    banks = make_banks(vae, "plain", plan.seed, CONTROL_SHOWN_AT, anywhere=0.8)
     text = text_conditions(tokenizer, text_encoder, plan.seed)
 
     def conditions(of: list[Scene], side: int) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def make_inpainting_unet(unet: Any) -> Any:
 def train_inpainting(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
     """Boxes are taken out of the picture; everything of it, in a quarter of the batches."""
     rng = random.Random(plan.seed)
-    banks = make_banks(vae, "plain", plan.seed, TUNED_AT)
+    banks = make_banks(vae, "plain", plan.seed, TUNED_AT, anywhere=0.5)
     with torch.no_grad():
         grey = vae.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean[:, :, 4:5, 4:5] * vae.config.scaling_factor
 

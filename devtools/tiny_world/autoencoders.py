@@ -202,7 +202,7 @@ class Windows:
 def _one_picture(rng: random.Random, size: int) -> torch.Tensor:
     if rng.random() < 0.1:
         return _abstract(rng, size)
-    return pictures([random_scene(rng, two=0.5)], size, rng.choice(list(STYLES)))
+    return pictures([random_scene(rng, two=0.5, anywhere=1)], size, rng.choice(list(STYLES)))
 
 
 def to_bytes(picture: torch.Tensor) -> torch.Tensor:

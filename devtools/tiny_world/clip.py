@@ -104,7 +104,7 @@ def _pairs(rng: random.Random) -> tuple[list[str], torch.Tensor]:
     """Half of the batch, and its twins, which differ from it in the shapes alone: without them a circle and a square are soon the same."""
     texts, shown = [], []
     for _ in range(BATCH // 2):
-        scene = random_scene(rng, two=0.35)
+        scene = random_scene(rng, two=0.35, anywhere=0.5)
         style = rng.choice(list(STYLES)) if rng.random() < 0.4 else "plain"
         words = rng.randrange(2**32)
         for one in (scene, _twin(scene, rng)):

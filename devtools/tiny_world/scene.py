@@ -50,14 +50,27 @@ class Scene:
     """None, one, or one on the left and one on the right."""
 
 
-def random_scene(rng: random.Random, *, two: float = 0.3, empty: float = 0.03) -> Scene:
-    """`two` and `empty`: how often there are two things, and none."""
+OFF_MIDDLE = 0.1
+"""How far from the middle a thing is at most that a caption speaks of, in parts of the picture's side."""
+
+
+def random_scene(rng: random.Random, *, two: float = 0.3, empty: float = 0.03, anywhere: float = 0.1) -> Scene:
+    """`two` and `empty`: how often there are two things, and none. `anywhere`: how often one thing is not near the middle.
+
+    No caption says where. Most pictures of one thing have it near the middle, as people's do; a model that had to choose among all places
+    would need far longer to learn to choose at all.
+    """
     background = rng.choice(list(COLORS))
     chance = rng.random()
     if chance < empty:
         return Scene(background, ())
-    sides = (0.27, 0.73) if chance < empty + two else (None,)
-    return Scene(background, tuple(random_thing(rng, background, side) for side in sides))
+    if chance < empty + two:
+        return Scene(background, tuple(random_thing(rng, background, side) for side in (0.27, 0.73)))
+    thing = random_thing(rng, background)
+    if rng.random() >= anywhere:
+        x, y = (0.5 + rng.uniform(-OFF_MIDDLE, OFF_MIDDLE) for _ in "xy")
+        thing = replace(thing, x=x, y=y)
+    return Scene(background, (thing,))
 
 
 def random_thing(rng: random.Random, background: str, side: float | None = None) -> Thing:

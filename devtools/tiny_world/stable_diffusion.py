@@ -43,10 +43,13 @@ def make_unet(width: int, seed: int, **config: Any) -> Any:
     return UNet2DConditionModel(**{**layout, **config})
 
 
-def make_banks(vae: Any, style: str, seed: int, sizes: dict[int, tuple[int, int, float]] = SHOWN_AT) -> list[Bank]:
+def make_banks(
+    vae: Any, style: str, seed: int, sizes: dict[int, tuple[int, int, float]] = SHOWN_AT, anywhere: float = 0.1
+) -> list[Bank]:
+    """`anywhere`: how often a thing is not near the middle."""
     banks = []
     for size, (count, batch, share) in sizes.items():
-        shown = scenes(count, seed + size, two=0.2)
+        shown = scenes(count, seed + size, two=0.2, anywhere=anywhere)
         banks.append(Bank(shown, latents(vae, shown, size, style), batch, share))
     return banks
 

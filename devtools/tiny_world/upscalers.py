@@ -58,7 +58,7 @@ def make_x2_unet(width: int, seed: int) -> Any:
 def train_x2(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
     """Karras et al.'s preconditioning (2022, table 1) with sigma_data 1, in which the pipeline calls this UNet."""
     rng = random.Random(plan.seed)
-    shown, styles = scenes(1200, plan.seed, two=0.5), list(STYLES)
+    shown, styles = scenes(1200, plan.seed, two=0.5, anywhere=1), list(STYLES)
     parts = [shown[number :: len(styles)] for number in range(len(styles))]
     ordered = [scene for part in parts for scene in part]
     small = torch.cat([latents(vae, part, X2_SMALL, style) for part, style in zip(parts, styles)])
@@ -147,7 +147,7 @@ class _Windows:
         self.rng = rng
         self.shown: list[tuple[Scene, torch.Tensor]] = []
         for _ in range(min(count, Limits.scenes)):
-            scene, whole = random_scene(rng, two=0.5), X4_SIDE * rng.choice((1, 2, 4))
+            scene, whole = random_scene(rng, two=0.5, anywhere=1), X4_SIDE * rng.choice((1, 2, 4))
             self.shown.append((scene, to_bytes(pictures([scene], whole, rng.choice(list(STYLES))))))
 
     def batch(self) -> tuple[list[str], torch.Tensor]:

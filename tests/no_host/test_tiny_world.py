@@ -48,7 +48,7 @@ def test_the_judge_names_every_shape_in_every_two_colours_at_both_sizes() -> Non
 def test_the_judge_sees_where_things_are_and_how_large() -> None:
     rng = random.Random(3)
     for _ in range(40):
-        scene = random_scene(rng, two=0, empty=0)
+        scene = random_scene(rng, two=0, empty=0, anywhere=1)
         thing, seen = scene.things[0], look(draw(scene, 128)).largest
         assert seen is not None
         middle = np.argwhere(cover_of(thing, 128) > 0.5).mean(0) / 128
