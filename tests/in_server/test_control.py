@@ -348,7 +348,9 @@ def test_the_choices_are_the_folders(server: HostServer, models: SmallModels) ->
 
 def test_a_single_file_is_the_folder(server: HostServer, models: SmallModels, tmp_path: Path) -> None:
     """A file tells its widths and depths; its other numbers are SD1.5's own, so this is the ControlNet of a UNet with those."""
-    unet = UNet2DConditionModel.from_pretrained(models.models / "diffusers" / NATIVE_NAME / "unet", torch_dtype=torch.float32)
+    unet = UNet2DConditionModel.from_pretrained(
+        models.models / "diffusers" / NATIVE_NAME / "unet", torch_dtype=torch.float32
+    )
     net = ControlNetModel.from_unet(unet)
     generator = torch.Generator().manual_seed(4721)
     for parameter in net.parameters():  # the zero convolutions too, which would do nothing

@@ -106,9 +106,7 @@ def test_a_disk_that_is_full_in_the_middle(online: HostServer, hub: FakeHub) -> 
     hub.repos[other] = FakeRepo.of_folder(small_models().named["comic"])
     blobs = Path(online.cache) / "models--someone--another-model" / "blobs"  # type: ignore[attr-defined]
     blobs.mkdir(parents=True)
-    places = [
-        blobs / f"{hashlib.sha256(content).hexdigest()}.relay.incomplete" for content in large_files(hub, other)
-    ]
+    places = [blobs / f"{hashlib.sha256(content).hexdigest()}.relay.incomplete" for content in large_files(hub, other)]
     for place in places:
         place.symlink_to("/dev/full")
     graph, model, saving = from_hub(other)
@@ -117,7 +115,9 @@ def test_a_disk_that_is_full_in_the_middle(online: HostServer, hub: FakeHub) -> 
     assert error.node_id == model.node
     assert "The disk is full" in error.message
     assert other in error.message
-    assert not [place for place in places if place.with_name(place.name.split(".")[0]).exists()], "none is taken for whole"
+    assert not [place for place in places if place.with_name(place.name.split(".")[0]).exists()], (
+        "none is taken for whole"
+    )
     for place in places:
         place.unlink(missing_ok=True)
     assert saved(online.run(graph.prompt), saving).std() > 10

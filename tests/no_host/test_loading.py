@@ -259,8 +259,8 @@ def remove_scheduler(folder: Path) -> None:
 
 
 def remove_vocabulary(folder: Path) -> None:
-    (folder / "tokenizer" / "tokenizer.json").unlink()
-    (folder / "tokenizer" / "merges.txt").unlink()
+    for name in ("tokenizer.json", "merges.txt"):  # the first is written by transformers from 5 on
+        (folder / "tokenizer" / name).unlink(missing_ok=True)
 
 
 def cut_weights(folder: Path) -> None:
