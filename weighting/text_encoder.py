@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -123,15 +124,28 @@ class _Layer:
         )
 
 
+def _compel_class() -> Any:
+    """Compel; the last one for transformers 4, 2.3.1, mended: its blend gives its own method an argument that this does not take."""
+    from compel import Compel
+
+    argument, name = "should_return_tokens", "_get_conditioning_for_flattened_prompt"
+    if not hasattr(Compel, name) or argument in inspect.signature(getattr(Compel, name)).parameters:
+        return Compel
+
+    class BlendingCompel(Compel):
+        def _get_conditioning_for_flattened_prompt(self, prompt: Any, **_: Any) -> Any:
+            return super()._get_conditioning_for_flattened_prompt(prompt)
+
+    return BlendingCompel
+
+
 class LayerEncoder:
     """Compel on one layer of a :class:`TextEncoder`."""
 
     def __init__(self, source: TextEncoder, read: ReadLayer) -> None:
-        from compel import Compel
-
         self.device = source.device
         self._source = source
-        self._compel = Compel(
+        self._compel = _compel_class()(
             tokenizer=_QuietTokenizer(source.tokenizer),  # type: ignore[arg-type]
             text_encoder=_Layer(source, read),
             textual_inversion_manager=_Expander(source.expansions) if source.expansions else None,

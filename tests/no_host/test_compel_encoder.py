@@ -541,9 +541,9 @@ def test_mark_knows_others(load, name):
 
 
 def test_mark_of_an_encoder_with_a_lora(load):
-    from peft import LoraConfig
+    from peft import LoraConfig, inject_adapter_in_model
 
     _, components = load("sd15")
     before = mark_of(components)
-    components["text_encoder"].add_adapter(LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=["q_proj", "v_proj"]), components["text_encoder"])
     assert before.is_same(mark_of(components))
