@@ -122,6 +122,16 @@ def check_weights(folder: Path, files: ComponentFiles, where: str) -> None:
             )
 
 
+def _reason(error: BaseException) -> str:
+    """Where the disk refused, what it said: the libraries hide that behind advice of their own, and name the file's whole path."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return f"{cause.strerror}. Look whether its disk or network drive is still there, and run again"
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
+
+
 def load_component(folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -> Any:
     """One component, as diffusers' own pipeline loader does it; the registry calls it where nobody holds the component yet.
 
@@ -146,7 +156,9 @@ def load_component(folder: Path, files: ComponentFiles, dtype: torch.dtype, wher
         except (RelayError, MemoryError):
             raise
         except Exception as error:
-            raise RelayError(f"{where}: could not load its {files.name} ({files.class_name}): {error}") from error
+            raise RelayError(
+                f"{where}: could not load its {files.name} ({files.class_name}): {_reason(error)}"
+            ) from error
     logger.info("loaded %s of %s in %.2f s", files.name, where, time.perf_counter() - started)
     return component
 
