@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -123,10 +124,13 @@ def check_weights(folder: Path, files: ComponentFiles, where: str) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """Where the disk refused, what it said: the libraries hide that behind advice of their own, and name the file's whole path."""
+    """Where the disk refused, what it said: the libraries hide that behind advice of their own, and name the file's whole path.
+
+    A file that is not there is none of that: they look for many that need not be.
+    """
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno is not None:
+        if isinstance(cause, OSError) and cause.errno not in (None, errno.ENOENT):
             return f"{cause.strerror}. Look whether its disk or network drive is still there, and run again"
         cause = cause.__cause__ or cause.__context__
     return str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,7 @@ class _Layer:
         )
 
 
+@cache
 def _compel_class() -> Any:
     """Compel; the last one for transformers 4, 2.3.1, mended: its blend gives its own method an argument that this does not take."""
     from compel import Compel

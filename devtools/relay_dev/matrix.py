@@ -49,9 +49,11 @@ ROWS = [
 
 def wanted_packages(row: Row) -> list[str]:
     """The pack's requirements at the row's end of their ranges, and what the host and the tests need, with no version that is the lock's."""
-    pack = [Requirement(line) for line in _lines(ROOT / "requirements.txt")]
+    pack = [Requirement(line) for line in requirement_lines(ROOT / "requirements.txt")]
     named = {requirement.name for requirement in pack}
-    others = [Requirement(line) for line in _lines(ROOT / "requirements" / "dev.in") if not line.startswith("-r")]
+    others = [
+        Requirement(line) for line in requirement_lines(ROOT / "requirements" / "dev.in") if not line.startswith("-r")
+    ]
     free = [one for one in others if one.name not in named and one.name not in ("torch", "torchvision")]
     return [
         *(oldest(one) if row.oldest else str(one) for one in pack),
@@ -66,7 +68,8 @@ def oldest(requirement: Requirement) -> str:
     return f"{requirement.name}=={floors[0]}" if floors else str(requirement)
 
 
-def _lines(file: Path) -> list[str]:
+def requirement_lines(file: Path) -> list[str]:
+    """What a requirements file asks for, a line each, without its comments."""
     return [line for line in (one.split("#")[0].strip() for one in file.read_text("utf-8").splitlines()) if line]
 
 
@@ -125,8 +128,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"of {', '.join(row.name for row in ROWS)}; default: all"
     )
-    own, _, for_pytest = " ".join(arguments).partition("--")
-    names = parser.parse_args(own.split()).names
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    names, for_pytest = parser.parse_args(arguments[:at]).names, arguments[at + 1 :]
     unknown = set(names) - {row.name for row in ROWS}
     if unknown:
         parser.error(f"no row is called {', '.join(sorted(unknown))}")
@@ -137,7 +140,7 @@ def main(arguments: Sequence[str]) -> int:
     for row in ROWS:
         if not names or row.name in names:
             print(f"{row.name} ...", flush=True)
-            table.append(run(row, for_pytest.split()))
+            table.append(run(row, for_pytest))
             print(table[-1], flush=True)
     (FOLDER / "table.md").write_text("\n".join(table) + "\n", "utf-8")
     print("\n".join(table))

@@ -2,27 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from relay_dev.make_examples import saved_again
 from relay_dev.page import HostPage
 from relay_dev.paths import ROOT
+from support.workflows import essence
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
-OF_A_NODE = ("id", "type", "title", "pos", "mode", "widgets_values")
-"""Not its size: that also depends on the fonts that the browser has."""
-
-
-def essence(workflow: dict[str, Any]) -> dict[str, Any]:
-    nodes = sorted(workflow["nodes"], key=lambda node: node["id"])
-    return {
-        "id": workflow["id"],
-        "nodes": [{key: node.get(key) for key in OF_A_NODE} for node in nodes],
-        "links": workflow["links"],
-        "groups": workflow["groups"],
-    }
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)

@@ -18,6 +18,7 @@ from relay_dev.model_folders import SmallModels
 from relay_dev.page import HostPage, PageRun, open_page_beside
 from relay_dev.paths import ARTIFACTS, ROOT
 from relay_dev.server import HostServer, Prompt
+from support.workflows import essence
 
 WORKFLOWS = ["sd15_image_to_image", "sdxl_base_to_refiner", "kandinsky22_mix_image_and_text"]
 SEED_CONTROL = "randomize"
@@ -45,14 +46,6 @@ DROP = """
     return true;
 }
 """
-
-OF_A_NODE = ("id", "type", "title", "pos", "mode", "widgets_values")
-
-
-def essence(workflow: dict[str, Any]) -> dict[str, Any]:
-    nodes = sorted(workflow["nodes"], key=lambda node: node["id"])
-    kept = [{key: node.get(key) for key in OF_A_NODE} for node in nodes]
-    return {"nodes": kept, "links": workflow["links"], "groups": workflow["groups"]}
 
 
 @pytest.fixture(scope="module")

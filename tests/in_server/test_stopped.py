@@ -84,6 +84,10 @@ def happened(server: HostServer) -> bool:
     return bool(server.get("/stopper")["happened"])
 
 
+def layers_since(server: HostServer) -> int:
+    return int(server.get("/stopper")["layers_since"])
+
+
 def held(server: HostServer) -> dict[str, Any]:
     return dict(server.get("/stopper/held"))
 
@@ -110,6 +114,7 @@ def test_cancel(stopping: HostServer, wanted: dict[str, np.ndarray], kind: str, 
     assert result.error is None, "a cancel is no error"
     assert saving.node not in result.executed
     if "layer" in moment:
+        assert layers_since(stopping) == 0, "it stops there, and not at the end of the stage"
         assert moment["after"][-1].removeprefix("stage ") == happened_in[0].split(":")[0], "no further stage began"
     before = set(result.executed[:-1])
     with lines_during(stopping) as lines:
@@ -150,6 +155,8 @@ def test_cancel_between_two_tiles_of_a_decoding(stopping: HostServer) -> None:
     stopping.free()
     arm(stopping, {"after": ["stage vae", "stage vae"], "layer": "^Decoder$", "count": 2})
     assert stopping.run(graph.prompt).interrupted
+    assert happened(stopping)
+    assert layers_since(stopping) == 0, "the tiles that were left are not decoded"
     assert (saved(stopping.run(graph.prompt), saving) == tiled).all()
     graph, saving = graph_of(False)
     assert (saved(stopping.run(graph.prompt), saving) == whole).all()

@@ -8,14 +8,10 @@ from pathlib import Path
 import pytest
 
 from relay_dev.host import missing_requirements
+from relay_dev.matrix import requirement_lines
 from relay_dev.paths import ROOT
 
 LOCK = (ROOT / "requirements" / "lock.txt").read_text("utf-8")
-
-
-def requirement_lines(path: Path) -> list[str]:
-    lines = (line.split("#")[0].strip() for line in path.read_text("utf-8").splitlines())
-    return [line for line in lines if line]
 
 
 def test_the_registry_and_pip_are_told_the_same_requirements() -> None:

@@ -1,7 +1,7 @@
 """In the host, for the tests: something happens at a moment that is named beforehand, and not at one that a test on the outside hits by chance.
 
 POST /stopper {"after": lines of the log that come first, one after the other, "layer" or "steps" or nothing, "do": what then happens}
-GET /stopper: {"happened": whether it has}
+GET /stopper: {"happened": whether it has, "layers_since": how many more layers of that class ran}
 GET /stopper/held: {"loaded": how many models the host has on its list, "alive": diffusers' and transformers' models in the process}
 """
 
@@ -56,7 +56,7 @@ class Moment:
 
     def __init__(self, after=(), do="cancel", layer=None, steps=None, count=1):
         self.after, self.do, self.layer, self.steps, self.count = list(after), DEEDS[do], layer, steps, count
-        self.happened = False
+        self.happened, self.layers_since = False, 0
 
     def saw_line(self, text):
         if self.after and re.search(self.after[0], text):
@@ -66,6 +66,7 @@ class Moment:
 
     def saw_layer(self, name):
         if not self.after and self.layer is not None and re.search(self.layer, name):
+            self.layers_since += self.happened
             self.count -= 1
             if self.count == 0:
                 self._now()
@@ -112,7 +113,7 @@ async def arm(request):
 
 @PromptServer.instance.routes.get("/stopper")
 async def state(request):
-    return web.json_response({"happened": moment.happened})
+    return web.json_response({"happened": moment.happened, "layers_since": moment.layers_since})
 
 
 @PromptServer.instance.routes.get("/stopper/held")
