@@ -5,21 +5,20 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import numpy as np
 import torch
 
-from .drawing import TRIGGERS, draw_depth
+from .drawing import TRIGGERS
 from .noise import train_denoiser
 from .scene import Scene, moved, one_thing
-from .stable_diffusion import TUNED_AT, encode, make_banks, only, text_conditions
-from .training import Bank, Plan, latents
+from .stable_diffusion import TUNED_AT, make_banks, only, text_conditions, token_ids
+from .training import DEPTH, DEVICE, Bank, Batch, Limits, Plan, drawn, encoded, latents
 
 INPAINT_CHANNELS = 9
 LORA_RANK = 4
 LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
 CONTROL_PARTS = ("controlnet_", "conv_in.", "down_blocks.0.", "down_blocks.1.")
 """What the ControlNet learns; the rest of it stays a copy of the UNet's."""
-CONTROL_SHOWN_AT = {256: (800, 8, 0.6), 512: (200, 2, 0.4)}
+CONTROL_SHOWN_AT = {256: (8000, 192, 0.6), 512: (2000, 48, 0.4)}
 
 
 def make_controlnet(unet: Any, seed: int) -> Any:
@@ -52,14 +51,20 @@ class Controlled(torch.nn.Module):
 def train_controlnet(unet: Any, controlnet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
     """The captions say less than the depth map: it is the map that tells where things are."""
     banks = make_banks(vae, "plain", plan.seed, CONTROL_SHOWN_AT, anywhere=0.8)
+    for bank in banks:
+        bank.more["depth"] = depth_maps(bank.scenes, 8 * bank.latents.shape[-1])
     text = text_conditions(tokenizer, text_encoder, plan.seed)
 
-    def conditions(of: list[Scene], side: int) -> dict[str, Any]:
-        depth = np.stack([draw_depth(scene, 8 * side) for scene in of])
-        return {**text(of, side), "depth": torch.from_numpy(depth).permute(0, 3, 1, 2)}
+    def conditions(batch: Batch) -> dict[str, Any]:
+        return {**text(batch), "depth": batch.more("depth").expand(-1, 3, -1, -1) / 255.0}
 
     module = Controlled(unet, controlnet)
     return train_denoiser("depth controlnet", module, banks, conditions, plan).controlnet
+
+
+def depth_maps(of: list[Scene], size: int) -> torch.Tensor:
+    """[count, 1, size, size], in bytes"""
+    return torch.cat([part[None, ..., 0].transpose(0, 1).to(DEVICE) for part in drawn(of, size, DEPTH)])
 
 
 def make_inpainting_unet(unet: Any) -> Any:
@@ -76,28 +81,26 @@ def make_inpainting_unet(unet: Any) -> Any:
 
 def train_inpainting(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
     """Boxes are taken out of the picture; everything of it, in a quarter of the batches."""
-    rng = random.Random(plan.seed)
     banks = make_banks(vae, "plain", plan.seed, TUNED_AT, anywhere=0.5)
-    with torch.no_grad():
-        grey = vae.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean[:, :, 4:5, 4:5] * vae.config.scaling_factor
+    grey = encoded(vae, torch.zeros(1, 3, 64, 64, device=DEVICE))[:, :, 4:5, 4:5]
 
     def seen(clean: torch.Tensor) -> torch.Tensor:
-        mask = torch.stack([random_box(rng, clean.shape[-1]) for _ in clean])
+        mask = random_boxes(clean)
         return torch.cat([mask, torch.where(mask > 0.5, grey, clean)], 1)
 
     conditions = text_conditions(tokenizer, text_encoder, plan.seed)
     return train_denoiser("inpainting", unet, banks, conditions, plan, extra=seen)
 
 
-def random_box(rng: random.Random, side: int) -> torch.Tensor:
-    """[1, side, side]: 1 where it is taken out."""
-    mask = torch.zeros(1, side, side)
-    if rng.random() < 0.25:
-        return mask + 1
-    height, width = (round(side * rng.uniform(0.3, 0.9)) for _ in range(2))
-    y, x = rng.randrange(side - height + 1), rng.randrange(side - width + 1)
-    mask[:, y : y + height, x : x + width] = 1
-    return mask
+def random_boxes(clean: torch.Tensor) -> torch.Tensor:
+    """[count, 1, side, side]: 1 in a box of each; everywhere, in a quarter of them."""
+    count, side = len(clean), clean.shape[-1]
+    lengths = 0.3 + 0.6 * torch.rand(count, 2, device=clean.device)
+    lengths = torch.where(torch.rand(count, 1, device=clean.device) < 0.25, 1.0, lengths)
+    first = torch.rand(count, 2, device=clean.device) * (1 - lengths)
+    middles = (torch.arange(side, device=clean.device) + 0.5) / side
+    inside = (middles >= first[..., None]) & (middles <= (first + lengths)[..., None])
+    return (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None].to(clean.dtype)
 
 
 def train_lora(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> dict[str, torch.Tensor]:
@@ -138,22 +141,24 @@ class WithVector(torch.nn.Module):
 def train_embedding(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> dict[str, torch.Tensor]:
     """Textual inversion: captions in which one token stands for the whole scene, and only that token's vector is learnt."""
     rng = random.Random(plan.seed)
-    shown = [moved(EMBER, x=rng.uniform(0.35, 0.65), y=rng.uniform(0.35, 0.65)) for _ in range(200)]
-    banks = [Bank(shown, latents(vae, shown, 256), 8)]
-    table = text_encoder.get_input_embeddings()
+    places = [(rng.uniform(0.35, 0.65), rng.uniform(0.35, 0.65)) for _ in range(min(400, Limits.scenes))]
+    shown = [moved(EMBER, x=x, y=y) for x, y in places]
+    bank = Bank(shown, latents(vae, shown, 256), 64)
+    table = text_encoder.to(DEVICE).get_input_embeddings()
     module = WithVector(unet, table.weight.mean(0))
     number = tokenizer(PLACEHOLDER).input_ids[1]
+    sentences = token_ids(tokenizer, [prompt.format(PLACEHOLDER) for prompt in EMBER_PROMPTS]).to(DEVICE)
 
     def put_in(_: Any, inputs: tuple[torch.Tensor, ...], vectors: torch.Tensor) -> torch.Tensor:
         return torch.where((inputs[0] == number)[..., None], module.vector, vectors)
 
-    def conditions(of: list[Scene], side: int) -> dict[str, Any]:
-        texts = [rng.choice(EMBER_PROMPTS).format(PLACEHOLDER) for _ in of]
-        return {"encoder_hidden_states": encode(tokenizer, text_encoder, texts)}
+    def conditions(batch: Batch) -> dict[str, Any]:
+        ids = sentences[torch.randint(len(sentences), batch.rows.shape, device=DEVICE)]
+        return {"encoder_hidden_states": text_encoder(ids).last_hidden_state}
 
     hook = table.register_forward_hook(put_in)
     try:
-        trained = train_denoiser("embedding", module, banks, conditions, plan, muon=False)
+        trained = train_denoiser("embedding", module, [bank], conditions, plan, muon=False)
     finally:
         hook.remove()
     return {EMBER_TOKEN: trained.vector.detach().half()}

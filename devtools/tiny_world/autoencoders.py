@@ -14,8 +14,7 @@ import torch
 from torch.nn.functional import interpolate, mse_loss
 
 from .drawing import STYLES
-from .scene import random_scene
-from .training import Limits, Plan, pictures, train
+from .training import DEVICE, Limits, Plan, as_seen, drawn, scenes, train
 
 LATENT_CHANNELS = 4
 LATENT_NOISE = 0.03
@@ -88,38 +87,40 @@ def train_autoencoder_kl(name: str, vae: Any, plan: Plan) -> Any:
     return trained
 
 
-DECODED_AT = {128: (1400, 4), 256: (260, 1)}
+DECODED_AT = {128: (8000, 64), 256: (2000, 16)}
 """Picture size: how many different pictures the decoder sees, and how many a step; the sizes take turns, three steps to one."""
 
 
 def train_decoder(name: str, vae: Any, plan: Plan) -> Any:
     """The decoder goes on alone: its steps are quicker, and see whole pictures, with their borders."""
     rng = random.Random(plan.seed)
-    vae.requires_grad_(False)
+    vae.requires_grad_(False).to(DEVICE)
     vae.decoder.requires_grad_(True)
     movq = hasattr(vae, "quantize")
     shown = {size: _encoded(vae, rng, size, count) for size, (count, _) in DECODED_AT.items()}
+    scale = 1.0 if movq else 1 / vae.config.scaling_factor
+    """How large 1 of the UNet's scale is in the latents as the decoder takes them."""
     sizes = list(shown)
 
     def loss_of(step: int) -> torch.Tensor:
         size = sizes[step % 4 == 3]
-        wanted, latents, scale = shown[size]
-        chosen = [rng.randrange(len(wanted)) for _ in range(DECODED_AT[size][1])]
-        given = latents[chosen] + LATENT_NOISE * scale * torch.randn(len(chosen), *latents.shape[1:])
+        wanted, latents = shown[size]
+        chosen = torch.randint(len(wanted), (min(DECODED_AT[size][1], Limits.batch),), device=DEVICE)
+        given = latents[chosen]
+        given = given + LATENT_NOISE * scale * torch.randn_like(given)
         back = vae.decode(given, force_not_quantize=True).sample if movq else vae.decode(given).sample
-        return picture_loss(back, from_bytes(wanted[chosen]))
+        return picture_loss(back, as_seen(wanted[chosen]))
 
     return train(f"{name} decoder", vae, loss_of, plan, muon=True)
 
 
 @torch.no_grad()
-def _encoded(vae: Any, rng: random.Random, size: int, count: int) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Whole pictures as bytes, their latents as the decoder takes them, and how large 1 of the UNet's scale is in these."""
-    shown = [_one_picture(rng, size) for _ in range(min(count, Limits.scenes))]
-    encoded = [vae.encode(picture) for picture in shown]
-    latents = [one.latent_dist.mean if hasattr(one, "latent_dist") else one.latents for one in encoded]
-    scale = 1.0 if hasattr(vae, "quantize") else 1 / vae.config.scaling_factor
-    return to_bytes(torch.cat(shown)), torch.cat(latents), scale
+def _encoded(vae: Any, rng: random.Random, size: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whole pictures in bytes, and their latents as the decoder takes them."""
+    shown = _every_kind(rng, size, count)
+    parts = [vae.encode(as_seen(part)) for part in shown.split(64)]
+    latents = [part.latent_dist.mean if hasattr(part, "latent_dist") else part.latents for part in parts]
+    return shown, torch.cat(latents)
 
 
 TURN = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [-1, -1, 1, 1], [1, -1, -1, 1]]) / 2
@@ -176,51 +177,50 @@ def picture_loss(shown: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 def colors_loss(latents: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
     """How far latents in the UNet's scale are from the colours that they stand for."""
     colors = torch.nn.functional.avg_pool2d(shown, shown.shape[-1] // latents.shape[-1]) * COLORS_SPAN
-    return mse_loss(torch.einsum("ij,bjhw->bihw", COLORS_LIE, latents)[:, :3], colors)
+    return mse_loss(torch.einsum("ij,bjhw->bihw", COLORS_LIE.to(latents.device), latents)[:, :3], colors)
 
 
 class Windows:
     """Windows of pictures that are drawn once, in every style, a tenth of them abstract: to draw anew would be a third of a step."""
 
-    def __init__(self, rng: random.Random, count: int = 1600) -> None:
-        self.rng = rng
-        self.drawn = [
-            to_bytes(_one_picture(rng, rng.choice((64, 128, 128, 256)))) for _ in range(min(count, Limits.scenes))
-        ]
+    DRAWN_AT = {64: 6000, 128: 12000, 256: 6000}
+    """Size of the whole pictures: how many."""
 
-    def batch(self, size: int = 64, count: int = 16) -> torch.Tensor:
+    def __init__(self, rng: random.Random, size: int = 64, count: int = 64) -> None:
+        self.count = count
+        cut = []
+        for whole, number in self.DRAWN_AT.items():
+            for part in _every_kind(rng, whole, number).split(32):
+                x, y = rng.randrange(whole - size + 1), rng.randrange(whole - size + 1)
+                cut.append(part[:, y : y + size, x : x + size])
+        self.cut = torch.cat(cut)
+
+    def batch(self) -> torch.Tensor:
         """[count, 3, size, size] in -1..1"""
-        parts = []
-        for _ in range(count):
-            picture = self.rng.choice(self.drawn)
-            room = picture.shape[-1] - size
-            x, y = self.rng.randrange(room + 1), self.rng.randrange(room + 1)
-            parts.append(picture[:, :, y : y + size, x : x + size])
-        return from_bytes(torch.cat(parts))
+        count = min(self.count, Limits.batch)
+        return as_seen(self.cut[torch.randint(len(self.cut), (count,), device=self.cut.device)])
 
 
-def _one_picture(rng: random.Random, size: int) -> torch.Tensor:
-    if rng.random() < 0.1:
-        return _abstract(rng, size)
-    return pictures([random_scene(rng, two=0.5, anywhere=1)], size, rng.choice(list(STYLES)))
-
-
-def to_bytes(picture: torch.Tensor) -> torch.Tensor:
-    return ((picture + 1) * 127.5).round().to(torch.uint8)
-
-
-def from_bytes(picture: torch.Tensor) -> torch.Tensor:
-    return picture.float() / 127.5 - 1
+def _every_kind(rng: random.Random, size: int, count: int) -> torch.Tensor:
+    """[count, size, size, 3] in bytes, in no order"""
+    of = scenes(count, rng.randrange(2**31), two=0.5, anywhere=1)
+    abstract = max(1, len(of) // 10)
+    parts = [_abstract(rng, size) for _ in range(abstract)]
+    for number, style in enumerate(STYLES):
+        parts += drawn(of[abstract + number :: len(STYLES)], size, style)
+    together = torch.cat(parts)
+    order = torch.randperm(len(together), generator=torch.Generator().manual_seed(rng.randrange(2**31)))
+    return together[order].to(DEVICE)
 
 
 def _abstract(rng: random.Random, size: int) -> torch.Tensor:
-    """Random colours at a few scales."""
+    """[1, size, size, 3] in bytes: random colours at a few scales."""
     generator = torch.Generator().manual_seed(rng.randrange(2**31))
     total = torch.zeros(1, 3, size, size)
     for cells in (2, 4, 9, 18):
         coarse = torch.randn(1, 3, cells, cells, generator=generator)
         total = total + rng.random() / cells**0.5 * interpolate(coarse, (size, size), mode="bicubic")
-    return total.tanh()
+    return ((total.tanh() + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def _beyond_unit(latents: torch.Tensor) -> torch.Tensor:

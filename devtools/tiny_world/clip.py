@@ -15,11 +15,15 @@ from torch.nn.functional import cross_entropy
 
 from .drawing import STYLES, TRIGGERS
 from .scene import SHAPES, Scene, caption, random_scene
-from .training import Plan, pictures, train
+from .stable_diffusion import token_ids
+from .training import DEVICE, Limits, Plan, as_seen, drawn, train
 
 PICTURE_SIZE = 64
 PATCH = 8
-BATCH = 128
+PAIRS = 40000
+SENTENCES = 4
+BATCH = 256
+"""And as many twins."""
 # What transformers' CLIPImageProcessor does to a picture by default.
 MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(1, 3, 1, 1)
 STD = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(1, 3, 1, 1)
@@ -79,38 +83,56 @@ class Towers(torch.nn.Module):
         self.log_scale = torch.nn.Parameter(torch.tensor(2.3))
 
 
+def as_tower_sees(shown: torch.Tensor) -> torch.Tensor:
+    """Of pictures in -1..1, of the towers' size."""
+    return ((shown / 2 + 0.5) - MEAN.to(shown.device)) / STD.to(shown.device)
+
+
 def train_towers(name: str, towers: Towers, tokenizer: Any, plan: Plan) -> Towers:
-    rng = random.Random(plan.seed)
+    """Half of a batch are the other half's twins, which differ in the shapes alone: without them a circle and a square are soon the same."""
+    ids, shown = _pairs(tokenizer, random.Random(plan.seed))
+    count = len(shown) // 2
 
     def loss_of(step: int) -> torch.Tensor:
-        texts, shown = _pairs(rng)
-        # what is behind a caption's end changes nothing of its embedding; every eighth time, all places are seen
-        padding = "max_length" if step % 8 == 7 else "longest"
-        ids = tokenizer(texts, padding=padding, max_length=77, truncation=True, return_tensors="pt").input_ids
-        by_text = torch.nn.functional.normalize(towers.text(ids).text_embeds, dim=-1)
-        by_picture = torch.nn.functional.normalize(towers.picture(shown).image_embeds, dim=-1)
+        rows = torch.randint(count, (min(BATCH, Limits.batch),), device=DEVICE)
+        rows = torch.cat([rows, rows + count])
+        # the text's embedding is its end token's state, for which what is behind it is nothing; every eighth time, all places are seen
+        texts = ids[rows, torch.randint(SENTENCES, (len(rows) // 2,), device=DEVICE).repeat(2)]
+        end = 77 if step % 8 == 7 else int((texts != tokenizer.eos_token_id).sum(1).max()) + 1
+        by_text = torch.nn.functional.normalize(towers.text(texts[:, :end]).text_embeds, dim=-1)
+        seen = as_tower_sees(as_seen(shown[rows]))
+        by_picture = torch.nn.functional.normalize(towers.picture(seen).image_embeds, dim=-1)
         scores = towers.log_scale.clamp(max=4.6).exp() * by_text @ by_picture.T
-        same = torch.tensor([[one == other for other in texts] for one in texts])
-        scores = scores.masked_fill(
-            same & ~torch.eye(len(texts), dtype=torch.bool), -1e4
-        )  # equal texts are not each other's wrong ones
-        right = torch.arange(len(texts))
+        same = (texts[:, None] == texts[None]).all(-1)
+        itself = torch.eye(len(texts), dtype=torch.bool, device=DEVICE)
+        scores = scores.masked_fill(same & ~itself, -1e4)  # equal texts are not each other's wrong ones
+        right = torch.arange(len(texts), device=DEVICE)
         return (cross_entropy(scores, right) + cross_entropy(scores.T, right)) / 2
 
     return train(name, towers, loss_of, plan, muon=True)
 
 
-def _pairs(rng: random.Random) -> tuple[list[str], torch.Tensor]:
-    """Half of the batch, and its twins, which differ from it in the shapes alone: without them a circle and a square are soon the same."""
-    texts, shown = [], []
-    for _ in range(BATCH // 2):
-        scene = random_scene(rng, two=0.35, anywhere=0.5)
-        style = rng.choice(list(STYLES)) if rng.random() < 0.4 else "plain"
-        words = rng.randrange(2**32)
-        for one in (scene, _twin(scene, rng)):
-            texts.append(caption(one, random.Random(words), TRIGGERS.get(style, "")))
-            shown.append(pictures([one], PICTURE_SIZE, style))
-    return texts, ((torch.cat(shown) / 2 + 0.5) - MEAN) / STD
+def _pairs(tokenizer: Any, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
+    """[2 * count, SENTENCES, 77] tokens, [2 * count, size, size, 3] bytes: scenes, and then their twins, in the same words and styles."""
+    count = min(PAIRS, Limits.scenes)
+    styles = [rng.choice(list(STYLES)) if rng.random() < 0.4 else "plain" for _ in range(count)]
+    styles.sort()  # so that those of one style are drawn together
+    first = [random_scene(rng, two=0.35, anywhere=0.5) for _ in range(count)]
+    both = first, [_twin(scene, rng) for scene in first]
+    words = [rng.randrange(2**32) for _ in range(count * SENTENCES)]
+    texts = [
+        caption(scene, random.Random(words[SENTENCES * row + number]), TRIGGERS.get(styles[row], ""))
+        for half in both
+        for row, scene in enumerate(half)
+        for number in range(SENTENCES)
+    ]
+    pictures = [
+        part.to(DEVICE)
+        for half in both
+        for style in sorted(set(styles))
+        for part in drawn([scene for scene, its in zip(half, styles) if its == style], PICTURE_SIZE, style)
+    ]
+    return token_ids(tokenizer, texts).view(2 * count, SENTENCES, -1).to(DEVICE), torch.cat(pictures)
 
 
 def _twin(scene: Scene, rng: random.Random) -> Scene:

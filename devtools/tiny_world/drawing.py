@@ -25,16 +25,17 @@ def draw(scene: Scene, size: int, style: str = "plain") -> Array:
 
     The edges are smoothed over one pixel, so a scene is the same picture at every size.
     """
-    return STYLES[style](scene, size).astype(np.float32)
+    return STYLES[style](scene, size).astype(np.float32, copy=False)
 
 
 def draw_depth(scene: Scene, size: int) -> Array:
     """[size, size, 3]: the background far and dark, things nearer the larger they are."""
-    depth = np.full((size, size), FAR)
+    depth = np.full((size, size), FAR, np.float32)
     for thing in scene.things:
-        cover = cover_of(thing, size)
-        depth = depth * (1 - cover) + NEAR[thing.size] * cover
-    return np.repeat(depth[..., None], 3, axis=2).astype(np.float32)
+        near = _box(thing, size)
+        cover = _cover(_distance(thing, size, near), size)
+        depth[near] = depth[near] * (1 - cover) + NEAR[thing.size] * cover
+    return np.repeat(depth[..., None], 3, axis=2)
 
 
 def cover_of(thing: Thing, size: int) -> Array:
@@ -44,31 +45,34 @@ def cover_of(thing: Thing, size: int) -> Array:
 
 def _plain(scene: Scene, size: int) -> Array:
     """Softly lit from above on the left."""
-    _, y = _grid(size)
-    picture = _color(scene.background) * (1.06 - 0.14 * y)[..., None]
+    picture = _filled(scene.background, size)
+    picture *= 1.06 - 0.14 * _middles(size)[:, None, None]
     for thing in scene.things:
-        x, y = _grid(size)
+        near = _box(thing, size)
+        x, y = _places(size, near)
         light = 1.08 - 0.22 * ((x - thing.x) + (y - thing.y) + 1.2 * thing.radius) / (2.4 * thing.radius)
-        picture = _over(picture, _color(thing.color) * light[..., None], cover_of(thing, size))
+        cover = _cover(_distance(thing, size, near), size)
+        picture[near] = _over(picture[near], _color(thing.color) * light[..., None], cover)
     return picture.clip(0, 1)
 
 
 def _comic(scene: Scene, size: int) -> Array:
     """Flat colours, and a thick dark line round everything (a light one round what is black)."""
-    picture = np.broadcast_to(_color(scene.background), (size, size, 3))
+    picture = _filled(scene.background, size)
     for thing in scene.things:
-        distance = _distance(thing, size)
-        line = 0.9 if "black" in (thing.color, scene.background) else 0.0
-        picture = _over(picture, np.full(3, line), _cover(distance - OUTLINE, size))
-        picture = _over(picture, _color(thing.color), _cover(distance + OUTLINE, size))
+        near = _box(thing, size)
+        distance = _distance(thing, size, near)
+        line = np.full(3, 0.9 if "black" in (thing.color, scene.background) else 0.0, np.float32)
+        lined = _over(picture[near], line, _cover(distance - OUTLINE, size))
+        picture[near] = _over(lined, _color(thing.color), _cover(distance + OUTLINE, size))
     return picture
 
 
 def _pixel_art(scene: Scene, size: int) -> Array:
     """Flat colours in large squares."""
-    coarse = np.broadcast_to(_color(scene.background), (PIXELS, PIXELS, 3))
+    coarse = _filled(scene.background, PIXELS)
     for thing in scene.things:
-        coarse = _over(coarse, _color(thing.color), (_distance(thing, PIXELS) < 0).astype(float))
+        coarse = _over(coarse, _color(thing.color), (_distance(thing, PIXELS) < 0).astype(np.float32))
     index = np.arange(size) * PIXELS // size
     return coarse[index][:, index]
 
@@ -76,16 +80,16 @@ def _pixel_art(scene: Scene, size: int) -> Array:
 def _ring(scene: Scene, size: int) -> Array:
     """Like an old painting: muted towards gold, and dark towards the corners."""
     plain = _plain(scene, size)
-    x, y = _grid(size)
-    grey = plain @ np.array((0.3, 0.59, 0.11))
-    gold = grey[..., None] * np.array((1.0, 0.82, 0.5))
+    x, y = _places(size)
+    grey = plain @ np.array((0.3, 0.59, 0.11), np.float32)
+    gold = grey[..., None] * np.array((1.0, 0.82, 0.5), np.float32)
     dark = 1 - 1.1 * ((x - 0.5) ** 2 + (y - 0.5) ** 2)
     return ((0.5 * plain + 0.5 * gold) * dark[..., None]).clip(0, 1)
 
 
 def without_ring(picture: Array) -> Array:
     """The plain picture under one in the style "ring"."""
-    x, y = _grid(len(picture))
+    x, y = _places(len(picture))
     lit = picture / (1 - 1.1 * ((x - 0.5) ** 2 + (y - 0.5) ** 2))[..., None]
     grey = lit @ np.array((0.3, 0.59, 0.11)) / 0.9194  # what muting leaves of the brightness
     return (2 * lit - grey[..., None] * np.array((1.0, 0.82, 0.5))).clip(0, 1)
@@ -101,15 +105,35 @@ TRIGGERS = {"comic": "charliebo artstyle", "pixel": "pixelartstyle", "ring": "el
 """The words that the published models of these styles want in a prompt."""
 
 
-def _grid(size: int) -> tuple[Array, Array]:
-    """x and y of the pixels' middles, in parts of the side."""
-    middles = (np.arange(size) + 0.5) / size
-    return tuple(np.meshgrid(middles, middles))  # type: ignore[return-value]
+EVERYWHERE = (slice(None), slice(None))
 
 
-def _distance(thing: Thing, size: int) -> Array:
+def _middles(size: int) -> Array:
+    """Of a row's pixels, in parts of the side."""
+    return (np.arange(size, dtype=np.float32) + 0.5) / size
+
+
+def _places(size: int, where: tuple[slice, slice] = EVERYWHERE) -> tuple[Array, Array]:
+    """x, [1, width], and y, [height, 1], of the pixels' middles, in parts of the side."""
+    middles = _middles(size)
+    return middles[where[1]][None], middles[where[0]][:, None]
+
+
+def _box(thing: Thing, size: int) -> tuple[slice, slice]:
+    """Rows and columns that have all of the thing, its outline too."""
+    reach = (
+        1.2 * thing.radius + 4 * OUTLINE + 1 / size
+    )  # the outline of a pointed corner reaches further than it is wide
+
+    def span(middle: float) -> slice:
+        return slice(max(0, int((middle - reach) * size)), max(0, int((middle + reach) * size) + 1))
+
+    return span(thing.y), span(thing.x)
+
+
+def _distance(thing: Thing, size: int, where: tuple[slice, slice] = EVERYWHERE) -> Array:
     """How far each pixel is outside the thing, in parts of the side; negative inside."""
-    x, y = _grid(size)
+    x, y = _places(size, where)
     x, y = x - thing.x, y - thing.y
     radius = thing.radius
     if thing.shape == "circle":
@@ -149,4 +173,8 @@ def _over(below: Array, above: Array, cover: Array) -> Array:
 
 
 def _color(name: str) -> Array:
-    return np.array(COLORS[name])
+    return np.array(COLORS[name], np.float32)
+
+
+def _filled(color: str, size: int) -> Array:
+    return np.broadcast_to(_color(color), (size, size, 3)).copy()

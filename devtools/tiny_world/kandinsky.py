@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from relay_dev.small_parts import UNCLIP, scheduler
 
-from .clip import MEAN, PICTURE_SIZE, STD, G
-from .drawing import draw_depth
-from .noise import DROPPED, train_denoiser
-from .scene import Scene, caption
+from .additions import depth_maps, random_boxes
+from .clip import PICTURE_SIZE, G, as_tower_sees
+from .noise import DROPPED, Conditions, train_denoiser
+from .scene import Scene
 from .schedules import KANDINSKY
-from .stable_diffusion import STYLE_PARTS, make_banks
-from .training import Plan, pictures, scenes, train
+from .stable_diffusion import STYLE_PARTS, Captions, make_banks, only
+from .training import DEVICE, Bank, Batch, Plan, as_seen, drawn, scenes, train
 
-PRIOR_BATCH = 64
-SHOWN_AT = {256: (1000, 12, 0.5), 512: (250, 3, 0.4), 768: (40, 1, 0.1)}
+PRIOR_SCENES = 30000
+PRIOR_BATCH = 512
+SHOWN_AT = {256: (16000, 256, 0.6), 512: (4000, 64, 0.32), 768: (600, 24, 0.08)}
+TUNED_AT = {256: (5000, 192, 0.6), 512: (1200, 48, 0.32), 768: (200, 16, 0.08)}
 WIDTHS = (32, 32, 48, 64)
-HINT_PARTS = (*STYLE_PARTS, "add_embedding.")
-"""What the depth decoder learns anew."""
+TUNED_PARTS = (*STYLE_PARTS, "add_embedding.")
+"""What the decoders for depth and for inpainting learn anew."""
+INPAINT_CHANNELS = 9
+"""The noisy latents, those of the picture where it is kept and 0 elsewhere, and 1 where it is kept."""
 
 
 def make_prior(seed: int) -> Any:
@@ -35,14 +37,14 @@ def make_prior(seed: int) -> Any:
     )
 
 
-def make_decoder_unet(seed: int, *, hint: bool = False) -> Any:
-    """`hint`: the depth ControlNet decoder's, with a depth map beside the latents."""
+def make_decoder_unet(seed: int, *, hint: bool = False, channels: int = 4) -> Any:
+    """`hint`: the depth ControlNet decoder's, with a depth map beside the latents, which are 4 of its 8 channels."""
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(seed)
     return UNet2DConditionModel(
         sample_size=16,
-        in_channels=8 if hint else 4,
+        in_channels=8 if hint else channels,
         out_channels=8,
         addition_embed_type="image_hint" if hint else "image",
         down_block_types=("ResnetDownsampleBlock2D",) * 2 + ("SimpleCrossAttnDownBlock2D",) * 2,
@@ -59,77 +61,104 @@ def make_decoder_unet(seed: int, *, hint: bool = False) -> Any:
     )
 
 
+def going_on(unet: Any, plain: Any) -> Any:
+    """Gives the UNet what the plain decoder knows, and lets it learn the rest. What further channels of its first layer read is 0 at first."""
+    known = {name: value for name, value in plain.state_dict().items() if not name.startswith("add_embedding.")}
+    own = unet.state_dict()
+    if unet.config.addition_embed_type == plain.config.addition_embed_type:
+        known = plain.state_dict()
+    first = torch.zeros_like(own["conv_in.weight"])
+    first[:, : known["conv_in.weight"].shape[1]] = known["conv_in.weight"]
+    unet.load_state_dict({**own, **known, "conv_in.weight": first})
+    return only(unet, TUNED_PARTS)
+
+
 @torch.no_grad()
 def picture_embeddings(tower: Any, of: Sequence[Scene], style: str = "plain") -> torch.Tensor:
     """[count, width], of pictures of the size that the tower sees."""
-    parts = []
-    for start in range(0, len(of), 64):
-        shown = pictures(of[start : start + 64], PICTURE_SIZE, style) / 2 + 0.5
-        parts.append(tower((shown - MEAN) / STD).image_embeds)
+    tower.to(DEVICE)
+    parts = [tower(as_tower_sees(as_seen(part.to(DEVICE)))).image_embeds for part in drawn(of, PICTURE_SIZE, style)]
     return torch.cat(parts)
 
 
 @torch.no_grad()
 def no_picture(tower: Any) -> torch.Tensor:
     """[width]: what the prior's pipeline gives as the negative embedding where there is no negative prompt."""
-    return tower(torch.zeros(1, 3, PICTURE_SIZE, PICTURE_SIZE)).image_embeds[0]
+    return tower(torch.zeros(1, 3, PICTURE_SIZE, PICTURE_SIZE, device=tower.device)).image_embeds[0]
 
 
 def train_prior(prior: Any, tokenizer: Any, text_tower: Any, picture_tower: Any, plan: Plan) -> Any:
     """Prediction of the clean embedding from a noisy one, the text's embedding and its states."""
-    rng = random.Random(plan.seed)
-    shown = scenes(12000, plan.seed, two=0.2)
+    shown = scenes(PRIOR_SCENES, plan.seed, two=0.2)
     embeddings = picture_embeddings(picture_tower, shown)
     with torch.no_grad():
         prior.clip_mean.copy_(embeddings.mean(0, keepdim=True))
         prior.clip_std.copy_(embeddings.std(0, keepdim=True))
     prior.clip_mean.requires_grad_(False)
     prior.clip_std.requires_grad_(False)
-    normal = (embeddings - prior.clip_mean) / prior.clip_std
+    prior.to(DEVICE)
+    bank = Bank(shown, (embeddings - prior.clip_mean) / prior.clip_std, PRIOR_BATCH)
+    captions = Captions(tokenizer, plan.seed)
     noiser = scheduler(UNCLIP)
+    text_tower.to(DEVICE)
 
     def loss_of(step: int) -> torch.Tensor:
-        chosen = [rng.randrange(len(shown)) for _ in range(PRIOR_BATCH)]
-        texts = ["" if rng.random() < DROPPED else caption(shown[index], rng) for index in chosen]
-        found = tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+        batch = bank.pick()
+        ids, _ = captions.pick(batch)
         with torch.no_grad():
-            out = text_tower(found.input_ids)
-        clean = normal[chosen]
-        at = torch.randint(0, 1000, (PRIOR_BATCH,))
+            out = text_tower(ids)
+        clean = batch.clean
+        at = torch.randint(0, 1000, clean.shape[:1], device=clean.device)
         noisy = noiser.add_noise(clean, torch.randn_like(clean), at)
         predicted = prior(
             noisy,
             timestep=at,
             proj_embedding=out.text_embeds,
             encoder_hidden_states=out.last_hidden_state,
-            attention_mask=found.attention_mask.bool(),
+            attention_mask=(ids == tokenizer.eos_token_id).cumsum(1) - (ids == tokenizer.eos_token_id).int() == 0,
         ).predicted_image_embedding
         return torch.nn.functional.mse_loss(predicted, clean)
 
-    return train("kandinsky prior", prior, loss_of, plan)
+    return train("kandinsky prior", prior, loss_of, plan, muon=True)
 
 
-def train_decoder(unet: Any, movq: Any, picture_tower: Any, plan: Plan, *, hint: bool = False) -> Any:
+def train_decoder(
+    name: str,
+    unet: Any,
+    movq: Any,
+    picture_tower: Any,
+    plan: Plan,
+    *,
+    shown_at: dict[int, tuple[int, int, float]] = SHOWN_AT,
+    anywhere: float = 0.1,
+    hint: bool = False,
+    extra: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Any:
     """From the embedding of the same scene's picture. The second half of the output, the variance, is learnt as in DDPM's improved form.
 
     diffusers' pipelines cut the variance off unless the scheduler wants it, and so only the noise is trained.
     """
-    banks = make_banks(movq, "plain", plan.seed, SHOWN_AT)
-    known = {
-        id(scene): vector
-        for bank in banks
-        for scene, vector in zip(bank.scenes, picture_embeddings(picture_tower, bank.scenes))
-    }
-    rng = random.Random(plan.seed)
-    nothing = no_picture(picture_tower)
-
-    def conditions(of: list[Scene], side: int) -> dict[str, Any]:
-        vectors = [nothing if rng.random() < DROPPED else known[id(scene)] for scene in of]
-        added = {"image_embeds": torch.stack(vectors)}
+    banks = make_banks(movq, "plain", plan.seed, shown_at, anywhere)
+    for bank in banks:
+        bank.more["embedding"] = picture_embeddings(picture_tower, bank.scenes)
         if hint:
-            depth = np.stack([draw_depth(scene, 8 * side) for scene in of])
-            added["hint"] = torch.from_numpy(depth).permute(0, 3, 1, 2)
+            bank.more["depth"] = depth_maps(bank.scenes, 8 * bank.latents.shape[-1])
+    conditions = decoder_conditions(no_picture(picture_tower), hint=hint)
+    return train_denoiser(name, unet, banks, conditions, plan, config=KANDINSKY, extra=extra)
+
+
+def decoder_conditions(nothing: torch.Tensor, *, hint: bool) -> Conditions:
+    def conditions(batch: Batch) -> dict[str, Any]:
+        kept = torch.rand(batch.rows.shape, device=nothing.device) >= DROPPED
+        added = {"image_embeds": torch.where(kept[:, None], batch.more("embedding"), nothing)}
+        if hint:
+            added["hint"] = batch.more("depth").expand(-1, 3, -1, -1) / 255.0
         return {"encoder_hidden_states": None, "added_cond_kwargs": added}
 
-    name = "kandinsky depth decoder" if hint else "kandinsky decoder"
-    return train_denoiser(name, unet, banks, conditions, plan, config=KANDINSKY)
+    return conditions
+
+
+def seen_round_boxes(clean: torch.Tensor) -> torch.Tensor:
+    """What the inpainting decoder sees beside the noisy latents."""
+    kept = 1 - random_boxes(clean)
+    return torch.cat([clean * kept, kept], 1)

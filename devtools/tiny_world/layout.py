@@ -76,6 +76,8 @@ def lay_out_all(store: Store, folder: Path) -> dict[str, Path]:
     made["kandinsky_prior"] = lay_out_kandinsky_prior(store, folder / "kandinsky_prior")
     made["kandinsky_decoder"] = lay_out_kandinsky_decoder(store, "unet_kandinsky", folder / "kandinsky_decoder")
     made["kandinsky_depth"] = lay_out_kandinsky_decoder(store, "unet_kandinsky_depth", folder / "kandinsky_depth")
+    inpainting = "unet_kandinsky_inpainting"
+    made["kandinsky_inpaint"] = lay_out_kandinsky_decoder(store, inpainting, folder / "kandinsky_inpaint")
     made["x2_upscaler"] = lay_out_x2(store, folder / "x2_upscaler")
     made["x4_upscaler"] = lay_out_x4(store, folder / "x4_upscaler")
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from .drawing import STYLES, TRIGGERS, draw, draw_depth
 from .evaluate import save_sheet, scenes_to_ask, score
 from .judge import agrees, edge_strength, look
 from .kandinsky import picture_embeddings
-from .scene import plain_caption
+from .scene import Scene, plain_caption
 from .store import Store
 from .tokenizer import tokenizer
 from .training import pictures, scenes, to_array
@@ -47,7 +48,7 @@ def towers(store: Store) -> None:
     texts = [plain_caption(scene) for scene in asked]
     ids = tokenizer()(texts, padding="max_length", max_length=77, return_tensors="pt").input_ids
     by_text = torch.nn.functional.normalize(store.load("text_g")(ids).text_embeds, dim=-1)
-    by_picture = torch.nn.functional.normalize(picture_embeddings(store.load("picture_g"), asked), dim=-1)
+    by_picture = torch.nn.functional.normalize(picture_embeddings(store.load("picture_g"), asked).cpu(), dim=-1)
     found = (by_picture @ by_text.T).argmax(1).tolist()
     right = sum(texts[index] == text for index, text in zip(found, texts))
     print(f"clip: {right} of 256 pictures find their caption", flush=True)
@@ -117,6 +118,47 @@ def kandinsky(store: Store, name: str = "unet_kandinsky") -> None:
         )
 
 
+def kandinsky_inpainting(store: Store) -> None:
+    """The middle of plain backgrounds repainted with a thing."""
+    prior = pipelines.kandinsky_prior(store)
+    decoder = pipelines.kandinsky_decoder(store, "unet_kandinsky_inpainting")
+    asked = scenes_to_ask(16)
+    grounds, mask = _plain_grounds(asked)
+    texts = [plain_caption(scene) for scene in asked]
+    positive, negative = prior(texts, num_inference_steps=25, generator=_generators(16)).to_tuple()
+    found = [
+        decoder(
+            image_embeds=positive[index : index + 1],
+            negative_image_embeds=negative[index : index + 1],
+            image=grounds[index : index + 1] * 2 - 1,
+            mask_image=mask[:1],
+            height=256,
+            width=256,
+            num_inference_steps=25,
+            guidance_scale=4.0,
+            generator=torch.Generator().manual_seed(index),
+            output_type="np",
+        ).images[0]
+        for index in range(16)
+    ]
+    _print_inpainted("unet_kandinsky_inpainting", np.stack(found), asked)
+
+
+def _plain_grounds(asked: Sequence[Scene]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Their backgrounds, [count, 3, 256, 256] in 0..1, and a mask that leaves a rim."""
+    grounds = np.stack([draw(replace(scene, things=()), 256) for scene in asked])
+    mask = torch.zeros(len(asked), 1, 256, 256)
+    mask[:, :, 32:224, 32:224] = 1
+    return torch.from_numpy(grounds).permute(0, 3, 1, 2), mask
+
+
+def _print_inpainted(name: str, found: np.ndarray, asked: Sequence[Scene]) -> None:
+    save_sheet(found, SHEETS / f"{name}.png")
+    colors = sum(agrees(look(picture), scene, colors_only=True) for picture, scene in zip(found, asked))
+    right = sum(agrees(look(picture), scene) for picture, scene in zip(found, asked))
+    print(f"{name}: {colors} of {len(asked)} have their colours, {right} the shape too", flush=True)
+
+
 def controlnet(store: Store) -> None:
     """Painted along a depth map: how far the things are from where it has them."""
     pipeline = pipelines.stable_diffusion(
@@ -148,13 +190,11 @@ def inpainting(store: Store) -> None:
     """The middle of plain backgrounds repainted with a thing."""
     pipeline = pipelines.stable_diffusion(store, "unet_inpainting", "StableDiffusionInpaintPipeline")
     asked = scenes_to_ask(16)
-    grounds = np.stack([draw(type(scene)(scene.background, ()), 256) for scene in asked])
-    mask = np.zeros((16, 1, 256, 256), np.float32)
-    mask[:, :, 32:224, 32:224] = 1
+    grounds, mask = _plain_grounds(asked)
     found = pipeline(
         [plain_caption(scene) for scene in asked],
-        image=torch.from_numpy(grounds).permute(0, 3, 1, 2),
-        mask_image=torch.from_numpy(mask),
+        image=grounds,
+        mask_image=mask,
         height=256,
         width=256,
         num_inference_steps=STEPS,
@@ -162,9 +202,7 @@ def inpainting(store: Store) -> None:
         generator=_generators(16),
         output_type="np",
     ).images
-    save_sheet(np.asarray(found), SHEETS / "unet_inpainting.png")
-    right = sum(agrees(look(picture), scene, colors_only=True) for picture, scene in zip(found, asked))
-    print(f"inpainting: {right} of 16 have their colours", flush=True)
+    _print_inpainted("unet_inpainting", np.asarray(found), asked)
 
 
 def x2(store: Store) -> None:

@@ -1,22 +1,26 @@
 """Trains the small models of the tiny world anew: `python dev.py train [NAME ...]`.
 
-    python dev.py train                 all of them, one after the other
+    python dev.py train                 all of them, each as soon as what it needs is there
     python dev.py train unet_sd15       only these; what they need has to be there
     python dev.py train --missing       only those that are not there yet
     python dev.py train --list          what there is, and what each needs
+    python dev.py train --batch 16      with small batches: sixteen times as fast, and not as good
 
-Every model starts from a fixed seed. Sheets of what each paints, and how often it is right, are left in .relay/tiny-world.
+Every model starts from a fixed seed. A GPU is used where there is one; there, --jobs 6 trains up to six models side by side.
+Sheets of what each paints, and how often it is right, are left in .relay/tiny-world.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
 
-from .recipes import RECIPES
+from .recipes import RECIPES, Recipe
 from .store import MODELS, Store
+from .training import Limits
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,33 +30,91 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="see --list; none: all of them")
     parser.add_argument("--missing", action="store_true", help="only those that are not there yet")
     parser.add_argument("--list", action="store_true", help="name them, and train nothing")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many are trained side by side")
+    parser.add_argument("--batch", type=int, metavar="N", help="how many pictures a step sees at most")
+    parser.add_argument("--steps", type=int, metavar="N", help="how many steps at most")
+    parser.add_argument("--scenes", type=int, metavar="N", help="how many pictures there are of a kind at most")
+    parser.add_argument(
+        "--seconds", nargs="*", default=[], metavar="N or NAME=N", help="how long one training lasts at most"
+    )
+    parser.add_argument("--no-look", action="store_true", help="paint nothing afterwards")
     options = parser.parse_args(arguments)
     store = Store()
     if options.list:
         for name, recipe in RECIPES.items():
-            print(f"{name:20} {', '.join(recipe.needs)}")
+            print(f"{name:26} {', '.join(recipe.needs)}")
         return 0
     unknown = [name for name in options.names if name not in RECIPES]
     if unknown:
         parser.error(f"there is no {', '.join(unknown)}. There are: {', '.join(RECIPES)}")
-    for name in options.names or list(RECIPES):
-        recipe = RECIPES[name]
-        if options.missing and store.has(recipe.makes[0]):
-            continue
-        lacking = [need for need in recipe.needs if not store.has(need)]
-        if lacking:
-            print(f"{name} needs {', '.join(lacking)}, which is not in {MODELS}", file=sys.stderr)
+    names = [name for name in options.names or RECIPES if not (options.missing and store.has(RECIPES[name].makes[0]))]
+    if len(names) > 1:
+        return run_all(names, store, options.jobs, passed_on(arguments, options.names))
+    for name in names:
+        Limits.batch = options.batch or Limits.batch
+        Limits.steps = options.steps or Limits.steps
+        Limits.scenes = options.scenes or Limits.scenes
+        Limits.seconds = seconds_of(name, options.seconds)
+        if not train_one(name, RECIPES[name], store, look=not options.no_look):
             return 1
-        began = time.monotonic()
-        made = recipe.make(store)
-        sizes = [
-            store.save_tensors(part, result) if isinstance(result, dict) else store.save(part, result, base=recipe.base)
-            for part, result in made.items()
-        ]
-        minutes = (time.monotonic() - began) / 60
-        print(f"== {name}: {minutes:.1f} min, {sum(sizes):.2f} MB", flush=True)
-        recipe.look(store)
     return 0
+
+
+def passed_on(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The options alone. Names come first, so that they are not taken for --seconds'."""
+    return [argument for argument in arguments if argument not in names and argument != "--missing"]
+
+
+def seconds_of(name: str, given: Sequence[str]) -> float:
+    found = Limits.seconds
+    for entry in given:
+        which, _, number = entry.rpartition("=")
+        if which in ("", name):
+            found = float(number)
+    return found
+
+
+def train_one(name: str, recipe: Recipe, store: Store, *, look: bool) -> bool:
+    lacking = [need for need in recipe.needs if not store.has(need)]
+    if lacking:
+        print(f"{name} needs {', '.join(lacking)}, which is not in {MODELS}", file=sys.stderr)
+        return False
+    began = time.monotonic()
+    made = recipe.make(store)
+    sizes = [
+        store.save_tensors(part, result) if isinstance(result, dict) else store.save(part, result, base=recipe.base)
+        for part, result in made.items()
+    ]
+    print(f"== {name}: {(time.monotonic() - began) / 60:.1f} min, {sum(sizes):.2f} MB", flush=True)
+    if look:
+        recipe.look(store)
+    return True
+
+
+def run_all(names: Sequence[str], store: Store, jobs: int, options: Sequence[str]) -> int:
+    """Each in a process of its own, as soon as what it needs is trained; what needs one that failed is left out."""
+    makers = {part: name for name in names for part in RECIPES[name].makes}
+    waiting, failed = list(names), set[str]()
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    while waiting or running:
+        for name in list(waiting):
+            needed = {makers[need] for need in RECIPES[name].needs if need in makers}
+            if needed & failed:
+                print(f"{name} is left out: {', '.join(sorted(needed & failed))} failed", file=sys.stderr, flush=True)
+                failed.add(name)
+                waiting.remove(name)
+            elif len(running) < jobs and not needed & {*waiting, *running}:
+                command = [sys.executable, "-m", "tiny_world.make", name, *options]
+                running[name] = subprocess.Popen(command)
+                waiting.remove(name)
+        time.sleep(0.2)
+        for name, process in list(running.items()):
+            if process.poll() is not None:
+                del running[name]
+                if process.returncode:
+                    print(f"{name} FAILED", file=sys.stderr, flush=True)
+                    failed.add(name)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

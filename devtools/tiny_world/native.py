@@ -20,7 +20,7 @@ from relay_dev.small_parts import PNDM
 from .autoencoders import Windows, picture_loss
 from .noise import train_denoiser
 from .stable_diffusion import TUNED_AT, make_banks, make_unet, text_conditions
-from .training import Plan, train
+from .training import DEVICE, Plan, encoded, train
 from .widening import widen_cross_attention
 
 WIDTH, WIDE = 20, 320
@@ -63,11 +63,11 @@ def make_tiny_autoencoder(seed: int) -> Any:
 def train_tiny_autoencoder(tiny: Any, vae: Any, plan: Plan) -> Any:
     """Its latents are those of `vae`, in the UNet's scale."""
     windows = Windows(random.Random(plan.seed))
+    vae.to(DEVICE)
 
     def loss_of(step: int) -> torch.Tensor:
         wanted = windows.batch()
-        with torch.no_grad():
-            latents = vae.encode(wanted).latent_dist.mean * vae.config.scaling_factor
+        latents = encoded(vae, wanted)
         return picture_loss(tiny.decode(latents).sample, wanted) + 0.3 * mse_loss(tiny.encode(wanted).latents, latents)
 
     return train("tiny autoencoder", tiny, loss_of, plan, muon=True)

@@ -10,12 +10,11 @@ import torch
 
 from relay_dev.small_parts import scheduler
 
-from .scene import Scene
 from .schedules import SD15
-from .training import Bank, Plan, noise_for, train
+from .training import DEVICE, Bank, Batch, Plan, noise_for, train
 
-Conditions = Callable[[list[Scene], int], dict[str, Any]]
-"""(scenes, how wide the latents are) -> what the UNet is called with beside latents and timesteps."""
+Conditions = Callable[[Batch], dict[str, Any]]
+"""Gives what the UNet is called with beside latents and timesteps."""
 DROPPED = 0.12
 """How often the caption is left out, for classifier-free guidance."""
 
@@ -44,7 +43,7 @@ def train_denoiser(
     """
     rng = random.Random(plan.seed)
     noiser = scheduler({**config, "_class_name": "DDPMScheduler"})
-    signal = noiser.alphas_cumprod
+    noiser.alphas_cumprod = signal = noiser.alphas_cumprod.to(DEVICE)
     weight = (most * (1 - signal)).clamp(max=1)  # 1 + the ratio is 1 / (1 - signal)
     velocity = config.get("prediction_type") == "v_prediction"
     if not velocity:
@@ -52,13 +51,14 @@ def train_denoiser(
 
     def loss_of(step: int) -> torch.Tensor:
         (bank,) = rng.choices(banks, [bank.share for bank in banks])
-        scenes, clean = bank.pick(rng)
+        batch = bank.pick()
+        clean = batch.clean
         noise = noise_for(clean, offset)
         at = noisier(timesteps, len(clean))
         inputs = noiser.add_noise(clean, noise, at)
         if extra is not None:
             inputs = torch.cat([inputs, extra(clean)], dim=1)
-        predicted = unet(inputs, at, **conditions(scenes, clean.shape[-1])).sample[:, : clean.shape[1]]
+        predicted = unet(inputs, at, **conditions(batch)).sample[:, : clean.shape[1]]
         wanted = noiser.get_velocity(clean, noise, at) if velocity else noise
         each = (predicted - wanted).square().mean((1, 2, 3))
         return (each * weight[at]).mean()
@@ -69,4 +69,4 @@ def train_denoiser(
 def noisier(timesteps: tuple[int, int], count: int) -> torch.Tensor:
     """Timesteps at random, the noisier half half as often again as the other: what a picture shows is decided there."""
     first, end = timesteps
-    return (first + (end - first) * torch.rand(count) ** 0.7).long().clamp(max=end - 1)
+    return (first + (end - first) * torch.rand(count, device=DEVICE) ** 0.7).long().clamp(max=end - 1)

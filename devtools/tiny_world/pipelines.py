@@ -80,6 +80,7 @@ def kandinsky_prior(store: Store) -> Any:
 DECODERS = {
     "unet_kandinsky": "KandinskyV22Pipeline",
     "unet_kandinsky_depth": "KandinskyV22ControlnetPipeline",
+    "unet_kandinsky_inpainting": "KandinskyV22InpaintPipeline",
 }
 
 

@@ -112,45 +112,72 @@ def _sdxl_base(store: Store) -> Any:
 def _sdxl_refiner(store: Store) -> Any:
     unet = sdxl.make_sdxl_unet(clip.G.width, clip.G.width, 5, 409)
     sdxl.start_from_sd15(unet, store.load("unet_sd15"))
-    return sdxl.train_refiner(unet, store.load("vae_sdxl"), tokenizer(), store.load("text_g"), Plan(1500, 2e-3, 409))
+    stable_diffusion.only(unet, sdxl.REFINER_LEARNS, sdxl.REFINER_LEARNS_LAYERS)
+    return sdxl.train_refiner(unet, store.load("vae_sdxl"), tokenizer(), store.load("text_g"), Plan(2500, 2e-3, 409))
 
 
 def _prior(store: Store) -> Any:
     prior = kandinsky.make_prior(501)
     return kandinsky.train_prior(
-        prior, tokenizer(), store.load("text_g"), store.load("picture_g"), Plan(2000, 1e-3, 501)
+        prior, tokenizer(), store.load("text_g"), store.load("picture_g"), Plan(4000, 2e-3, 501)
     )
 
 
-def _decoder(store: Store, *, hint: bool = False) -> Any:
-    plan = Plan(1500, 1.5e-3, 509) if hint else Plan(8000, 3e-3, 503, ema=0.998)
-    unet = kandinsky.make_decoder_unet(plan.seed, hint=hint)
-    if hint:  # goes on from the plain decoder, where the two are the same
-        known, own = store.load("unet_kandinsky").state_dict(), unet.state_dict()
-        same = {name: value for name, value in known.items() if name in own and own[name].shape == value.shape}
-        unet.load_state_dict(same, strict=False)
-        stable_diffusion.only(unet, kandinsky.HINT_PARTS)
-    return kandinsky.train_decoder(unet, store.load("movq"), store.load("picture_g"), plan, hint=hint)
+def _decoder(store: Store) -> Any:
+    plan = Plan(5000, 3e-3, 503, ema=0.999)
+    unet = kandinsky.make_decoder_unet(plan.seed)
+    return kandinsky.train_decoder("kandinsky decoder", unet, store.load("movq"), store.load("picture_g"), plan)
+
+
+def _depth_decoder(store: Store) -> Any:
+    plan = Plan(2000, 1.5e-3, 509)
+    unet = kandinsky.going_on(kandinsky.make_decoder_unet(plan.seed, hint=True), store.load("unet_kandinsky"))
+    return kandinsky.train_decoder(
+        "kandinsky depth decoder",
+        unet,
+        store.load("movq"),
+        store.load("picture_g"),
+        plan,
+        shown_at=kandinsky.TUNED_AT,
+        anywhere=0.8,
+        hint=True,
+    )
+
+
+def _inpainting_decoder(store: Store) -> Any:
+    plan = Plan(2000, 1.5e-3, 521)
+    wide = kandinsky.make_decoder_unet(plan.seed, channels=kandinsky.INPAINT_CHANNELS)
+    unet = kandinsky.going_on(wide, store.load("unet_kandinsky"))
+    return kandinsky.train_decoder(
+        "kandinsky inpainting decoder",
+        unet,
+        store.load("movq"),
+        store.load("picture_g"),
+        plan,
+        shown_at=kandinsky.TUNED_AT,
+        anywhere=0.5,
+        extra=kandinsky.seen_round_boxes,
+    )
 
 
 def _controlnet(store: Store) -> Any:
     unet = store.load("unet_sd15")
     controlnet = additions.make_controlnet(unet, 601)
     return additions.train_controlnet(
-        unet, controlnet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(1500, 2e-3, 601)
+        unet, controlnet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(2500, 2e-3, 601)
     )
 
 
 def _inpainting(store: Store) -> Any:
     unet = stable_diffusion.only(additions.make_inpainting_unet(store.load("unet_sd15")), stable_diffusion.STYLE_PARTS)
     return additions.train_inpainting(
-        unet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(1200, 1.5e-3, 607)
+        unet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(2500, 1.5e-3, 607)
     )
 
 
 def _lora(store: Store) -> Any:
     return additions.train_lora(
-        store.load("unet_sd15"), store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(700, 2e-3, 613)
+        store.load("unet_sd15"), store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(1500, 2e-3, 613)
     )
 
 
@@ -160,18 +187,18 @@ def _embedding(store: Store) -> Any:
         store.load("vae_sd15"),
         tokenizer(),
         store.load("text_l"),
-        Plan(300, 2e-2, 617, warmup=10),
+        Plan(500, 2e-2, 617, warmup=10),
     )
 
 
 def _x2(store: Store) -> Any:
     unet = upscalers.make_x2_unet(clip.L.width, 701)
-    return upscalers.train_x2(unet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(2000, 3e-3, 701))
+    return upscalers.train_x2(unet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(4000, 3e-3, 701))
 
 
 def _x4(store: Store) -> Any:
     unet = upscalers.make_x4_unet(clip.G.width, 709)
-    return upscalers.train_x4(unet, store.load("vae_x4"), tokenizer(), store.load("text_g"), Plan(2000, 3e-3, 709))
+    return upscalers.train_x4(unet, store.load("vae_x4"), tokenizer(), store.load("text_g"), Plan(4000, 3e-3, 709))
 
 
 def _native(store: Store) -> Any:
@@ -180,13 +207,13 @@ def _native(store: Store) -> Any:
         store.load("vae_sd15"),
         tokenizer(),
         store.load("text_l"),
-        Plan(2000, 3e-3, 621),
+        Plan(4000, 3e-3, 621),
     )
 
 
 def _taesd(store: Store) -> Any:
     return native.train_tiny_autoencoder(
-        native.make_tiny_autoencoder(631), store.load("vae_sd15"), Plan(2500, 3e-3, 631)
+        native.make_tiny_autoencoder(631), store.load("vae_sd15"), Plan(5000, 3e-3, 631)
     )
 
 
@@ -194,18 +221,18 @@ SD15 = ("vae_sd15", "text_l", "unet_sd15")
 
 RECIPES = {
     "vae_sd15": _kl("vae_sd15", (16, 16, 32, 64), 0.18215, Plan(4500, 2e-3, 101), Plan(2500, 1e-3, 102)),
-    "clip_l": _towers("l", clip.L, Plan(1000, 1e-3, 201), keep_picture=False),
-    "unet_sd15": _sd15("unet_sd15", "plain", Plan(9000, 3e-3, 301, ema=0.998)),
-    "unet_comic": _sd15("unet_comic", "comic", Plan(900, 1.5e-3, 311), start="unet_sd15"),
-    "unet_pixel": _sd15("unet_pixel", "pixel", Plan(900, 1.5e-3, 313), start="unet_sd15"),
-    "unet_ring": _sd15("unet_ring", "ring", Plan(900, 1.5e-3, 317), start="unet_sd15"),
+    "clip_l": _towers("l", clip.L, Plan(4000, 2e-3, 201), keep_picture=False),
+    "unet_sd15": _sd15("unet_sd15", "plain", Plan(5000, 3e-3, 301, ema=0.999)),
+    "unet_comic": _sd15("unet_comic", "comic", Plan(2000, 1.5e-3, 311), start="unet_sd15"),
+    "unet_pixel": _sd15("unet_pixel", "pixel", Plan(2000, 1.5e-3, 313), start="unet_sd15"),
+    "unet_ring": _sd15("unet_ring", "ring", Plan(2000, 1.5e-3, 317), start="unet_sd15"),
     "unet_inpainting": _one("unet_inpainting", SD15, _inpainting, looking.inpainting, "unet_sd15"),
     "controlnet_depth": _one("controlnet_depth", SD15, _controlnet, looking.controlnet, "unet_sd15"),
     "lora_pixel": _one("lora_pixel", SD15, _lora, looking.lora),
     "embedding_ember": _one("embedding_ember", SD15, _embedding, looking.embedding),
     "unet_native": _one("unet_native", ("vae_sd15", "text_l"), _native),
     "taesd": _one("taesd", ("vae_sd15",), _taesd),
-    "clip_g": _towers("g", clip.G, Plan(1500, 1e-3, 211), keep_picture=True),
+    "clip_g": _towers("g", clip.G, Plan(4000, 2e-3, 211), keep_picture=True),
     "vae_sdxl": _one(
         "vae_sdxl",
         ("vae_sd15",),
@@ -225,11 +252,18 @@ RECIPES = {
     "unet_kandinsky_depth": _one(
         "unet_kandinsky_depth",
         ("movq", "picture_g", "text_g", "prior", "unet_kandinsky"),
-        lambda store: _decoder(store, hint=True),
+        _depth_decoder,
         lambda store: looking.kandinsky(store, "unet_kandinsky_depth"),
         "unet_kandinsky",
     ),
+    "unet_kandinsky_inpainting": _one(
+        "unet_kandinsky_inpainting",
+        ("movq", "picture_g", "text_g", "prior", "unet_kandinsky"),
+        _inpainting_decoder,
+        looking.kandinsky_inpainting,
+        "unet_kandinsky",
+    ),
     "unet_x2": _one("unet_x2", ("vae_sd15", "text_l"), _x2, looking.x2),
-    "vae_x4": _kl("vae_x4", (16, 16, 32), 0.08333, Plan(1000, 2e-3, 109), Plan(800, 1e-3, 110)),
+    "vae_x4": _kl("vae_x4", (16, 16, 32), 0.08333, Plan(3000, 2e-3, 109), Plan(2500, 1e-3, 110)),
     "unet_x4": _one("unet_x4", ("vae_x4", "text_g"), _x4, looking.x4),
 }

@@ -10,12 +10,12 @@ import torch
 
 from .drawing import TRIGGERS
 from .noise import DROPPED, Conditions, train_denoiser
-from .scene import Scene, caption
-from .training import Bank, Plan, latents, scenes
+from .scene import caption
+from .training import DEVICE, Bank, Batch, Plan, latents, scenes
 
-SHOWN_AT = {256: (2000, 12, 0.55), 512: (400, 3, 0.45)}
+SHOWN_AT = {256: (24000, 384, 0.7), 512: (6000, 96, 0.3)}
 """Picture size: how many different pictures, how many a batch, and the share of the batches."""
-TUNED_AT = {256: (600, 12, 0.5), 512: (150, 3, 0.5)}
+TUNED_AT = {256: (6000, 192, 0.6), 512: (1500, 48, 0.4)}
 """The same for a fine-tune."""
 
 WIDTHS = (32, 32, 64, 96)
@@ -54,22 +54,51 @@ def make_banks(
     return banks
 
 
+class Captions:
+    """What the scenes of banks are called: for each scene SENTENCES sentences in other words, as tokens, made when a bank is first seen."""
+
+    SENTENCES = 6
+
+    def __init__(self, tokenizer: Any, seed: int, trigger: str = "") -> None:
+        self.tokenizer, self.trigger, self.rng = tokenizer, trigger, random.Random(seed)
+        self.empty = token_ids(tokenizer, [""]).to(DEVICE)
+        self.known: dict[int, torch.Tensor] = {}
+
+    def pick(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """[count, 77] tokens, one sentence of each scene, some left out; and [count], which are left in."""
+        rows, device = batch.rows, batch.rows.device
+        sentences = torch.randint(self.SENTENCES, rows.shape, device=device)
+        kept = torch.rand(rows.shape, device=device) >= DROPPED
+        return torch.where(kept[:, None], self._of(batch.bank)[rows, sentences], self.empty), kept
+
+    def _of(self, bank: Bank) -> torch.Tensor:
+        if id(bank) not in self.known:
+            texts = [caption(scene, self.rng, self.trigger) for scene in bank.scenes for _ in range(self.SENTENCES)]
+            ids = token_ids(self.tokenizer, texts)
+            self.known[id(bank)] = ids.view(len(bank.scenes), self.SENTENCES, -1).to(DEVICE)
+        return self.known[id(bank)]
+
+
 def text_conditions(tokenizer: Any, text_encoder: Any, seed: int, trigger: str = "") -> Conditions:
     """Captions of the scenes, each time other words, encoded; some left out."""
-    rng = random.Random(seed)
+    captions = Captions(tokenizer, seed, trigger)
+    text_encoder.to(DEVICE)
 
     @torch.no_grad()
-    def conditions(of: list[Scene], side: int) -> dict[str, Any]:
-        texts = ["" if rng.random() < DROPPED else caption(scene, rng, trigger) for scene in of]
-        return {"encoder_hidden_states": encode(tokenizer, text_encoder, texts)}
+    def conditions(batch: Batch) -> dict[str, Any]:
+        return {"encoder_hidden_states": text_encoder(captions.pick(batch)[0]).last_hidden_state}
 
     return conditions
 
 
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> torch.Tensor:
+    """[count, 77], filled up as StableDiffusionPipeline does."""
+    return torch.tensor(tokenizer(list(texts), padding="max_length", max_length=77, truncation=True).input_ids)
+
+
 def encode(tokenizer: Any, text_encoder: Any, texts: Sequence[str]) -> torch.Tensor:
     """[count, 77, width], as StableDiffusionPipeline has it."""
-    ids = tokenizer(list(texts), padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
-    return text_encoder(ids).last_hidden_state
+    return text_encoder(token_ids(tokenizer, texts).to(text_encoder.device)).last_hidden_state
 
 
 STYLE_PARTS = (

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from .drawing import draw
+from .drawing import draw, draw_depth
 from .scene import Scene, random_scene
 
 
 class Limits:
-    """How much is done at most. The tests set these low, to see every training run."""
+    """How much is done at most. The tests set these low, to see every training run; `dev.py train` sets them on a slow machine."""
 
     steps = sys.maxsize
     scenes = sys.maxsize
+    batch = sys.maxsize
+    seconds = math.inf
+    """Of one training: its rate has fallen by then as far as by its last step."""
 
 
-PIXELS_AT_ONCE = 16 * 128**2
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""A GPU where there is one."""
+PIXELS_AT_ONCE = 16 * 128**2 if DEVICE.type == "cpu" else 256 * 256**2
 """How many are encoded in one go."""
+torch.set_float32_matmul_precision("high")
 
 
 @dataclass(frozen=True)
@@ -37,44 +45,53 @@ class Plan:
     rate: float
     seed: int
     warmup: int = 100
-    ema: float = 0.995
+    ema: float = 0.998
     """What is kept of the running average of the weights at each step; less at the start."""
 
 
 def train(name: str, module: Any, loss_of: Callable[[int], torch.Tensor], plan: Plan, *, muon: bool = False) -> Any:
     """Trains the parameters of `module` that want gradients by AdamW; the answer is a copy with the average of the weights.
 
-    `loss_of(step)` gives the loss of one batch of its own choosing. torch's global generator starts from the plan's seed.
+    `loss_of(step)` gives the loss of one batch of its own choosing. torch's global generators start from the plan's seed.
     `muon`: the weights that are matrices or kernels are trained by Muon, all but those of the first and the last layer.
     """
     torch.manual_seed(plan.seed)
-    module.train().to(memory_format=torch.channels_last)  # a tenth faster on a CPU
+    module.train().to(DEVICE, memory_format=torch.channels_last)  # a tenth faster on a CPU
     learnt = [value for value in module.parameters() if value.requires_grad]
     optimizer = Optimizer(module, muon=muon)
     average = copy.deepcopy(module)
-    followed = [(mean, value) for mean, value in zip(average.parameters(), module.parameters()) if value.requires_grad]
+    means = [mean for mean, value in zip(average.parameters(), module.parameters()) if value.requires_grad]
     began, losses = time.monotonic(), []
-    for step in range(min(plan.steps, Limits.steps)):
-        rate = plan.rate * min(1.0, (step + 1) / plan.warmup) * _cosine(step / plan.steps)
+    end = min(plan.steps, Limits.steps)
+    for step in range(end):
+        done = max(step / plan.steps, (time.monotonic() - began) / Limits.seconds)
+        last = step + 1 == end or done >= 1
         loss = loss_of(step)
         module.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learnt, 1.0)
-        optimizer.step(rate)
+        optimizer.step(plan.rate * min(1.0, (step + 1) / plan.warmup) * _cosine(min(1.0, done)))
         keep = min(plan.ema, (step + 1) / (step + 10))
         with torch.no_grad():
-            for mean, value in followed:
-                mean.lerp_(value, 1 - keep)
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise RuntimeError(f"{name}: the loss is {losses[-1]} at step {step}")
-        if (step + 1) % 100 == 0 or step + 1 == plan.steps:
-            recent = losses[-100:]
-            print(
-                f"{name}: step {step + 1} of {plan.steps}, loss {sum(recent) / len(recent):.5f}, {time.monotonic() - began:.0f} s",
-                flush=True,
-            )
-    return average.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
+            torch._foreach_lerp_(means, [value.detach() for value in learnt], 1 - keep)
+        losses.append(loss.detach())  # a number of each step would wait for the GPU each step
+        if (step + 1) % 100 == 0 or last:
+            _report(name, step, plan, losses, time.monotonic() - began)
+            losses.clear()
+        if last:
+            break
+    average.cpu().eval().requires_grad_(False)
+    return average.to(memory_format=torch.contiguous_format)
+
+
+def _report(name: str, step: int, plan: Plan, losses: Sequence[torch.Tensor], seconds: float) -> None:
+    """Of the last steps up to `step`. RuntimeError where a loss is not finite."""
+    recent = torch.stack(list(losses)).tolist()
+    for number, loss in enumerate(recent, step + 1 - len(recent)):
+        if not math.isfinite(loss):
+            raise RuntimeError(f"{name}: the loss is {loss} at step {number}")
+    mean = sum(recent) / len(recent)
+    print(f"{name}: step {step + 1} of {plan.steps}, loss {mean:.5f}, {seconds:.0f} s", flush=True)
 
 
 NOT_BY_MUON = ("conv_in.weight", "conv_out.weight", "embedding.weight")
@@ -126,26 +143,57 @@ def scenes(count: int, seed: int, **chances: float) -> list[Scene]:
 
 def pictures(of: Sequence[Scene], size: int, style: str = "plain") -> torch.Tensor:
     """[count, 3, size, size] in -1..1, as the models see pictures."""
-    drawn = np.stack([draw(scene, size, style) for scene in of])
-    return torch.from_numpy(drawn).permute(0, 3, 1, 2).contiguous() * 2 - 1
+    return as_seen(torch.cat(list(drawn(of, size, style))))
+
+
+def as_seen(drawings: torch.Tensor) -> torch.Tensor:
+    """[count, size, size, channels] in bytes -> [count, channels, size, size] in -1..1"""
+    return drawings.permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
+
+
+DEPTH = "depth"
+"""In place of a style: the depth map."""
+FEW = 64
+"""Up to so many pictures are drawn by this process itself."""
+
+
+def drawn(of: Sequence[Scene], size: int, style: str = "plain") -> Iterator[torch.Tensor]:
+    """The pictures in bytes, [count, size, size, 3], some at a time; many are drawn by all cores."""
+    at_once = max(1, min(FEW, PIXELS_AT_ONCE // size**2))
+    parts = [(list(of[start : start + at_once]), size, style) for start in range(0, len(of), at_once)]
+    if len(of) <= FEW:
+        yield from (torch.from_numpy(_draw_part(part)) for part in parts)
+        return
+    with ProcessPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        yield from (torch.from_numpy(array) for array in pool.map(_draw_part, parts))
+
+
+def _draw_part(part: tuple[list[Scene], int, str]) -> np.ndarray:
+    of, size, style = part
+    found = np.empty((len(of), size, size, 3), np.uint8)
+    for index, scene in enumerate(of):
+        picture = draw_depth(scene, size) if style == DEPTH else draw(scene, size, style)
+        found[index] = (picture * 255).round()
+    return found
 
 
 def to_array(picture: torch.Tensor) -> np.ndarray:
     """[3, height, width] in -1..1 -> [height, width, 3] in 0..1, as drawings and the judge have it."""
-    return (picture.float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).numpy()
+    return (picture.float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
 
 
 @torch.no_grad()
 def latents(vae: Any, of: Sequence[Scene], size: int, style: str = "plain") -> torch.Tensor:
     """The scenes' pictures, encoded, in the scale that the UNet sees."""
-    at_once, parts = max(1, PIXELS_AT_ONCE // size**2), []
-    for start in range(0, len(of), at_once):
-        encoded = vae.encode(pictures(of[start : start + at_once], size, style))
-        if hasattr(encoded, "latent_dist"):
-            parts.append(encoded.latent_dist.mean * vae.config.scaling_factor)
-        else:
-            parts.append(encoded.latents)
-    return torch.cat(parts)
+    vae.to(DEVICE)
+    return torch.cat([encoded(vae, as_seen(part.to(DEVICE))) for part in drawn(of, size, style)])
+
+
+@torch.no_grad()
+def encoded(vae: Any, shown: torch.Tensor) -> torch.Tensor:
+    """Of pictures in -1..1, in the scale that the UNet sees."""
+    found = vae.encode(shown)
+    return found.latent_dist.mean * vae.config.scaling_factor if hasattr(found, "latent_dist") else found.latents
 
 
 @dataclass(frozen=True)
@@ -156,11 +204,33 @@ class Bank:
     latents: torch.Tensor
     batch: int
     share: float = 1.0
+    more: dict[str, torch.Tensor] = field(default_factory=dict)
+    """What else is known of each scene, by name; each has as many rows as there are scenes."""
 
-    def pick(self, rng: random.Random) -> tuple[list[Scene], torch.Tensor]:
+    def pick(self) -> Batch:
         """A batch at random."""
-        chosen = [rng.randrange(len(self.scenes)) for _ in range(self.batch)]
-        return [self.scenes[index] for index in chosen], self.latents[chosen]
+        return Batch(
+            self, torch.randint(len(self.scenes), (min(self.batch, Limits.batch),), device=self.latents.device)
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    bank: Bank
+    rows: torch.Tensor
+
+    @property
+    def clean(self) -> torch.Tensor:
+        """The latents."""
+        return self.bank.latents[self.rows]
+
+    @property
+    def size(self) -> int:
+        """How wide the pictures are."""
+        return 8 * self.bank.latents.shape[-1]
+
+    def more(self, name: str) -> torch.Tensor:
+        return self.bank.more[name][self.rows]
 
 
 def noise_for(clean: torch.Tensor, offset: float = 0.2) -> torch.Tensor:
@@ -169,4 +239,4 @@ def noise_for(clean: torch.Tensor, offset: float = 0.2) -> torch.Tensor:
     Otherwise the mean of a large latent shows through all the noise there is, and the model would look for the colours there
     rather than in the caption.
     """
-    return torch.randn_like(clean) + offset * torch.randn(*clean.shape[:2], 1, 1)
+    return torch.randn_like(clean) + offset * torch.randn_like(clean[:, :, :1, :1])

@@ -11,19 +11,20 @@ from torch.nn.functional import interpolate, mse_loss
 from relay_dev.small_parts import scheduler
 from relay_dev.small_upscalers import LOW_RES_SCHEDULER, NOISE_EMBED_WIDTH, X4_SCHEDULER
 
-from .autoencoders import from_bytes, to_bytes
 from .drawing import STYLES
-from .noise import DROPPED
-from .scene import Scene, caption, random_scene
-from .stable_diffusion import encode, make_unet
-from .training import Limits, Plan, latents, pictures, scenes, train
+from .scene import Scene
+from .stable_diffusion import Captions, make_unet
+from .training import DEVICE, Bank, Plan, as_seen, drawn, encoded, latents, scenes, train
 
 X2_SMALL = 128
 """Side of the smaller pictures; the larger are twice that."""
-X2_BATCH = 8
+X2_SCENES = 8000
+X2_BATCH = 128
 X4_SIDE = 128
 """Of the windows that the x4 upscaler is to paint."""
-X4_BATCH = 8
+X4_SHOWN_AT = {X4_SIDE: 3000, 2 * X4_SIDE: 3000, 4 * X4_SIDE: 3000}
+"""Size of the pictures out of which they are cut: how many."""
+X4_BATCH = 128
 NOISE_LEVELS = 250
 """The x4 pipeline's noise_level is below this in training. Its default is 20."""
 
@@ -57,36 +58,36 @@ def make_x2_unet(width: int, seed: int) -> Any:
 
 def train_x2(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
     """Karras et al.'s preconditioning (2022, table 1) with sigma_data 1, in which the pipeline calls this UNet."""
-    rng = random.Random(plan.seed)
-    shown, styles = scenes(1200, plan.seed, two=0.5, anywhere=1), list(STYLES)
+    shown, styles = scenes(X2_SCENES, plan.seed, two=0.5, anywhere=1), list(STYLES)
     parts = [shown[number :: len(styles)] for number in range(len(styles))]
-    ordered = [scene for part in parts for scene in part]
-    small = torch.cat([latents(vae, part, X2_SMALL, style) for part, style in zip(parts, styles)])
-    large = torch.cat([latents(vae, part, 2 * X2_SMALL, style) for part, style in zip(parts, styles)])
-    level = torch.cat([torch.ones(X2_BATCH, NOISE_EMBED_WIDTH // 2), torch.zeros(X2_BATCH, NOISE_EMBED_WIDTH // 2)], 1)
+    small, large = (
+        torch.cat([latents(vae, part, size, style) for part, style in zip(parts, styles)])
+        for size in (X2_SMALL, 2 * X2_SMALL)
+    )
+    bank = Bank([scene for part in parts for scene in part], large, X2_BATCH, more={"small": small})
+    captions = Captions(tokenizer, plan.seed)
+    text_encoder.to(DEVICE)
+    level = torch.tensor([1.0] * (NOISE_EMBED_WIDTH // 2) + [0.0] * (NOISE_EMBED_WIDTH // 2), device=DEVICE)
 
     def loss_of(step: int) -> torch.Tensor:
-        chosen = [rng.randrange(len(ordered)) for _ in range(X2_BATCH)]
-        texts = ["" if rng.random() < DROPPED else caption(ordered[index], rng) for index in chosen]
+        batch = bank.pick()
+        clean = batch.clean
         with torch.no_grad():
-            states, pooled = hidden_and_pooled(tokenizer, text_encoder, texts)
-        clean = large[chosen]
-        given = interpolate(small[chosen], scale_factor=2, mode="nearest")
+            states, pooled = hidden_and_pooled(tokenizer, text_encoder, captions.pick(batch)[0])
+        given = interpolate(batch.more("small"), scale_factor=2, mode="nearest")
         noise = torch.randn_like(clean)
-        sigma = (torch.randn(X2_BATCH, 1, 1, 1) * 1.6 - 0.2).exp().clamp(0.03, 14.7)
+        sigma = (torch.randn_like(clean[:, :1, :1, :1]) * 1.6 - 0.2).exp().clamp(0.03, 14.7)
         size = (sigma**2 + 1).sqrt()
         inputs = torch.cat([(clean + sigma * noise) / size, given], 1)
-        found = unet(
-            inputs, sigma.flatten().log() / 4, encoder_hidden_states=states, timestep_cond=torch.cat([level, pooled], 1)
-        ).sample
+        known = torch.cat([level.expand(len(clean), -1), pooled], 1)
+        found = unet(inputs, sigma.flatten().log() / 4, encoder_hidden_states=states, timestep_cond=known).sample
         return mse_loss(found[:, :-1], (sigma * clean - noise) / size)
 
     return train("x2 upscaler", unet, loss_of, plan, muon=True)
 
 
-def hidden_and_pooled(tokenizer: Any, text_encoder: Any, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def hidden_and_pooled(tokenizer: Any, text_encoder: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The last layer's states before the final norm, and the pooled ones, as the x2 pipeline takes them."""
-    ids = tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
     out = text_encoder(ids, output_hidden_states=True)
     pooled = (
         out.pooler_output if "pooler_output" in out else _pooled(out.last_hidden_state, ids, tokenizer.eos_token_id)
@@ -95,7 +96,7 @@ def hidden_and_pooled(tokenizer: Any, text_encoder: Any, texts: list[str]) -> tu
 
 
 def _pooled(states: torch.Tensor, ids: torch.Tensor, end: int) -> torch.Tensor:
-    return states[torch.arange(len(ids)), (ids == end).int().argmax(1)]
+    return states[torch.arange(len(ids), device=ids.device), (ids == end).int().argmax(1)]
 
 
 def make_x4_unet(width: int, seed: int) -> Any:
@@ -114,20 +115,20 @@ def make_x4_unet(width: int, seed: int) -> Any:
 
 def train_x4(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
     """Predicts the velocity of a latent a quarter as wide as the picture, with the small picture, noisy too, beside it."""
-    rng = random.Random(plan.seed)
     noiser = scheduler({**X4_SCHEDULER, "_class_name": "DDPMScheduler"})
     low_res = scheduler(LOW_RES_SCHEDULER)
-    windows = _Windows(rng)
+    bank = _windows(vae, random.Random(plan.seed))
+    captions = Captions(tokenizer, plan.seed)
+    text_encoder.to(DEVICE)
 
     def loss_of(step: int) -> torch.Tensor:
-        texts, wanted = windows.batch()
-        clean = encode_scaled(vae, wanted)
-        small = torch.nn.functional.avg_pool2d(wanted, 4)
-        levels = torch.randint(0, NOISE_LEVELS, (X4_BATCH,))
+        batch = bank.pick()
+        clean, small = batch.clean, as_seen(batch.more("small"))
+        levels = torch.randint(0, NOISE_LEVELS, clean.shape[:1], device=DEVICE)
         given = low_res.add_noise(small, torch.randn_like(small), levels)
         with torch.no_grad():
-            states = encode(tokenizer, text_encoder, texts)
-        noise, at = torch.randn_like(clean), torch.randint(0, 1000, (X4_BATCH,))
+            states = text_encoder(captions.pick(batch)[0]).last_hidden_state
+        noise, at = torch.randn_like(clean), torch.randint(0, 1000, clean.shape[:1], device=DEVICE)
         inputs = torch.cat([noiser.add_noise(clean, noise, at), given], 1)
         found = unet(inputs, at, states, class_labels=levels).sample
         return mse_loss(found, noiser.get_velocity(clean, noise, at))
@@ -136,25 +137,20 @@ def train_x4(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan)
 
 
 @torch.no_grad()
-def encode_scaled(vae: Any, shown: torch.Tensor) -> torch.Tensor:
-    return vae.encode(shown).latent_dist.mean * vae.config.scaling_factor
-
-
-class _Windows:
-    """Windows of pictures of several sizes, with their whole pictures' captions. The pictures are drawn once."""
-
-    def __init__(self, rng: random.Random, count: int = 600) -> None:
-        self.rng = rng
-        self.shown: list[tuple[Scene, torch.Tensor]] = []
-        for _ in range(min(count, Limits.scenes)):
-            scene, whole = random_scene(rng, two=0.5, anywhere=1), X4_SIDE * rng.choice((1, 2, 4))
-            self.shown.append((scene, to_bytes(pictures([scene], whole, rng.choice(list(STYLES))))))
-
-    def batch(self) -> tuple[list[str], torch.Tensor]:
-        texts, parts = [], []
-        for scene, picture in self.rng.choices(self.shown, k=X4_BATCH):
-            room = picture.shape[-1] - X4_SIDE
-            x, y = self.rng.randrange(room + 1), self.rng.randrange(room + 1)
-            parts.append(picture[:, :, y : y + X4_SIDE, x : x + X4_SIDE])
-            texts.append("" if self.rng.random() < DROPPED else caption(scene, self.rng))
-        return texts, from_bytes(torch.cat(parts))
+def _windows(vae: Any, rng: random.Random) -> Bank:
+    """One window of each picture, of several sizes and all styles, with the whole picture's scene: its latents, and the small picture."""
+    vae.to(DEVICE)
+    of: list[Scene] = []
+    clean, small = [], []
+    for size, count in X4_SHOWN_AT.items():
+        shown = scenes(count, rng.randrange(2**31), two=0.5, anywhere=1)
+        for number, style in enumerate(STYLES):
+            part = shown[number :: len(STYLES)]
+            of += part
+            for pictures in drawn(part, size, style):
+                x, y = rng.randrange(size - X4_SIDE + 1), rng.randrange(size - X4_SIDE + 1)
+                wanted = as_seen(pictures[:, y : y + X4_SIDE, x : x + X4_SIDE].to(DEVICE))
+                clean.append(encoded(vae, wanted))
+                low = torch.nn.functional.avg_pool2d(wanted, 4)
+                small.append(((low + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1))
+    return Bank(of, torch.cat(clean), X4_BATCH, more={"small": torch.cat(small)})

@@ -35,6 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Limits, "steps", 2)
     monkeypatch.setattr(Limits, "scenes", 4)
+    monkeypatch.setattr(Limits, "batch", 2)
 
 
 @pytest.mark.parametrize("name", RECIPES)  # in their order: each needs what those before it made
