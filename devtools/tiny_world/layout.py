@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from relay_dev.small_parts import UNCLIP, save
 from relay_dev.small_upscalers import LOW_RES_SCHEDULER, X2_SCHEDULER, X4_SCHEDULER
@@ -27,7 +30,7 @@ CARD = (
 """What the published decoders' model cards say, by which diffusers' combined pipelines find the prior."""
 
 
-def lay_out_sd15(store: Store, unet: str, folder: Path) -> Path:
+def lay_out_sd15(store: Store, folder: Path, *, unet: str) -> Path:
     """`unet`: the name of SD1.5's, of a fine-tune's, or of the inpainting copy's."""
     kind = "StableDiffusionInpaintPipeline" if unet == "unet_inpainting" else "StableDiffusionPipeline"
     pipeline = pipelines.stable_diffusion(store, unet, kind)
@@ -50,7 +53,7 @@ def lay_out_kandinsky_prior(store: Store, folder: Path) -> Path:
     return _saved(pipelines.kandinsky_prior(store), folder, UNCLIP)
 
 
-def lay_out_kandinsky_decoder(store: Store, unet: str, folder: Path) -> Path:
+def lay_out_kandinsky_decoder(store: Store, folder: Path, *, unet: str) -> Path:
     """`unet`: a name of pipelines.DECODERS."""
     _saved(pipelines.kandinsky_decoder(store, unet), folder, KANDINSKY)
     (folder / "README.md").write_text(CARD, encoding="utf-8")
@@ -69,28 +72,26 @@ def lay_out_x4(store: Store, folder: Path) -> Path:
 
 
 def lay_out_all(store: Store, folder: Path) -> dict[str, Path]:
-    """Every model, in a folder of the name that it has in the answer; the names are those of relay_dev.hub_cache.HUB_IDS."""
-    made = {name: lay_out_sd15(store, unet, folder / name) for name, unet in SD15_FAMILY.items()}
-    made["sdxl_base"] = lay_out_sdxl_base(store, folder / "sdxl_base")
-    made["sdxl_refiner"] = lay_out_sdxl_refiner(store, folder / "sdxl_refiner")
-    made["kandinsky_prior"] = lay_out_kandinsky_prior(store, folder / "kandinsky_prior")
-    made["kandinsky_decoder"] = lay_out_kandinsky_decoder(store, "unet_kandinsky", folder / "kandinsky_decoder")
-    made["kandinsky_depth"] = lay_out_kandinsky_decoder(store, "unet_kandinsky_depth", folder / "kandinsky_depth")
-    inpainting = "unet_kandinsky_inpainting"
-    made["kandinsky_inpaint"] = lay_out_kandinsky_decoder(store, inpainting, folder / "kandinsky_inpaint")
-    made["x2_upscaler"] = lay_out_x2(store, folder / "x2_upscaler")
-    made["x4_upscaler"] = lay_out_x4(store, folder / "x4_upscaler")
-    return made
+    """Every model, in a folder of the name that it has in the answer."""
+    return {name: lay_out(store, folder / name) for name, lay_out in MODELS.items()}
 
 
-SD15_FAMILY = {
-    "sd15": "unet_sd15",
-    "sd15_inpaint": "unet_inpainting",
-    "comic": "unet_comic",
-    "pixel": "unet_pixel",
-    "elden_ring": "unet_ring",
+MODELS: dict[str, Callable[[Store, Path], Path]] = {
+    "sd15": partial(lay_out_sd15, unet="unet_sd15"),
+    "sd15_inpaint": partial(lay_out_sd15, unet="unet_inpainting"),
+    "comic": partial(lay_out_sd15, unet="unet_comic"),
+    "pixel": partial(lay_out_sd15, unet="unet_pixel"),
+    "elden_ring": partial(lay_out_sd15, unet="unet_ring"),
+    "sdxl_base": lay_out_sdxl_base,
+    "sdxl_refiner": lay_out_sdxl_refiner,
+    "kandinsky_prior": lay_out_kandinsky_prior,
+    "kandinsky_decoder": partial(lay_out_kandinsky_decoder, unet="unet_kandinsky"),
+    "kandinsky_inpaint": partial(lay_out_kandinsky_decoder, unet="unet_kandinsky_inpainting"),
+    "kandinsky_depth": partial(lay_out_kandinsky_decoder, unet="unet_kandinsky_depth"),
+    "x2_upscaler": lay_out_x2,
+    "x4_upscaler": lay_out_x4,
 }
-"""Folder -> the UNet in it."""
+"""What writes each model. The names are those of relay_dev.hub_cache.HUB_IDS."""
 
 
 def lay_out_controlnet(store: Store, folder: Path) -> Path:
@@ -105,20 +106,27 @@ def lay_out_checkpoint(store: Store, folder: Path) -> Path:
     return save_native(native_weights(store.load("unet_native"), store.load("taesd"), SD15_TEXT_COPIES), folder)
 
 
-def lay_out_adapters(store: Store, models: Path) -> None:
-    """The LoRA and the embedding, in a host's models folder; both fit the laid out SD1.5, whose text is wider than the trained one's."""
-    from safetensors.torch import load_file, save_file
-
+def lay_out_lora(store: Store, folder: Path) -> Path:
+    """It fits the laid out SD1.5, whose text is wider than the trained one's."""
     lora = {
         name: _read_first(value, SD15_TEXT_COPIES) if name.endswith(CROSS_LORA) else value
         for name, value in load_file(store.file("lora_pixel")).items()
     }
-    embedding = {
-        token: vector.repeat(SD15_TEXT_COPIES) for token, vector in load_file(store.file("embedding_ember")).items()
-    }
-    for kind, name, tensors in (("loras", LORA_FILE, lora), ("embeddings", EMBEDDING_FILE, embedding)):
-        (models / kind).mkdir(parents=True, exist_ok=True)
-        save_file(tensors, models / kind / name, metadata={"format": "pt"})
+    return _saved_tensors(lora, folder / LORA_FILE)
+
+
+def lay_out_embedding(store: Store, folder: Path) -> Path:
+    """Likewise."""
+    known = load_file(store.file("embedding_ember"))
+    return _saved_tensors(
+        {token: vector.repeat(SD15_TEXT_COPIES) for token, vector in known.items()}, folder / EMBEDDING_FILE
+    )
+
+
+def _saved_tensors(tensors: dict[str, Any], file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, file, metadata={"format": "pt"})
+    return file
 
 
 CROSS_LORA = ("attn2.to_k.lora.down.weight", "attn2.to_v.lora.down.weight")

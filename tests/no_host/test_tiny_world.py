@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -10,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from tiny_world import make
+from tiny_world.additions import random_boxes
 from tiny_world.autoencoders import fold_scale, make_autoencoder_kl
 from tiny_world.clip import L, make_text_tower
 from tiny_world.drawing import STYLES, TRIGGERS, cover_of, draw, draw_depth
@@ -19,6 +26,7 @@ from tiny_world.scene import (
     FILLERS,
     SHAPES,
     SIZES,
+    Scene,
     caption,
     moved,
     one_thing,
@@ -26,10 +34,23 @@ from tiny_world.scene import (
     random_scene,
     vocabulary,
 )
-from tiny_world.stable_diffusion import encode, make_unet
+from tiny_world.stable_diffusion import Captions, encode, make_unet, token_ids
 from tiny_world.store import Store
 from tiny_world.tokenizer import tokenizer
-from tiny_world.training import Plan, pictures, scenes, train
+from tiny_world.training import (
+    DEPTH,
+    FEW,
+    WEIGHT_DECAY,
+    Bank,
+    Limits,
+    Muon,
+    Plan,
+    as_seen,
+    drawn,
+    pictures,
+    scenes,
+    train,
+)
 from tiny_world.widening import text_model, widen_cross_attention, widen_text_encoder
 
 PAIRS = [(thing, ground) for thing, ground in product(COLORS, COLORS) if thing != ground]
@@ -168,8 +189,124 @@ def test_training_lowers_the_loss_and_is_the_same_again() -> None:
 
 def test_a_loss_that_is_not_finite_ends_the_training() -> None:
     module = torch.nn.Linear(1, 1)
-    with pytest.raises(RuntimeError, match="broken: the loss is nan at step 0"):
-        train("broken", module, lambda step: module(torch.ones(1, 1)).sum() * float("nan"), Plan(2, 0.1, 1))
+
+    def loss_of(step: int) -> torch.Tensor:
+        return module(torch.ones(1, 1)).sum() * (float("nan") if step == 1 else 1.0)
+
+    with pytest.raises(RuntimeError, match="broken: the loss is nan at step 1"):
+        train("broken", module, loss_of, Plan(3, 0.1, 1))
+
+
+def test_a_training_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, steps = torch.nn.Linear(1, 1), []
+
+    def loss_of(step: int) -> torch.Tensor:
+        steps.append(step)
+        time.sleep(0.02)
+        return module(torch.ones(1, 1)).sum()
+
+    monkeypatch.setattr(Limits, "seconds", 0.3)
+    train("short", module, loss_of, Plan(10_000, 0.1, 1))
+    assert 2 < len(steps) < 100
+
+
+def test_muon_does_what_torchs_does_but_for_half_precision() -> None:
+    torch.manual_seed(2)
+    shapes = [(12, 40), (40, 12), (12, 40)]
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [torch.nn.Parameter(value.detach().clone()) for value in ours]
+    before = [value.detach().clone() for value in ours]
+    reference = torch.optim.Muon(theirs, lr=0.01, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw")
+    muon = Muon(ours)
+    for _ in range(5):
+        for one, other in zip(ours, theirs):
+            one.grad = torch.randn(one.shape)
+            other.grad = one.grad.clone()
+        muon.step(0.01)
+        reference.step()
+    for one, other, first in zip(ours, theirs, before):
+        assert (one - first).abs().mean() > 20 * (one - other).abs().mean()
+
+
+def test_many_pictures_are_drawn_as_few_are() -> None:
+    of = scenes(FEW + 6, 4, two=0.5)
+    for style in (*STYLES, DEPTH):
+        many = torch.cat(list(drawn(of, 32, style)))
+        assert many.shape == (FEW + 6, 32, 32, 3) and many.dtype == torch.uint8
+        assert torch.equal(many[-6:], torch.cat(list(drawn(of[-6:], 32, style))))
+    one = draw(of[0], 32)
+    assert np.abs(as_seen(next(drawn(of[:1], 32)))[0].permute(1, 2, 0).numpy() / 2 + 0.5 - one).max() < 0.5 / 255 + 1e-6
+
+
+def test_a_thing_is_drawn_as_it_would_be_everywhere() -> None:
+    """Only the part of the picture where it is is worked on; nothing of it, or of its outline, may lie outside."""
+    for scene in scenes(60, 8, two=0.4, anywhere=1):
+        for style in STYLES:
+            picture, alone = draw(scene, 64, style), draw(replace(scene, things=()), 64, style)
+            far = np.ones((64, 64), bool)
+            for thing in scene.things:
+                far &= cover_of(replace(thing, radius=1.35 * thing.radius + 0.05), 64) == 0
+            assert np.abs(picture - alone)[far].max(initial=0) < 1e-5
+
+
+def test_a_sentence_of_each_scene_is_picked_and_some_are_left_out() -> None:
+    reads = tokenizer()
+    of = scenes(30, 6, two=0.3, empty=0)
+    bank = Bank(of, torch.zeros(30, 4, 8, 8), 400)
+    captions = Captions(reads, 1, "pixelartstyle")
+    batch = bank.pick()
+    ids, kept = captions.pick(batch)
+    assert ids.shape == (400, 77) and 0.75 < kept.float().mean() < 0.98
+    texts = reads.batch_decode(ids, skip_special_tokens=True)
+    for text, stays, row in zip(texts, kept.tolist(), batch.rows.tolist()):
+        assert ("pixelartstyle" in text) == stays
+        assert not stays or any(word in text for word in (of[row].background, of[row].things[0].color, *_words(of[row])))
+    assert torch.equal(ids[~kept], token_ids(reads, [""]).expand(int((~kept).sum()), -1))
+
+
+def _words(scene: Scene) -> list[str]:
+    return [word for thing in scene.things for word in (thing.shape, *SHAPES[thing.shape])]
+
+
+def test_boxes_are_boxes_and_a_quarter_of_them_everything() -> None:
+    torch.manual_seed(3)
+    masks = random_boxes(torch.zeros(400, 4, 16, 16))[:, 0]
+    everything = masks.mean((1, 2)) == 1
+    assert 0.15 < everything.float().mean() < 0.4
+    for mask in masks[~everything][:50]:
+        rows, columns = mask.amax(1), mask.amax(0)
+        assert torch.equal(mask, rows[:, None] * columns[None])
+        assert (rows.diff().abs().sum() <= 2) and (columns.diff().abs().sum() <= 2)
+        assert 0.2 < rows.mean() < 1.01 and 0.2 < columns.mean() < 1.01
+
+
+def test_what_is_trained_waits_for_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Each in a process of its own; what needs one that failed is left out, and what does not goes on."""
+    log = tmp_path / "log"
+    program = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + ' '); sys.exit(sys.argv[2] == 'prior')"
+    real = subprocess.Popen
+
+    def started(command: list[str]) -> subprocess.Popen[bytes]:
+        assert command[1:3] == ["-m", "tiny_world.make"] and command[4:] == ["--steps", "5"]
+        return real([sys.executable, "-c", program, str(log), command[3]])
+
+    monkeypatch.setattr(make.subprocess, "Popen", started)
+    names = ["unet_kandinsky", "prior", "unet_comic", "clip_g", "unet_sd15"]
+    assert make.run_all(names, Store(tmp_path), 3, ["--steps", "5"]) == 1
+    order = log.read_text("utf-8").split()
+    assert sorted(order) == sorted(["prior", "clip_g", "unet_sd15", "unet_comic"])
+    assert order.index("clip_g") < order.index("prior") and order.index("unet_sd15") < order.index("unet_comic")
+    said = capfd.readouterr().err
+    assert "prior FAILED" in said and "unet_kandinsky is left out: prior failed" in said
+
+
+def test_options_of_a_training_go_on_and_names_do_not() -> None:
+    given = ["prior", "clip_g", "--missing", "--seconds", "100", "prior=7", "--jobs", "2"]
+    assert make.passed_on(given, ["prior", "clip_g"]) == ["--seconds", "100", "prior=7", "--jobs", "2"]
+    assert [make.seconds_of(name, ["100", "prior=7"]) for name in ("prior", "clip_g")] == [7, 100]
+    assert make.seconds_of("prior", []) == math.inf
 
 
 def test_what_is_stored_is_half_as_large_and_comes_back(tmp_path: Path) -> None:

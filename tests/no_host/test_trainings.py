@@ -58,14 +58,15 @@ def test_it_trains_and_is_stored(name: str, store: Store) -> None:
 
 def test_all_are_laid_out_with_the_text_as_wide_as_published(store: Store, tmp_path: Path) -> None:
     folders = layout.lay_out_all(store, tmp_path / "all")
-    assert set(folders) <= set(HUB_IDS.values())
+    assert set(folders) == set(HUB_IDS.values())
     assert all((folder / "model_index.json").is_file() for folder in folders.values())
     pipeline = StableDiffusionControlNetPipeline.from_pretrained(
         folders["sd15"], controlnet=ControlNetModel.from_pretrained(layout.lay_out_controlnet(store, tmp_path / "net"))
     )
-    layout.lay_out_adapters(store, tmp_path)
-    pipeline.load_lora_weights(str(tmp_path / "loras"), weight_name=layout.LORA_FILE)
-    pipeline.load_textual_inversion(str(tmp_path / "embeddings" / layout.EMBEDDING_FILE))
+    pipeline.load_lora_weights(
+        str(layout.lay_out_lora(store, tmp_path / "loras").parent), weight_name=layout.LORA_FILE
+    )
+    pipeline.load_textual_inversion(str(layout.lay_out_embedding(store, tmp_path / "embeddings")))
     pipeline.set_progress_bar_config(disable=True)
     depth = torch.rand(1, 3, 64, 64)
     (picture,) = pipeline("a <ember>", depth, num_inference_steps=1, height=64, width=64, output_type="np").images
@@ -109,24 +110,25 @@ def test_a_fine_tune_is_stored_as_what_differs(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lay_out", "arguments", "pad_tokens"),
+    ("name", "pad_tokens"),
     [
-        (layout.lay_out_sd15, ("unet_comic",), {"tokenizer": "<|endoftext|>"}),
-        (layout.lay_out_sd15, ("unet_inpainting",), {"tokenizer": "<|endoftext|>"}),
-        (layout.lay_out_sdxl_base, (), {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}),
-        (layout.lay_out_sdxl_refiner, (), {"tokenizer_2": "!"}),
-        (layout.lay_out_kandinsky_prior, (), {"tokenizer": "<|endoftext|>"}),
-        (layout.lay_out_kandinsky_decoder, ("unet_kandinsky",), {}),
-        (layout.lay_out_kandinsky_decoder, ("unet_kandinsky_depth",), {}),
-        (layout.lay_out_x2, (), {"tokenizer": "<|endoftext|>"}),
-        (layout.lay_out_x4, (), {"tokenizer": "!"}),
+        ("comic", {"tokenizer": "<|endoftext|>"}),
+        ("sd15_inpaint", {"tokenizer": "<|endoftext|>"}),
+        ("sdxl_base", {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}),
+        ("sdxl_refiner", {"tokenizer_2": "!"}),
+        ("kandinsky_prior", {"tokenizer": "<|endoftext|>"}),
+        ("kandinsky_decoder", {}),
+        ("kandinsky_inpaint", {}),
+        ("kandinsky_depth", {}),
+        ("x2_upscaler", {"tokenizer": "<|endoftext|>"}),
+        ("x4_upscaler", {"tokenizer": "!"}),
     ],
 )
 def test_it_is_laid_out_as_a_folder_that_the_pack_loads(
-    lay_out: Any, arguments: tuple[str, ...], pad_tokens: dict[str, str], store: Store, tmp_path: Path
+    name: str, pad_tokens: dict[str, str], store: Store, tmp_path: Path
 ) -> None:
-    folder = lay_out(store, *arguments, tmp_path / "model")
+    folder = layout.MODELS[name](store, tmp_path / "model")
     modules = load_folder(folder, dtype=torch.float32, monitor=SilentMonitor()).modules
     assert {name: modules[name].pad_token for name in modules if name.startswith("tokenizer")} == pad_tokens
-    if lay_out is layout.lay_out_sd15:
+    if name in ("comic", "sd15_inpaint"):
         assert modules["unet"].config.cross_attention_dim == modules["text_encoder"].config.hidden_size == 768
