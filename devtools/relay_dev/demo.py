@@ -3,8 +3,10 @@
     python dev.py demo                          all examples
     python dev.py demo sd15_img2img             only those whose file names begin so
     python dev.py demo --serve                  leaves the server running, to try the nodes on its page
+    python dev.py demo --published              uses the published models, which are downloaded (tens of GB)
 
 The small models stand under the ids of the published ones, so the pictures show that the graphs work, and not what the models can do.
+The page says so too.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .host import get_host
 from .model_folders import small_models
@@ -23,6 +26,9 @@ from .paths import ARTIFACTS, ROOT, WORK
 from .server import HostServer, PromptRejected
 
 EXAMPLES = ROOT / "example_workflows"
+NOTICE = {"relay-demo-notice": Path(__file__).with_name("notice")}
+"""A pack that says on the page what the models are."""
+DOWNLOAD_SECONDS = 6 * 3600
 
 
 def chosen_workflows(names: Sequence[str]) -> list[Path]:
@@ -33,13 +39,13 @@ def chosen_workflows(names: Sequence[str]) -> list[Path]:
     return [file for file in files if not names or file.name.startswith(tuple(names))]
 
 
-def run_workflow(page: HostPage, server: HostServer, file: Path) -> bool:
-    """Loads the file on the page, runs it there, and prints what came of it."""
+def run_workflow(page: HostPage, server: HostServer, file: Path, seconds: float) -> bool:
+    """Loads the file on the page, runs it there, `seconds` long at most, and prints what came of it."""
     began = time.monotonic()
     try:
         page.load_workflow(json.loads(file.read_text("utf-8")))
         page.fit_view()
-        run = page.queue_and_wait(600).raise_for_error()
+        run = page.queue_and_wait(seconds).raise_for_error()
     except (AssertionError, PromptRejected, TimeoutError) as error:
         print(f"{file.stem}: FAILED\n{error}", flush=True)
         return False
@@ -64,21 +70,27 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("workflows", nargs="*", help="beginnings of file names in example_workflows; none: all of them")
     parser.add_argument("--serve", action="store_true", help="leave the server running till Ctrl+C")
     parser.add_argument("--comfyui", type=Path, help="a ComfyUI folder to use in place of the one that is fetched")
+    parser.add_argument("--published", action="store_true", help="download and use the published models")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        help="with --published: a ComfyUI models folder, for the checkpoint and the LoRA of two examples",
+    )
     parser.add_argument("--port", type=int, help="the server's port; default: a free one, and 8188 with --serve")
     options = parser.parse_args(arguments)
     files = chosen_workflows(options.workflows)
-    models = small_models()
+    if options.models and not options.published:
+        parser.error("--models goes with --published: the small models have a models folder of their own")
+    seconds = DOWNLOAD_SECONDS if options.published else 600
     server = HostServer(
         host=get_host(options.comfyui),
-        base=WORK / "demo",
-        models=models.models,
-        environment=models.environment(),
         port=options.port or (8188 if options.serve else None),
         threads=None,
+        **(published_models(options.models) if options.published else stand_ins()),
     )
     with server:
         with open_page(server.url) as page:
-            worked = [run_workflow(page, server, file) for file in files]
+            worked = [run_workflow(page, server, file, seconds) for file in files]
         print(
             f"{sum(worked)} of {len(files)} example workflows worked. Pictures: {server.folders['output']}", flush=True
         )
@@ -86,6 +98,24 @@ def main(arguments: Sequence[str]) -> int:
             print(f"The page: {server.url}  (Ctrl+C ends it; log: {server.log_path})", flush=True)
             wait_for_the_end(server)
     return 0 if all(worked) else 1
+
+
+def stand_ins() -> dict[str, Any]:
+    """HostServer's arguments for the small models."""
+    models = small_models()
+    return {
+        "base": WORK / "demo",
+        "models": models.models,
+        "environment": models.environment(),
+        "other_packs": NOTICE,
+    }
+
+
+def published_models(models: Path | None) -> dict[str, Any]:
+    """HostServer's arguments for the published models, which go into this user's own hub cache and run on a GPU where there is one."""
+    import torch
+
+    return {"base": WORK / "demo-published", "models": models, "cpu": not torch.accelerator.is_available()}
 
 
 def wait_for_the_end(server: HostServer) -> None:

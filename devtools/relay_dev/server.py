@@ -187,7 +187,7 @@ class HostServer:
     end). models: a folder whose files are linked into base/models (copied where links can't be),
     so a test that changes one of them makes a new file. arguments: further ones for main.py. environment: set
     on top of this process's own; a value of None takes a variable away. threads: of torch; None leaves the choice to it.
-    other_packs: folders of custom nodes that are to be there too, by name.
+    other_packs: folders of custom nodes that are to be there too, by name. cpu: run on the CPU alone.
     """
 
     def __init__(
@@ -204,6 +204,7 @@ class HostServer:
         start_timeout: float = 180,
         pack: Path | None = ROOT,
         other_packs: Mapping[str, Path] | None = None,
+        cpu: bool = True,
     ):
         self.host = host or get_host()
         self._delete_base = base is None
@@ -227,6 +228,7 @@ class HostServer:
             else:
                 self.environment[name] = value
         self.other_packs = dict(other_packs or {})
+        self.cpu = cpu
         self._lay_out(models, pack)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -261,7 +263,8 @@ class HostServer:
         # The database's default place is in the host's own folder, where two servers would get into each other's way.
         database = (self.base / "user" / "comfyui.db").as_posix()
         return [
-            *(sys.executable, str(self.host / "main.py"), "--cpu", "--use-pytorch-cross-attention"),
+            *(sys.executable, str(self.host / "main.py"), "--use-pytorch-cross-attention"),
+            *(["--cpu"] if self.cpu else []),
             *("--disable-auto-launch", "--disable-api-nodes", "--disable-all-custom-nodes"),
             *("--whitelist-custom-nodes", PACK_FOLDER, *self.other_packs),
             *("--listen", self.listen, "--port", str(self.port)),

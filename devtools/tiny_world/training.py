@@ -142,10 +142,14 @@ class Muon:
     @torch.no_grad()
     def step(self, rate: float) -> None:
         for group, momentum in zip(self.groups, self.momenta):
-            gradients = torch.stack([_as_matrix(torch.zeros_like(one) if one.grad is None else one.grad) for one in group])
+            gradients = torch.stack(
+                [_as_matrix(torch.zeros_like(one) if one.grad is None else one.grad) for one in group]
+            )
             momentum.lerp_(gradients, 1 - self.MOMENTUM)
             rows, columns = gradients.shape[1:]
-            changes = self.orthogonal(gradients.lerp_(momentum, self.MOMENTUM)) * (0.2 * rate * max(rows, columns) ** 0.5)
+            changes = self.orthogonal(gradients.lerp_(momentum, self.MOMENTUM)) * (
+                0.2 * rate * max(rows, columns) ** 0.5
+            )
             for value, change in zip(group, changes):
                 value.mul_(1 - rate * WEIGHT_DECAY).sub_(change.view(value.shape))
 

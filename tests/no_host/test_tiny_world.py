@@ -260,7 +260,9 @@ def test_a_sentence_of_each_scene_is_picked_and_some_are_left_out() -> None:
     texts = reads.batch_decode(ids, skip_special_tokens=True)
     for text, stays, row in zip(texts, kept.tolist(), batch.rows.tolist()):
         assert ("pixelartstyle" in text) == stays
-        assert not stays or any(word in text for word in (of[row].background, of[row].things[0].color, *_words(of[row])))
+        assert not stays or any(
+            word in text for word in (of[row].background, of[row].things[0].color, *_words(of[row]))
+        )
     assert torch.equal(ids[~kept], token_ids(reads, [""]).expand(int((~kept).sum()), -1))
 
 

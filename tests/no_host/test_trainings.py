@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -63,9 +62,7 @@ def test_all_are_laid_out_with_the_text_as_wide_as_published(store: Store, tmp_p
     pipeline = StableDiffusionControlNetPipeline.from_pretrained(
         folders["sd15"], controlnet=ControlNetModel.from_pretrained(layout.lay_out_controlnet(store, tmp_path / "net"))
     )
-    pipeline.load_lora_weights(
-        str(layout.lay_out_lora(store, tmp_path / "loras").parent), weight_name=layout.LORA_FILE
-    )
+    pipeline.load_lora_weights(str(layout.lay_out_lora(store, tmp_path / "loras").parent), weight_name=layout.LORA_FILE)
     pipeline.load_textual_inversion(str(layout.lay_out_embedding(store, tmp_path / "embeddings")))
     pipeline.set_progress_bar_config(disable=True)
     depth = torch.rand(1, 3, 64, 64)

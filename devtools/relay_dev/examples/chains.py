@@ -39,7 +39,7 @@ that, decodes with the first model and encodes with its own, and says so in the 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Text-to-image-to-image*.
 """,
     )
-    subject = "a lighthouse on a cliff above a stormy sea, seagulls"
+    subject = "a large white star on a blue sea"
     with sheet.column("1 Load"):
         model = hub_model(sheet, "Stable Diffusion 1.5", SD15, row=0)
         model = sheet.add(
@@ -57,16 +57,16 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Text-to-image-to-ima
             "For Stable Diffusion",
             row=0,
             model=model,
-            prompt=f"{subject}, dramatic clouds, (muted colors)1.2, detailed",
-            negative_prompt="text, frame, blurry",
+            prompt=f"{subject}, (soft light)1.2, detailed",
+            negative_prompt="drawing",
         )
         described = sheet.add(
             "RelayKandinskyPrior",
             "For Kandinsky",
             row=1,
             prior=prior,
-            prompt=f"{subject}, woodcut print in blue and white",
-            negative_prompt="low quality",
+            prompt="a large yellow star under a purple sky, detailed",
+            negative_prompt="drawing",
             steps=25,
             guidance_scale=4.0,
             seed=24,
@@ -127,7 +127,7 @@ The pack reads safetensors only. If a model comes as pickles, the loader says ho
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-image-to-image*.
 """,
     )
-    subject = "a girl in a pink dress on a green hill under a blue sky"
+    subject = "a large orange house under a blue sky"
     steps = (
         ("Stable Diffusion 1.5", SD15, f"{subject}, detailed, soft light", 0.7),
         ("Comic", COMIC, f"{subject}, (charliebo artstyle)1.1", 0.55),
@@ -145,7 +145,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-image-to-im
                 row=row,
                 model=models[row],
                 prompt=text,
-                negative_prompt="blurry, low quality",
+                negative_prompt="drawing",
             )
             for row, (title, _, text, _) in enumerate(steps)
         ]
@@ -190,8 +190,8 @@ Keep the same number of steps in both.
 In the diffusers documentation: [Stable Diffusion XL]({SDXL_GUIDE}), *Refine image quality*.
 """,
     )
-    text = "a red fox asleep in a snowy birch forest at dawn, (soft fur)1.2, mist, photograph, 50 mm"
-    negative = "painting, drawing, blurry"
+    text = "a large white tent in a green field, (sharp focus)1.2, detailed, a photo"
+    negative = "drawing"
     settings = {"steps": 30, "guidance_scale": 5.0, "seed": 28}
     with sheet.column("1 Load"):
         base = hub_model(sheet, "SDXL base", SDXL_BASE, row=0)

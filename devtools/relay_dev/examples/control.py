@@ -29,8 +29,8 @@ The pack reads safetensors only. If a model comes as pickles, as *Elden Ring* ma
 In the diffusers documentation: [Image-to-image]({GUIDE}), *ControlNet*.
 """,
     )
-    negative = "blurry, deformed, low quality"
-    subject = "a knight in a rose cloak on a windy green hill"
+    negative = "drawing"
+    subject = "a large red flower in a green field"
     with sheet.column("1 Load"):
         picture = example_picture(sheet)
         depth = sheet.add("LoadImage", "The depth map", image=EXAMPLE_PICTURE)
@@ -44,7 +44,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *ControlNet*.
             "RelayEncodePrompt",
             "What to paint",
             model=model,
-            prompt=f"{subject}, cold colors, film still, detailed",
+            prompt=f"{subject}, detailed, soft light",
             negative_prompt=negative,
         )
         style = sheet.add(

@@ -16,7 +16,7 @@ A picture and a prompt go in, and the picture is painted anew after the prompt.
 **Try**
 - **strength** in *Repaint*: 0.4 stays near the picture, 1.0 forgets it.
 - **guidance_scale**: 1 to 5 is free, 10 keeps close to the text.
-- In the prompt, `watercolor++` asks for more of a word, `hill--` for less.
+- In the prompt, `red++` asks for more of a word, `field--` for less.
 - Your own picture in *The picture to start from*.
 
 The first run downloads the model once.
@@ -32,8 +32,8 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Stable Diffusion v1.
             "RelayEncodePrompt",
             "What to paint",
             model=model,
-            prompt="a girl in a pink dress on a green hill, watercolor++, soft morning light, paper texture",
-            negative_prompt="blurry, deformed, low quality",
+            prompt="a large red++ flower in a green field, soft light, detailed",
+            negative_prompt="drawing",
         )
         picture = scaled(sheet, picture, 512)
     with sheet.column("3 Repaint"):
@@ -77,8 +77,8 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Stable Diffusion XL 
             "RelayEncodePrompt",
             "What to bring out",
             model=model,
-            prompt="a felt puppet of a girl in a pink dress on a green hill, (fine stitches)1.2, studio light, sharp focus",
-            negative_prompt="flat colors, blurry, noise",
+            prompt="a large white star on a black background, (sharp focus)1.2, detailed",
+            negative_prompt="drawing",
         )
         picture = scaled(sheet, picture, 1024)
     with sheet.column("3 Refine"):

@@ -37,8 +37,8 @@ In the diffusers documentation: [Inpainting]({INPAINT_GUIDE}), also *Preserving 
             "RelayEncodePrompt",
             "What to paint there",
             model=model,
-            prompt="a red hot-air balloon in a clear blue sky, detailed",
-            negative_prompt="blurry, deformed, low quality",
+            prompt="a large red balloon on a black background, detailed",
+            negative_prompt="drawing",
         )
         picture = scaled(sheet, picture, 512)
         black = sheet.add("SolidMask", "Nothing is masked", value=0.0, width=512, height=512)

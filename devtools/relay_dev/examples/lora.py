@@ -55,8 +55,8 @@ In the diffusers documentation: [Load adapters]({LORA_GUIDE}), *LoRA*.
                 f"Prompt: {label}",
                 row=row,
                 model=adapted[row],
-                prompt="pixel art, a lighthouse on a cliff at dusk, waves, gulls",
-                negative_prompt="blurry, low quality",
+                prompt="a large red house in a green field, pixelartstyle",
+                negative_prompt="drawing",
             )
             for row, (label, _, _) in enumerate(branches)
         ]

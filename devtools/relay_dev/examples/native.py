@@ -38,8 +38,8 @@ About the prompts in the diffusers documentation: [Prompt weighting]({WEIGHTS_GU
             "RelayEncodePrompt",
             "One prompt for both worlds",
             model=model,
-            prompt="a girl in a pink dress on a green hill, (paper collage)1.3, layered paper++, soft shadows",
-            negative_prompt="blurry, low quality",
+            prompt="a large (orange flower)1.2 on a blue sea, soft light+, detailed",
+            negative_prompt="drawing",
         )
         picture = scaled(sheet, picture, 512)
     with sheet.column("3 Repaint at 512"):

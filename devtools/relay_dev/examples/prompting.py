@@ -18,7 +18,7 @@ A negative prompt names what is to stay out of the picture. Guidance leads away 
 
 **Try**
 - Name things that you see in the left picture and do not want.
-- A weight: `signature++` in the negative prompt keeps it out more firmly.
+- A weight: `black++` in the negative prompt keeps it out more firmly.
 - **guidance_scale** 4 or 12 in both: the two pictures come nearer or go further apart.
 
 An empty negative prompt is the same as none in a diffusers script.
@@ -28,7 +28,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Negative prompt*.
     )
     negatives = {
         "without": "",
-        "with": "ugly, deformed, disfigured, poor details, bad anatomy, text, signature",
+        "with": "a white star on a black background",
     }
     with sheet.column("1 Load"):
         model = hub_model(sheet, "Stable Diffusion 1.5", SD15)
@@ -41,7 +41,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Negative prompt*.
                 f"Prompt {label} a negative",
                 row=row,
                 model=model,
-                prompt="a girl in a pink dress on a green hill, pencil drawing, fine lines, portrait",
+                prompt="a large star, soft light, detailed",
                 negative_prompt=negative,
             )
             for row, (label, negative) in enumerate(negatives.items())
@@ -73,14 +73,14 @@ def weighted_prompt() -> Sheet:
 
 The same model, seed and words, painted four times. The grid shows them from left to right and from top to bottom:
 
-1. *Less*: `wildflowers--` counts 0.81.
+1. *Less*: `red--` counts 0.81.
 2. *As it is*: every word counts 1.
-3. *More*: `wildflowers++` counts 1.21.
+3. *More*: `red++` counts 1.21.
 4. *Blend*: two prompts in one, 60 % of the first and 40 % of the second.
 
 **Try**
-- `(wildflowers)1.4` sets the weight as a number, `(red wildflowers)1.4` weighs several words together.
-- `("a stone cottage", "wildflowers").and(1, 0.7)` encodes two texts apart and joins them.
+- `(red)1.4` sets the weight as a number, `(red house)1.4` weighs several words together.
+- `("a red house", "soft light").and(1, 0.7)` encodes two texts apart and joins them.
 - **syntax** *plain*: then `++` and brackets are only text.
 
 Weights far from 1 can break the picture.
@@ -88,12 +88,12 @@ Weights far from 1 can break the picture.
 In the diffusers documentation: [Prompt weighting]({WEIGHTS_GUIDE}).
 """,
     )
-    house = "a stone cottage in a meadow, {} at the gate, morning light, watercolor"
+    house = "a large {} house in a green field, soft light, detailed"
     texts = {
-        "less": house.format("wildflowers--"),
-        "as it is": house.format("wildflowers"),
-        "more": house.format("wildflowers++"),
-        "blend": f'("{house.format("wildflowers")}", "a field of sunflowers under a stormy sky").blend(0.6, 0.4)',
+        "less": house.format("red--"),
+        "as it is": house.format("red"),
+        "more": house.format("red++"),
+        "blend": f'("{house.format("red")}", "a large white tent on a blue sea").blend(0.6, 0.4)',
     }
     with sheet.column("1 Load"):
         model = hub_model(sheet, "Stable Diffusion 1.5", SD15)
@@ -101,11 +101,11 @@ In the diffusers documentation: [Prompt weighting]({WEIGHTS_GUIDE}).
         prompts = {
             label: sheet.add(
                 "RelayEncodePrompt",
-                f"Wildflowers: {label}",
+                f"Red: {label}",
                 row=row,
                 model=model,
                 prompt=text,
-                negative_prompt="blurry, low quality",
+                negative_prompt="drawing",
             )
             for row, (label, text) in enumerate(texts.items())
         }

@@ -31,7 +31,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Strength*.
         sheet,
         "strength",
         (0.4, 0.6, 0.8, 1.0),
-        prompt="a girl in a pink dress on a green hill, oil painting+, golden hour, rich brush strokes",
+        prompt="a large yellow flower+ in a green field, soft light, detailed",
         settings={"guidance_scale": 7.5, "seed": 23},
     )
 
@@ -61,7 +61,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Guidance scale*.
         sheet,
         "guidance_scale",
         (1.0, 4.0, 7.5, 12.0),
-        prompt="a girl in a pink dress on a green hill, stained glass window+, bold outlines, glowing colors",
+        prompt="a large red flower+ on a blue sea, sharp focus, detailed",
         settings={"strength": 0.8, "seed": 32},
     )
 
@@ -80,7 +80,7 @@ def _swept(
             "One prompt for all",
             model=model,
             prompt=prompt,
-            negative_prompt="blurry, low quality",
+            negative_prompt="drawing",
         )
         picture = scaled(sheet, picture, 512)
     with sheet.column("3 Repaint four times"):

@@ -30,7 +30,7 @@ the prompt at all.
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-upscaler-to-super-resolution*.
 """,
     )
-    subject = "a girl in a pink dress on a green hill under a blue sky"
+    subject = "a large red flower under a blue sky"
     with sheet.column("1 Load"):
         models = [
             hub_model(sheet, title, repo_id, row=row)
@@ -44,9 +44,9 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-upscaler-to
         picture = example_picture(sheet)
     with sheet.column("2 Prompts and size"):
         texts = (
-            ("To repaint", f"{subject}, detailed, soft light", "blurry, low quality"),
+            ("To repaint", f"{subject}, detailed, soft light", "drawing"),
             ("For x2", subject, ""),
-            ("For x4", f"{subject}, sharp, detailed", "blurry, low quality"),
+            ("For x4", f"{subject}, sharp focus, detailed", "drawing"),
         )
         prompts = [
             sheet.add("RelayEncodePrompt", title, row=row, model=models[row], prompt=text, negative_prompt=negative)
