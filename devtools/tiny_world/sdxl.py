@@ -99,7 +99,7 @@ def train_base(unet: Any, vae: Any, tokenizer: Any, first: Any, second: Any, pla
 
 
 def train_refiner(unet: Any, vae: Any, tokenizer: Any, second: Any, plan: Plan) -> Any:
-    """A third of the pictures are spoilt and told so by their score, so that a high score means a clean picture."""
+    """Half of the pictures are spoilt and told so by their score, so that a high score means a clean picture."""
     generator = torch.Generator().manual_seed(plan.seed)
     banks = [_half_spoilt(bank, generator) for bank in make_banks(vae, "plain", plan.seed, LARGE)]
     captions = Captions(tokenizer, plan.seed)

@@ -34,7 +34,8 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 """A GPU where there is one."""
 PIXELS_AT_ONCE = 16 * 128**2 if DEVICE.type == "cpu" else 256 * 256**2
 """How many are encoded in one go."""
-torch.set_float32_matmul_precision("high")
+if DEVICE.type == "cuda":  # of the process, so nowhere else: the tests compare numbers
+    torch.set_float32_matmul_precision("high")
 
 
 @dataclass(frozen=True)
