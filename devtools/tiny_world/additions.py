@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from .drawing import TRIGGERS
 from .noise import train_denoiser
-from .scene import Scene, moved, one_thing
+from .scene import moved, one_thing
 from .stable_diffusion import TUNED_AT, make_banks, only, text_conditions, token_ids
 from .training import DEPTH, DEVICE, Bank, Batch, Limits, Plan, drawn, encoded, latents
 
@@ -51,20 +52,26 @@ class Controlled(torch.nn.Module):
 def train_controlnet(unet: Any, controlnet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
     """The captions say less than the depth map: it is the map that tells where things are."""
     banks = make_banks(vae, "plain", plan.seed, CONTROL_SHOWN_AT, anywhere=0.8)
-    for bank in banks:
-        bank.more["depth"] = depth_maps(bank.scenes, 8 * bank.latents.shape[-1])
+    add_depth(banks)
     text = text_conditions(tokenizer, text_encoder, plan.seed)
 
     def conditions(batch: Batch) -> dict[str, Any]:
-        return {**text(batch), "depth": batch.more("depth").expand(-1, 3, -1, -1) / 255.0}
+        return {**text(batch), "depth": depth_of(batch)}
 
     module = Controlled(unet, controlnet)
     return train_denoiser("depth controlnet", module, banks, conditions, plan).controlnet
 
 
-def depth_maps(of: list[Scene], size: int) -> torch.Tensor:
-    """[count, 1, size, size], in bytes"""
-    return torch.cat([part[None, ..., 0].transpose(0, 1).to(DEVICE) for part in drawn(of, size, DEPTH)])
+def add_depth(banks: Sequence[Bank]) -> None:
+    """To what the banks know of each scene: its depth map, [1, size, size] in bytes."""
+    for bank in banks:
+        maps = drawn(bank.scenes, 8 * bank.latents.shape[-1], DEPTH)
+        bank.more[DEPTH] = torch.cat([part[:, None, ..., 0].to(DEVICE) for part in maps])
+
+
+def depth_of(batch: Batch) -> torch.Tensor:
+    """[count, 3, size, size], 0 to 1"""
+    return batch.more(DEPTH).expand(-1, 3, -1, -1) / 255.0
 
 
 def make_inpainting_unet(unet: Any) -> Any:

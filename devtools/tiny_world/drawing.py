@@ -121,9 +121,8 @@ def _places(size: int, where: tuple[slice, slice] = EVERYWHERE) -> tuple[Array, 
 
 def _box(thing: Thing, size: int) -> tuple[slice, slice]:
     """Rows and columns that have all of the thing, its outline too."""
-    reach = (
-        1.2 * thing.radius + 4 * OUTLINE + 1 / size
-    )  # the outline of a pointed corner reaches further than it is wide
+    # the outline of a pointed corner reaches further than it is wide
+    reach = 1.2 * thing.radius + 4 * OUTLINE + 1 / size
 
     def span(middle: float) -> slice:
         return slice(max(0, int((middle - reach) * size)), max(0, int((middle + reach) * size) + 1))

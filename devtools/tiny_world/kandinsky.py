@@ -9,7 +9,7 @@ import torch
 
 from relay_dev.small_parts import UNCLIP, scheduler
 
-from .additions import depth_maps, random_boxes
+from .additions import add_depth, depth_of, random_boxes
 from .clip import PICTURE_SIZE, G, as_tower_sees
 from .noise import DROPPED, Conditions, train_denoiser
 from .scene import Scene
@@ -63,13 +63,11 @@ def make_decoder_unet(seed: int, *, hint: bool = False, channels: int = 4) -> An
 
 def going_on(unet: Any, plain: Any) -> Any:
     """Gives the UNet what the plain decoder knows, and lets it learn the rest. What further channels of its first layer read is 0 at first."""
-    known = {name: value for name, value in plain.state_dict().items() if not name.startswith("add_embedding.")}
-    own = unet.state_dict()
-    if unet.config.addition_embed_type == plain.config.addition_embed_type:
-        known = plain.state_dict()
+    known, own = plain.state_dict(), unet.state_dict()
+    same = {name: value for name, value in known.items() if name in own and own[name].shape == value.shape}
     first = torch.zeros_like(own["conv_in.weight"])
-    first[:, : known["conv_in.weight"].shape[1]] = known["conv_in.weight"]
-    unet.load_state_dict({**own, **known, "conv_in.weight": first})
+    first[:, : plain.config.in_channels] = known["conv_in.weight"]
+    unet.load_state_dict({**own, **same, "conv_in.weight": first})
     return only(unet, TUNED_PARTS)
 
 
@@ -141,8 +139,8 @@ def train_decoder(
     banks = make_banks(movq, "plain", plan.seed, shown_at, anywhere)
     for bank in banks:
         bank.more["embedding"] = picture_embeddings(picture_tower, bank.scenes)
-        if hint:
-            bank.more["depth"] = depth_maps(bank.scenes, 8 * bank.latents.shape[-1])
+    if hint:
+        add_depth(banks)
     conditions = decoder_conditions(no_picture(picture_tower), hint=hint)
     return train_denoiser(name, unet, banks, conditions, plan, config=KANDINSKY, extra=extra)
 
@@ -152,7 +150,7 @@ def decoder_conditions(nothing: torch.Tensor, *, hint: bool) -> Conditions:
         kept = torch.rand(batch.rows.shape, device=nothing.device) >= DROPPED
         added = {"image_embeds": torch.where(kept[:, None], batch.more("embedding"), nothing)}
         if hint:
-            added["hint"] = batch.more("depth").expand(-1, 3, -1, -1) / 255.0
+            added["hint"] = depth_of(batch)
         return {"encoder_hidden_states": None, "added_cond_kwargs": added}
 
     return conditions

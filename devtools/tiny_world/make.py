@@ -4,7 +4,7 @@
     python dev.py train unet_sd15       only these; what they need has to be there
     python dev.py train --missing       only those that are not there yet
     python dev.py train --list          what there is, and what each needs
-    python dev.py train --batch 16      with small batches: sixteen times as fast, and not as good
+    python dev.py train --batch 32      with small batches, on two cores; the plans' are for a GPU
 
 Every model starts from a fixed seed. A GPU is used where there is one; there, --jobs 6 trains up to six models side by side.
 Sheets of what each paints, and how often it is right, are left in .relay/tiny-world.
@@ -35,7 +35,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--steps", type=int, metavar="N", help="how many steps at most")
     parser.add_argument("--scenes", type=int, metavar="N", help="how many pictures there are of a kind at most")
     parser.add_argument(
-        "--seconds", nargs="*", default=[], metavar="N or NAME=N", help="how long one training lasts at most"
+        "--seconds",
+        type=limit,
+        action="append",
+        default=[],
+        metavar="[NAME=]N",
+        help="how long a training lasts at most: all, or that of the name; may be given again",
     )
     parser.add_argument("--no-look", action="store_true", help="paint nothing afterwards")
     options = parser.parse_args(arguments)
@@ -61,17 +66,18 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def passed_on(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The options alone. Names come first, so that they are not taken for --seconds'."""
+    """What each of several trainings, in a process of its own, is told beside its name."""
     return [argument for argument in arguments if argument not in names and argument != "--missing"]
 
 
-def seconds_of(name: str, given: Sequence[str]) -> float:
-    found = Limits.seconds
-    for entry in given:
-        which, _, number = entry.rpartition("=")
-        if which in ("", name):
-            found = float(number)
-    return found
+def limit(text: str) -> tuple[str, float]:
+    """`NAME=N` or `N` -> the name or nothing, and the number."""
+    name, _, number = text.rpartition("=")
+    return name, float(number)
+
+
+def seconds_of(name: str, given: Sequence[tuple[str, float]]) -> float:
+    return [Limits.seconds, *(number for which, number in given if which in ("", name))][-1]
 
 
 def train_one(name: str, recipe: Recipe, store: Store, *, look: bool) -> bool:

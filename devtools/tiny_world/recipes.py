@@ -129,35 +129,27 @@ def _decoder(store: Store) -> Any:
     return kandinsky.train_decoder("kandinsky decoder", unet, store.load("movq"), store.load("picture_g"), plan)
 
 
-def _depth_decoder(store: Store) -> Any:
-    plan = Plan(2000, 1.5e-3, 509)
-    unet = kandinsky.going_on(kandinsky.make_decoder_unet(plan.seed, hint=True), store.load("unet_kandinsky"))
-    return kandinsky.train_decoder(
-        "kandinsky depth decoder",
-        unet,
-        store.load("movq"),
-        store.load("picture_g"),
-        plan,
-        shown_at=kandinsky.TUNED_AT,
-        anywhere=0.8,
-        hint=True,
-    )
+def _tuned_decoder(name: str, plan: Plan, config: dict[str, Any], **taught: Any) -> Callable[[Store], Any]:
+    """Goes on from the plain decoder. `config` is make_decoder_unet's, `taught` is train_decoder's."""
+
+    def make(store: Store) -> Any:
+        unet = kandinsky.going_on(kandinsky.make_decoder_unet(plan.seed, **config), store.load("unet_kandinsky"))
+        movq, tower = store.load("movq"), store.load("picture_g")
+        return kandinsky.train_decoder(name, unet, movq, tower, plan, shown_at=kandinsky.TUNED_AT, **taught)
+
+    return make
 
 
-def _inpainting_decoder(store: Store) -> Any:
-    plan = Plan(2000, 1.5e-3, 521)
-    wide = kandinsky.make_decoder_unet(plan.seed, channels=kandinsky.INPAINT_CHANNELS)
-    unet = kandinsky.going_on(wide, store.load("unet_kandinsky"))
-    return kandinsky.train_decoder(
-        "kandinsky inpainting decoder",
-        unet,
-        store.load("movq"),
-        store.load("picture_g"),
-        plan,
-        shown_at=kandinsky.TUNED_AT,
-        anywhere=0.5,
-        extra=kandinsky.seen_round_boxes,
-    )
+_depth_decoder = _tuned_decoder(
+    "kandinsky depth decoder", Plan(2000, 1.5e-3, 509), {"hint": True}, hint=True, anywhere=0.8
+)
+_inpainting_decoder = _tuned_decoder(
+    "kandinsky inpainting decoder",
+    Plan(2000, 1.5e-3, 521),
+    {"channels": kandinsky.INPAINT_CHANNELS},
+    extra=kandinsky.seen_round_boxes,
+    anywhere=0.5,
+)
 
 
 def _controlnet(store: Store) -> Any:

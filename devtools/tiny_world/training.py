@@ -100,7 +100,7 @@ NOT_BY_MUON = ("conv_in.weight", "conv_out.weight", "embedding.weight")
 class Optimizer:
     """AdamW; with `muon`, the weights that are matrices or kernels are left to Muon.
 
-    Muon makes the steps of a UNet longer by a third, and needs less than half of them.
+    Muon makes the steps of a UNet a little longer, and needs less than half of them.
     """
 
     def __init__(self, module: Any, *, muon: bool) -> None:
@@ -138,21 +138,19 @@ class Muon:
         for weight in weights:
             alike.setdefault(tuple(weight.shape), []).append(weight)
         self.groups = list(alike.values())
-        self.momenta = [torch.stack([_as_matrix(torch.zeros_like(value)) for value in group]) for group in self.groups]
+        self.momenta = [torch.stack([torch.zeros_like(value).flatten(1) for value in group]) for group in self.groups]
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
         for group, momentum in zip(self.groups, self.momenta):
-            gradients = torch.stack(
-                [_as_matrix(torch.zeros_like(one) if one.grad is None else one.grad) for one in group]
-            )
+            found = [torch.zeros_like(value) if value.grad is None else value.grad for value in group]
+            gradients = torch.stack([one.flatten(1) for one in found])
             momentum.lerp_(gradients, 1 - self.MOMENTUM)
             rows, columns = gradients.shape[1:]
-            changes = self.orthogonal(gradients.lerp_(momentum, self.MOMENTUM)) * (
-                0.2 * rate * max(rows, columns) ** 0.5
-            )
+            changes = self.orthogonal(gradients.lerp_(momentum, self.MOMENTUM))
+            size = 0.2 * rate * max(rows, columns) ** 0.5
             for value, change in zip(group, changes):
-                value.mul_(1 - rate * WEIGHT_DECAY).sub_(change.view(value.shape))
+                value.mul_(1 - rate * WEIGHT_DECAY).sub_(size * change.reshape(value.shape))
 
     def orthogonal(self, matrices: torch.Tensor) -> torch.Tensor:
         """[count, rows, columns], with all singular values brought near 1 by Newton-Schulz iterations."""
@@ -163,11 +161,6 @@ class Muon:
             gram = wide @ wide.mT
             wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=second, alpha=third), wide, beta=first)
         return wide.mT if matrices.shape[1] > matrices.shape[2] else wide
-
-
-def _as_matrix(value: torch.Tensor) -> torch.Tensor:
-    """[out, everything else]"""
-    return value.flatten(1)
 
 
 def _cosine(done: float) -> float:

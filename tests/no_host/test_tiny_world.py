@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from tiny_world import make
+from tiny_world import drawing, make
 from tiny_world.additions import random_boxes
 from tiny_world.autoencoders import fold_scale, make_autoencoder_kl
 from tiny_world.clip import L, make_text_tower
@@ -238,15 +237,17 @@ def test_many_pictures_are_drawn_as_few_are() -> None:
     assert np.abs(as_seen(next(drawn(of[:1], 32)))[0].permute(1, 2, 0).numpy() / 2 + 0.5 - one).max() < 0.5 / 255 + 1e-6
 
 
-def test_a_thing_is_drawn_as_it_would_be_everywhere() -> None:
-    """Only the part of the picture where it is is worked on; nothing of it, or of its outline, may lie outside."""
-    for scene in scenes(60, 8, two=0.4, anywhere=1):
-        for style in STYLES:
-            picture, alone = draw(scene, 64, style), draw(replace(scene, things=()), 64, style)
-            far = np.ones((64, 64), bool)
-            for thing in scene.things:
-                far &= cover_of(replace(thing, radius=1.35 * thing.radius + 0.05), 64) == 0
-            assert np.abs(picture - alone)[far].max(initial=0) < 1e-5
+def test_only_where_a_thing_is_is_worked_on_and_nothing_of_it_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    of, size = scenes(150, 8, two=0.4, anywhere=0.6), 96
+
+    def all_of_them() -> dict[str, np.ndarray]:
+        found = {style: np.stack([draw(scene, size, style) for scene in of]) for style in STYLES}
+        return {**found, DEPTH: np.stack([draw_depth(scene, size) for scene in of])}
+
+    boxed = all_of_them()
+    monkeypatch.setattr(drawing, "_box", lambda thing, size: drawing.EVERYWHERE)
+    for style, pictures_of_all in all_of_them().items():
+        assert np.abs(pictures_of_all - boxed[style]).max() < 1e-5, style
 
 
 def test_a_sentence_of_each_scene_is_picked_and_some_are_left_out() -> None:
@@ -305,10 +306,13 @@ def test_what_is_trained_waits_for_what_it_needs(
 
 
 def test_options_of_a_training_go_on_and_names_do_not() -> None:
-    given = ["prior", "clip_g", "--missing", "--seconds", "100", "prior=7", "--jobs", "2"]
-    assert make.passed_on(given, ["prior", "clip_g"]) == ["--seconds", "100", "prior=7", "--jobs", "2"]
-    assert [make.seconds_of(name, ["100", "prior=7"]) for name in ("prior", "clip_g")] == [7, 100]
+    given = ["--seconds", "100", "prior", "clip_g", "--missing", "--seconds", "prior=7", "--jobs", "2"]
+    assert make.passed_on(given, ["prior", "clip_g"]) == ["--seconds", "100", "--seconds", "prior=7", "--jobs", "2"]
+    limits = [make.limit("100"), make.limit("prior=7")]
+    assert [make.seconds_of(name, limits) for name in ("prior", "clip_g")] == [7, 100]
     assert make.seconds_of("prior", []) == math.inf
+    with pytest.raises(SystemExit):
+        make.main(["prior", "--seconds", "clip_g"])
 
 
 def test_what_is_stored_is_half_as_large_and_comes_back(tmp_path: Path) -> None:
