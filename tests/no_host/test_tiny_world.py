@@ -17,9 +17,10 @@ import torch
 from tiny_world import drawing, make
 from tiny_world.additions import random_boxes
 from tiny_world.autoencoders import fold_scale, make_autoencoder_kl
-from tiny_world.clip import L, make_text_tower
+from tiny_world.clip import G, L, make_text_tower
 from tiny_world.drawing import STYLES, TRIGGERS, cover_of, draw, draw_depth
 from tiny_world.judge import agrees, edge_strength, look, nearest_color, towards
+from tiny_world.kandinsky import INPAINT_CHANNELS, going_on, make_decoder_unet
 from tiny_world.scene import (
     COLORS,
     FILLERS,
@@ -205,7 +206,7 @@ def test_a_training_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) 
         return module(torch.ones(1, 1)).sum()
 
     monkeypatch.setattr(Limits, "seconds", 0.3)
-    train("short", module, loss_of, Plan(10_000, 0.1, 1))
+    train("short", module, loss_of, Plan(300, 0.1, 1))
     assert 2 < len(steps) < 100
 
 
@@ -281,6 +282,21 @@ def test_boxes_are_boxes_and_a_quarter_of_them_everything() -> None:
         assert torch.equal(mask, rows[:, None] * columns[None])
         assert (rows.diff().abs().sum() <= 2) and (columns.diff().abs().sum() <= 2)
         assert 0.2 < rows.mean() < 1.01 and 0.2 < columns.mean() < 1.01
+
+
+def test_a_decoder_for_inpainting_begins_as_the_plain_one() -> None:
+    """What it sees beside the noise is not minded at first."""
+    plain = make_decoder_unet(1).eval()
+    wide = going_on(make_decoder_unet(2, channels=INPAINT_CHANNELS), plain).eval()
+    latents, beside = torch.randn(2, 4, 16, 16), torch.randn(2, INPAINT_CHANNELS - 4, 16, 16)
+    given = {"encoder_hidden_states": None, "added_cond_kwargs": {"image_embeds": torch.randn(2, G.width)}}
+    with torch.no_grad():
+        one = plain(latents, 500, **given).sample
+        other = wide(torch.cat([latents, beside], 1), 500, **given).sample
+    assert one.std() > 0.01
+    torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
+    learns = {name.split(".")[0] for name, value in wide.named_parameters() if value.requires_grad}
+    assert "conv_in" in learns and "mid_block" not in learns
 
 
 def test_what_is_trained_waits_for_what_it_needs(
