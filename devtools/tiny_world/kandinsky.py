@@ -12,7 +12,7 @@ from relay_dev.small_parts import UNCLIP, scheduler
 from .additions import add_depth, depth_of, random_boxes
 from .clip import PICTURE_SIZE, G, as_tower_sees
 from .noise import DROPPED, Conditions, train_denoiser
-from .scene import Scene
+from .scene import OFF_MIDDLE, Scene
 from .schedules import KANDINSKY
 from .stable_diffusion import STYLE_PARTS, Captions, make_banks, only
 from .training import DEVICE, Bank, Batch, Plan, as_seen, drawn, scenes, train
@@ -136,7 +136,7 @@ def train_decoder(
 
     diffusers' pipelines cut the variance off unless the scheduler wants it, and so only the noise is trained.
     """
-    banks = make_banks(movq, "plain", plan.seed, shown_at, anywhere)
+    banks = make_banks(movq, "plain", plan.seed, shown_at, anywhere=anywhere, off_middle=OFF_MIDDLE)
     for bank in banks:
         bank.more["embedding"] = picture_embeddings(picture_tower, bank.scenes)
     if hint:
@@ -148,7 +148,7 @@ def train_decoder(
 def decoder_conditions(nothing: torch.Tensor, *, hint: bool) -> Conditions:
     def conditions(batch: Batch) -> dict[str, Any]:
         kept = torch.rand(batch.rows.shape, device=nothing.device) >= DROPPED
-        added = {"image_embeds": torch.where(kept[:, None], batch.more("embedding"), nothing)}
+        added = {"image_embeds": torch.where(kept[:, None], batch.more("embedding", batch.told), nothing)}
         if hint:
             added["hint"] = depth_of(batch)
         return {"encoder_hidden_states": None, "added_cond_kwargs": added}

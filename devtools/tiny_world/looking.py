@@ -60,14 +60,14 @@ def text_to_image(store: Store, name: str, style: str = "plain") -> None:
 
 
 def sdxl_base(store: Store) -> None:
-    _ask("unet_sdxl_base", pipelines.sdxl_base(store), sizes=((256, ASKED), (512, 8), (1024, 4)))
+    _ask("unet_sdxl_base", pipelines.sdxl_base(store), sizes=((512, ASKED), (1024, 8)))
 
 
 def refiner(store: Store) -> None:
     """On spoilt pictures: how far they are from the clean ones before and after."""
     pipeline = pipelines.sdxl_refiner(store)
     asked = scenes_to_ask(8)
-    clean = np.stack([draw(scene, 256) for scene in asked])
+    clean = np.stack([draw(scene, 512) for scene in asked])
     spoilt = (clean + 0.12 * np.random.default_rng(0).standard_normal(clean.shape)).clip(0, 1).astype(np.float32)
     found = pipeline(
         [plain_caption(scene) for scene in asked],

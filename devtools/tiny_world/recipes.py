@@ -111,8 +111,7 @@ def _sdxl_base(store: Store) -> Any:
 
 def _sdxl_refiner(store: Store) -> Any:
     unet = sdxl.make_sdxl_unet(clip.G.width, clip.G.width, 5, 409)
-    sdxl.start_from_sd15(unet, store.load("unet_sd15"))
-    stable_diffusion.only(unet, sdxl.REFINER_LEARNS, sdxl.REFINER_LEARNS_LAYERS)
+    sdxl.start_from_base(unet, store.load("unet_sdxl_base"))
     return sdxl.train_refiner(unet, store.load("vae_sdxl"), tokenizer(), store.load("text_g"), Plan(2500, 2e-3, 409))
 
 
@@ -233,10 +232,10 @@ RECIPES = {
         "vae_sd15",
     ),
     "unet_sdxl_base": _one(
-        "unet_sdxl_base", ("vae_sdxl", "text_l", "text_g", "unet_sd15"), _sdxl_base, looking.sdxl_base
+        "unet_sdxl_base", ("vae_sdxl", "text_l", "text_g", "unet_sd15"), _sdxl_base, looking.sdxl_base, "unet_sd15"
     ),
     "unet_sdxl_refiner": _one(
-        "unet_sdxl_refiner", ("vae_sdxl", "text_g", "unet_sd15"), _sdxl_refiner, looking.refiner, "unet_sd15"
+        "unet_sdxl_refiner", ("vae_sdxl", "text_g", "unet_sdxl_base"), _sdxl_refiner, looking.refiner, "unet_sdxl_base"
     ),
     "movq": _movq(Plan(2000, 2e-3, 107), Plan(2500, 1e-3, 108)),
     "prior": _one("prior", ("text_g", "picture_g"), _prior),

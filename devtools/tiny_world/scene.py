@@ -54,8 +54,11 @@ OFF_MIDDLE = 0.1
 """How far from the middle a thing is at most that a caption speaks of, in parts of the picture's side."""
 
 
-def random_scene(rng: random.Random, *, two: float = 0.3, empty: float = 0.03, anywhere: float = 0.1) -> Scene:
-    """`two` and `empty`: how often there are two things, and none. `anywhere`: how often one thing is not near the middle.
+def random_scene(
+    rng: random.Random, *, two: float = 0.3, empty: float = 0.03, anywhere: float = 0.1, off_middle: float = OFF_MIDDLE
+) -> Scene:
+    """`two` and `empty`: how often there are two things, and none. `anywhere`: how often one thing is not near the middle, which is
+    within `off_middle` of it.
 
     No caption says where. Most pictures of one thing have it near the middle, as people's do; a model that had to choose among all places
     would need far longer to learn to choose at all.
@@ -68,7 +71,7 @@ def random_scene(rng: random.Random, *, two: float = 0.3, empty: float = 0.03, a
         return Scene(background, tuple(random_thing(rng, background, side) for side in (0.27, 0.73)))
     thing = random_thing(rng, background)
     if rng.random() >= anywhere:
-        x, y = (0.5 + rng.uniform(-OFF_MIDDLE, OFF_MIDDLE) for _ in "xy")
+        x, y = (0.5 + rng.uniform(-off_middle, off_middle) for _ in "xy")
         thing = replace(thing, x=x, y=y)
     return Scene(background, (thing,))
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
-from .autoencoders import TURN
 from .noise import Conditions, train_denoiser
 from .schedules import SDXL
-from .stable_diffusion import STYLE_PARTS, Captions, make_banks, make_unet
+from .stable_diffusion import WIDTHS, Captions, make_banks, make_unet, only
 from .training import DEVICE, Bank, Batch, Plan
 
 TIME_IDS_WIDTH = 16
@@ -19,14 +18,19 @@ REFINED_BELOW = 600
 SCORES = {"good": 6.0, "bad": 2.5}
 """Aesthetic scores: of the world's pictures, and of ones that were spoilt. 6.0 and 2.5 are diffusers' defaults."""
 SPOILT = 0.3
-LARGE = {256: (12000, 256, 0.45), 512: (3000, 64, 0.35), 1024: (400, 16, 0.2)}
+LARGE = {512: (6000, 192, 0.6), 1024: (1500, 48, 0.4)}
 
 
 def make_sdxl_unet(cross: int, pooled: int, time_ids: int, seed: int) -> Any:
-    """The levels of SD1.5's stand-in, with what SDXL has beside the text: the second encoder's embedding and the sizes."""
+    """The levels of SD1.5's stand-in with one above them, so that it sees 1024 x 1024 as that sees 512 x 512; and what SDXL has beside
+    the text: the second encoder's embedding and the sizes."""
     return make_unet(
         cross,
         seed,
+        block_out_channels=(TOP_WIDTH, *WIDTHS),
+        down_block_types=("DownBlock2D",) * 3 + ("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",) * 3,
+        time_embedding_dim=4 * WIDTHS[0],
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=TIME_IDS_WIDTH,
@@ -34,29 +38,71 @@ def make_sdxl_unet(cross: int, pooled: int, time_ids: int, seed: int) -> Any:
     )
 
 
-REFINER_LEARNS = (*STYLE_PARTS, "add_embedding.")
-REFINER_LEARNS_LAYERS = (".attn2.", ".norm2.")
-"""What the refiner learns: the text, its sizes, and the layers nearest to the picture. The rest is SD1.5's, and so its file is small."""
+TOP_WIDTH = 16
+LEARNS = (
+    "conv_in.",
+    "down_blocks.0.",
+    "down_blocks.1.",
+    "up_blocks.3.",
+    "up_blocks.4.",
+    "conv_norm_out.",
+    "conv_out.",
+    "time_embedding.linear_1.",
+    "add_embedding.",
+)
+LEARNS_LAYERS = (".attn2.", ".norm2.")
+"""What the base learns: the layers nearest to the picture, the text, and the sizes. The rest is SD1.5's, and so its file is small."""
 
 
 @torch.no_grad()
 def start_from_sd15(unet: Any, sd15: Any) -> None:
-    """Gives the UNet what SD1.5's stand-in knows: of pictures all, as its latents are those of SDXL's turned; of the text what fits."""
-    weights = dict(sd15.state_dict())
-    weights["conv_in.weight"] = torch.einsum("oihw,ji->ojhw", weights["conv_in.weight"], TURN)
-    for part in ("weight", "bias"):
-        weights[f"conv_out.{part}"] = torch.einsum("ji,i...->j...", TURN, weights[f"conv_out.{part}"])
+    """Gives the base what SD1.5's stand-in knows, whose levels are one higher, and lets it learn what is new.
+
+    Time is told to it by fewer waves: the layer that reads them is fitted to say the same.
+    """
+    known = {_one_level_down(name): value for name, value in sd15.state_dict().items()}
+    _take(unet, known)
+    times = torch.arange(1000)
+    waves, layer = unet.time_proj(times), unet.time_embedding.linear_1
+    wanted = sd15.time_embedding.linear_1(sd15.time_proj(times))
+    fitted = torch.linalg.lstsq(torch.cat([waves, torch.ones(len(waves), 1)], 1), wanted).solution
+    layer.weight.copy_(fitted[:-1].T)
+    layer.bias.copy_(fitted[-1])
+    _say_nothing(unet.add_embedding)
+    only(unet, LEARNS, LEARNS_LAYERS)
+
+
+@torch.no_grad()
+def start_from_base(unet: Any, base: Any) -> None:
+    """Gives the refiner what the base knows, and lets it learn what that learnt. Of the two texts it has the second."""
+    _take(unet, base.state_dict(), last=True)
+    _say_nothing(unet.add_embedding)
+    only(unet, LEARNS, LEARNS_LAYERS)
+
+
+def _one_level_down(name: str) -> str:
+    """A module of SD1.5's -> the same in a UNet with one more level above. Up blocks are counted from below."""
+    block, number, rest = [*name.split(".", 2), "", ""][:3]
+    return f"{block}.{int(number) + 1}.{rest}" if block == "down_blocks" else name
+
+
+def _take(unet: Any, known: dict[str, torch.Tensor], *, last: bool = False) -> None:
+    """What has the same shape, but for 1 x 1; of keys and values of another width of text the first columns that both have, or the `last`."""
     for name, value in unet.state_dict().items():
-        known = weights.get(name)
-        if known is None:
+        found = known.get(name)
+        if found is None:
             continue
-        if known.shape == value.shape:
-            value.copy_(known)
-        elif known.ndim == 4:  # the projections round a transformer, here linear layers
-            value.copy_(known[:, :, 0, 0])
-        else:  # keys and values of a wider text, whose first part is the same encoder's
-            width = min(known.shape[1], value.shape[1])
-            value[:, :width] = known[:, :width]
+        if found.numel() == value.numel():
+            value.copy_(found.reshape(value.shape))
+        elif name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
+            width = min(found.shape[1], value.shape[1])
+            value[:, :width] = found[:, -width:] if last else found[:, :width]
+
+
+def _say_nothing(embedding: Any) -> None:
+    """At first: its sum with the time's is the time's."""
+    torch.nn.init.zeros_(embedding.linear_2.weight)
+    torch.nn.init.zeros_(embedding.linear_2.bias)
 
 
 def base_conditions(tokenizer: Any, first: Any, second: Any, seed: int) -> Conditions:

@@ -43,13 +43,24 @@ def make_unet(width: int, seed: int, **config: Any) -> Any:
     return UNet2DConditionModel(**{**layout, **config})
 
 
+OFF_MIDDLE = 0.03
+"""How far from the middle things are that only a caption speaks of, which does not say where. Further off, what the model first paints
+is a blur of all places, out of which it is slow to learn to make the caption's shape."""
+
+
 def make_banks(
-    vae: Any, style: str, seed: int, sizes: dict[int, tuple[int, int, float]] = SHOWN_AT, anywhere: float = 0.1
+    vae: Any,
+    style: str,
+    seed: int,
+    sizes: dict[int, tuple[int, int, float]] = SHOWN_AT,
+    *,
+    anywhere: float = 0.1,
+    off_middle: float = OFF_MIDDLE,
 ) -> list[Bank]:
     """`anywhere`: how often a thing is not near the middle."""
     banks = []
     for size, (count, batch, share) in sizes.items():
-        shown = scenes(count, seed + size, two=0.2, anywhere=anywhere)
+        shown = scenes(count, seed + size, two=0.2, anywhere=anywhere, off_middle=off_middle)
         banks.append(Bank(shown, latents(vae, shown, size, style), batch, share))
     return banks
 
@@ -66,7 +77,7 @@ class Captions:
 
     def pick(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """[count, 77] tokens, one sentence of each scene, some left out; and [count], which are left in."""
-        rows, device = batch.rows, batch.rows.device
+        rows, device = batch.told, batch.rows.device
         sentences = torch.randint(self.SENTENCES, rows.shape, device=device)
         kept = torch.rand(rows.shape, device=device) >= DROPPED
         return torch.where(kept[:, None], self._of(batch.bank)[rows, sentences], self.empty), kept

@@ -1,6 +1,7 @@
 """The trained modules as files: each in a folder of its own, in float16 safetensors, as save_pretrained writes it.
 
-A fine-tune's file has only the tensors that differ from those of the same names of its base, and a file beside it names the base.
+A fine-tune's file has only the tensors that its base does not have; files beside it name the base, and say where it has tensors of
+other names.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ CLASSES = {
 """What a folder's name begins with, before the first underscore -> its class."""
 BASE_FILE = "base.txt"
 CHANGED_FILE = "changed.safetensors"
+RENAMED_FILE = "renamed.json"
+"""Names of a fine-tune's tensors -> their names in the base."""
 NOT_OURS = ("_name_or_path", "dtype", "torch_dtype")
 """Entries of a config that say how it was written."""
 
@@ -52,8 +55,13 @@ class Store:
             module = kind.from_config(kind.load_config(folder))
             changed = {key: value.float() for key, value in load_file(folder / CHANGED_FILE).items()}
             known = self.load(base.read_text("utf-8").strip()).state_dict()
-            own = module.state_dict().keys()
-            module.load_state_dict({**{key: value for key, value in known.items() if key in own}, **changed})
+            renamed = _read_names(folder / RENAMED_FILE)
+            module.load_state_dict(
+                {
+                    key: changed[key] if key in changed else known[renamed.get(key, key)].reshape(value.shape)
+                    for key, value in module.state_dict().items()
+                }
+            )
         else:
             module = kind.from_pretrained(folder)
         return module.float().eval().requires_grad_(False)
@@ -69,8 +77,12 @@ class Store:
         else:
             half.save_config(target)
             (target / BASE_FILE).write_text(f"{base}\n", "utf-8")
-            changed = {key: value for key, value in half.state_dict().items() if not _same(value, known.get(key))}
+            places = {key: _place(key, value, known) for key, value in half.state_dict().items()}
+            changed = {key: value for key, value in half.state_dict().items() if places[key] is None}
+            renamed = {key: place for key, place in places.items() if place not in (None, key)}
             save_file(changed, target / CHANGED_FILE, metadata={"format": "pt"})
+            if renamed:
+                (target / RENAMED_FILE).write_text(json.dumps(renamed, indent=1) + "\n", "utf-8")
         config = target / "config.json"
         entries = {key: value for key, value in json.loads(config.read_text("utf-8")).items() if key not in NOT_OURS}
         config.write_text(json.dumps(entries, indent=2) + "\n", "utf-8")
@@ -90,5 +102,15 @@ class Store:
         return getattr(importlib.import_module(module), class_name)
 
 
+def _place(key: str, value: torch.Tensor, known: dict[str, torch.Tensor]) -> str | None:
+    """The name under which the values are known, in whatever shape; their own first."""
+    names = [key, *known] if value.numel() > 1 else [key]
+    return next((name for name in names if _same(value, known.get(name))), None)
+
+
 def _same(value: torch.Tensor, other: torch.Tensor | None) -> bool:
-    return other is not None and value.shape == other.shape and torch.equal(value, other.half())
+    return other is not None and value.numel() == other.numel() and torch.equal(value.flatten(), other.half().flatten())
+
+
+def _read_names(file: Path) -> dict[str, str]:
+    return json.loads(file.read_text("utf-8")) if file.is_file() else {}

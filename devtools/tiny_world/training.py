@@ -249,6 +249,13 @@ class Bank:
 class Batch:
     bank: Bank
     rows: torch.Tensor
+    mistaken: torch.Tensor | None = None
+    """[count]: whose caption is another one's."""
+
+    @property
+    def told(self) -> torch.Tensor:
+        """The rows of the scenes that the captions speak of."""
+        return self.rows if self.mistaken is None else torch.where(self.mistaken, self.rows.roll(1), self.rows)
 
     @property
     def clean(self) -> torch.Tensor:
@@ -260,8 +267,9 @@ class Batch:
         """How wide the pictures are."""
         return 8 * self.bank.latents.shape[-1]
 
-    def more(self, name: str) -> torch.Tensor:
-        return self.bank.more[name][self.rows]
+    def more(self, name: str, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """What the bank knows beside; of its own rows, or of others."""
+        return self.bank.more[name][self.rows if rows is None else rows]
 
 
 def noise_for(clean: torch.Tensor, offset: float = 0.2) -> torch.Tensor:

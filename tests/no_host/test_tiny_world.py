@@ -21,6 +21,7 @@ from tiny_world.clip import G, L, make_text_tower
 from tiny_world.drawing import STYLES, TRIGGERS, cover_of, draw, draw_depth
 from tiny_world.judge import agrees, edge_strength, look, nearest_color, towards
 from tiny_world.kandinsky import INPAINT_CHANNELS, going_on, make_decoder_unet
+from tiny_world.noise import IN_MIDDLE, MIDDLE, noise_levels
 from tiny_world.scene import (
     COLORS,
     FILLERS,
@@ -42,6 +43,7 @@ from tiny_world.training import (
     FEW,
     WEIGHT_DECAY,
     Bank,
+    Batch,
     Limits,
     Muon,
     Plan,
@@ -266,6 +268,29 @@ def test_a_sentence_of_each_scene_is_picked_and_some_are_left_out() -> None:
             word in text for word in (of[row].background, of[row].things[0].color, *_words(of[row]))
         )
     assert torch.equal(ids[~kept], token_ids(reads, [""]).expand(int((~kept).sum()), -1))
+
+
+def test_a_mistaken_caption_speaks_of_another_picture() -> None:
+    of = [one_thing(shape, color, "black") for shape in SHAPES for color in ("red", "green")]
+    bank = Bank(of, torch.zeros(len(of), 4, 8, 8), len(of))
+    rows = torch.arange(len(of))
+    mistaken = rows % 2 == 0
+    batch = Batch(bank, rows, mistaken)
+    assert torch.equal(batch.told[~mistaken], rows[~mistaken])
+    assert not (batch.told[mistaken] == rows[mistaken]).any()
+    ids, kept = Captions(tokenizer(), 1).pick(batch)
+    texts = tokenizer().batch_decode(ids, skip_special_tokens=True)
+    assert any(kept)
+    for text, stays, told in zip(texts, kept.tolist(), batch.told.tolist()):
+        assert not stays or not ({"red", "green"} - {of[told].things[0].color}) & set(text.split())
+
+
+def test_most_noise_levels_are_in_the_middle_and_none_beyond_the_end() -> None:
+    torch.manual_seed(4)
+    found = noise_levels((0, 600), 2000)
+    assert 0 <= found.min() < 30 and 570 < found.max() <= 599
+    low, high = MIDDLE
+    assert ((found >= 600 * low) & (found < 600 * high)).float().mean() > IN_MIDDLE + 0.1
 
 
 def _words(scene: Scene) -> list[str]:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from diffusers_relay.pipelines.loading import load_folder
 from diffusers_relay.pipelines.monitor import SilentMonitor
 from relay_dev.hub_cache import HUB_IDS
-from tiny_world import layout
+from tiny_world import clip, layout, sdxl
 from tiny_world.autoencoders import TURN
 from tiny_world.native import widened
 from tiny_world.recipes import RECIPES
@@ -104,6 +104,22 @@ def test_a_fine_tune_is_stored_as_what_differs(store: Store) -> None:
     assert 0 < len(changed) < len(base) / 2
     for key, value in tuned.items():
         assert torch.equal(value, base[key]) == (key not in changed)
+
+
+def test_sdxl_is_sd15_with_a_level_above_and_stored_as_what_that_does_not_have(store: Store) -> None:
+    sd15 = store.load("unet_sd15")
+    base, fresh = (sdxl.make_sdxl_unet(clip.L.width + clip.G.width, clip.G.width, 6, seed) for seed in (1, 2))
+    sdxl.start_from_sd15(base, sd15)
+    inner = {name: value for name, value in base.named_parameters() if not value.requires_grad}
+    assert torch.equal(inner["down_blocks.3.resnets.0.conv1.weight"], sd15.down_blocks[2].resnets[0].conv1.weight)
+    with torch.no_grad():
+        wanted, told, other = (unet.time_embedding(unet.time_proj(torch.arange(1000))) for unet in (sd15, base, fresh))
+    assert (told - wanted).norm() < 0.5 * (other - wanted).norm(), "untrained weights are the hardest to fit"
+
+    whole = sum(value.numel() for value in base.parameters()) * 2e-6
+    assert store.save("unet_started", base, base="unet_sd15") < 0.3 * whole
+    back = store.load("unet_started").state_dict()
+    assert all(torch.equal(back[name].half(), value.half()) for name, value in base.state_dict().items())
 
 
 @pytest.mark.parametrize(
