@@ -65,7 +65,7 @@ def train_controlnet(unet: Any, controlnet: Any, vae: Any, tokenizer: Any, text_
 def add_depth(banks: Sequence[Bank]) -> None:
     """To what the banks know of each scene: its depth map, [1, size, size] in bytes."""
     for bank in banks:
-        maps = drawn(bank.scenes, 8 * bank.latents.shape[-1], DEPTH)
+        maps = drawn(bank.scenes, bank.size, DEPTH)
         bank.more[DEPTH] = torch.cat([part[:, None, ..., 0].to(DEVICE) for part in maps])
 
 

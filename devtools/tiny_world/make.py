@@ -3,6 +3,7 @@
     python dev.py train                 all of them, each as soon as what it needs is there
     python dev.py train unet_sd15       only these; what they need has to be there
     python dev.py train --missing       only those that are not there yet
+    python dev.py train unet_x2 --go-on not from nothing, but from what is there
     python dev.py train --list          what there is, and what each needs
     python dev.py train --batch 32      with small batches, on two cores; the plans' are for a GPU
 
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 
 from .recipes import RECIPES, Recipe
 from .store import MODELS, Store
-from .training import Limits
+from .training import Limits, Start
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,11 +30,16 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="see --list; none: all of them")
     parser.add_argument("--missing", action="store_true", help="only those that are not there yet")
+    parser.add_argument(
+        "--go-on", action="store_true", help="from the weights that are there; only for what is one module"
+    )
     parser.add_argument("--list", action="store_true", help="name them, and train nothing")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many are trained side by side")
-    parser.add_argument("--batch", type=int, metavar="N", help="how many pictures a step sees at most")
+    parser.add_argument("--batch", type=int, metavar="N", help="how many pictures of 256 x 256 a step sees at most")
     parser.add_argument("--steps", type=int, metavar="N", help="how many steps at most")
-    parser.add_argument("--scenes", type=int, metavar="N", help="how many pictures there are of a kind at most")
+    parser.add_argument(
+        "--scenes", type=int, metavar="N", help="how many pictures of 256 x 256 there are of a kind at most"
+    )
     parser.add_argument(
         "--seconds",
         type=limit,
@@ -53,6 +59,8 @@ def main(arguments: Sequence[str]) -> int:
     if unknown:
         parser.error(f"there is no {', '.join(unknown)}. There are: {', '.join(RECIPES)}")
     names = [name for name in options.names or RECIPES if not (options.missing and store.has(RECIPES[name].makes[0]))]
+    if options.go_on and (unable := [name for name in names if not goes_on(name, store)]):
+        parser.error(f"--go-on: {', '.join(unable)} can't; it is for what is there and is one module of weights")
     if len(names) > 1:
         return run_all(names, store, options.jobs, passed_on(arguments, options.names))
     for name in names:
@@ -60,9 +68,15 @@ def main(arguments: Sequence[str]) -> int:
         Limits.steps = options.steps or Limits.steps
         Limits.scenes = options.scenes or Limits.scenes
         Limits.seconds = seconds_of(name, options.seconds)
+        Start.weights = store.load(name).state_dict() if options.go_on else None
         if not train_one(name, RECIPES[name], store, look=not options.no_look):
             return 1
     return 0
+
+
+def goes_on(name: str, store: Store) -> bool:
+    kind = name.split("_")[0]
+    return RECIPES[name].makes == (name,) and kind in ("vae", "movq", "unet", "taesd", "prior") and store.has(name)
 
 
 def passed_on(arguments: Sequence[str], names: Sequence[str]) -> list[str]:

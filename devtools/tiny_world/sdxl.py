@@ -114,7 +114,7 @@ def base_conditions(tokenizer: Any, first: Any, second: Any, seed: int) -> Condi
     @torch.no_grad()
     def conditions(batch: Batch) -> dict[str, Any]:
         states, pooled = both(tokenizer, first, second, *captions.pick(batch))
-        size = batch.size
+        size = batch.bank.size
         ids = torch.tensor([[size, size, 0, 0, size, size]] * len(pooled), dtype=torch.float32, device=DEVICE)
         return {"encoder_hidden_states": states, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": ids}}
 
@@ -155,7 +155,7 @@ def train_refiner(unet: Any, vae: Any, tokenizer: Any, second: Any, plan: Plan) 
     def conditions(batch: Batch) -> dict[str, Any]:
         out = second(padded(tokenizer, captions.pick(batch)[0], "!"), output_hidden_states=True)
         scores = batch.more("score")
-        sizes = torch.tensor([[batch.size, batch.size, 0.0, 0.0]], device=DEVICE).expand(len(scores), 4)
+        sizes = torch.tensor([[batch.bank.size, batch.bank.size, 0.0, 0.0]], device=DEVICE).expand(len(scores), 4)
         added = {"text_embeds": out.text_embeds, "time_ids": torch.cat([sizes, scores], 1)}
         return {"encoder_hidden_states": out.hidden_states[-2], "added_cond_kwargs": added}
 

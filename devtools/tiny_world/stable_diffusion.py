@@ -11,7 +11,7 @@ import torch
 from .drawing import TRIGGERS
 from .noise import DROPPED, Conditions, train_denoiser
 from .scene import caption
-from .training import DEVICE, Bank, Batch, Plan, latents, scenes
+from .training import DEVICE, Bank, Batch, Limits, Plan, latents, scenes
 
 SHOWN_AT = {256: (24000, 384, 0.7), 512: (6000, 96, 0.3)}
 """Picture size: how many different pictures, how many a batch, and the share of the batches."""
@@ -60,6 +60,7 @@ def make_banks(
     """`anywhere`: how often a thing is not near the middle."""
     banks = []
     for size, (count, batch, share) in sizes.items():
+        count = min(count, Limits.of_size(Limits.scenes, size))
         shown = scenes(count, seed + size, two=0.2, anywhere=anywhere, off_middle=off_middle)
         banks.append(Bank(shown, latents(vae, shown, size, style), batch, share))
     return banks

@@ -28,6 +28,25 @@ class Limits:
     batch = sys.maxsize
     seconds = math.inf
     """Of one training: its rate has fallen by then as far as by its last step."""
+    side = 256
+    """Of pictures that are so wide there are `scenes`, and `batch` in a step; of wider ones as many fewer as they have more pixels."""
+
+    @classmethod
+    def of_size(cls, limit: int, size: int) -> int:
+        return max(1, limit * cls.side**2 // max(cls.side, size) ** 2)
+
+
+class Start:
+    """From what the next training goes on; nothing: from the weights that its module was made with."""
+
+    weights: dict[str, torch.Tensor] | None = None
+
+    @classmethod
+    def give(cls, module: Any) -> None:
+        """Once: what trains after it begins where it ended. RuntimeError where they are another module's."""
+        weights, cls.weights = cls.weights, None
+        if weights is not None:
+            module.load_state_dict(weights)
 
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -57,6 +76,7 @@ def train(name: str, module: Any, loss_of: Callable[[int], torch.Tensor], plan: 
     `muon`: the weights that are matrices or kernels are trained by Muon, all but those of the first and the last layer.
     """
     torch.manual_seed(plan.seed)
+    Start.give(module)
     module.train().to(DEVICE)
     learnt = [value for value in module.parameters() if value.requires_grad]
     optimizer = Optimizer(module, muon=muon)
@@ -240,9 +260,13 @@ class Bank:
 
     def pick(self) -> Batch:
         """A batch at random."""
-        return Batch(
-            self, torch.randint(len(self.scenes), (min(self.batch, Limits.batch),), device=self.latents.device)
-        )
+        count = min(self.batch, Limits.of_size(Limits.batch, self.size))
+        return Batch(self, torch.randint(len(self.scenes), (count,), device=self.latents.device))
+
+    @property
+    def size(self) -> int:
+        """How wide the pictures are, whose latents are an eighth as wide; 0 where these are no latents of pictures."""
+        return 8 * self.latents.shape[-1] if self.latents.ndim == 4 else 0
 
 
 @dataclass(frozen=True)
@@ -261,11 +285,6 @@ class Batch:
     def clean(self) -> torch.Tensor:
         """The latents."""
         return self.bank.latents[self.rows]
-
-    @property
-    def size(self) -> int:
-        """How wide the pictures are."""
-        return 8 * self.bank.latents.shape[-1]
 
     def more(self, name: str, rows: torch.Tensor | None = None) -> torch.Tensor:
         """What the bank knows beside; of its own rows, or of others."""

@@ -47,6 +47,7 @@ from tiny_world.training import (
     Limits,
     Muon,
     Plan,
+    Start,
     as_seen,
     drawn,
     pictures,
@@ -285,6 +286,14 @@ def test_a_mistaken_caption_speaks_of_another_picture() -> None:
         assert not stays or not ({"red", "green"} - {of[told].things[0].color}) & set(text.split())
 
 
+def test_a_limit_is_of_fewer_pictures_where_they_are_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Limits, "batch", 8)
+    of = scenes(30, 6)
+    counts = [len(Bank(of, torch.zeros(30, 4, side, side), 20).pick().rows) for side in (16, 32, 64, 128)]
+    assert counts == [8, 8, 2, 1]
+    assert len(Bank(of, torch.zeros(30, 96), 20).pick().rows) == 8
+
+
 def test_most_noise_levels_are_in_the_middle_and_none_beyond_the_end() -> None:
     torch.manual_seed(4)
     found = noise_levels((0, 600), 2000)
@@ -354,6 +363,27 @@ def test_options_of_a_training_go_on_and_names_do_not() -> None:
     assert make.seconds_of("prior", []) == math.inf
     with pytest.raises(SystemExit):
         make.main(["prior", "--seconds", "clip_g"])
+
+
+def test_a_training_goes_on_from_what_there_is_once() -> None:
+    """The second of a model's two trainings goes on from the first."""
+    layer, known = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3).state_dict()
+    still = Plan(1, 0.0, 1)
+    Start.weights = known
+    first = train("first", layer, lambda step: layer(torch.ones(1, 2)).sum(), still).state_dict()
+    assert all(torch.equal(first[name], value) for name, value in known.items())
+    torch.nn.init.zeros_(layer.weight)
+    assert not train("second", layer, lambda step: layer(torch.ones(1, 2)).sum(), still).weight.any()
+    Start.weights = known
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        train("another", torch.nn.Linear(5, 3), lambda step: torch.zeros(()), still)
+
+
+@pytest.mark.parametrize("name", ["clip_g", "lora_pixel"])
+def test_what_is_more_than_one_module_does_not_go_on(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        make.main([name, "unet_sd15", "--go-on"])
+    assert f"--go-on: {name} can't" in capsys.readouterr().err
 
 
 def test_what_is_stored_is_half_as_large_and_comes_back(tmp_path: Path) -> None:
