@@ -75,8 +75,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def goes_on(name: str, store: Store) -> bool:
-    kind = name.split("_")[0]
-    return RECIPES[name].makes == (name,) and kind in ("vae", "movq", "unet", "taesd", "prior") and store.has(name)
+    """Whether what is stored is all that its training trains. (vae_sdxl is not trained: it is vae_sd15, turned.)"""
+    whole = name.split("_")[0] in ("vae", "movq", "unet", "taesd", "prior") and name != "vae_sdxl"
+    return whole and store.has(name)
 
 
 def passed_on(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -106,6 +107,9 @@ def train_one(name: str, recipe: Recipe, store: Store, *, look: bool) -> bool:
         for part, result in made.items()
     ]
     print(f"== {name}: {(time.monotonic() - began) / 60:.1f} min, {sum(sizes):.2f} MB", flush=True)
+    outdated = [other for other, made_from in RECIPES.items() if made_from.base in recipe.makes and store.has(other)]
+    if outdated:
+        print(f"Of {name} only what differs is stored in {', '.join(outdated)}: train these anew too", flush=True)
     if look:
         recipe.look(store)
     return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -63,7 +62,7 @@ def train_denoiser(
         inputs = noiser.add_noise(clean, noise, at)
         if extra is not None:
             inputs = torch.cat([inputs, extra(clean)], dim=1)
-        told = replace(batch, mistaken=(at < MISTAKEN_BELOW) & (torch.rand(len(at), device=DEVICE) < MISTAKEN))
+        told = batch.mistaken((at < MISTAKEN_BELOW) & (torch.rand(len(at), device=DEVICE) < MISTAKEN))
         predicted = unet(inputs, at, **conditions(told)).sample[:, : clean.shape[1]]
         wanted = noiser.get_velocity(clean, noise, at) if velocity else noise
         each = (predicted - wanted).square().mean((1, 2, 3))

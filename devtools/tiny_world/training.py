@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -273,13 +273,19 @@ class Bank:
 class Batch:
     bank: Bank
     rows: torch.Tensor
-    mistaken: torch.Tensor | None = None
-    """[count]: whose caption is another one's."""
+    others: torch.Tensor | None = None
+    """[count]: the rows of the scenes that the captions speak of, where they do not all speak of these."""
 
     @property
     def told(self) -> torch.Tensor:
         """The rows of the scenes that the captions speak of."""
-        return self.rows if self.mistaken is None else torch.where(self.mistaken, self.rows.roll(1), self.rows)
+        return self.rows if self.others is None else self.others
+
+    def mistaken(self, which: torch.Tensor) -> Batch:
+        """The same, but that the captions of `which`, [count], speak of other scenes of the bank."""
+        known = len(self.bank.scenes)
+        others = (self.rows + torch.randint(1, max(2, known), self.rows.shape, device=self.rows.device)) % known
+        return replace(self, others=torch.where(which, others, self.rows))
 
     @property
     def clean(self) -> torch.Tensor:

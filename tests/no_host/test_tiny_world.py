@@ -276,9 +276,11 @@ def test_a_mistaken_caption_speaks_of_another_picture() -> None:
     bank = Bank(of, torch.zeros(len(of), 4, 8, 8), len(of))
     rows = torch.arange(len(of))
     mistaken = rows % 2 == 0
-    batch = Batch(bank, rows, mistaken)
+    batch = Batch(bank, rows).mistaken(mistaken)
     assert torch.equal(batch.told[~mistaken], rows[~mistaken])
     assert not (batch.told[mistaken] == rows[mistaken]).any()
+    alone = Batch(bank, rows[:1]).mistaken(mistaken[:1])
+    assert alone.told != 0 and alone.rows == 0, "in a batch of one picture too"
     ids, kept = Captions(tokenizer(), 1).pick(batch)
     texts = tokenizer().batch_decode(ids, skip_special_tokens=True)
     assert any(kept)
@@ -379,8 +381,8 @@ def test_a_training_goes_on_from_what_there_is_once() -> None:
         train("another", torch.nn.Linear(5, 3), lambda step: torch.zeros(()), still)
 
 
-@pytest.mark.parametrize("name", ["clip_g", "lora_pixel"])
-def test_what_is_more_than_one_module_does_not_go_on(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["clip_g", "lora_pixel", "vae_sdxl"])
+def test_what_is_not_one_trained_module_does_not_go_on(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         make.main([name, "unet_sd15", "--go-on"])
     assert f"--go-on: {name} can't" in capsys.readouterr().err

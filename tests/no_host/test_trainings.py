@@ -6,6 +6,7 @@ What the trained models paint is another matter; that they can be made anew is w
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from diffusers_relay.pipelines.loading import load_folder
 from diffusers_relay.pipelines.monitor import SilentMonitor
 from relay_dev.hub_cache import HUB_IDS
-from tiny_world import clip, layout, sdxl
+from tiny_world import clip, layout, make, sdxl
 from tiny_world.autoencoders import TURN
 from tiny_world.native import widened
 from tiny_world.recipes import RECIPES
@@ -104,6 +105,15 @@ def test_a_fine_tune_is_stored_as_what_differs(store: Store) -> None:
     assert 0 < len(changed) < len(base) / 2
     for key, value in tuned.items():
         assert torch.equal(value, base[key]) == (key not in changed)
+
+
+def test_who_trains_a_base_is_told_what_to_train_anew(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    unet = store.load("unet_sd15")
+    recipe = replace(RECIPES["unet_sd15"], make=lambda _: {"unet_sd15": unet})
+    assert make.train_one("unet_sd15", recipe, store, look=False)
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "anew" in line]
+    assert all(name in said for name in ("unet_comic", "unet_pixel", "unet_ring", "controlnet_depth", "unet_sdxl_base"))
+    assert "unet_sdxl_refiner" not in said and "unet_kandinsky" not in said
 
 
 def test_sdxl_is_sd15_with_a_level_above_and_stored_as_what_that_does_not_have(store: Store) -> None:
