@@ -21,9 +21,12 @@ PRIOR_SCENES = 30000
 PRIOR_BATCH = 512
 SHOWN_AT = {256: (16000, 256, 0.6), 512: (4000, 64, 0.32), 768: (600, 24, 0.08)}
 TUNED_AT = {256: (5000, 192, 0.6), 512: (1200, 48, 0.32), 768: (200, 16, 0.08)}
+MISTAKEN_POOLED = 0.4
+"""How often the prior is given the text's embedding of another scene. Compel weights the states alone, and a prior that could rely on the
+embedding would not mind them."""
 WIDTHS = (32, 32, 48, 64)
-TUNED_PARTS = (*STYLE_PARTS, "add_embedding.")
-"""What the decoders for depth and for inpainting learn anew."""
+HINT_PARTS = (*STYLE_PARTS, "add_embedding.")
+"""What the decoder for depth learns anew; the one for inpainting learns what a fine-tune does."""
 INPAINT_CHANNELS = 9
 """The noisy latents, those of the picture where it is kept and 0 elsewhere, and 1 where it is kept."""
 
@@ -62,13 +65,16 @@ def make_decoder_unet(seed: int, *, hint: bool = False, channels: int = 4) -> An
 
 
 def going_on(unet: Any, plain: Any) -> Any:
-    """Gives the UNet what the plain decoder knows, and lets it learn the rest. What further channels of its first layer read is 0 at first."""
+    """The UNet, for depth or for inpainting, with what the plain decoder knows; it learns the rest.
+
+    What its first layer reads from further channels is 0 at first.
+    """
     known, own = plain.state_dict(), unet.state_dict()
     same = {name: value for name, value in known.items() if name in own and own[name].shape == value.shape}
     first = torch.zeros_like(own["conv_in.weight"])
     first[:, : plain.config.in_channels] = known["conv_in.weight"]
     unet.load_state_dict({**own, **same, "conv_in.weight": first})
-    return only(unet, TUNED_PARTS)
+    return only(unet, HINT_PARTS if unet.config.addition_embed_type == "image_hint" else STYLE_PARTS)
 
 
 @torch.no_grad()
@@ -105,13 +111,16 @@ def train_prior(prior: Any, tokenizer: Any, text_tower: Any, picture_tower: Any,
         ids, _ = captions.pick(batch)
         with torch.no_grad():
             out = text_tower(ids)
+        pooled = torch.where(
+            torch.rand(len(ids), 1, device=DEVICE) < MISTAKEN_POOLED, out.text_embeds.roll(1, 0), out.text_embeds
+        )
         clean = batch.clean
         at = torch.randint(0, 1000, clean.shape[:1], device=clean.device)
         noisy = noiser.add_noise(clean, torch.randn_like(clean), at)
         predicted = prior(
             noisy,
             timestep=at,
-            proj_embedding=out.text_embeds,
+            proj_embedding=pooled,
             encoder_hidden_states=out.last_hidden_state,
             attention_mask=(ids == tokenizer.eos_token_id).cumsum(1) - (ids == tokenizer.eos_token_id).int() == 0,
         ).predicted_image_embedding
