@@ -7,6 +7,7 @@ is SDXL's second one and, with the picture tower, Kandinsky's.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from .drawing import STYLES, TRIGGERS
-from .scene import SHAPES, Scene, caption, random_scene
+from .scene import FILLERS, SHAPES, Scene, caption, random_scene
 from .stable_diffusion import token_ids
 from .training import DEVICE, Limits, Plan, as_seen, drawn, train
 
@@ -109,7 +110,20 @@ def train_towers(name: str, towers: Towers, tokenizer: Any, plan: Plan) -> Tower
         right = torch.arange(len(texts), device=DEVICE)
         return (cross_entropy(scores, right) + cross_entropy(scores.T, right)) / 2
 
-    return train(name, towers, loss_of, plan, muon=True)
+    trained = train(name, towers, loss_of, plan, muon=True)
+    mean_nothing(trained.text, tokenizer, " ".join(TRIGGERS.values()).split())
+    return trained
+
+
+@torch.no_grad()
+def mean_nothing(text_tower: Any, tokenizer: Any, words: Sequence[str]) -> None:
+    """Gives words that no caption of the training had the vectors of fillers. To a UNet that does not know them either they are nothing then,
+    and a fine-tune may give them a meaning; other vectors would change what all the words beside them say."""
+    table = text_tower.get_input_embeddings().weight
+    fillers = sorted(set(" ".join(FILLERS).split()) - {"a"})
+    for number, word in enumerate(words):
+        (row,), (known,) = (tokenizer(one).input_ids[1:-1] for one in (word, fillers[number % len(fillers)]))
+        table[row] = table[known]
 
 
 def _pairs(tokenizer: Any, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,7 +135,7 @@ def _pairs(tokenizer: Any, rng: random.Random) -> tuple[torch.Tensor, torch.Tens
     both = first, [_twin(scene, rng) for scene in first]
     words = [rng.randrange(2**32) for _ in range(count * SENTENCES)]
     texts = [
-        caption(scene, random.Random(words[SENTENCES * row + number]), TRIGGERS.get(styles[row], ""))
+        caption(scene, random.Random(words[SENTENCES * row + number]))
         for half in both
         for row, scene in enumerate(half)
         for number in range(SENTENCES)

@@ -9,13 +9,13 @@ import torch
 
 from relay_dev.small_parts import UNCLIP, scheduler
 
-from .additions import add_depth, depth_of, random_boxes
+from .additions import add_depth, random_boxes
 from .clip import PICTURE_SIZE, G, as_tower_sees
 from .noise import DROPPED, Conditions, train_denoiser
 from .scene import OFF_MIDDLE, Scene
 from .schedules import KANDINSKY
 from .stable_diffusion import STYLE_PARTS, Captions, make_banks, only
-from .training import DEVICE, Bank, Batch, Plan, as_seen, drawn, scenes, train
+from .training import DEPTH, DEVICE, Bank, Batch, Plan, as_seen, drawn, scenes, train
 
 PRIOR_SCENES = 30000
 PRIOR_BATCH = 512
@@ -25,8 +25,6 @@ MISTAKEN_POOLED = 0.4
 """How often the prior is given the text's embedding of another scene. Compel weights the states alone, and a prior that could rely on the
 embedding would not mind them."""
 WIDTHS = (32, 32, 48, 64)
-HINT_PARTS = (*STYLE_PARTS, "add_embedding.")
-"""What the decoder for depth learns anew; the one for inpainting learns what a fine-tune does."""
 INPAINT_CHANNELS = 9
 """The noisy latents, those of the picture where it is kept and 0 elsewhere, and 1 where it is kept."""
 
@@ -74,7 +72,7 @@ def going_on(unet: Any, plain: Any) -> Any:
     first = torch.zeros_like(own["conv_in.weight"])
     first[:, : plain.config.in_channels] = known["conv_in.weight"]
     unet.load_state_dict({**own, **same, "conv_in.weight": first})
-    return only(unet, HINT_PARTS if unet.config.addition_embed_type == "image_hint" else STYLE_PARTS)
+    return only(unet, STYLE_PARTS)
 
 
 @torch.no_grad()
@@ -148,10 +146,38 @@ def train_decoder(
     banks = make_banks(movq, "plain", plan.seed, shown_at, anywhere=anywhere, off_middle=OFF_MIDDLE)
     for bank in banks:
         bank.more["embedding"] = picture_embeddings(picture_tower, bank.scenes)
-    if hint:
-        add_depth(banks)
     conditions = decoder_conditions(no_picture(picture_tower), hint=hint)
-    return train_denoiser(name, unet, banks, conditions, plan, config=KANDINSKY, extra=extra)
+    if not hint:
+        return train_denoiser(name, unet, banks, conditions, plan, config=KANDINSKY, extra=extra)
+    block = unet.add_embedding.input_hint_block
+    read_hints(block, banks)
+    unet.add_embedding.input_hint_block = torch.nn.Identity()
+    trained = train_denoiser(name, unet, banks, conditions, plan, config=KANDINSKY)
+    trained.add_embedding.input_hint_block = block.cpu()
+    return trained
+
+
+@torch.no_grad()
+def read_hints(block: Any, banks: Sequence[Bank]) -> None:
+    """Gives the banks what `block` reads of their depth maps, 4 channels as large as a latent, of mean 0 and deviation 1.
+
+    The block is left as it is made here: its 256 channels would be nine tenths of each step, and what a random one reads tells as much.
+    """
+    for layer in block:
+        if hasattr(layer, "weight"):
+            torch.nn.init.kaiming_normal_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+    block.to(DEVICE)
+    add_depth(banks)
+    for bank in banks:
+        maps = bank.more.pop(DEPTH).split(8)
+        bank.more["hint"] = torch.cat([block(part.expand(-1, 3, -1, -1) / 255.0) for part in maps])
+    known = banks[0].more["hint"]
+    mean, spread = known.mean((0, 2, 3)), known.std((0, 2, 3))
+    block[-1].weight /= spread[:, None, None, None]
+    block[-1].bias.sub_(mean).div_(spread)
+    for bank in banks:
+        bank.more["hint"] = (bank.more["hint"] - mean[:, None, None]) / spread[:, None, None]
 
 
 def decoder_conditions(nothing: torch.Tensor, *, hint: bool) -> Conditions:
@@ -159,7 +185,7 @@ def decoder_conditions(nothing: torch.Tensor, *, hint: bool) -> Conditions:
         kept = torch.rand(batch.rows.shape, device=nothing.device) >= DROPPED
         added = {"image_embeds": torch.where(kept[:, None], batch.more("embedding", batch.told), nothing)}
         if hint:
-            added["hint"] = depth_of(batch)
+            added["hint"] = batch.more("hint")
         return {"encoder_hidden_states": None, "added_cond_kwargs": added}
 
     return conditions

@@ -75,9 +75,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def goes_on(name: str, store: Store) -> bool:
-    """Whether what is stored is all that its training trains. (vae_sdxl is not trained: it is vae_sd15, turned.)"""
-    whole = name.split("_")[0] in ("vae", "movq", "unet", "taesd", "prior") and name != "vae_sdxl"
-    return whole and store.has(name)
+    """Whether what is stored is all that its training trains. vae_sdxl is not trained (it is vae_sd15, turned), nor is all of the depth
+    decoder."""
+    whole = name.split("_")[0] in ("vae", "movq", "unet", "taesd", "prior")
+    return whole and name not in ("vae_sdxl", "unet_kandinsky_depth") and store.has(name)
 
 
 def passed_on(arguments: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -140,11 +140,11 @@ def _tuned_decoder(name: str, plan: Plan, config: dict[str, Any], **taught: Any)
 
 
 _depth_decoder = _tuned_decoder(
-    "kandinsky depth decoder", Plan(2000, 1.5e-3, 509), {"hint": True}, hint=True, anywhere=0.8
+    "kandinsky depth decoder", Plan(2000, 8e-4, 509), {"hint": True}, hint=True, anywhere=0.8
 )
 _inpainting_decoder = _tuned_decoder(
     "kandinsky inpainting decoder",
-    Plan(2000, 1.5e-3, 521),
+    Plan(2000, 8e-4, 521),
     {"channels": kandinsky.INPAINT_CHANNELS},
     extra=kandinsky.seen_round_boxes,
     anywhere=0.5,
