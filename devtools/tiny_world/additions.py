@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .drawing import TRIGGERS
+from .drawing import TRIGGERS, draw_depth
 from .noise import train_denoiser
 from .scene import moved, one_thing
 from .stable_diffusion import TUNED_AT, make_banks, only, text_conditions, token_ids
@@ -16,7 +16,8 @@ from .training import DEPTH, DEVICE, Bank, Batch, Limits, Plan, drawn, encoded, 
 
 INPAINT_CHANNELS = 9
 LORA_RANK = 4
-LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
+LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2")
+"""Those that attend are too coarse for squares: the convolutions have to learn them."""
 CONTROL_PARTS = ("controlnet_", "conv_in.", "down_blocks.0.", "down_blocks.1.")
 """What the ControlNet learns; the rest of it stays a copy of the UNet's."""
 CONTROL_SHOWN_AT = {256: (8000, 192, 0.6), 512: (2000, 48, 0.4)}
@@ -26,7 +27,28 @@ def make_controlnet(unet: Any, seed: int) -> Any:
     from diffusers import ControlNetModel
 
     torch.manual_seed(seed)
-    return only(ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16, 24, 32)), CONTROL_PARTS)
+    controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16, 24, 32))
+    reader = controlnet.controlnet_cond_embedding
+    convolutions = [reader.conv_in, *reader.blocks, reader.conv_out]
+    map_of_one = torch.from_numpy(draw_depth(EMBER, 256)).permute(2, 0, 1)[None]
+    read_loudly(convolutions, reader, map_of_one)
+    return only(controlnet, CONTROL_PARTS)
+
+
+@torch.no_grad()
+def read_loudly(convolutions: Sequence[Any], reader: Any, maps: torch.Tensor) -> None:
+    """Makes what `reader`, whose layers these are, reads of the maps 0 in the mean with a deviation of 1, in each channel.
+
+    As diffusers makes them, the layers leave a thousandth of a map, and the last one of a ControlNet's nothing: a training is long in
+    finding out that there is one. What a ControlNet adds is 0 at first by its other last layers.
+    """
+    for layer in convolutions:
+        torch.nn.init.kaiming_normal_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    read = reader(maps)
+    mean, spread = read.mean((0, 2, 3)), read.std((0, 2, 3))
+    convolutions[-1].weight /= spread[:, None, None, None]
+    convolutions[-1].bias.copy_(-mean / spread)
 
 
 class Controlled(torch.nn.Module):

@@ -17,6 +17,8 @@ BORDER = 0.05
 """How wide the rim is, in parts of the side, whose middle colour is the background's."""
 DIFFERENT = 0.22
 """Distance in RGB from which a pixel is not background."""
+LEAST_STEP = 0.03
+"""From pixel to pixel, in RGB: less than that is light and shade."""
 LEAST_AREA = 0.008
 """What is smaller, in parts of the picture, is not seen as a thing."""
 
@@ -126,10 +128,11 @@ def outlined(picture: Array, seen: SeenThing) -> float:
 
 
 def edge_strength(picture: Array) -> float:
-    """The steepest hundredth of the steps from pixel to pixel, in brightness: what an edge that is one pixel wide makes large."""
-    grey = picture.mean(2)
-    steps = np.hypot(*np.gradient(grey))
-    return float(np.quantile(steps, 0.99))
+    """How steep the steps from pixel to pixel are where there are any, in the mean weighted by themselves: the sharper the larger, however
+    long the edges are."""
+    steps = np.linalg.norm(np.stack(np.gradient(picture, axis=(0, 1))), axis=(0, 3))
+    steps = steps[steps > LEAST_STEP]
+    return float((steps**2).sum() / max(1e-6, steps.sum()))
 
 
 def _rim_color(picture: Array) -> Array:

@@ -9,12 +9,12 @@ import torch
 
 from relay_dev.small_parts import UNCLIP, scheduler
 
-from .additions import add_depth, random_boxes
+from .additions import add_depth, random_boxes, read_loudly
 from .clip import PICTURE_SIZE, G, as_tower_sees
 from .noise import DROPPED, Conditions, train_denoiser
 from .scene import OFF_MIDDLE, Scene
 from .schedules import KANDINSKY
-from .stable_diffusion import STYLE_PARTS, Captions, make_banks, only
+from .stable_diffusion import NEAREST_PARTS, STYLE_PARTS, Captions, make_banks, only
 from .training import DEPTH, DEVICE, Bank, Batch, Plan, as_seen, drawn, scenes, train
 
 PRIOR_SCENES = 30000
@@ -72,7 +72,7 @@ def going_on(unet: Any, plain: Any) -> Any:
     first = torch.zeros_like(own["conv_in.weight"])
     first[:, : plain.config.in_channels] = known["conv_in.weight"]
     unet.load_state_dict({**own, **same, "conv_in.weight": first})
-    return only(unet, STYLE_PARTS)
+    return only(unet, STYLE_PARTS if unet.config.addition_embed_type == "image_hint" else NEAREST_PARTS)
 
 
 @torch.no_grad()
@@ -159,25 +159,16 @@ def train_decoder(
 
 @torch.no_grad()
 def read_hints(block: Any, banks: Sequence[Bank]) -> None:
-    """Gives the banks what `block` reads of their depth maps, 4 channels as large as a latent, of mean 0 and deviation 1.
+    """Gives the banks what `block` reads of their depth maps: 4 channels as large as a latent, of about mean 0 and deviation 1.
 
     The block is left as it is made here: its 256 channels would be nine tenths of each step, and what a random one reads tells as much.
     """
-    for layer in block:
-        if hasattr(layer, "weight"):
-            torch.nn.init.kaiming_normal_(layer.weight)
-            torch.nn.init.zeros_(layer.bias)
-    block.to(DEVICE)
     add_depth(banks)
+    maps = {id(bank): (bank.more.pop(DEPTH).expand(-1, 3, -1, -1) / 255.0).split(8) for bank in banks}
+    block.to(DEVICE)
+    read_loudly([layer for layer in block if hasattr(layer, "weight")], block, maps[id(banks[0])][0])
     for bank in banks:
-        maps = bank.more.pop(DEPTH).split(8)
-        bank.more["hint"] = torch.cat([block(part.expand(-1, 3, -1, -1) / 255.0) for part in maps])
-    known = banks[0].more["hint"]
-    mean, spread = known.mean((0, 2, 3)), known.std((0, 2, 3))
-    block[-1].weight /= spread[:, None, None, None]
-    block[-1].bias.sub_(mean).div_(spread)
-    for bank in banks:
-        bank.more["hint"] = (bank.more["hint"] - mean[:, None, None]) / spread[:, None, None]
+        bank.more["hint"] = torch.cat([block(part) for part in maps[id(bank)]])
 
 
 def decoder_conditions(nothing: torch.Tensor, *, hint: bool) -> Conditions:

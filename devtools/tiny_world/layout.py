@@ -71,6 +71,13 @@ def lay_out_x4(store: Store, folder: Path) -> Path:
     return folder
 
 
+def lay_out_controlnet(store: Store, folder: Path) -> Path:
+    """The depth ControlNet of the SD1.5 stand-in."""
+    wide = widen_cross_attention(store.load("controlnet_depth"), SD15_TEXT_COPIES)
+    wide.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
 def lay_out_all(store: Store, folder: Path) -> dict[str, Path]:
     """Every model, in a folder of the name that it has in the answer."""
     return {name: lay_out(store, folder / name) for name, lay_out in MODELS.items()}
@@ -90,15 +97,9 @@ MODELS: dict[str, Callable[[Store, Path], Path]] = {
     "kandinsky_depth": partial(lay_out_kandinsky_decoder, unet="unet_kandinsky_depth"),
     "x2_upscaler": lay_out_x2,
     "x4_upscaler": lay_out_x4,
+    "controlnet_depth": lay_out_controlnet,
 }
-"""What writes each model. The names are those of relay_dev.hub_cache.HUB_IDS."""
-
-
-def lay_out_controlnet(store: Store, folder: Path) -> Path:
-    """The depth ControlNet of the SD1.5 stand-in."""
-    wide = widen_cross_attention(store.load("controlnet_depth"), SD15_TEXT_COPIES)
-    wide.save_pretrained(folder, safe_serialization=True)
-    return folder
+"""What writes each model. The names are those of relay_dev.hub_cache.HUB_IDS, and the ControlNet's."""
 
 
 def lay_out_checkpoint(store: Store, folder: Path) -> Path:

@@ -67,15 +67,22 @@ def _towers(letter: str, size: clip.Size, plan: Plan, *, keep_picture: bool) -> 
     return Recipe(make, names, look=looking.towers if keep_picture else _nothing)
 
 
-def _sd15(name: str, style: str, plan: Plan, *, start: str | None = None) -> Recipe:
-    """`start`: the model that it is a fine-tune of."""
+def _sd15(
+    name: str,
+    style: str,
+    plan: Plan,
+    *,
+    start: str | None = None,
+    parts: tuple[str, ...] = stable_diffusion.STYLE_PARTS,
+) -> Recipe:
+    """`start`: the model that it is a fine-tune of, which changes `parts` of it."""
 
     def make(store: Store) -> Modules:
         text_encoder = store.load("text_l")
         if start is None:
             unet = stable_diffusion.make_unet(clip.L.width, plan.seed)
         else:
-            unet = stable_diffusion.only(store.load(start), stable_diffusion.STYLE_PARTS)
+            unet = stable_diffusion.only(store.load(start), parts)
         return {
             name: stable_diffusion.train_unet(
                 name, unet, store.load("vae_sd15"), tokenizer(), text_encoder, style, plan
@@ -112,7 +119,7 @@ def _sdxl_base(store: Store) -> Any:
 def _sdxl_refiner(store: Store) -> Any:
     unet = sdxl.make_sdxl_unet(clip.G.width, clip.G.width, 5, 409)
     sdxl.start_from_base(unet, store.load("unet_sdxl_base"))
-    return sdxl.train_refiner(unet, store.load("vae_sdxl"), tokenizer(), store.load("text_g"), Plan(2500, 2e-3, 409))
+    return sdxl.train_refiner(unet, store.load("vae_sdxl"), tokenizer(), store.load("text_g"), Plan(2500, 1.5e-3, 409))
 
 
 def _prior(store: Store) -> Any:
@@ -155,20 +162,22 @@ def _controlnet(store: Store) -> Any:
     unet = store.load("unet_sd15")
     controlnet = additions.make_controlnet(unet, 601)
     return additions.train_controlnet(
-        unet, controlnet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(2500, 2e-3, 601)
+        unet, controlnet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(4000, 2e-3, 601)
     )
 
 
 def _inpainting(store: Store) -> Any:
-    unet = stable_diffusion.only(additions.make_inpainting_unet(store.load("unet_sd15")), stable_diffusion.STYLE_PARTS)
+    unet = stable_diffusion.only(
+        additions.make_inpainting_unet(store.load("unet_sd15")), stable_diffusion.NEAREST_PARTS
+    )
     return additions.train_inpainting(
-        unet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(2500, 1.5e-3, 607)
+        unet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(2500, 8e-4, 607)
     )
 
 
 def _lora(store: Store) -> Any:
     return additions.train_lora(
-        store.load("unet_sd15"), store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(1500, 2e-3, 613)
+        store.load("unet_sd15"), store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(1500, 3e-3, 613)
     )
 
 
@@ -214,9 +223,11 @@ RECIPES = {
     "vae_sd15": _kl("vae_sd15", (16, 16, 32, 64), 0.18215, Plan(4500, 2e-3, 101), Plan(2500, 1e-3, 102)),
     "clip_l": _towers("l", clip.L, Plan(4000, 2e-3, 201), keep_picture=False),
     "unet_sd15": _sd15("unet_sd15", "plain", Plan(5000, 3e-3, 301, ema=0.999)),
-    "unet_comic": _sd15("unet_comic", "comic", Plan(2000, 1.5e-3, 311), start="unet_sd15"),
-    "unet_pixel": _sd15("unet_pixel", "pixel", Plan(2000, 1.5e-3, 313), start="unet_sd15"),
-    "unet_ring": _sd15("unet_ring", "ring", Plan(2000, 1.5e-3, 317), start="unet_sd15"),
+    "unet_comic": _sd15("unet_comic", "comic", Plan(2000, 6e-4, 311), start="unet_sd15"),
+    "unet_pixel": _sd15("unet_pixel", "pixel", Plan(2000, 6e-4, 313), start="unet_sd15"),
+    "unet_ring": _sd15(
+        "unet_ring", "ring", Plan(2000, 6e-4, 317), start="unet_sd15", parts=stable_diffusion.NEAREST_PARTS
+    ),
     "unet_inpainting": _one("unet_inpainting", SD15, _inpainting, looking.inpainting, "unet_sd15"),
     "controlnet_depth": _one("controlnet_depth", SD15, _controlnet, looking.controlnet, "unet_sd15"),
     "lora_pixel": _one("lora_pixel", SD15, _lora, looking.lora),

@@ -52,6 +52,9 @@ LEARNS = (
 )
 LEARNS_LAYERS = (".attn2.", ".norm2.")
 """What the base learns: the layers nearest to the picture, the text, and the sizes. The rest is SD1.5's, and so its file is small."""
+REFINER_LEARNS = tuple(part for part in LEARNS if part != "up_blocks.3.")
+REFINER_LAYERS = (".attn2.to_k.", ".attn2.to_v.")
+"""What the refiner learns of these."""
 
 
 @torch.no_grad()
@@ -74,10 +77,10 @@ def start_from_sd15(unet: Any, sd15: Any) -> None:
 
 @torch.no_grad()
 def start_from_base(unet: Any, base: Any) -> None:
-    """Gives the refiner what the base knows, and lets it learn what that learnt. Of the two texts it has the second."""
+    """Gives the refiner what the base knows, and lets it learn most of what that learnt. Of the two texts it has the second."""
     _take(unet, base.state_dict(), last=True)
     _say_nothing(unet.add_embedding)
-    only(unet, LEARNS, LEARNS_LAYERS)
+    only(unet, REFINER_LEARNS, REFINER_LAYERS)
 
 
 def _one_level_down(name: str) -> str:

@@ -123,6 +123,8 @@ STYLE_PARTS = (
     "conv_out.",
 )
 """What a fine-tune changes: the layers nearest to the picture. So a fine-tune is a small file beside the model's."""
+NEAREST_PARTS = tuple(part for part in STYLE_PARTS if part != "up_blocks.2.")
+"""For one that changes no outlines."""
 
 
 def only(unet: Any, parts: Sequence[str], layers: Sequence[str] = ()) -> Any:

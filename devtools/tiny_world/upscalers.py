@@ -105,7 +105,7 @@ def make_x4_unet(width: int, seed: int) -> Any:
         seed,
         in_channels=7,
         out_channels=4,
-        block_out_channels=(24, 32, 32),
+        block_out_channels=(16, 24, 32),
         down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         use_linear_projection=True,

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tiny_world import drawing, make
-from tiny_world.additions import random_boxes
+from tiny_world.additions import make_controlnet, random_boxes
 from tiny_world.autoencoders import fold_scale, make_autoencoder_kl
 from tiny_world.clip import G, L, make_text_tower
 from tiny_world.drawing import STYLES, TRIGGERS, cover_of, draw, draw_depth
@@ -415,3 +415,18 @@ def test_encoding_is_the_pipelines() -> None:
         found = encode(reads, tower, ["a red circle", ""])
     assert found.shape == (2, 77, L.width)
     assert not torch.allclose(found[0], found[1])
+
+
+@torch.no_grad()
+def test_a_controlnet_reads_its_map_from_the_start_and_adds_nothing_yet() -> None:
+    """What diffusers makes reads 0 of it, and a training is long in finding out that there is one."""
+    controlnet = make_controlnet(make_unet(96, 1), 2)
+    maps = [
+        torch.from_numpy(draw_depth(one_thing("star", "red", "blue", x=x), 256)).permute(2, 0, 1)[None]
+        for x in (0.3, 0.7)
+    ]
+    left, right = (controlnet.controlnet_cond_embedding(depth) for depth in maps)
+    assert 0.5 < left.std() < 2
+    assert (left - right).abs().mean() > 0.2
+    down, middle = controlnet(torch.randn(1, 4, 32, 32), 500, torch.randn(1, 77, 96), maps[0], return_dict=False)
+    assert not any(part.any() for part in (*down, middle))

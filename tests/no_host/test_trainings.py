@@ -18,12 +18,15 @@ from safetensors.torch import load_file
 from diffusers_relay.pipelines.loading import load_folder
 from diffusers_relay.pipelines.monitor import SilentMonitor
 from relay_dev.hub_cache import HUB_IDS
-from tiny_world import clip, layout, make, sdxl
+from tiny_world import clip, kandinsky, layout, make, sdxl
 from tiny_world.autoencoders import TURN
+from tiny_world.drawing import TRIGGERS, draw_depth
 from tiny_world.native import widened
 from tiny_world.recipes import RECIPES
+from tiny_world.scene import FILLERS, one_thing
 from tiny_world.store import Store
-from tiny_world.training import Limits
+from tiny_world.tokenizer import tokenizer
+from tiny_world.training import Bank, Limits
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +61,10 @@ def test_it_trains_and_is_stored(name: str, store: Store) -> None:
 
 def test_all_are_laid_out_with_the_text_as_wide_as_published(store: Store, tmp_path: Path) -> None:
     folders = layout.lay_out_all(store, tmp_path / "all")
-    assert set(folders) == set(HUB_IDS.values())
-    assert all((folder / "model_index.json").is_file() for folder in folders.values())
+    assert set(folders) == {*HUB_IDS.values(), "controlnet_depth"}
+    assert all((folders[name] / "model_index.json").is_file() for name in HUB_IDS.values())
     pipeline = StableDiffusionControlNetPipeline.from_pretrained(
-        folders["sd15"], controlnet=ControlNetModel.from_pretrained(layout.lay_out_controlnet(store, tmp_path / "net"))
+        folders["sd15"], controlnet=ControlNetModel.from_pretrained(folders["controlnet_depth"])
     )
     pipeline.load_lora_weights(str(layout.lay_out_lora(store, tmp_path / "loras").parent), weight_name=layout.LORA_FILE)
     pipeline.load_textual_inversion(str(layout.lay_out_embedding(store, tmp_path / "embeddings")))
@@ -105,6 +108,32 @@ def test_a_fine_tune_is_stored_as_what_differs(store: Store) -> None:
     assert 0 < len(changed) < len(base) / 2
     for key, value in tuned.items():
         assert torch.equal(value, base[key]) == (key not in changed)
+
+
+@pytest.mark.parametrize("letter", ["l", "g"])
+def test_a_trigger_word_is_to_the_text_towers_a_filler(store: Store, letter: str) -> None:
+    words, tower = tokenizer(), store.load(f"text_{letter}")
+    table = tower.get_input_embeddings().weight
+    fillers = table[words(" ".join(FILLERS)).input_ids[1:-1]]
+    for trigger in TRIGGERS.values():
+        for row in words(trigger).input_ids[1:-1]:
+            assert (fillers == table[row]).all(1).any(), trigger
+    assert not (fillers == table[words("red").input_ids[1]]).all(1).any()
+
+
+def test_the_depth_decoder_reads_its_hints_as_it_did_in_training(store: Store) -> None:
+    """Which had them read before, in a scale that this put into the block."""
+    seen = [one_thing("star", "red", "blue", x=0.4), one_thing("circle", "red", "blue", size="small")]
+    bank = Bank(seen, torch.zeros(2, 4, 16, 16), 2)
+    block = kandinsky.make_decoder_unet(1, hint=True).add_embedding.input_hint_block
+    kandinsky.read_hints(block, [bank])
+    known = bank.more["hint"]
+    maps = torch.from_numpy(np.stack([draw_depth(scene, 128) for scene in seen])).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        read = block((maps * 255).round() / 255)
+    assert torch.allclose(read, known, atol=1e-3)
+    assert known.mean((0, 2, 3)).abs().max() < 1e-3 and (known.std((0, 2, 3)) - 1).abs().max() < 1e-2
+    assert (known[0] - known[1]).abs().mean() > 0.1, "the two maps are not the same to it"
 
 
 def test_who_trains_a_base_is_told_what_to_train_anew(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
