@@ -39,7 +39,7 @@ def make_controlnet(unet: Any, seed: int) -> Any:
 def read_loudly(convolutions: Sequence[Any], reader: Any, maps: torch.Tensor) -> None:
     """Makes what `reader`, whose layers these are, reads of the maps 0 in the mean with a deviation of 1, in each channel.
 
-    As diffusers makes them, the layers leave a thousandth of a map, and the last one of a ControlNet's nothing: a training is long in
+    As diffusers makes them, the layers leave less than a hundredth of a map, and the last one of a ControlNet's nothing: a training is long in
     finding out that there is one. What a ControlNet adds is 0 at first by its other last layers.
     """
     for layer in convolutions:
