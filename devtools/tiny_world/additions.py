@@ -93,7 +93,12 @@ def add_depth(banks: Sequence[Bank]) -> None:
 
 def depth_of(batch: Batch) -> torch.Tensor:
     """[count, 3, size, size], 0 to 1"""
-    return batch.more(DEPTH).expand(-1, 3, -1, -1) / 255.0
+    return as_map(batch.more(DEPTH))
+
+
+def as_map(depth: torch.Tensor) -> torch.Tensor:
+    """[count, 1, size, size] in bytes -> [count, 3, size, size], 0 to 1"""
+    return depth.expand(-1, 3, -1, -1) / 255.0
 
 
 def make_inpainting_unet(unet: Any) -> Any:

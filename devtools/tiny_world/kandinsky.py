@@ -9,7 +9,7 @@ import torch
 
 from relay_dev.small_parts import UNCLIP, scheduler
 
-from .additions import add_depth, random_boxes, read_loudly
+from .additions import add_depth, as_map, random_boxes, read_loudly
 from .clip import PICTURE_SIZE, G, as_tower_sees
 from .noise import DROPPED, Conditions, train_denoiser
 from .scene import OFF_MIDDLE, Scene
@@ -164,11 +164,11 @@ def read_hints(block: Any, banks: Sequence[Bank]) -> None:
     The block is left as it is made here: its 256 channels would be nine tenths of each step, and what a random one reads tells as much.
     """
     add_depth(banks)
-    maps = {id(bank): (bank.more.pop(DEPTH).expand(-1, 3, -1, -1) / 255.0).split(8) for bank in banks}
     block.to(DEVICE)
-    read_loudly([layer for layer in block if hasattr(layer, "weight")], block, maps[id(banks[0])][0])
-    for bank in banks:
-        bank.more["hint"] = torch.cat([block(part) for part in maps[id(bank)]])
+    convolutions = [layer for layer in block if hasattr(layer, "weight")]
+    read_loudly(convolutions, block, as_map(banks[0].more[DEPTH][:8]))
+    for bank in banks:  # in bytes until they are read: as numbers all maps would be gigabytes
+        bank.more["hint"] = torch.cat([block(as_map(part)) for part in bank.more.pop(DEPTH).split(8)])
 
 
 def decoder_conditions(nothing: torch.Tensor, *, hint: bool) -> Conditions:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tiny_world import drawing, make
 from tiny_world.additions import make_controlnet, random_boxes
@@ -430,3 +431,14 @@ def test_a_controlnet_reads_its_map_from_the_start_and_adds_nothing_yet() -> Non
     assert (left - right).abs().mean() > 0.2
     down, middle = controlnet(torch.randn(1, 4, 32, 32), 500, torch.randn(1, 77, 96), maps[0], return_dict=False)
     assert not any(part.any() for part in (*down, middle))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_edge_is_as_sharp_on_a_small_thing_as_on_a_large_one(size: str) -> None:
+    """And sharper as it is drawn than scaled up, which gives it more pixels."""
+    scene = one_thing("circle", "red", "blue", size=size)
+    drawn = draw(scene, 256)
+    half = Image.fromarray((draw(scene, 128) * 255).round().astype(np.uint8))
+    scaled = np.asarray(half.resize((256, 256), Image.Resampling.BICUBIC)) / 255
+    assert edge_strength(drawn) > 1.3 * edge_strength(scaled)
+    assert edge_strength(drawn) == pytest.approx(edge_strength(draw(one_thing("circle", "red", "blue"), 256)), rel=0.1)
