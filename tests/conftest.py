@@ -1,5 +1,5 @@
-"""Three layers of tests: no_host (the pack's lower layers alone), in_host (inside the host's process), in_server (a real server
-and its real page). In all of them the pack is the package `diffusers_relay`:
+"""Layers of tests: no_host (the pack's lower layers alone), in_host (inside the host's process), in_server (a real server and its
+real page), seen (what trained models paint through a real server, judged). In all of them the pack is the package `diffusers_relay`:
 
     from diffusers_relay.pipelines.latent_space import ...
 """
@@ -25,14 +25,15 @@ prepare_pack()
 
 
 class OneServer(LoadScopeScheduling):
-    """With several processes, all that uses the server runs in one of them, and otherwise each file in one."""
+    """With several processes, all that uses one server runs in one of them, and otherwise each file in one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "server" if is_in_server(nodeid) else nodeid.split("::")[0]
+        return server_of(nodeid) or nodeid.split("::")[0]
 
 
-def is_in_server(nodeid: str) -> bool:
-    return "in_server" in nodeid.split("::")[0].split("/")
+def server_of(nodeid: str) -> str | None:
+    """The folder of tests that a server is for."""
+    return next((name for name in ("in_server", "seen") if name in nodeid.split("::")[0].split("/")), None)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneServer:
@@ -42,7 +43,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneServer:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: not is_in_server(item.nodeid))  # what takes longest begins first
+        items.sort(key=lambda item: server_of(item.nodeid) is None)  # what takes longest begins first
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,12 @@
-"""Runs the example workflows in a real ComfyUI, on small models with random weights, and says where the pictures are.
+"""Runs the example workflows in a real ComfyUI, on small trained models, and says where the pictures are.
 
     python dev.py demo                          all examples
     python dev.py demo sd15_img2img             only those whose file names begin so
     python dev.py demo --serve                  leaves the server running, to try the nodes on its page
     python dev.py demo --published              uses the published models, which are downloaded (tens of GB)
 
-The small models stand under the ids of the published ones, so the pictures show that the graphs work, and not what the models can do.
-The page says so too.
+The small models stand under the ids of the published ones. They paint what a prompt says as far as it speaks of a few coloured shapes, and
+know nothing else; devtools/tiny_world has them. The page says so too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from tiny_world.drawing import draw
+from tiny_world.scene import one_thing
+
+from .examples.parts import EXAMPLE_PICTURE
 from .host import get_host
 from .model_folders import small_models
 from .page import HostPage, PageRun, open_page
@@ -29,6 +35,15 @@ EXAMPLES = ROOT / "example_workflows"
 NOTICE = {"relay-demo-notice": Path(__file__).with_name("notice")}
 """A pack that says on the page what the models are."""
 DOWNLOAD_SECONDS = 6 * 3600
+EXAMPLE = one_thing("star", "white", "black")
+"""What the picture shows that the examples begin with. It does for its own depth map."""
+EXAMPLE_SIDE = 512
+
+
+def draw_example(folder: Path) -> None:
+    """In place of ComfyUI's own example.png, which shows nothing of the world that the small models know."""
+    picture = Image.fromarray((draw(EXAMPLE, EXAMPLE_SIDE) * 255).round().astype("uint8"))
+    picture.save(folder / EXAMPLE_PICTURE)
 
 
 def chosen_workflows(names: Sequence[str]) -> list[Path]:
@@ -88,6 +103,8 @@ def main(arguments: Sequence[str]) -> int:
         threads=None,
         **(published_models(options.models) if options.published else stand_ins()),
     )
+    if not options.published:
+        draw_example(server.folders["input"])
     with server:
         with open_page(server.url) as page:
             worked = [run_workflow(page, server, file, seconds) for file in files]

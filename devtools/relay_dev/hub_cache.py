@@ -27,17 +27,21 @@ HUB_IDS = {
     "stabilityai/sd-x2-latent-upscaler": "x2_upscaler",
     "stabilityai/stable-diffusion-x4-upscaler": "x4_upscaler",
 }
-"""Hub id -> name in small_models.make_all or small_examples.make_example_models. The ids are those of the diffusers documentation."""
+"""Hub id -> name in tiny_world.layout.MODELS. The ids are those of the diffusers documentation."""
 
-WITH_FP16_FILES = {name for name in HUB_IDS if name.startswith(("stable-diffusion-v1-5/", "stabilityai/"))}
+HUB_CONTROLNETS = {"lllyasviel/control_v11f1p_sd15_depth": "controlnet_depth"}
+"""The same for ControlNets."""
+
+FP16_OWNERS = ("stable-diffusion-v1-5/", "stabilityai/", "lllyasviel/")
+WITH_FP16_FILES = {name for name in (*HUB_IDS, *HUB_CONTROLNETS) if name.startswith(FP16_OWNERS)}
 """The repositories that publish variant="fp16" files beside the others."""
 
 
 def make_hub_cache(cache_dir: Path, models: dict[str, Path]) -> dict[str, Path]:
-    """Writes every id of HUB_IDS, from the folders that those gave, and answers with each id's snapshot folder."""
+    """Writes every id of HUB_IDS and HUB_CONTROLNETS from the folders of those names; the answer is each id's snapshot folder."""
     return {
         repo_id: add_repository(cache_dir, repo_id, models[name], fp16=repo_id in WITH_FP16_FILES)
-        for repo_id, name in HUB_IDS.items()
+        for repo_id, name in (HUB_IDS | HUB_CONTROLNETS).items()
     }
 
 

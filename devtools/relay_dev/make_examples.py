@@ -21,7 +21,7 @@ from typing import Any
 
 from PIL import Image
 
-from .demo import EXAMPLES, pictures
+from .demo import EXAMPLES, draw_example, pictures
 from .examples import SHEETS
 from .examples.sheet import NOTE, Sheet
 from .model_folders import small_models
@@ -126,7 +126,9 @@ def main(arguments: Sequence[str]) -> int:
     chosen = [sheet for sheet in sheets if not options.names or sheet.file.startswith(tuple(options.names))]
     EXAMPLES.mkdir(exist_ok=True)
     models = small_models()
-    with HostServer(models=models.models, environment=models.environment()) as server:
+    server = HostServer(models=models.models, environment=models.environment())
+    draw_example(server.folders["input"])
+    with server:
         for sheet in chosen:
             # A new page for each: a page keeps what nodes have shown, and nodes of the next graph have the same ids.
             with open_page(server.url, width=VIEW[0], height=VIEW[1]) as page:

@@ -16,10 +16,13 @@ from pathlib import Path
 
 from filelock import FileLock
 
+import tiny_world
+
 from .host import get_host
 from .paths import WORK
 
 MAKERS = ("small_*.py", "hub_cache.py", "native_checkpoint.py")
+TRAINED = Path(tiny_world.__file__).parent
 STALE_AFTER_SECONDS = 3600
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
 
@@ -34,7 +37,10 @@ class SmallModels:
 
     @property
     def models(self) -> Path:
-        """A host's models folder: diffusers/NAME, controlnet/NAME, and one checkpoint that the host's own loader takes."""
+        """A host's models folder: diffusers/NAME, controlnet/NAME, checkpoints, loras, embeddings.
+
+        Their weights are random, but for the checkpoint, the LoRA and the embedding that go with `hub_cache`.
+        """
         return self.root / "models"
 
     @property
@@ -44,8 +50,13 @@ class SmallModels:
 
     @property
     def hub_cache(self) -> Path:
-        """A Hugging Face hub cache with the models under the ids of published ones."""
+        """A Hugging Face hub cache with the tiny world's trained models under the ids of published ones."""
         return self.root / "hub"
+
+    def published(self, repo_id: str) -> Path:
+        """The folder in which the hub cache has a repository's files."""
+        (snapshot,) = (self.hub_cache / f"models--{repo_id.replace('/', '--')}" / "snapshots").iterdir()
+        return snapshot
 
     def environment(self) -> dict[str, str]:
         """For a process that shall find the hub ids there, and go nowhere else."""
@@ -66,23 +77,26 @@ def small_models() -> SmallModels:
 
 
 def _make(root: Path) -> None:
+    from tiny_world import layout
+    from tiny_world.store import Store
+
     from .hub_cache import make_hub_cache
     from .native_checkpoint import make_checkpoints
     from .small_adapters import make_adapters
-    from .small_controlnets import add_hub_controlnets, make_controlnets
-    from .small_examples import make_example_checkpoint, make_example_models
+    from .small_controlnets import make_controlnets
     from .small_models import make_all
 
     with tempfile.TemporaryDirectory(dir=WORK, prefix="making-models-") as name:
         scratch = Path(name) / "made"
         named = make_all(scratch / "models" / "diffusers")
-        for_hub = named | make_example_models(Path(name) / "examples", named)
-        make_hub_cache(scratch / "hub", for_hub)
         make_controlnets(scratch / "models" / "controlnet", named)
-        add_hub_controlnets(scratch / "hub", for_hub, Path(name))
         make_checkpoints(scratch / "models", get_host())
-        make_example_checkpoint(scratch / "models" / "checkpoints")
-        make_adapters(scratch / "models", named, for_hub["sd15"])
+        make_adapters(scratch / "models", named)
+        trained = Store()
+        make_hub_cache(scratch / "hub", layout.lay_out_all(trained, Path(name) / "trained"))
+        layout.lay_out_checkpoint(trained, scratch / "models" / "checkpoints")
+        layout.lay_out_lora(trained, scratch / "models" / "loras")
+        layout.lay_out_embedding(trained, scratch / "models" / "embeddings")
         paths = {key: path.relative_to(scratch).as_posix() for key, path in named.items()}
         (scratch / "index.json").write_text(json.dumps(paths, indent=1), "utf-8")
         for stale in root.parent.glob("small-models-*"):
@@ -93,8 +107,11 @@ def _make(root: Path) -> None:
 
 def _fingerprint() -> str:
     digest = hashlib.sha256()
-    for file in sorted(file for pattern in MAKERS for file in Path(__file__).parent.glob(pattern)):
+    makers = [*TRAINED.glob("*.py"), *(file for pattern in MAKERS for file in Path(__file__).parent.glob(pattern))]
+    for file in sorted(makers):
         digest.update(file.read_bytes().replace(b"\r\n", b"\n"))
+    for file in sorted(file for file in (TRAINED / "models").rglob("*") if file.is_file()):
+        digest.update(file.read_bytes())
     for library in LIBRARIES:
         digest.update(f"{library}=={importlib.metadata.version(library)}".encode())
     return digest.hexdigest()[:12]

@@ -11,8 +11,6 @@ from safetensors.torch import save_file
 
 from .small_parts import TEXT_WIDTH
 
-EXAMPLE_LORA = "pixel-art-lora.safetensors"
-"""The file that the examples name."""
 RANK = 4
 SIZE = 0.05
 """Standard deviation of a LoRA's tensors: enough that every picture shows it."""
@@ -20,8 +18,8 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
-def make_adapters(models: Path, named: dict[str, Path], example_sd15: Path) -> None:
-    """Fills `models`/loras and `models`/embeddings for the small models in `named`, and for the one that the examples run on."""
+def make_adapters(models: Path, named: dict[str, Path]) -> None:
+    """Fills `models`/loras and `models`/embeddings for the small models in `named`."""
     loras, embeddings = models / "loras", models / "embeddings"
     (loras / "styles").mkdir(parents=True)
     embeddings.mkdir(parents=True)
@@ -35,10 +33,6 @@ def make_adapters(models: Path, named: dict[str, Path], example_sd15: Path) -> N
     save_file(kohya_lora(sdxl, seed=43), loras / "sdxl_kohya.safetensors")
     save_file(diffusers_lora(sdxl, seed=47), loras / "sdxl_peft.safetensors")
     torch.save(diffusers_lora(sd15, seed=37), loras / "sd15_pickle.pt")
-
-    # the examples' SD1.5 is another one, and so is its LoRA
-    example = StableDiffusionPipeline.from_pretrained(example_sd15, safety_checker=None)
-    save_file(diffusers_lora(example, seed=71), loras / EXAMPLE_LORA)
 
     save_file({"<small-cat>": vectors(53, 1)[0]}, embeddings / "learned.safetensors")
     save_file({"emb_params": vectors(59, 3)}, embeddings / "badhands.safetensors")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from .hub_cache import add_repository
 from .small_weights import random_module
 
 CONTROLNETS = {
@@ -18,8 +17,6 @@ CONTROLNETS = {
     "sdxl_canny": ("sdxl_base", 9337),
 }
 """Folder of models/controlnet -> the model in small_models.make_all that it fits, and its seed."""
-HUB_CONTROLNETS = {"lllyasviel/control_v11f1p_sd15_depth": ("sd15", 9311)}
-"""The same for ids of published ControlNets. They publish variant="fp16" files too."""
 SHARE = 0.4
 """How much a ControlNet adds to what the UNet's own layers give."""
 
@@ -50,14 +47,4 @@ def make_controlnets(folder: Path, models: dict[str, Path]) -> dict[str, Path]:
     return {
         name: make_controlnet(models[model] / "unet", folder / name, seed=seed)
         for name, (model, seed) in CONTROLNETS.items()
-    }
-
-
-def add_hub_controlnets(cache_dir: Path, models: dict[str, Path], scratch: Path) -> dict[str, Path]:
-    """Every id of HUB_CONTROLNETS in a hub cache, for the models that stand there under their published ids."""
-    return {
-        repo_id: add_repository(
-            cache_dir, repo_id, make_controlnet(models[model] / "unet", scratch / f"hub-{seed}", seed=seed), fp16=True
-        )
-        for repo_id, (model, seed) in HUB_CONTROLNETS.items()
     }

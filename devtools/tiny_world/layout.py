@@ -99,7 +99,7 @@ MODELS: dict[str, Callable[[Store, Path], Path]] = {
     "x4_upscaler": lay_out_x4,
     "controlnet_depth": lay_out_controlnet,
 }
-"""What writes each model. The names are those of relay_dev.hub_cache.HUB_IDS, and the ControlNet's."""
+"""What writes each model. The names are those that relay_dev.hub_cache has for hub ids."""
 
 
 def lay_out_checkpoint(store: Store, folder: Path) -> Path:

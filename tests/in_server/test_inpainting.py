@@ -23,6 +23,7 @@ SIZE = (96, 64)
 MASK = mask_picture(*SIZE)
 INPAINTING = "stable-diffusion-v1-5/stable-diffusion-inpainting"
 KANDINSKY = "kandinsky-community/kandinsky-2-2-decoder-inpaint"
+KANDINSKY_PRIOR = "kandinsky-community/kandinsky-2-2-prior"
 
 
 def picture(graph: Graph, server: HostServer, width: int = SIZE[0], height: int = SIZE[1]) -> Out:
@@ -98,16 +99,19 @@ def test_a_controlnet_steers(server: HostServer, models: SmallModels) -> None:
 
 def test_kandinsky_s_inpainting_decoder_of_the_hub(server: HostServer, models: SmallModels) -> None:
     graph = Graph()
-    model = graph.add("RelayLoadModelFromHub", repo_id=KANDINSKY, revision="", variant="auto", dtype="float32")
-    prompt = graph.prior(graph.load("kandinsky_prior"), PROMPT, seed=3)
+    prior, model = (
+        graph.add("RelayLoadModelFromHub", repo_id=repo_id, revision="", variant="auto", dtype="float32")
+        for repo_id in (KANDINSKY_PRIOR, KANDINSKY)
+    )
+    prompt = graph.prior(prior, PROMPT, seed=3)
     white = mask_picture(128, 64, (40, 8, 104, 56))
     source = {"image": picture(graph, server, 128, 64), "steps": 4, "guidance_scale": 4.0, "seed": 9}
     latent = graph.inpaint(model, prompt, mask(graph, server, white), **source)
     script = inpaint_scripts.kandinsky_inpaint(
-        models.named["kandinsky_inpaint"],
+        models.published(KANDINSKY),
         scripts.soft_picture(128, 64),
         white,
-        scripts.kandinsky_prior(models.named["kandinsky_prior"], PROMPT, seed=3),
+        scripts.kandinsky_prior(models.published(KANDINSKY_PRIOR), PROMPT, seed=3),
         width=128,
         height=64,
         seed=9,

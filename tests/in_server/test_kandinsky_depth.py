@@ -17,6 +17,7 @@ from support.server_log import stages_during
 
 PROMPT = "a robot"
 HUB_ID = "kandinsky-community/kandinsky-2-2-controlnet-depth"
+HUB_PRIOR = "kandinsky-community/kandinsky-2-2-prior"
 
 
 def soft(graph: Graph, server: HostServer, width: int = 64, height: int = 64) -> Out:
@@ -42,8 +43,11 @@ def test_text_to_image_of_the_hub_s_model(
     server: HostServer, models: SmallModels, width: int, height: int, negative_prompt: str
 ) -> None:
     graph = Graph()
-    model = graph.add("RelayLoadModelFromHub", repo_id=HUB_ID, revision="", variant="auto", dtype="float32")
-    prompt = graph.prior(graph.load("kandinsky_prior"), PROMPT, negative_prompt, seed=43)
+    prior, model = (
+        graph.add("RelayLoadModelFromHub", repo_id=repo_id, revision="", variant="auto", dtype="float32")
+        for repo_id in (HUB_PRIOR, HUB_ID)
+    )
+    prompt = graph.prior(prior, PROMPT, negative_prompt, seed=43)
     latent = graph.text_to_image(
         model,
         prompt,
@@ -54,9 +58,9 @@ def test_text_to_image_of_the_hub_s_model(
         seed=44,
         control=hint(graph, server, width, height),
     )
-    embeds = scripts.kandinsky_prior(models.named["kandinsky_prior"], PROMPT, negative_prompt or None, seed=43)
+    embeds = scripts.kandinsky_prior(models.published(HUB_PRIOR), PROMPT, negative_prompt or None, seed=43)
     script = kandinsky_depth.text_to_image(
-        models.named["kandinsky_depth"],
+        models.published(HUB_ID),
         embeds,
         script_hint(width, height),
         width=width,

@@ -16,6 +16,7 @@ from support.graph import Graph, Out, saved
 from support.pixels import assert_same_pixels
 
 PROMPT, NEGATIVE = "a red cat on a blue sofa", "dog"
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 X2, X4 = "stabilityai/sd-x2-latent-upscaler", "stabilityai/stable-diffusion-x4-upscaler"
 
 
@@ -35,13 +36,13 @@ def finished(server: HostServer, graph: Graph, image: Out) -> np.ndarray:
 @pytest.mark.parametrize("guidance_scale", [0.0, 7.0])
 def test_x2_of_the_hub_after_text_to_image(server: HostServer, models: SmallModels, guidance_scale: float) -> None:
     graph = Graph()
-    sd15, x2 = graph.load("sd15"), from_hub(graph, X2)
+    sd15, x2 = from_hub(graph, SD15), from_hub(graph, X2)
     first = graph.text_to_image(sd15, graph.encode(sd15, PROMPT), width=96, height=64, seed=1)
     settings = {"guidance_scale": guidance_scale, "seed": 2}
     latent = graph.latent_upscale(x2, graph.encode(x2, PROMPT, NEGATIVE), first, **settings)
-    named = models.named
-    latents = scripts.sd15_text_to_image(named["sd15"], PROMPT, width=96, height=64, seed=1, output_type="latent")
-    script = upscale_scripts.latent_upscale(named["x2_upscaler"], latents, PROMPT, NEGATIVE, **settings)
+    folder = models.published(SD15)
+    latents = scripts.sd15_text_to_image(folder, PROMPT, width=96, height=64, seed=1, output_type="latent")
+    script = upscale_scripts.latent_upscale(models.published(X2), latents, PROMPT, NEGATIVE, **settings)
     assert script.shape == (1, 128, 192, 3)
     assert_same_pixels(finished(server, graph, graph.decode(x2, latent)), script)
 
@@ -54,7 +55,7 @@ def test_x4_of_the_hub(server: HostServer, models: SmallModels, width: int, heig
     prompt = graph.encode(x4, PROMPT, NEGATIVE)
     image = graph.super_resolution(x4, prompt, image=soft(graph, server, width, height), **settings)
     picture = scripts.soft_picture(width, height)
-    script = upscale_scripts.super_resolution(models.named["x4_upscaler"], picture, PROMPT, NEGATIVE, **settings)
+    script = upscale_scripts.super_resolution(models.published(X4), picture, PROMPT, NEGATIVE, **settings)
     assert_same_pixels(finished(server, graph, image), script)
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from relay_dev import demo
+from relay_dev.examples.parts import EXAMPLE_PICTURE
 from relay_dev.server import HostServer
+from tiny_world.judge import agrees, look
 
 
 class NotStarted(Exception):
@@ -52,3 +56,10 @@ def test_a_models_folder_is_for_the_published_ones(capsys: pytest.CaptureFixture
 def test_what_is_asked_for_has_to_be_there() -> None:
     with pytest.raises(SystemExit, match="No example begins with 'nothing'"):
         demo.main(["nothing"])
+
+
+def test_the_examples_begin_with_a_picture_of_the_small_models_world(tmp_path: Path) -> None:
+    """White on black, which does for a depth map too."""
+    demo.draw_example(tmp_path)
+    with Image.open(tmp_path / EXAMPLE_PICTURE) as picture:
+        assert agrees(look(np.asarray(picture) / 255), demo.EXAMPLE)

@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 from relay_dev.examples import SHEETS
-from relay_dev.hub_cache import HUB_IDS
+from relay_dev.hub_cache import HUB_CONTROLNETS, HUB_IDS
 from relay_dev.paths import ROOT
-from relay_dev.small_adapters import EXAMPLE_LORA
-from relay_dev.small_controlnets import HUB_CONTROLNETS
+from tiny_world.layout import LORA_FILE
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 TITLE_HEIGHT = 30
@@ -127,7 +126,7 @@ def test_models_are_those_of_the_guide(workflow: dict[str, Any]) -> None:
     controlnets = [node for node in workflow["nodes"] if node["type"] == "RelayLoadControlNetFromHub"]
     assert {node["widgets_values"][0] for node in controlnets} <= set(HUB_CONTROLNETS)
     loras = [node for node in workflow["nodes"] if node["type"] == "RelayLoadLora"]
-    assert {node["widgets_values"][0] for node in loras} <= {EXAMPLE_LORA}
+    assert {node["widgets_values"][0] for node in loras} <= {LORA_FILE}
 
 
 def test_seeds_are_fixed(file: Path, workflow: dict[str, Any]) -> None:

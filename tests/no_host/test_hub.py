@@ -19,8 +19,8 @@ from diffusers_relay.pipelines.errors import RelayError
 from diffusers_relay.pipelines.hub import check_repo_id, check_revision, fetch_repo, load_from_hub
 from diffusers_relay.pipelines.monitor import SilentMonitor
 from relay_dev.fake_hub import FakeHub, FakeRepo
+from relay_dev.hub_cache import HUB_CONTROLNETS
 from relay_dev.model_folders import SmallModels
-from relay_dev.small_controlnets import HUB_CONTROLNETS
 from relay_dev.small_finetunes import add_fp16_files
 
 REPO = "someone/small-model"

@@ -173,7 +173,7 @@ guide = AutoPipelineForImage2Image.from_pretrained("kandinsky-community/kandinsk
 assert guide.prior_prior is not None
 print("all found")
 """
-    wanted = [*HUB_IDS, *(f"{repo_id}@fp16" for repo_id in WITH_FP16_FILES)]
+    wanted = [*HUB_IDS, *(f"{repo_id}@fp16" for repo_id in HUB_IDS if repo_id in WITH_FP16_FILES)]
     environment = {**os.environ, **models.environment()}
     command = [sys.executable, "-c", script, *wanted]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

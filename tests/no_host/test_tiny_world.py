@@ -23,6 +23,7 @@ from tiny_world.drawing import STYLES, TRIGGERS, cover_of, draw, draw_depth
 from tiny_world.judge import agrees, edge_strength, look, nearest_color, towards
 from tiny_world.kandinsky import INPAINT_CHANNELS, going_on, make_decoder_unet
 from tiny_world.noise import IN_MIDDLE, MIDDLE, noise_levels
+from tiny_world.recipes import RECIPES
 from tiny_world.scene import (
     COLORS,
     FILLERS,
@@ -37,7 +38,7 @@ from tiny_world.scene import (
     vocabulary,
 )
 from tiny_world.stable_diffusion import Captions, encode, make_unet, token_ids
-from tiny_world.store import Store
+from tiny_world.store import MODELS, Store
 from tiny_world.tokenizer import tokenizer
 from tiny_world.training import (
     DEPTH,
@@ -442,3 +443,15 @@ def test_an_edge_is_as_sharp_on_a_small_thing_as_on_a_large_one(size: str) -> No
     scaled = np.asarray(half.resize((256, 256), Image.Resampling.BICUBIC)) / 255
     assert edge_strength(drawn) > 1.3 * edge_strength(scaled)
     assert edge_strength(drawn) == pytest.approx(edge_strength(draw(one_thing("circle", "red", "blue"), 256)), rel=0.1)
+
+
+MOST_MB = 24
+
+
+def test_every_model_is_there_and_together_they_are_small() -> None:
+    """In float16, and nothing but safetensors and configs."""
+    lacking = [part for recipe in RECIPES.values() for part in recipe.makes if not Store().has(part)]
+    assert not lacking
+    files = [file for file in MODELS.rglob("*") if file.is_file()]
+    assert {file.suffix for file in files} == {".safetensors", ".json", ".txt"}
+    assert sum(file.stat().st_size for file in files) < MOST_MB * 1e6

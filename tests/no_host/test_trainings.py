@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from diffusers_relay.pipelines.loading import load_folder
 from diffusers_relay.pipelines.monitor import SilentMonitor
-from relay_dev.hub_cache import HUB_IDS
+from relay_dev.hub_cache import HUB_CONTROLNETS, HUB_IDS
 from tiny_world import clip, kandinsky, layout, make, sdxl
 from tiny_world.autoencoders import TURN
 from tiny_world.drawing import TRIGGERS, draw_depth
@@ -61,7 +61,7 @@ def test_it_trains_and_is_stored(name: str, store: Store) -> None:
 
 def test_all_are_laid_out_with_the_text_as_wide_as_published(store: Store, tmp_path: Path) -> None:
     folders = layout.lay_out_all(store, tmp_path / "all")
-    assert set(folders) == {*HUB_IDS.values(), "controlnet_depth"}
+    assert set(folders) == {*HUB_IDS.values(), *HUB_CONTROLNETS.values()}
     assert all((folders[name] / "model_index.json").is_file() for name in HUB_IDS.values())
     pipeline = StableDiffusionControlNetPipeline.from_pretrained(
         folders["sd15"], controlnet=ControlNetModel.from_pretrained(folders["controlnet_depth"])

@@ -1,8 +1,8 @@
 // Says, on the demo's page, what the models there are.
 
 const text =
-    "The models here are small stand-ins under the published models' names: they show that the graphs work, and not what " +
-    "the real ones paint. Those are used by: python dev.py demo --published";
+    "The models here are small stand-ins under the published models' names. All that they know is circles, squares, triangles " +
+    "and stars in eight colours. The real ones are used by: python dev.py demo --published";
 
 const notice = document.createElement("div");
 notice.id = "relay-stand-ins";
