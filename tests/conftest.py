@@ -5,15 +5,18 @@ real page), seen (what trained models paint through a real server, judged). In a
 """
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadFileScheduling
 
 from relay_dev.model_folders import SmallModels, small_models
 from relay_dev.pack import prepare_pack
-from relay_dev.paths import WORK
+from relay_dev.paths import ARTIFACTS, WORK
+from relay_dev.server import HostServer
 
 pytest_plugins = ["relay_dev.no_skips"]
 
@@ -24,32 +27,37 @@ os.environ.update({"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_H
 prepare_pack()
 
 
-class OneServer(LoadScopeScheduling):
-    """With several processes, all that uses one server runs in one of them, and otherwise each file in one."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return server_of(nodeid) or nodeid.split("::")[0]
+def uses_a_server(nodeid: str) -> bool:
+    return nodeid.startswith(("tests/in_server/", "tests/seen/"))
 
 
-def server_of(nodeid: str) -> str | None:
-    """The folder of tests that a server is for."""
-    return next((name for name in ("in_server", "seen") if name in nodeid.split("::")[0].split("/")), None)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneServer:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """Each file runs in one process; who has done with a file takes the next."""
     config.option.loadscopereorder = False  # the order is the one below
-    return OneServer(config, log)
+    return LoadFileScheduling(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: server_of(item.nodeid) is None)  # what takes longest begins first
+        items.sort(key=lambda item: not uses_a_server(item.nodeid))  # the longest files begin first
 
 
 @pytest.fixture(scope="session")
 def models() -> SmallModels:
     """The small models: `models.named["sd15"]` is a diffusers folder."""
     return small_models()
+
+
+@pytest.fixture(scope="session")
+def server(models: SmallModels) -> Iterator[HostServer]:
+    """One server for all tests of a process, with the small models in its folders and in its hub cache."""
+    # DEBUG: the pack says there which stage uses which modules, which tests count.
+    arguments = ("--preview-method", "latent2rgb", "--verbose", "DEBUG")
+    with HostServer(models=models.models, environment=models.environment(), arguments=arguments) as running:
+        yield running
+        ARTIFACTS.mkdir(parents=True, exist_ok=True)
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+        shutil.copyfile(running.log_path, ARTIFACTS / f"server-{worker}.log")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from .browser import get_browser
 from .host import get_host
 
 WORKERS = 2
-"""One for tests/in_server and its one server, and one for the rest: see tests/conftest.py."""
+"""Each with a server of its own: see tests/conftest.py."""
 
 
 def main(arguments: Sequence[str]) -> int:

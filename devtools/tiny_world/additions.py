@@ -139,7 +139,6 @@ def random_boxes(clean: torch.Tensor) -> torch.Tensor:
 
 def train_lora(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> dict[str, torch.Tensor]:
     """The style of pixel art as a LoRA, in diffusers' format."""
-    from diffusers.utils import convert_state_dict_to_diffusers
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
@@ -149,7 +148,7 @@ def train_lora(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Pla
     banks = make_banks(vae, "pixel", plan.seed, TUNED_AT)
     conditions = text_conditions(tokenizer, text_encoder, plan.seed, TRIGGERS["pixel"])
     trained = train_denoiser("pixel art lora", unet, banks, conditions, plan, muon=False)
-    weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(trained))
+    weights = get_peft_model_state_dict(trained)  # not converted: diffusers has older names for some of the layers, and reads only one kind
     return {f"unet.{name}": value.half().contiguous() for name, value in weights.items()}
 
 

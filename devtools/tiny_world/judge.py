@@ -147,8 +147,8 @@ def _thing(picture: Array, mask: Array) -> SeenThing:
     side = max(mask.shape)
     x, y = (columns.mean() + 0.5) / side, (rows.mean() + 0.5) / side
     area = mask.sum() / mask.size
-    inner = ndimage.binary_erosion(mask, iterations=max(1, side // 64))
-    rgb = np.median(picture[inner if inner.any() else mask], axis=0)
+    depth = ndimage.distance_transform_edt(mask)
+    rgb = np.median(picture[depth >= depth.max() / 2], axis=0)  # a thing with an outline has its colour in the middle
     overlaps = {shape: _overlap(mask, shape, x, y) for shape in SHAPES}
     shape = max(overlaps, key=lambda name: overlaps[name])
     return SeenThing(

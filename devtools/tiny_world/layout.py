@@ -130,7 +130,7 @@ def _saved_tensors(tensors: dict[str, Any], file: Path) -> Path:
     return file
 
 
-CROSS_LORA = ("attn2.to_k.lora.down.weight", "attn2.to_v.lora.down.weight")
+CROSS_LORA = ("attn2.to_k.lora_A.weight", "attn2.to_v.lora_A.weight")
 """Ends of the names of a LoRA's tensors that read the text."""
 LORA_FILE = "pixel-art-lora.safetensors"
 EMBEDDING_FILE = "ember.safetensors"

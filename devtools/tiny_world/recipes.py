@@ -73,16 +73,15 @@ def _sd15(
     plan: Plan,
     *,
     start: str | None = None,
-    parts: tuple[str, ...] = stable_diffusion.STYLE_PARTS,
 ) -> Recipe:
-    """`start`: the model that it is a fine-tune of, which changes `parts` of it."""
+    """`start`: the model that it is a fine-tune of, which changes the outer layers of it."""
 
     def make(store: Store) -> Modules:
         text_encoder = store.load("text_l")
         if start is None:
             unet = stable_diffusion.make_unet(clip.L.width, plan.seed)
         else:
-            unet = stable_diffusion.only(store.load(start), parts)
+            unet = stable_diffusion.only(store.load(start), stable_diffusion.STYLE_PARTS)
         return {
             name: stable_diffusion.train_unet(
                 name, unet, store.load("vae_sd15"), tokenizer(), text_encoder, style, plan
@@ -225,9 +224,7 @@ RECIPES = {
     "unet_sd15": _sd15("unet_sd15", "plain", Plan(5000, 3e-3, 301, ema=0.999)),
     "unet_comic": _sd15("unet_comic", "comic", Plan(2000, 6e-4, 311), start="unet_sd15"),
     "unet_pixel": _sd15("unet_pixel", "pixel", Plan(2000, 6e-4, 313), start="unet_sd15"),
-    "unet_ring": _sd15(
-        "unet_ring", "ring", Plan(2000, 6e-4, 317), start="unet_sd15", parts=stable_diffusion.NEAREST_PARTS
-    ),
+    "unet_ring": _sd15("unet_ring", "ring", Plan(2000, 6e-4, 317), start="unet_sd15"),
     "unet_inpainting": _one("unet_inpainting", SD15, _inpainting, looking.inpainting, "unet_sd15"),
     "controlnet_depth": _one("controlnet_depth", SD15, _controlnet, looking.controlnet, "unet_sd15"),
     "lora_pixel": _one("lora_pixel", SD15, _lora, looking.lora),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 
 from tiny_world import drawing, make
 from tiny_world.additions import make_controlnet, random_boxes
@@ -69,6 +70,13 @@ def test_the_judge_names_every_shape_in_every_two_colours_at_both_sizes() -> Non
         if not agrees(look(draw(scene, side)), scene):
             wrong.append((color, ground, shape, size, side))
     assert wrong == []
+
+
+def test_an_outline_is_not_a_thing_s_colour_even_if_most_of_a_thin_thing_is_outline() -> None:
+    scene = one_thing("star", "yellow", "purple")
+    picture = draw(scene, 256, "comic")
+    picture[ndimage.binary_dilation(picture.max(2) < 0.3, iterations=8)] = 0
+    assert agrees(look(picture), scene)
 
 
 def test_the_judge_sees_where_things_are_and_how_large() -> None:
