@@ -15,9 +15,9 @@ from .stable_diffusion import TUNED_AT, make_banks, only, text_conditions, token
 from .training import DEPTH, DEVICE, Bank, Batch, Limits, Plan, drawn, encoded, latents
 
 INPAINT_CHANNELS = 9
-LORA_RANK = 4
-LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2")
-"""Those that attend are too coarse for squares: the convolutions have to learn them."""
+LORA_RANK = 8
+LORA_LAYERS = r"(down_blocks\.[01]|up_blocks\.[23])\..*conv.*|conv_out"
+"""The convolutions of the outer layers: squares are finer than what attends."""
 CONTROL_PARTS = ("controlnet_", "conv_in.", "down_blocks.0.", "down_blocks.1.")
 """What the ControlNet learns; the rest of it stays a copy of the UNet's."""
 CONTROL_SHOWN_AT = {256: (8000, 192, 0.6), 512: (2000, 48, 0.4)}
@@ -144,10 +144,10 @@ def train_lora(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Pla
 
     torch.manual_seed(plan.seed)
     unet.requires_grad_(False)
-    unet.add_adapter(LoraConfig(r=LORA_RANK, lora_alpha=LORA_RANK, target_modules=list(LORA_LAYERS)))
+    unet.add_adapter(LoraConfig(r=LORA_RANK, lora_alpha=LORA_RANK, target_modules=LORA_LAYERS))
     banks = make_banks(vae, "pixel", plan.seed, TUNED_AT)
     conditions = text_conditions(tokenizer, text_encoder, plan.seed, TRIGGERS["pixel"])
-    trained = train_denoiser("pixel art lora", unet, banks, conditions, plan, muon=False)
+    trained = train_denoiser("pixel art lora", unet, banks, conditions, plan)
     weights = get_peft_model_state_dict(trained)  # not converted: diffusers has older names for some of the layers, and reads only one kind
     return {f"unet.{name}": value.half().contiguous() for name, value in weights.items()}
 

@@ -63,11 +63,12 @@ class Seen:
 def look(picture: Array) -> Seen:
     """`picture`: [height, width, 3], 0 to 1."""
     ground = _rim_color(picture)
-    differs = np.linalg.norm(picture - ground, axis=2) > DIFFERENT
+    away = np.linalg.norm(picture - ground, axis=2)
+    differs = away > DIFFERENT
     labels, count = ndimage.label(ndimage.binary_opening(differs, iterations=max(1, len(picture) // 128)))
     areas = ndimage.sum_labels(np.ones(labels.shape), labels, range(1, count + 1)) / labels.size
     order = [int(index) + 1 for index in np.argsort(-areas) if areas[index] >= LEAST_AREA]
-    return Seen(nearest_color(ground), _triple(ground), tuple(_thing(picture, labels == label) for label in order))
+    return Seen(nearest_color(ground), _triple(ground), tuple(_thing(picture, labels == label, away) for label in order))
 
 
 def agrees(seen: Seen, scene: Scene, *, colors_only: bool = False) -> bool:
@@ -142,13 +143,16 @@ def _rim_color(picture: Array) -> Array:
     return np.median(picture[inner], axis=0)
 
 
-def _thing(picture: Array, mask: Array) -> SeenThing:
+def _thing(picture: Array, mask: Array, away: Array) -> SeenThing:
+    """`mask`: all that differs from the ground there; the thing ends half way between its colour and the ground's. `away`: from the ground."""
+    depth = ndimage.distance_transform_edt(mask)
+    inner = depth >= depth.max() / 2  # a thing with an outline has its colour in the middle
+    rgb = np.median(picture[inner], axis=0)
+    mask = mask & (away > np.median(away[inner]) / 2)
     rows, columns = np.nonzero(mask)
     side = max(mask.shape)
     x, y = (columns.mean() + 0.5) / side, (rows.mean() + 0.5) / side
     area = mask.sum() / mask.size
-    depth = ndimage.distance_transform_edt(mask)
-    rgb = np.median(picture[depth >= depth.max() / 2], axis=0)  # a thing with an outline has its colour in the middle
     overlaps = {shape: _overlap(mask, shape, x, y) for shape in SHAPES}
     shape = max(overlaps, key=lambda name: overlaps[name])
     return SeenThing(

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 
 from relay_dev.small_parts import UNCLIP, save
@@ -108,16 +107,11 @@ def lay_out_checkpoint(store: Store, folder: Path) -> Path:
 
 
 def lay_out_lora(store: Store, folder: Path) -> Path:
-    """It fits the laid out SD1.5, whose text is wider than the trained one's."""
-    lora = {
-        name: _read_first(value, SD15_TEXT_COPIES) if name.endswith(CROSS_LORA) else value
-        for name, value in load_file(store.file("lora_pixel")).items()
-    }
-    return _saved_tensors(lora, folder / LORA_FILE)
+    return _saved_tensors(load_file(store.file("lora_pixel")), folder / LORA_FILE)
 
 
 def lay_out_embedding(store: Store, folder: Path) -> Path:
-    """Likewise."""
+    """It fits the laid out SD1.5, whose text is wider than the trained one's."""
     known = load_file(store.file("embedding_ember"))
     return _saved_tensors(
         {token: vector.repeat(SD15_TEXT_COPIES) for token, vector in known.items()}, folder / EMBEDDING_FILE
@@ -130,14 +124,8 @@ def _saved_tensors(tensors: dict[str, Any], file: Path) -> Path:
     return file
 
 
-CROSS_LORA = ("attn2.to_k.lora_A.weight", "attn2.to_v.lora_A.weight")
-"""Ends of the names of a LoRA's tensors that read the text."""
 LORA_FILE = "pixel-art-lora.safetensors"
 EMBEDDING_FILE = "ember.safetensors"
-
-
-def _read_first(weight: Any, times: int) -> Any:
-    return torch.nn.functional.pad(weight, (0, weight.shape[1] * (times - 1)))
 
 
 def _saved(pipeline: Any, folder: Path, scheduler_config: dict[str, Any]) -> Path:

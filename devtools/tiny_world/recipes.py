@@ -176,7 +176,7 @@ def _inpainting(store: Store) -> Any:
 
 def _lora(store: Store) -> Any:
     return additions.train_lora(
-        store.load("unet_sd15"), store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(1500, 3e-3, 613)
+        store.load("unet_sd15"), store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(1500, 2e-3, 613)
     )
 
 

@@ -79,6 +79,18 @@ def test_an_outline_is_not_a_thing_s_colour_even_if_most_of_a_thin_thing_is_outl
     assert agrees(look(picture), scene)
 
 
+def test_a_thing_ends_half_way_between_its_colour_and_the_ground_s() -> None:
+    """What is a little like it round it, as models leave it, is no part of it."""
+    scene = one_thing("star", "yellow", "purple")
+    plain = draw(scene, 256)
+    halo = ndimage.binary_dilation(cover_of(scene.things[0], 256) > 0.5, iterations=24) & (plain[..., 2] > 0.6)
+    picture = plain.copy()
+    picture[halo] += 0.3 * (np.array(COLORS["yellow"]) - picture[halo])
+    found, wanted = look(picture), look(plain)
+    assert agrees(found, scene)
+    assert found.things[0].area == pytest.approx(wanted.things[0].area, rel=0.02)
+
+
 def test_the_judge_sees_where_things_are_and_how_large() -> None:
     rng = random.Random(3)
     for _ in range(40):
