@@ -16,7 +16,7 @@ from .training import DEPTH, DEVICE, Bank, Batch, Limits, Plan, drawn, encoded, 
 
 INPAINT_CHANNELS = 9
 LORA_RANK = 8
-LORA_LAYERS = r"(down_blocks\.[01]|up_blocks\.[23])\..*conv.*|conv_out"
+LORA_LAYERS = r"(down_blocks\.1|up_blocks\.[23])\..*conv.*|conv_out"
 """The convolutions of the outer layers: squares are finer than what attends."""
 CONTROL_PARTS = ("controlnet_", "conv_in.", "down_blocks.0.", "down_blocks.1.")
 """What the ControlNet learns; the rest of it stays a copy of the UNet's."""
@@ -148,7 +148,9 @@ def train_lora(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Pla
     banks = make_banks(vae, "pixel", plan.seed, TUNED_AT)
     conditions = text_conditions(tokenizer, text_encoder, plan.seed, TRIGGERS["pixel"])
     trained = train_denoiser("pixel art lora", unet, banks, conditions, plan)
-    weights = get_peft_model_state_dict(trained)  # not converted: diffusers has older names for some of the layers, and reads only one kind
+    weights = get_peft_model_state_dict(
+        trained
+    )  # not converted: diffusers has older names for some of the layers, and reads only one kind
     return {f"unet.{name}": value.half().contiguous() for name, value in weights.items()}
 
 

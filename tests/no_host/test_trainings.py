@@ -66,7 +66,11 @@ def test_all_are_laid_out_with_the_text_as_wide_as_published(store: Store, tmp_p
     pipeline = StableDiffusionControlNetPipeline.from_pretrained(
         folders["sd15"], controlnet=ControlNetModel.from_pretrained(folders["controlnet_depth"])
     )
-    pipeline.load_lora_weights(str(layout.lay_out_lora(store, tmp_path / "loras").parent), weight_name=layout.LORA_FILE)
+    lora = load_file(layout.lay_out_lora(store, tmp_path / "loras"))
+    assert all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in lora), (
+        "of mixed names, diffusers reads one kind"
+    )
+    pipeline.load_lora_weights(str(tmp_path / "loras"), weight_name=layout.LORA_FILE)
     pipeline.load_textual_inversion(str(layout.lay_out_embedding(store, tmp_path / "embeddings")))
     pipeline.set_progress_bar_config(disable=True)
     depth = torch.rand(1, 3, 64, 64)
