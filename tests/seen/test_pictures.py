@@ -1,6 +1,6 @@
 """What becomes of pictures in the graph: kept, changed, handed from model to model, made larger. Seen by the judge.
 
-Each claim is over several seeds, and asks for less than was measured.
+Each claim is over several seeds, and asks for less than was measured, which is said beside it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def test_strength_leads_from_the_picture_to_the_caption(server: HostServer, repo
     image = canvas.drawn(given, count=SEEDS)
     latents = [canvas.repaints(repo, plain_caption(asked), image=image, strength=one) for one in (0.2, 0.5, 0.6, 1.0)]
     painted = canvas.see(repo, *latents)
-    off = [distance(pictures, draw(given, SIDE)) for pictures in painted]
+    off = [
+        distance(pictures, draw(given, SIDE)) for pictures in painted
+    ]  # SD1.5 .02, .10, .27, .36; Kandinsky .05, .15, .19, .35
     assert off[0] < 0.1
     assert rises(off[:-1]) and off[-1] > 0.25
     assert share(agrees(one, given) for one in seen(painted[0])) >= 0.9
@@ -64,9 +66,9 @@ def test_a_chain_in_latent_space_keeps_the_thing_and_takes_on_each_style(server:
         assert share(agrees(one, STAR) for one in seen(pictures)) >= 0.8
     places = [[(one.things[0].x, one.things[0].y) for one in seen(pictures)] for pictures in (plain, comic, pixel)]
     for after in places[1:]:
-        assert np.abs(np.array(after) - np.array(places[0])).max() < 0.06, "the thing is where it was"
-    assert lined(comic) > 3 * lined(plain)
-    assert in_parts(pixel) < 0.6 * in_parts(comic)
+        assert np.abs(np.array(after) - np.array(places[0])).max() < 0.06, "the thing is where it was"  # .04
+    assert lined(comic) > 3 * lined(plain)  # .44, .03
+    assert in_parts(pixel) < 0.7 * in_parts(comic)  # .48, .82
 
 
 def lined(pictures: Pictures) -> float:
@@ -86,7 +88,7 @@ def test_text_to_image_to_image_from_sd15_into_kandinsky(server: HostServer) -> 
     changed = canvas.repaints(KANDINSKY, plain_caption(other), latent=first, strength=0.7)
     given, cleaner, another = canvas.see(KANDINSKY, first, same, changed)
     assert distance(cleaner, given) < 0.12
-    assert well_shaped(cleaner) > well_shaped(given) + 0.02
+    assert well_shaped(cleaner) > well_shaped(given) + 0.02  # .88, .79
     assert share(agrees(one, scene) for one in seen(cleaner)) >= 0.9
     assert share(agrees(one, other) for one in seen(another)) >= 0.8
 
@@ -117,7 +119,7 @@ def test_the_refiner_cleans_what_the_base_painted(server: HostServer) -> None:
     alone = canvas.paints(SDXL, text, SEEDS, steps=20)
     refined = canvas.repaints(REFINER, text, latent=half, steps=20, denoising_start=0.8)
     by_base, by_refiner = canvas.see(REFINER, alone, refined)
-    assert unclean(by_refiner) < 0.9 * unclean(by_base)
+    assert unclean(by_refiner) < 0.9 * unclean(by_base)  # .067, .095
     assert share(agrees(one, STAR) for one in seen(by_refiner)) >= 0.8
 
 
@@ -156,8 +158,8 @@ def test_a_controlnet_holds_the_edges_of_its_map(server: HostServer) -> None:
     painted = canvas.see(SD15, *with_map, *without)
     held = [overlap(pictures, scene) for pictures, scene in zip(painted, scenes)]
     free = [overlap(pictures, scene) for pictures, scene in zip(painted[len(scenes) :], scenes)]
-    assert min(held) > 0.5
-    assert max(free) < min(held) - 0.15
+    assert min(held) > 0.5  # .60 to .63
+    assert max(free) < min(held) - 0.15  # .22 to .28
 
 
 def test_kandinsky_s_depth_decoder_follows_its_hint(server: HostServer) -> None:

@@ -1,6 +1,6 @@
 """What the trained models paint is what their prompts say: seen by a judge that does not know the prompts.
 
-Each claim is over several seeds, and asks for less than was measured; both are said beside it.
+Each claim is over several seeds, and asks for less than was measured, which is said beside it.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ def test_colors_and_shape_are_the_caption_s(server: HostServer, repo: str) -> No
     right = [
         agrees(one, scene) for scene, pictures in zip(SCENES, painted) for one in seen(in_plain_colors(repo, pictures))
     ]
-    assert share(right) >= 0.9
+    assert share(right) >= 0.9  # of 20: all, but for one of the restyle model's
 
 
 def test_each_fine_tune_has_its_style(server: HostServer) -> None:
     scene, canvas = SCENES[0], Canvas(server)
     latents = [canvas.paints(repo, styled(repo, scene), SEEDS) for repo in (SD15, COMIC, PIXEL)]
     plain, comic, pixel = canvas.see(SD15, *latents)
-    assert lined(comic) > 3 * lined(plain)
-    assert in_parts(pixel) < 0.7 * in_parts(plain)
+    assert lined(comic) > 3 * lined(plain)  # .37, .04
+    assert in_parts(pixel) < 0.7 * in_parts(plain)  # .57, .93
 
 
 def lined(pictures: Pictures) -> float:
@@ -98,6 +98,7 @@ def test_weights_move_the_picture_towards_red_and_away(server: HostServer, repo:
     texts = [AWAY.format(word) for word in DOWN] + [TOWARDS[repo].format(word) for word in UP]
     painted = canvas.see(repo, *(canvas.paints(repo, text, 4) for text in texts))
     reds = [nearness(pictures, "red") for pictures in painted]
+    # SD1.5 .25, .29, .30, .31 and .03, .09, .28; SDXL .03, .10, .22, .25 and .51, .63, .64; Kandinsky .10, .23, .25, .27 and .07, .58, .64
     assert rises(reds[: len(DOWN)]) and reds[0] < reds[len(DOWN) - 1] - 0.03
     assert rises(reds[len(DOWN) :]) and reds[len(DOWN)] < reds[-1] - 0.03
 
@@ -124,7 +125,7 @@ def test_guidance_brings_a_picture_nearer_to_the_caption(server: HostServer, rep
     latents = [canvas.repaints(repo, text, guidance_scale=scale, **settings) for scale in (1.0, 2.0, 4.0)]
     off = [distance(pictures, draw(asked, side)) for pictures in canvas.see(repo, *latents)]
     assert rises([-one for one in off])
-    assert off[-1] < off[0] - 0.01
+    assert off[-1] < off[0] - 0.01  # SD1.5 .343 to .319, SDXL .335 to .321, Kandinsky .331 to .294
 
 
 def test_kandinsky_mixes_a_text_and_a_picture(server: HostServer) -> None:
@@ -157,7 +158,7 @@ def test_a_lora_gives_its_style_by_its_strength(server: HostServer) -> None:
     painted = canvas.see(SD15, *latents)
     squares = [in_parts(pictures) for pictures in painted]
     assert rises([-one for one in squares])
-    assert squares[-1] < 0.7 * squares[0]
+    assert squares[-1] < 0.7 * squares[0]  # .92, .70, .53
     assert share(agrees(one, scene) for one in seen(painted[-1])) >= 0.8
 
 
