@@ -214,7 +214,7 @@ def test_an_upscaler_keeps_the_picture_and_sharpens_its_edges(server: HostServer
     for scene, painted, bicubic in zip(scenes, found[::2], found[1::2]):
         assert distance(painted, draw(scene, SIDE)) < 0.03
         assert agrees(seen(painted[None])[0], scene)
-        assert edge_strength(painted) > 1.1 * edge_strength(bicubic)
+        assert edge_strength(painted) > 1.1 * edge_strength(bicubic)  # x2 1.13 to 1.28 times, x4 1.8 to 2.1
 
 
 STEPS_X2 = 10
