@@ -20,9 +20,14 @@ LATENT_CHANNELS = 4
 LATENT_NOISE = 0.03
 """Standard deviation, in the UNet's scale, that the decoder has to bear: samplers do not hit latents exactly."""
 
+COLORS_LIE = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, -1], [0, 0, 1, 0]])
+"""Orthogonal. Turned by it, three of a latent's channels are the mean red, green and blue of its pixels; the fourth is free.
 
-COLORS_LIE = torch.tensor([[1.0, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]]) / 2
-"""Orthogonal. Turned by it, three of a latent's channels are the mean red, green and blue of its pixels; the fourth is free."""
+Of all that have one entry a row, it is the one with which ComfyUI's previews, made for the published SD1.5's latents, are nearest to the
+pictures: pale, and of the right hues.
+"""
+SDXL_COLORS_LIE = torch.tensor([[1.0, -1, 1, -1], [1, -1, -1, 1], [1, 1, -1, -1], [1, 1, 1, 1]]) / 2
+"""The same for SDXL's latents and previews; of all whose entries have one size."""
 COLORS_SPAN = 1.4
 """A picture's -1..1 in the UNet's scale: so these channels have a deviation of about 1."""
 
@@ -123,8 +128,8 @@ def _encoded(vae: Any, rng: random.Random, size: int, count: int) -> tuple[torch
     return shown, torch.cat(latents)
 
 
-TURN = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [-1, -1, 1, 1], [1, -1, -1, 1]]) / 2
-"""Orthogonal. How SDXL's latents lie to SD1.5's."""
+TURN = SDXL_COLORS_LIE.T @ COLORS_LIE
+"""How SDXL's latents lie to SD1.5's."""
 
 
 @torch.no_grad()

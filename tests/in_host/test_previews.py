@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from diffusers_relay.pipelines.coding import encode
 from reference.scripts import read_like_host, soft_picture
 from relay_dev.small_weights import random_module
 from support.without_host import counting_runtime, load
+from tiny_world.drawing import draw
+from tiny_world.scene import COLORS, one_thing
+from tiny_world.store import Store
 
 TAESD_FILES = {"sd15": "taesd_decoder", "sdxl_base": "taesdxl_decoder", "sdxl_refiner": "taesdxl_decoder"}
 
@@ -96,3 +100,30 @@ def test_without_its_file_there_are_colours(name: str, approximations: Path, sho
         tiny_autoencoder(approximations, "taesd_decoder")
     pixels, _ = preview(name, shown)
     assert pixels.shape == (8, 8, 3)
+
+
+SQUARES = np.stack([draw(one_thing("square", *pair), 64) for pair in itertools.permutations(COLORS, 2)])
+
+
+def alike(one: np.ndarray, other: np.ndarray) -> float:
+    """1 where they are the same but for their size, 0 where they have nothing in common."""
+    return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()))
+
+
+@pytest.mark.parametrize(("vae", "name"), [("vae_sd15", "SD15"), ("vae_sdxl", "SDXL")])
+def test_a_preview_of_a_trained_stand_in_has_the_picture_s_colours(vae: str, name: str) -> None:
+    """Pale ones: the host's colours are those of the published models."""
+    import comfy.latent_formats
+    from latent_preview import Latent2RGBPreviewer
+
+    latent_format = getattr(comfy.latent_formats, name)()
+    previewer = Latent2RGBPreviewer(latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias)
+    autoencoder = Store().load(vae)
+    squares = torch.from_numpy(SQUARES).float().movedim(-1, 1)
+    with torch.no_grad():
+        latents = autoencoder.encode(squares * 2 - 1).latent_dist.mean * autoencoder.config.scaling_factor
+    shown = np.stack([np.array(previewer.decode_latent_to_preview(one[None])) / 255 for one in latents])
+    given = torch.nn.functional.avg_pool2d(squares, 8).movedim(1, -1).numpy()
+    brightness = [pictures.mean(-1, keepdims=True) for pictures in (shown, given)]
+    assert alike(brightness[0] - brightness[0].mean(), brightness[1] - brightness[1].mean()) > 0.9  # .98, SDXL .97
+    assert alike(shown - brightness[0], given - brightness[1]) > 0.75  # .92, SDXL .81
