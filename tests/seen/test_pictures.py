@@ -46,9 +46,8 @@ def test_strength_leads_from_the_picture_to_the_caption(server: HostServer, repo
     image = canvas.drawn(given, count=SEEDS)
     latents = [canvas.repaints(repo, plain_caption(asked), image=image, strength=one) for one in (0.2, 0.5, 0.6, 1.0)]
     painted = canvas.see(repo, *latents)
-    off = [
-        distance(pictures, draw(given, SIDE)) for pictures in painted
-    ]  # SD1.5 .02, .10, .27, .36; Kandinsky .05, .15, .19, .35
+    off = [distance(pictures, draw(given, SIDE)) for pictures in painted]
+    # SD1.5 .02, .15, .32, .36; Kandinsky .04, .13, .18, .35
     assert off[0] < 0.1
     assert rises(off[:-1]) and off[-1] > 0.25
     assert share(agrees(one, given) for one in seen(painted[0])) >= 0.9
@@ -67,8 +66,8 @@ def test_a_chain_in_latent_space_keeps_the_thing_and_takes_on_each_style(server:
     places = [[(one.things[0].x, one.things[0].y) for one in seen(pictures)] for pictures in (plain, comic, pixel)]
     for after in places[1:]:
         assert np.abs(np.array(after) - np.array(places[0])).max() < 0.06, "the thing is where it was"  # .04
-    assert lined(comic) > 3 * lined(plain)  # .44, .03
-    assert in_parts(pixel) < 0.7 * in_parts(comic)  # .48, .82
+    assert lined(comic) > 3 * lined(plain)  # .41, .02
+    assert in_parts(pixel) < 0.7 * in_parts(comic)  # .46, .80
 
 
 def lined(pictures: Pictures) -> float:
@@ -88,7 +87,7 @@ def test_text_to_image_to_image_from_sd15_into_kandinsky(server: HostServer) -> 
     changed = canvas.repaints(KANDINSKY, plain_caption(other), latent=first, strength=0.7)
     given, cleaner, another = canvas.see(KANDINSKY, first, same, changed)
     assert distance(cleaner, given) < 0.12
-    assert well_shaped(cleaner) > well_shaped(given) + 0.02  # .88, .79
+    assert well_shaped(cleaner) > well_shaped(given) + 0.02  # .88, .80
     assert share(agrees(one, scene) for one in seen(cleaner)) >= 0.9
     assert share(agrees(one, other) for one in seen(another)) >= 0.8
 
@@ -106,8 +105,8 @@ def test_a_latent_in_another_s_space_is_the_same_picture(server: HostServer, rep
     back = canvas.graph.add("RelayConvertLatent", model=canvas.model(SD15), latent=converted)
     (there,) = canvas.see(repo, converted)
     (here,) = canvas.see(SD15, back)
-    assert distance(there, draw(STAR, SIDE)) < 0.03
-    assert distance(here, draw(STAR, SIDE)) < 0.04
+    assert distance(there, draw(STAR, SIDE)) < 0.04  # SDXL .016, Kandinsky .030
+    assert distance(here, draw(STAR, SIDE)) < 0.04  # .018
 
 
 def test_the_refiner_cleans_what_the_base_painted(server: HostServer) -> None:
@@ -119,7 +118,7 @@ def test_the_refiner_cleans_what_the_base_painted(server: HostServer) -> None:
     alone = canvas.paints(SDXL, text, SEEDS, steps=20)
     refined = canvas.repaints(REFINER, text, latent=half, steps=20, denoising_start=0.8)
     by_base, by_refiner = canvas.see(REFINER, alone, refined)
-    assert unclean(by_refiner) < 0.9 * unclean(by_base)  # .067, .095
+    assert unclean(by_refiner) < 0.9 * unclean(by_base)  # .067, .094
     assert share(agrees(one, STAR) for one in seen(by_refiner)) >= 0.8
 
 
@@ -158,8 +157,8 @@ def test_a_controlnet_holds_the_edges_of_its_map(server: HostServer) -> None:
     painted = canvas.see(SD15, *with_map, *without)
     held = [overlap(pictures, scene) for pictures, scene in zip(painted, scenes)]
     free = [overlap(pictures, scene) for pictures, scene in zip(painted[len(scenes) :], scenes)]
-    assert min(held) > 0.5  # .60 to .63
-    assert max(free) < min(held) - 0.15  # .22 to .28
+    assert min(held) > 0.5  # .62 to .63
+    assert max(free) < min(held) - 0.15  # .21 to .30
 
 
 def test_kandinsky_s_depth_decoder_follows_its_hint(server: HostServer) -> None:
@@ -214,7 +213,7 @@ def test_an_upscaler_keeps_the_picture_and_sharpens_its_edges(server: HostServer
     for scene, painted, bicubic in zip(scenes, found[::2], found[1::2]):
         assert distance(painted, draw(scene, SIDE)) < 0.03
         assert agrees(seen(painted[None])[0], scene)
-        assert edge_strength(painted) > 1.1 * edge_strength(bicubic)  # x2 1.13 to 1.28 times, x4 1.8 to 2.1
+        assert edge_strength(painted) > 1.1 * edge_strength(bicubic)  # x2 1.14 to 1.27 times, x4 1.8 to 2.1
 
 
 STEPS_X2 = 10

@@ -61,15 +61,15 @@ def test_colors_and_shape_are_the_caption_s(server: HostServer, repo: str) -> No
     right = [
         agrees(one, scene) for scene, pictures in zip(SCENES, painted) for one in seen(in_plain_colors(repo, pictures))
     ]
-    assert share(right) >= 0.9  # of 20: all, but for one of the restyle model's
+    assert share(right) >= 0.9  # of 20: all
 
 
 def test_each_fine_tune_has_its_style(server: HostServer) -> None:
     scene, canvas = SCENES[0], Canvas(server)
     latents = [canvas.paints(repo, styled(repo, scene), SEEDS) for repo in (SD15, COMIC, PIXEL)]
     plain, comic, pixel = canvas.see(SD15, *latents)
-    assert lined(comic) > 3 * lined(plain)  # .37, .04
-    assert in_parts(pixel) < 0.7 * in_parts(plain)  # .57, .93
+    assert lined(comic) > 3 * lined(plain)  # .44, .05
+    assert in_parts(pixel) < 0.7 * in_parts(plain)  # .57, .95
 
 
 def lined(pictures: Pictures) -> float:
@@ -86,7 +86,7 @@ UP = ("red", "red++", "(red)1.5")
 AWAY = "a large {} circle on a white background"
 TOWARDS = {
     SD15: "a large {} blue circle on a white background",
-    SDXL: "a large blue circle left of a {} circle",
+    SDXL: "a large green square left of a {} circle",
     KANDINSKY: "a large blue circle left of a {} circle",
 }
 """Texts in which another colour contends with red, so that there is some way to go towards it."""
@@ -96,9 +96,9 @@ TOWARDS = {
 def test_weights_move_the_picture_towards_red_and_away(server: HostServer, repo: str) -> None:
     canvas = Canvas(server)
     texts = [AWAY.format(word) for word in DOWN] + [TOWARDS[repo].format(word) for word in UP]
-    painted = canvas.see(repo, *(canvas.paints(repo, text, 4) for text in texts))
+    painted = canvas.see(repo, *(canvas.paints(repo, text, SEEDS) for text in texts))
     reds = [nearness(pictures, "red") for pictures in painted]
-    # SD1.5 .25, .29, .30, .31 and .03, .09, .28; SDXL .03, .10, .22, .25 and .51, .63, .64; Kandinsky .10, .23, .25, .27 and .07, .58, .64
+    # SD1.5 .25, .29, .30, .31 and .04, .10, .27; SDXL .03, .11, .22, .26 and .21, .32, .52; Kandinsky .12, .25, .27, .29 and .06, .57, .59
     assert rises(reds[: len(DOWN)]) and reds[0] < reds[len(DOWN) - 1] - 0.03
     assert rises(reds[len(DOWN) :]) and reds[len(DOWN)] < reds[-1] - 0.03
 
@@ -112,20 +112,24 @@ def test_a_negative_prompt_takes_away_what_it_names(server: HostServer, repo: st
     canvas, color = Canvas(server), UNASKED[repo]
     latents = [canvas.paints(repo, "a large circle on a blue background", 8, negative) for negative in ("", color)]
     without, named = (nearness(pictures, color) for pictures in canvas.see(repo, *latents))
-    assert named < 0.6 * without
+    assert named < 0.6 * without  # SD1.5 .21 to .04, SDXL .37 to .10, Kandinsky .08 to .04
 
 
-@pytest.mark.parametrize("repo", [SD15, SDXL, KANDINSKY])
+CONTENDED = {SD15: 0.6, SDXL: 0.75, KANDINSKY: 0.6}
+"""The strength at which the picture and the caption each have a part in what is painted."""
+
+
+@pytest.mark.parametrize("repo", CONTENDED)
 def test_guidance_brings_a_picture_nearer_to_the_caption(server: HostServer, repo: str) -> None:
-    """A picture of something else, at half the strength."""
+    """A picture of something else."""
     given, asked = one_thing("square", "black", "yellow"), one_thing("circle", "red", "green")
     side, canvas = SIDES.get(repo, SIDE), Canvas(server)
-    settings = {"image": canvas.drawn(given, side, 4), "strength": 0.5}
+    settings = {"image": canvas.drawn(given, side, SEEDS), "strength": CONTENDED[repo]}
     text = plain_caption(asked)
     latents = [canvas.repaints(repo, text, guidance_scale=scale, **settings) for scale in (1.0, 2.0, 4.0)]
     off = [distance(pictures, draw(asked, side)) for pictures in canvas.see(repo, *latents)]
     assert rises([-one for one in off])
-    assert off[-1] < off[0] - 0.01  # SD1.5 .343 to .319, SDXL .335 to .321, Kandinsky .331 to .294
+    assert off[-1] < off[0] - 0.01  # SD1.5 .29 to .09, SDXL .30 to .13, Kandinsky .309 to .294
 
 
 def test_kandinsky_mixes_a_text_and_a_picture(server: HostServer) -> None:
@@ -143,7 +147,7 @@ def test_kandinsky_mixes_a_text_and_a_picture(server: HostServer) -> None:
     painted = canvas.see(KANDINSKY, *(mixed(weight) for weight in (0.0, 0.5, 1.0)))
     reds = [nearness(pictures, "red") for pictures in painted]
     yellows = [nearness(pictures, "yellow") for pictures in painted]
-    assert rises(yellows, 0.02) and rises(reds[::-1], 0.02)
+    assert rises(yellows, 0.02) and rises(reds[::-1], 0.02)  # .08, .22, .33; .27, .07, .04
 
 
 def test_a_lora_gives_its_style_by_its_strength(server: HostServer) -> None:
@@ -158,7 +162,7 @@ def test_a_lora_gives_its_style_by_its_strength(server: HostServer) -> None:
     painted = canvas.see(SD15, *latents)
     squares = [in_parts(pictures) for pictures in painted]
     assert rises([-one for one in squares])
-    assert squares[-1] < 0.7 * squares[0]  # .92, .70, .53
+    assert squares[-1] < 0.7 * squares[0]  # .95, .72, .52
     assert share(agrees(one, scene) for one in seen(painted[-1])) >= 0.8
 
 
@@ -171,4 +175,4 @@ def test_an_embedding_s_word_paints_what_it_was_taught(server: HostServer) -> No
         canvas.paints(SD15, text, SEEDS, model=model) for text in (f"a {EMBER_TOKEN}", f"a picture, {EMBER_TOKEN}")
     ]
     painted = np.concatenate(canvas.see(SD15, *latents))
-    assert share(agrees(one, EMBER) for one in seen(painted)) >= 0.9
+    assert share(agrees(one, EMBER) for one in seen(painted)) >= 0.8  # of 10: 9

@@ -40,7 +40,7 @@ UPSCALERS = (X2, X4)
 SIDES = {SDXL: 512, REFINER: 512}
 """At which size a model is asked, if not at SIDE: at half of its own."""
 SIDE = 256
-STEPS = 16
+STEPS = 12
 FAST = "DPMSolverMultistepScheduler"
 
 Pictures = np.ndarray
