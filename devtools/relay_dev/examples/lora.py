@@ -55,7 +55,7 @@ In the diffusers documentation: [Load adapters]({LORA_GUIDE}), *LoRA*.
                 f"Prompt: {label}",
                 row=row,
                 model=adapted[row],
-                prompt="a large red house in a green field, pixelartstyle",
+                prompt="a large yellow balloon under a blue sky, pixelartstyle",
                 negative_prompt="drawing",
             )
             for row, (label, _, _) in enumerate(branches)
