@@ -30,7 +30,7 @@ the prompt at all.
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-upscaler-to-super-resolution*.
 """,
     )
-    subject = "a large red flower under a blue sky"
+    subject = "a large yellow sun on a black background"
     with sheet.column("1 Load"):
         models = [
             hub_model(sheet, title, repo_id, row=row)
