@@ -35,6 +35,8 @@ EXAMPLES = ROOT / "example_workflows"
 NOTICE = {"relay-demo-notice": Path(__file__).with_name("notice")}
 """A pack that says on the page what the models are."""
 DOWNLOAD_SECONDS = 6 * 3600
+PREVIEWS = ("--preview-method", "auto")
+"""ComfyUI begins with none."""
 EXAMPLE = one_thing("star", "white", "black")
 """What the picture shows that the examples begin with. It does for its own depth map."""
 EXAMPLE_SIDE = 512
@@ -101,6 +103,7 @@ def main(arguments: Sequence[str]) -> int:
         host=get_host(options.comfyui),
         port=options.port or (8188 if options.serve else None),
         threads=None,
+        arguments=PREVIEWS,
         **(published_models(options.models) if options.published else stand_ins()),
     )
     if not options.published:

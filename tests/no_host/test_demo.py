@@ -40,6 +40,13 @@ def test_it_uses_the_small_models_and_says_so_on_the_page(started_with: dict[str
     assert "stand-ins" in script and "--published" in script
 
 
+@pytest.mark.parametrize("options", [[], ["--published"]])
+def test_its_nodes_show_what_they_are_painting(started_with: dict[str, Any], options: list[str]) -> None:
+    with pytest.raises(NotStarted):
+        demo.main(options)
+    assert started_with["arguments"] == ("--preview-method", "auto")
+
+
 def test_one_switch_uses_the_published_models(started_with: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(NotStarted):
         demo.main(["--published", "--models", str(tmp_path)])
