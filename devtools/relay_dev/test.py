@@ -5,6 +5,7 @@ With arguments, only pytest runs, and they are its: `python dev.py test tests/no
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -19,13 +20,21 @@ WORKERS = 2
 
 
 def main(arguments: Sequence[str]) -> int:
-    checked = 0 if arguments else check.main([])
     print(f"host: {get_host()}\nbrowser: {get_browser()}", flush=True)
+    checked = 0 if arguments else check_and_make_models()
     options = list(arguments) or ["-n", str(WORKERS)]
     tested = int(pytest.main(options))
     if checked != 0:
         print("The tests above have run, but the check before them failed.", flush=True)
     return tested or checked
+
+
+def check_and_make_models() -> int:
+    """The check's result. All tests want the small models: they are made beside it."""
+    making = subprocess.Popen([sys.executable, "-m", "relay_dev.model_folders"], stdout=subprocess.DEVNULL)
+    checked = check.main([])
+    making.wait()  # where it failed, the first test that wants them says why
+    return checked
 
 
 if __name__ == "__main__":
