@@ -68,7 +68,7 @@ def test_a_chain_in_latent_space_keeps_the_thing_and_takes_on_each_style(server:
     for after in places[1:]:
         assert np.abs(np.array(after) - np.array(places[0])).max() < 0.06, "the thing is where it was"  # .04
     assert lined(comic) > 3 * lined(plain)  # .41, .02
-    assert in_parts(pixel) < 0.7 * in_parts(comic)  # .46, .80
+    assert in_parts(pixel) < 0.6 * in_parts(comic)  # .46, .80
 
 
 def lined(pictures: Pictures) -> float:
@@ -106,7 +106,7 @@ def test_a_latent_in_another_s_space_is_the_same_picture(server: HostServer, rep
     back = canvas.graph.add("RelayConvertLatent", model=canvas.model(SD15), latent=converted)
     (there,) = canvas.see(repo, unknowing(canvas, converted))
     (here,) = canvas.see(SD15, unknowing(canvas, back))
-    assert distance(there, draw(STAR, SIDE)) < 0.04  # SDXL .016, Kandinsky .030
+    assert distance(there, draw(STAR, SIDE)) < 0.03  # SDXL .016, Kandinsky .030
     assert distance(here, draw(STAR, SIDE)) < 0.04  # .018
 
 
