@@ -113,7 +113,10 @@ def main() -> int:
         ("check", "formatter, linter, types, import direction; --fix formats"),
         ("matrix", "run the tests on the oldest and the newest versions of what the pack asks for"),
         ("train", "train the small models of the tiny world anew; see devtools/tiny_world/README.md"),
-        ("bench", "measure the pack against the model alone and against ComfyUI's own nodes; see benchmarks/README.md"),
+        (
+            "bench",
+            "measure the pack against the model alone and against ComfyUI's own nodes; see devtools/benchmarks/README.md",
+        ),
     ):
         commands.add_parser(name, help=text, add_help=False)
     commands.add_parser("lock", help="write requirements/lock.txt anew")
@@ -123,7 +126,8 @@ def main() -> int:
             parser.error(f"lock takes no arguments, and got {rest}")
         lock()
         return 0
-    return relay_module(ensure_environment(), f"relay_dev.{known.command}", *rest)
+    module = "benchmarks" if known.command == "bench" else f"relay_dev.{known.command}"
+    return relay_module(ensure_environment(), module, *rest)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class RelayLoadLora(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, lora: str, strength: float, text_strength: float) -> io.NodeOutput:
-        from ..pipelines.lora import with_lora
+        from ..pipelines.adapters.lora import with_lora
 
         path = Path(comfy_host.pick_file("lora", lora, "loras"))
         return io.NodeOutput(with_lora(model, path, title=lora, strength=strength, text_strength=text_strength))
@@ -101,7 +101,7 @@ class RelayLoadTextualInversion(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, embedding: str, token: str) -> io.NodeOutput:
-        from ..pipelines.textual_inversion import with_textual_inversion
+        from ..pipelines.adapters.textual_inversion import with_textual_inversion
 
         path = Path(comfy_host.pick_file("embedding", embedding, "embeddings"))
         return io.NodeOutput(with_textual_inversion(model, path, title=embedding, token=token))

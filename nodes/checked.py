@@ -9,7 +9,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..pipelines.errors import RelayError
+from ..pipelines.base.errors import RelayError
 
 LONGEST = 60
 LINKED = ("IMAGE", "MASK", "LATENT", "DIFFUSERS_MODEL", "DIFFUSERS_PROMPT", "DIFFUSERS_CONTROLNET", "DIFFUSERS_CONTROL")
@@ -69,9 +69,9 @@ def _linked(kind: str) -> tuple[type, ...] | None:
     """The classes of what goes over wires of the kind; None for what only the host knows."""
     import torch
 
-    from ..pipelines.components import PipelineComponents
-    from ..pipelines.controlnet_unit import ControlNet
-    from ..pipelines.embeds import ImageEmbeds, PromptEmbeds
+    from ..pipelines.control.units import ControlNet
+    from ..pipelines.model.components import PipelineComponents
+    from ..pipelines.model.embeds import ImageEmbeds, PromptEmbeds
 
     return {
         "IMAGE": (torch.Tensor,),

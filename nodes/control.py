@@ -58,9 +58,9 @@ class RelayLoadControlNet(io.ComfyNode):
 
     @classmethod
     def execute(cls, controlnet: str, dtype: str) -> io.NodeOutput:
-        from ..pipelines.controlnet_loading import load_controlnet_folder
-        from ..pipelines.controlnet_unit import ControlNet
-        from ..pipelines.single_parts import load_controlnet_file
+        from ..pipelines.control.units import ControlNet
+        from ..pipelines.loading.controlnet import load_controlnet_folder
+        from ..pipelines.loading.single_parts import load_controlnet_file
 
         path, weights = _pick(controlnet), comfy_host.pick_dtype(dtype)
         if not path.is_dir():
@@ -86,13 +86,13 @@ class RelayLoadControlNetFromHub(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, repo_id: str | None = None) -> bool | str:
-        from ..pipelines.hub import check_repo_id
+        from ..pipelines.downloads.hub import check_repo_id
 
         return comfy_host.refusal(lambda value: check_repo_id(value.strip()), repo_id)
 
     @classmethod
     def execute(cls, repo_id: str, revision: str, variant: str, dtype: str) -> io.NodeOutput:
-        from ..pipelines.controlnet_loading import load_controlnet_from_hub
+        from ..pipelines.loading.controlnet import load_controlnet_from_hub
 
         return io.NodeOutput(
             load_controlnet_from_hub(
@@ -167,7 +167,7 @@ class RelayApplyControlNet(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, start: float | None = None, end: float | None = None) -> bool | str:
         """In the place of the host's own check of these two, which knows a least and a greatest value only."""
-        from ..pipelines.controlnet_unit import check_range
+        from ..pipelines.control.units import check_range
 
         return comfy_host.refusal(check_range, start, end)
 
@@ -182,7 +182,7 @@ class RelayApplyControlNet(io.ComfyNode):
         guess_mode: bool,
         control: Any = (),
     ) -> io.NodeOutput:
-        from ..pipelines.controlnet_unit import make_unit, stack_units
+        from ..pipelines.control.units import make_unit, stack_units
 
         unit = make_unit(controlnet, image, conditioning_scale, start, end, guess_mode)
         return io.NodeOutput(stack_units(control, unit))

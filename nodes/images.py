@@ -32,13 +32,13 @@ class RelayImageGrid(io.ComfyNode):
 
     @classmethod
     def execute(cls, images: Any, rows: int, columns: int) -> io.NodeOutput:
-        from ..pipelines.images import grid
+        from ..pipelines.base.images import grid
 
         return io.NodeOutput(grid(images, rows, columns))
 
 
 def _check_url(url: str) -> None:
-    from ..pipelines.url_address import check_url
+    from ..pipelines.downloads.url_address import check_url
 
     comfy_host.check_urls_allowed()
     check_url(url)
@@ -73,7 +73,7 @@ class RelayLoadImageFromUrl(io.ComfyNode):
 
     @classmethod
     def execute(cls, url: str) -> io.NodeOutput:
-        from ..pipelines.url_image import load_image
+        from ..pipelines.downloads.url_image import load_image
 
         _check_url(url)
         loaded = load_image(url, comfy_host.runtime_for(cls).monitor)

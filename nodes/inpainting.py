@@ -69,8 +69,8 @@ class RelayInpaint(io.ComfyNode):
         latent: Any = None,
         control: Any = (),
     ) -> io.NodeOutput:
-        from ..pipelines.inpainting import InpaintSettings, inpaint
-        from ..pipelines.latent_space import from_host
+        from ..pipelines.latents.latent_space import from_host
+        from ..pipelines.runs.inpainting import InpaintSettings, inpaint
 
         settings = InpaintSettings(strength, steps, guidance_scale, seed)
         read = None if latent is None else from_host(latent)

@@ -37,6 +37,6 @@ class RelayKandinskyHint(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: Any) -> io.NodeOutput:
-        from ..pipelines.hints import make_hint
+        from ..pipelines.control.kandinsky_hint import make_hint
 
         return io.NodeOutput((make_hint(image),))

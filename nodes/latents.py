@@ -35,8 +35,8 @@ class RelayDecode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, latent: Any, tiled: bool) -> io.NodeOutput:
-        from ..pipelines.coding import decode
-        from ..pipelines.latent_space import from_host
+        from ..pipelines.latents.encode_decode import decode
+        from ..pipelines.latents.latent_space import from_host
 
         return io.NodeOutput(decode(model, from_host(latent), tiled, comfy_host.runtime_for(cls)))
 
@@ -67,7 +67,7 @@ class RelayEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, image: Any, seed: int) -> io.NodeOutput:
-        from ..pipelines.coding import encode
+        from ..pipelines.latents.encode_decode import encode
 
         return io.NodeOutput(encode(model, image, seed, comfy_host.runtime_for(cls)).to_host())
 
@@ -93,9 +93,9 @@ class RelayConvertLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, latent: Any) -> io.NodeOutput:
-        from ..pipelines.coding import autoencoder_for_wires
-        from ..pipelines.conversion import convert
-        from ..pipelines.latent_space import from_host
+        from ..pipelines.latents.conversion import convert
+        from ..pipelines.latents.encode_decode import autoencoder_for_wires
+        from ..pipelines.latents.latent_space import from_host
 
         return io.NodeOutput(
             convert(from_host(latent), autoencoder_for_wires(model), comfy_host.runtime_for(cls)).to_host()

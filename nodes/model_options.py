@@ -7,10 +7,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..pipelines.components import SchedulerChoice
-from ..pipelines.errors import RelayError
-from ..pipelines.family import KARRAS_DIFFUSION_SCHEDULERS
-from ..pipelines.schedulers import SIGMA_FLAGS, TIMESTEP_SPACINGS, with_scheduler
+from ..pipelines.base.errors import RelayError
+from ..pipelines.denoising.schedulers import SIGMA_FLAGS, TIMESTEP_SPACINGS, with_scheduler
+from ..pipelines.model.components import SchedulerChoice
+from ..pipelines.model.family import KARRAS_DIFFUSION_SCHEDULERS
 from . import comfy_host
 from .wire_types import DiffusersModel
 
@@ -106,7 +106,7 @@ class RelaySetVae(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, vae_from: Any = None, vae_file: str = NONE) -> io.NodeOutput:
-        from ..pipelines.other_vae import with_vae_file, with_vae_of
+        from ..pipelines.latents.other_autoencoder import with_vae_file, with_vae_of
 
         if (vae_from is None) == (vae_file == NONE):
             raise RelayError(

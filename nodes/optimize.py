@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..pipelines.options import ATTENTIONS, COMPILE_MODES, MATMULS, ModelOptions
+from ..pipelines.model.options import ATTENTIONS, COMPILE_MODES, MATMULS, ModelOptions
 from . import comfy_host
 from .wire_types import DiffusersModel
 
@@ -89,7 +89,7 @@ class RelayOptimize(io.ComfyNode):
         channels_last: bool,
         matmul: str = "default",
     ) -> io.NodeOutput:
-        from ..pipelines.optimising import with_options
+        from ..pipelines.denoising.optimising import with_options
 
         options = ModelOptions(compile, attention, vae_tiling, vae_slicing, channels_last, matmul)
         return io.NodeOutput(with_options(model, options, comfy_host.denoising_device()))

@@ -178,8 +178,8 @@ class RelayKandinskyPrior(io.ComfyNode):
         image: Any = None,
         strength: float = 1.0,
     ) -> io.NodeOutput:
-        from ..pipelines.family import Task
-        from ..pipelines.kandinsky22_prior import PriorSettings, check_prior, run_prior
+        from ..pipelines.families.kandinsky22_prior import PriorSettings, check_prior, run_prior
+        from ..pipelines.model.family import Task
         from ..weighting.compel_encoder import encode_for_prior
 
         prior.family.require(Task.PRIOR, prior.source)
@@ -213,8 +213,8 @@ class RelayImagePrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, prior: Any, image: Any) -> io.NodeOutput:
-        from ..pipelines.family import Task
-        from ..pipelines.kandinsky22_prior import embed_image
+        from ..pipelines.families.kandinsky22_prior import embed_image
+        from ..pipelines.model.family import Task
 
         prior.family.require(Task.PRIOR, prior.source)
         return io.NodeOutput(embed_image(prior, image, comfy_host.runtime_for(cls)))
@@ -242,6 +242,6 @@ class RelayMixPrompts(io.ComfyNode):
 
     @classmethod
     def execute(cls, prompt_a: Any, prompt_b: Any, weight_b: float) -> io.NodeOutput:
-        from ..pipelines.mixing import mix
+        from ..pipelines.model.mixing import mix
 
         return io.NodeOutput(mix(prompt_a, prompt_b, weight_b))

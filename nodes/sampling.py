@@ -14,7 +14,7 @@ MAX_BATCH = 4096
 
 
 def _check_size(width: int, height: int) -> None:
-    from ..pipelines.images import Extent, check_extent
+    from ..pipelines.base.images import Extent, check_extent
 
     check_extent(Extent(width, height), 8, "A diffusers model", greatest=MAX_SIZE)
 
@@ -76,7 +76,7 @@ class RelayTextToImage(io.ComfyNode):
         denoising_end: float = 1.0,
         control: Any = (),
     ) -> io.NodeOutput:
-        from ..pipelines.run import TextToImageSettings, text_to_image
+        from ..pipelines.runs.sampling import TextToImageSettings, text_to_image
 
         settings = TextToImageSettings(width, height, batch_size, steps, guidance_scale, seed, denoising_end)
         runtime = comfy_host.runtime_for(cls, model)
@@ -169,8 +169,8 @@ class RelayImageToImage(io.ComfyNode):
         aesthetic_score: float = 6.0,
         negative_aesthetic_score: float = 2.5,
     ) -> io.NodeOutput:
-        from ..pipelines.latent_space import from_host
-        from ..pipelines.run import ImageToImageSettings, image_to_image
+        from ..pipelines.latents.latent_space import from_host
+        from ..pipelines.runs.sampling import ImageToImageSettings, image_to_image
 
         settings = ImageToImageSettings(
             strength,

@@ -26,7 +26,7 @@ def _guidance_scale(default: float, tooltip: str) -> Any:
 
 
 def _check_tile_size(tile_size: int) -> None:
-    from ..pipelines.tiling import check_tile_size
+    from ..pipelines.denoising.tiling import check_tile_size
 
     check_tile_size(tile_size)
 
@@ -69,8 +69,8 @@ class RelayLatentUpscale(io.ComfyNode):
     def execute(
         cls, model: Any, prompt: Any, latent: Any, steps: int, guidance_scale: float, seed: int
     ) -> io.NodeOutput:
-        from ..pipelines.latent_space import from_host
-        from ..pipelines.upscaling_run import LatentUpscaleSettings, upscale_latent
+        from ..pipelines.latents.latent_space import from_host
+        from ..pipelines.runs.upscaling import LatentUpscaleSettings, upscale_latent
 
         settings = LatentUpscaleSettings(steps, guidance_scale, seed)
         runtime = comfy_host.runtime_for(cls, model)
@@ -146,8 +146,8 @@ class RelaySuperResolution(io.ComfyNode):
         image: Any = None,
         latent: Any = None,
     ) -> io.NodeOutput:
-        from ..pipelines.latent_space import from_host
-        from ..pipelines.upscaling_run import SuperResolutionSettings, super_resolution
+        from ..pipelines.latents.latent_space import from_host
+        from ..pipelines.runs.upscaling import SuperResolutionSettings, super_resolution
 
         settings = SuperResolutionSettings(steps, guidance_scale, noise_level, seed, tile_size)
         runtime = comfy_host.runtime_for(cls, model)

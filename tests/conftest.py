@@ -1,7 +1,7 @@
 """Layers of tests: no_host (the pack's lower layers alone), in_host (inside the host's process), in_server (a real server and its
 real page), seen (what trained models paint through a real server, judged). In all of them the pack is the package `diffusers_relay`:
 
-    from diffusers_relay.pipelines.latent_space import ...
+    from diffusers_relay.pipelines.latents.latent_space import ...
 """
 
 import os
@@ -14,9 +14,9 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from relay_dev.model_folders import SmallModels, small_models
-from relay_dev.pack import prepare_pack
-from relay_dev.paths import ARTIFACTS, WORK
-from relay_dev.server import HostServer
+from relay_host.pack import prepare_pack
+from relay_host.paths import ARTIFACTS, WORK
+from relay_host.server import HostServer
 
 pytest_plugins = ["relay_dev.no_skips"]
 
@@ -63,6 +63,6 @@ def server(models: SmallModels) -> Iterator[HostServer]:
 @pytest.fixture(scope="session")
 def example_picture() -> Path:
     """A picture that every host has in its input folder."""
-    from relay_dev.host import get_host
+    from relay_host.comfyui import get_host
 
     return get_host() / "input" / "example.png"

@@ -13,7 +13,7 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from ..pipelines.errors import RelayError
+from ..pipelines.base.errors import RelayError
 from .prompt_text import Fragment, Passage, Prompt, place
 
 STEP = 1.1

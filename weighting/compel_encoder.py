@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..pipelines.components import PipelineComponents
-from ..pipelines.embeds import PriorText, PriorTextEmbeds, PromptEmbeds, TextEmbeds, mark_of
-from ..pipelines.errors import RelayError
-from ..pipelines.family import Task, TextLayer
-from ..pipelines.lora import active_loras
-from ..pipelines.monitor import Monitor
-from ..pipelines.offload import OffloadPolicy, Stage
-from ..pipelines.out_of_memory import tried_once_more
-from ..pipelines.textual_inversion import active_embeddings, token_expansions
-from ..pipelines.working_memory import text_bytes
+from ..pipelines.adapters.lora import active_loras
+from ..pipelines.adapters.textual_inversion import active_embeddings, token_expansions
+from ..pipelines.base.errors import RelayError
+from ..pipelines.base.monitor import Monitor
+from ..pipelines.device.offload import OffloadPolicy, Stage
+from ..pipelines.device.out_of_memory import tried_once_more
+from ..pipelines.device.working_memory import text_bytes
+from ..pipelines.model.components import PipelineComponents
+from ..pipelines.model.embeds import PriorText, PriorTextEmbeds, PromptEmbeds, TextEmbeds, mark_of
+from ..pipelines.model.family import Task, TextLayer
 from .encoded_texts import find_texts, keep_texts, wanted_texts
 from .prompt_text import Prompt
 from .syntax import parse

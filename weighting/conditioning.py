@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..pipelines.embeds import TextEmbeds
+from ..pipelines.model.embeds import TextEmbeds
 
 
 def to_conditioning(text: TextEmbeds) -> list[list[Any]]:

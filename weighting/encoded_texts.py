@@ -6,9 +6,9 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..pipelines.components import PipelineComponents
-from ..pipelines.embeds import PriorTextEmbeds, TextEmbeds
-from ..pipelines.encoded_once import ENCODED, Wanted
+from ..pipelines.base.encoded_once import ENCODED, Wanted
+from ..pipelines.model.components import PipelineComponents
+from ..pipelines.model.embeds import PriorTextEmbeds, TextEmbeds
 from .prompt_text import Prompt
 
 if TYPE_CHECKING:

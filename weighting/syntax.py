@@ -16,7 +16,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-from ..pipelines.errors import RelayError
+from ..pipelines.base.errors import RelayError
 from .a1111 import parse_a1111
 from .prompt_text import Blend, Fragment, Passage, Prompt, excerpt, place
 

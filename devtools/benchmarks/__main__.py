@@ -1,11 +1,11 @@
-"""The benchmarks: `python dev.py bench [NAME ...] [--quick] [--repeat N]`. They are in benchmarks/, with a README."""
+"""The benchmarks: `python dev.py bench [NAME ...] [--quick] [--repeat N]`. README.md here says what they mean."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from .pack import prepare_benchmarks
+from relay_host.pack import prepare_benchmarks
 
 APART = "--apart"
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from relay_dev.paths import ROOT, WORK
-from relay_dev.server import QUIET
+from relay_host.paths import ROOT, WORK
+from relay_host.server import QUIET
 
 LOGS = WORK / "bench" / "logs"
 
@@ -29,7 +29,7 @@ class Apart:
         self.log_path = LOGS / f"{target.__qualname__}.log"
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "relay_dev.bench", "--apart", self.name],
+                [sys.executable, "-m", "benchmarks", "--apart", self.name],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from relay_dev.server import Prompt
+from relay_host.server import Prompt
 from support.graph import Graph, Out
 
 from .graphs import NEGATIVE, PICTURE, PROMPT, Request, euler_model, sampling

@@ -3,7 +3,7 @@
     python dev.py bench                     all benchmarks; give the machine nothing else to do
     python dev.py bench overhead native     only these
     python dev.py bench --list              what there is
-    python dev.py bench --write             the tables of the results that are there into benchmarks/README.md
+    python dev.py bench --write             the tables of the results that are there into their README.md
 
 Models of the real architectures with random weights are made at first use, under .relay/bench/models.
 """
@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from relay_dev.paths import ROOT, WORK
+from relay_host.paths import WORK
 
 from . import results, suite
 from .machine import load_average, machine
@@ -27,7 +27,7 @@ from .settings import Settings
 from .table import text_table
 
 BENCH = WORK / "bench"
-README = ROOT / "benchmarks" / "README.md"
+README = Path(__file__).with_name("README.md")
 
 
 def main(arguments: Sequence[str]) -> int:

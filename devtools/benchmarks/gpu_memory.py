@@ -1,8 +1,8 @@
 """Memory of a chain of models on a GPU, under the host's manager: what is there at once, against the largest stage alone.
 
-    python benchmarks/gpu_memory.py                       SD1.5 -> SDXL refiner -> Kandinsky 2.2, float16, under each of the host's flags
-    python benchmarks/gpu_memory.py --card 8              on a card of which the rest is filled, so that 8 GB are left
-    python benchmarks/gpu_memory.py --dry-run             the same calls with narrow models on the CPU: no figures, but no error either
+    python devtools/benchmarks/gpu_memory.py              SD1.5 -> SDXL refiner -> Kandinsky 2.2, float16, under each of the host's flags
+    python devtools/benchmarks/gpu_memory.py --card 8              on a card of which the rest is filled, so that 8 GB are left
+    python devtools/benchmarks/gpu_memory.py --dry-run             the same calls with narrow models on the CPU: no figures, but no error either
 
 The architectures are the real ones, with random weights. Each stage is a forward pass of its modules through the pack's
 HostOffload, with the memory that the pack asks for. Every flag runs in a process of its own: the host reads it at start.
@@ -23,13 +23,12 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "devtools"), str(ROOT / "benchmarks")]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "devtools"))
 
-from working_memory import MOVQ, SD_VAE, UNETS  # noqa: E402
-
-from relay_dev.host import get_host  # noqa: E402
-from relay_dev.pack import load_pack, take_off_path  # noqa: E402
+from benchmarks.working_memory import MOVQ, SD_VAE, UNETS  # noqa: E402
+from relay_host.comfyui import get_host  # noqa: E402
+from relay_host.pack import load_pack, take_off_path  # noqa: E402
 
 FLAGS = ("", "--highvram", "--gpu-only", "--lowvram", "--novram", "--disable-smart-memory")
 GIGABYTE = 1024**3
@@ -49,7 +48,7 @@ def stages(dtype: torch.dtype, dry: bool) -> Iterator[StageRun]:
     """Denoise and decode of each model; the second and third encode too."""
     import diffusers
 
-    from diffusers_relay.pipelines import working_memory as formulas
+    from diffusers_relay.pipelines.device import working_memory as formulas
 
     for title, side in SIDES.items():
         side = 64 if dry else side
@@ -113,7 +112,7 @@ def child(flag: str, card: float | None, dry: bool) -> dict[str, Any]:
     import comfy.model_management as memory
 
     from diffusers_relay.nodes.comfy_host import HostOffload
-    from diffusers_relay.pipelines.offload import Stage
+    from diffusers_relay.pipelines.device.offload import Stage
 
     device, dtype = memory.get_torch_device(), torch.float32 if dry else torch.float16
     runs = list(stages(dtype, dry))

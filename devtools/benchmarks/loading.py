@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from relay_dev.host import get_host
-from relay_dev.pack import enter_host, prepare_pack
-from relay_dev.paths import WORK
+from relay_host.comfyui import get_host
+from relay_host.pack import enter_host, prepare_pack
+from relay_host.paths import WORK
 
 from .apart import once
 from .memory import PeakWatcher, forget_pages
@@ -85,8 +85,8 @@ def load_ours(path: str, dtype: str) -> Quantities:
     prepare_pack()
     from diffusers import StableDiffusionImg2ImgPipeline  # noqa: F401
 
-    from diffusers_relay.pipelines.loading import load_folder
-    from diffusers_relay.pipelines.monitor import SilentMonitor
+    from diffusers_relay.pipelines.base.monitor import SilentMonitor
+    from diffusers_relay.pipelines.loading.folder import load_folder
 
     return measured(
         lambda: modules_of(load_folder(Path(path), dtype=getattr(torch, dtype), monitor=SilentMonitor()).modules)
@@ -99,8 +99,8 @@ def load_ours_file(path: str, dtype: str) -> Quantities:
     prepare_pack()
     from diffusers import StableDiffusionImg2ImgPipeline  # noqa: F401
 
-    from diffusers_relay.pipelines.monitor import SilentMonitor
-    from diffusers_relay.pipelines.single_file import load_checkpoint
+    from diffusers_relay.pipelines.base.monitor import SilentMonitor
+    from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 
     tokenizer = get_host() / "comfy" / "sd1_tokenizer"
     weights = getattr(torch, dtype)

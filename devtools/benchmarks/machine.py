@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-from relay_dev.host import HOST_VERSION
+from relay_host.comfyui import HOST_VERSION
 
 LIBRARIES = ("torch", "diffusers", "transformers", "compel")
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from relay_dev.host import get_host
-from relay_dev.original_checkpoints import original_checkpoint
-from relay_dev.paths import ROOT
-from relay_dev.small_finetunes import save_weights
-from relay_dev.small_parts import DDPM, EULER, UNCLIP
-from relay_dev.small_tokenizer import END, write_tokenizer_config
-from relay_dev.small_weights import calibrate_autoencoder, calibrate_movq, random_module
+from relay_host.comfyui import get_host
+from relay_host.paths import ROOT
+from small_models.finetunes import save_weights
+from small_models.original_checkpoints import original_checkpoint
+from small_models.parts import DDPM, EULER, UNCLIP
+from small_models.tokenizer import END, write_tokenizer_config
+from small_models.weights import calibrate_autoencoder, calibrate_movq, random_module
 
 from . import architectures
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from relay_dev.model_folders import small_models
-from relay_dev.native_checkpoint import NATIVE_NAME
-from relay_dev.paths import WORK
+from relay_host.paths import WORK
+from small_models.native_checkpoint import NATIVE_NAME
 
 from .settings import Settings
 

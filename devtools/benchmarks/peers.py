@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay_dev.server import Prompt
+from relay_host.server import Prompt
 from support.graph import Graph
 
 from .graphs import NEGATIVE, PROMPT, Request, native_sampling, relay_graph

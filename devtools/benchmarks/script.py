@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from relay_dev.paths import WORK
+from relay_host.paths import WORK
 
 from .apart import Apart
 from .graphs import NEGATIVE, Request, write_picture

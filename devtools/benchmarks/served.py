@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay_dev.paths import PACK_FOLDER, ROOT
-from relay_dev.server import HostServer, PendingRun, Prompt, RunResult, link_or_copy, put_pack
+from relay_host.paths import PACK_FOLDER
+from relay_host.server import HostServer, PendingRun, Prompt, RunResult, link_or_copy, put_pack
 from support.server_log import lines_during
 
 from .graphs import PICTURE, Built, write_picture
@@ -50,7 +50,7 @@ class BenchServer(HostServer):
         probe = self.base / "custom_nodes" / PROBE
         probe.mkdir()
         for source, name in (("probe.py", "__init__.py"), ("counting.py", "counting.py")):
-            link_or_copy(str(ROOT / "benchmarks" / source), str(probe / name))
+            link_or_copy(str(Path(__file__).with_name(source)), str(probe / name))
         for pack in packs:
             put_pack(pack, self.base / "custom_nodes" / pack.name)
 

@@ -9,10 +9,10 @@ import sys
 import time
 from collections.abc import Iterator
 
-from relay_dev.host import get_host
-from relay_dev.pack import enter_host
-from relay_dev.paths import ROOT, WORK
-from relay_dev.server import HostServer
+from relay_host.comfyui import get_host
+from relay_host.pack import enter_host
+from relay_host.paths import ROOT, WORK
+from relay_host.server import HostServer
 
 from .apart import once
 from .rows import Aim, Row, compared

@@ -6,12 +6,14 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
-from relay_dev.paths import ROOT
+from relay_host.paths import ROOT
 
 from .rows import Row
 from .settings import Settings
 
+HERE = Path(__file__).parent
 BENCHMARKS = {
     "overhead": "graph through the real server / plain script / bare UNet forwards",
     "native": "against ComfyUI's own nodes on the same checkpoint file, first and second run",
@@ -34,7 +36,7 @@ GPU_ONLY = {"gpu_memory"}
 
 
 def scripts() -> dict[str, str]:
-    return {name: text for name, text in SCRIPTS.items() if (ROOT / "benchmarks" / f"{name}.py").is_file()}
+    return {name: text for name, text in SCRIPTS.items() if (HERE / f"{name}.py").is_file()}
 
 
 def rows_of(name: str) -> Callable[[Settings], Iterable[Row]]:
@@ -43,4 +45,4 @@ def rows_of(name: str) -> Callable[[Settings], Iterable[Row]]:
 
 
 def run_script(name: str) -> int:
-    return subprocess.call([sys.executable, str(ROOT / "benchmarks" / f"{name}.py")], cwd=ROOT)
+    return subprocess.call([sys.executable, str(HERE / f"{name}.py")], cwd=ROOT)

@@ -1,7 +1,7 @@
 """What Super Resolution needs beside its weights, for pictures of several sizes: each in a process of its own.
 
-    PYTHONPATH=devtools python benchmarks/upscale_memory.py                 the layout of the published model at half its widths
-    PYTHONPATH=devtools python benchmarks/upscale_memory.py --scale 1       at its own widths (random weights; slow on a CPU)
+    PYTHONPATH=devtools python devtools/benchmarks/upscale_memory.py        the layout of the published model at half its widths
+    PYTHONPATH=devtools python devtools/benchmarks/upscale_memory.py --scale 1       at its own widths (random weights; slow on a CPU)
 
 Prints the peak of the resident memory over that before the run, and how long the run took. One step, guidance on.
 """
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 RUNS = ((128, 128), (256, 128), (512, 128), (128, 64), (512, 64), (256, 0))
 """(the picture's side, tile_size), both in pixels."""
@@ -28,10 +28,10 @@ def make_model(scale: float) -> Any:
     import torch
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 
-    from diffusers_relay.pipelines.components import PipelineComponents
-    from diffusers_relay.pipelines.family import SUPER_RESOLUTION
-    from relay_dev.small_parts import scheduler
-    from relay_dev.small_upscalers import LOW_RES_SCHEDULER, X4_SCHEDULER
+    from diffusers_relay.pipelines.model.components import PipelineComponents
+    from diffusers_relay.pipelines.model.family import SUPER_RESOLUTION
+    from small_models.parts import scheduler
+    from small_models.upscalers import LOW_RES_SCHEDULER, X4_SCHEDULER
     from support.without_host import load
 
     def widths(*full: int) -> tuple[int, ...]:
@@ -67,13 +67,13 @@ def make_model(scale: float) -> Any:
 def measure(scale: float, side: int, tile_size: int) -> dict[str, float]:
     import torch
 
-    from relay_dev.pack import prepare_pack
+    from relay_host.pack import prepare_pack
 
     prepare_pack()
-    from diffusers_relay.pipelines.monitor import SilentMonitor
-    from diffusers_relay.pipelines.offload import PlainOffload
-    from diffusers_relay.pipelines.runtime import Runtime
-    from diffusers_relay.pipelines.upscaling_run import SuperResolutionSettings, super_resolution
+    from diffusers_relay.pipelines.base.monitor import SilentMonitor
+    from diffusers_relay.pipelines.device.offload import PlainOffload
+    from diffusers_relay.pipelines.device.runtime import Runtime
+    from diffusers_relay.pipelines.runs.upscaling import SuperResolutionSettings, super_resolution
     from support.without_host import encode
 
     model = make_model(scale)

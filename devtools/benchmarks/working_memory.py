@@ -1,7 +1,7 @@
-"""Working memory: the formulas of pipelines/working_memory.py against the peaks of the real architectures.
+"""Working memory: the formulas of pipelines/device/working_memory.py against the peaks of the real architectures.
 
-    python benchmarks/working_memory.py            the tensors alone, at full sizes, without computing (a minute)
-    python benchmarks/working_memory.py --run      on the CPU, by the profiler's memory events, at small sizes (some minutes)
+    python devtools/benchmarks/working_memory.py   the tensors alone, at full sizes, without computing (a minute)
+    python devtools/benchmarks/working_memory.py --run      on the CPU, by the profiler's memory events, at small sizes (some minutes)
 
 The first way walks the models on the meta device and adds up the tensors that are alive, attention counted as a fused
 kernel. It does not see what kernels take for themselves. The second one does.
@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "devtools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from relay_dev.memory_peak import peak_of_run, peak_of_tensors  # noqa: E402
-from relay_dev.pack import prepare_pack  # noqa: E402
+from relay_dev.memory_peak import peak_of_run, peak_of_tensors
+from relay_host.pack import prepare_pack
 
 SD_VAE = {
     "block_out_channels": (128, 256, 512, 512),
@@ -99,7 +98,7 @@ class Row:
 def rows(device: str, peak: Callable[[Callable[[], Any]], int], sides: tuple[int, ...]) -> Iterator[Row]:
     import diffusers
 
-    from diffusers_relay.pipelines import working_memory as formulas
+    from diffusers_relay.pipelines.device import working_memory as formulas
 
     with torch.device(device):
         for title, vae in (("SD VAE", diffusers.AutoencoderKL(**SD_VAE)), ("MoVQ", diffusers.VQModel(**MOVQ))):
@@ -128,7 +127,7 @@ def rows(device: str, peak: Callable[[Callable[[], Any]], int], sides: tuple[int
 
 
 def unet_row(title: str, unet: Any, side: int, peak: Callable[[Callable[[], Any]], int]) -> Row:
-    from diffusers_relay.pipelines import working_memory as formulas
+    from diffusers_relay.pipelines.device import working_memory as formulas
 
     latent_pixels = (side // 8) ** 2
     return Row(
@@ -141,7 +140,7 @@ def unet_row(title: str, unet: Any, side: int, peak: Callable[[Callable[[], Any]
 def controlnet_row(unet: Any, side: int, peak: Callable[[Callable[[], Any]], int]) -> Row:
     from diffusers import ControlNetModel
 
-    from diffusers_relay.pipelines import working_memory as formulas
+    from diffusers_relay.pipelines.device import working_memory as formulas
 
     net = ControlNetModel.from_unet(unet).eval()
 

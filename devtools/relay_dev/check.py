@@ -10,14 +10,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-from . import layers
-from .paths import ROOT, WORK
+from relay_host.paths import ROOT, WORK
 
-TYPED = {
-    "relay_dev": ROOT / "devtools" / "relay_dev",
-    "tiny_world": ROOT / "devtools" / "tiny_world",
-    "benchmarks": ROOT / "benchmarks",
-}
+from . import layers
+
+TYPED = {name: ROOT / "devtools" / name for name in layers.DEVTOOLS}
 """Packages beside the pack whose types are checked."""
 MIRROR = WORK / "types"
 PACK = ("__init__.py", "nodes", "pipelines", "weighting")
@@ -30,10 +27,10 @@ def run(command: Sequence[str]) -> int:
 
 
 def check_types() -> int:
-    """mypy on the pack, devtools (with the tiny world) and the benchmarks.
+    """mypy on the pack and on the packages of devtools.
 
     The pack is a package whose folder may have any name, also one that no package can have, and its imports are relative.
-    So mypy sees a copy of the sources under the names diffusers_relay, relay_dev, tiny_world and benchmarks; the paths that it prints are put back.
+    So mypy sees a copy of the sources under the name diffusers_relay; the paths that it prints are put back.
     """
     sources = {file: "diffusers_relay" / file.relative_to(ROOT) for file in layers.pack_files()}
     for name, folder in TYPED.items():

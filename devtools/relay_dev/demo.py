@@ -21,18 +21,19 @@ from typing import Any
 
 from PIL import Image
 
+from relay_host import notice
+from relay_host.comfyui import get_host
+from relay_host.page import HostPage, PageRun, open_page
+from relay_host.paths import ARTIFACTS, ROOT, WORK
+from relay_host.server import HostServer, PromptRejected
 from tiny_world.drawing import draw
 from tiny_world.scene import one_thing
 
 from .examples.parts import EXAMPLE_PICTURE
-from .host import get_host
 from .model_folders import small_models
-from .page import HostPage, PageRun, open_page
-from .paths import ARTIFACTS, ROOT, WORK
-from .server import HostServer, PromptRejected
 
 EXAMPLES = ROOT / "example_workflows"
-NOTICE = {"relay-demo-notice": Path(__file__).with_name("notice")}
+NOTICE = {"relay-demo-notice": Path(notice.__file__).parent}
 """A pack that says on the page what the models are."""
 DOWNLOAD_SECONDS = 6 * 3600
 PREVIEWS = ("--preview-method", "auto")

@@ -10,7 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
-from .small_finetunes import add_fp16_files, weight_files
+from small_models.finetunes import add_fp16_files, weight_files
 
 HUB_IDS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd15",

@@ -1,23 +1,29 @@
-"""Holds the direction of imports: root -> nodes -> weighting -> pipelines, and inside pipelines: families -> shared -> leaves.
+"""Holds the direction of imports: root -> nodes -> weighting -> pipelines, down the rooms of pipelines, down the packages of devtools; no circles.
 
-Imports are read from the source, those inside functions too, so nothing has to be installed.
+Imports are read from the source, those inside functions and those for types alone too, so nothing has to be installed.
 """
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .paths import ROOT
+from relay_host.paths import ROOT
 
 LAYERS = ("", "nodes", "weighting", "pipelines")
 """From the top (the root's own modules) to the bottom; a layer may import those after it."""
-FAMILIES = {"stable_diffusion", "sdxl", "kandinsky22", "kandinsky22_prior", "kandinsky22_depth", "upscale"}
-LEAVES = {"errors", "monitor"}
-"""Modules of pipelines that import no other module of the pack."""
+ROOMS = (
+    *("runs", "families", "loading", "denoising", "adapters", "downloads", "control", "latents"),
+    *("files", "model", "device", "base"),
+)
+"""The folders of pipelines, from the top to the bottom; a room may import those after it."""
+DEVTOOLS = ("benchmarks", "relay_dev", "tiny_world", "small_models", "relay_host")
+"""The packages of devtools, from the top to the bottom."""
+FAMILY_TABLE = "pipelines/families/modules.py"
+"""The one module of the families that imports the others."""
 HOST_MODULES = {
     *("comfy", "comfy_execution", "comfy_extras", "comfy_config", "app", "api_server", "middleware", "utils"),
     *("folder_paths", "latent_preview", "node_helpers", "nodes", "server", "execution", "protocol", "main"),
@@ -25,12 +31,12 @@ HOST_MODULES = {
 HOST_IMPORTER = "nodes/comfy_host/"
 NODE_API = "comfy_api"
 NODE_API_LAYERS = ("", "nodes")
-NOT_THE_PACK = {"devtools", "tests", "benchmarks"}
+NOT_THE_PACK = {"devtools", "tests"}
 
 
 @dataclass(frozen=True)
 class Import:
-    """`module` is dotted and absolute ("torch.nn"), or, with `relative`, dotted from the pack's root ("pipelines.family")."""
+    """`module` is dotted and absolute ("torch.nn"), or, with `relative`, dotted from the pack's root ("pipelines.model.family")."""
 
     module: str
     relative: bool
@@ -38,14 +44,68 @@ class Import:
 
 
 def violations(root: Path = ROOT) -> list[str]:
-    """One line for each import that goes the wrong way; empty where all is well."""
+    """One line for each import that goes the wrong way, and for each circle of files; empty where all is well."""
     found = []
+    arrows: dict[str, set[str]] = {}
     for file in pack_files(root):
         name = file.relative_to(root).as_posix()
+        arrows[name] = set()
         for entry in imports_of(file, root):
-            reason = _objection(name, entry)
-            if reason:
+            if reason := _objection(name, entry):
                 found.append(f"{name}:{entry.line}: imports {entry.module}: {reason}")
+            if entry.relative and (target := _file_of(root, entry.module)):
+                arrows[name].add(target)
+    return found + circles(arrows) + devtools_violations(root / "devtools")
+
+
+def devtools_violations(devtools: Path) -> list[str]:
+    """The same for the packages of devtools, which import each other by their names."""
+    found = []
+    arrows: dict[str, set[str]] = {}
+    files = [file for package in DEVTOOLS for file in sorted((devtools / package).rglob("*.py"))]
+    for file in files:
+        name = file.relative_to(devtools).as_posix()
+        own = name.split("/")[0]
+        arrows[name] = set()
+        for entry in imports_of(file, devtools):
+            top = entry.module.split(".")[0]
+            if top in DEVTOOLS and DEVTOOLS.index(top) < DEVTOOLS.index(own):
+                allowed = ", ".join(DEVTOOLS[DEVTOOLS.index(own) :])
+                found.append(f"devtools/{name}:{entry.line}: imports {entry.module}: {own} may import only {allowed}")
+            if top in DEVTOOLS and (target := _file_of(devtools, entry.module)):
+                arrows[name].add(target)
+    return found + [f"devtools/{circle}" for circle in circles(arrows)]
+
+
+def circles(arrows: Mapping[str, set[str]]) -> list[str]:
+    """A line for each group of files that import each other in a circle (Tarjan's strongly connected components).
+
+    Args:
+        arrows: a file -> the files that it imports.
+    """
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[str] = []
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for target in sorted(arrows.get(name, ())):
+            if target not in index:
+                visit(target)
+                low[name] = min(low[name], low[target])
+            elif target in stack:
+                low[name] = min(low[name], index[target])
+        if low[name] == index[name]:
+            group = stack[stack.index(name) :]
+            del stack[stack.index(name) :]
+            if len(group) > 1:
+                found.append(f"{group[0]}: imports itself in a circle of files: {' -> '.join(group)}")
+
+    for name in sorted(arrows):
+        if name not in index:
+            visit(name)
     return found
 
 
@@ -57,26 +117,29 @@ def pack_files(root: Path = ROOT) -> list[Path]:
 
 
 def imports_of(file: Path, root: Path) -> Iterator[Import]:
+    """What `file` imports; `from package import x` is the module x where there is one, and a name of the package otherwise."""
     package = file.relative_to(root).parent.parts
     for node in ast.walk(ast.parse(file.read_text("utf-8"), str(file))):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(alias.name, False, node.lineno)
         elif isinstance(node, ast.ImportFrom):
-            if node.level == 0:
-                yield Import(node.module or "", False, node.lineno)
-                continue
             above = node.level - 1
             if above > len(package):
                 yield Import("." * node.level + (node.module or ""), False, node.lineno)
                 continue
-            base = [*package[: len(package) - above], *(node.module or "").split(".")]
+            base = [*(package[: len(package) - above] if node.level else ()), *(node.module or "").split(".")]
             base = [part for part in base if part]
             for alias in node.names:
-                # `from . import x` imports the module x where there is one, and a name of the package otherwise.
-                target = root.joinpath(*base, alias.name)
-                is_module = target.with_suffix(".py").is_file() or (target / "__init__.py").is_file()
-                yield Import(".".join([*base, alias.name] if is_module else base), True, node.lineno)
+                is_module = _file_of(root, ".".join([*base, alias.name])) is not None
+                yield Import(".".join([*base, alias.name] if is_module else base), node.level > 0, node.lineno)
+
+
+def _file_of(root: Path, module: str) -> str | None:
+    """The path, below `root`, of a dotted module's file."""
+    place = root.joinpath(*module.split("."))
+    found = (file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file())
+    return next((file.relative_to(root).as_posix() for file in found), None)
 
 
 def _objection(name: str, entry: Import) -> str | None:
@@ -98,23 +161,27 @@ def _objection(name: str, entry: Import) -> str | None:
     if LAYERS.index(target) < LAYERS.index(layer):
         return f"{layer} may import only {', '.join(LAYERS[LAYERS.index(layer) :])}"
     if layer == target == "pipelines":
-        return _objection_inside_pipelines(name.split("/")[1].removesuffix(".py"), entry.module.split(".")[1:])
+        return _objection_inside_pipelines(name, entry.module.split("."))
     return None
 
 
-def _objection_inside_pipelines(importer: str, imported: list[str]) -> str | None:
-    if not imported or imported[0] == importer:
-        return None
-    if importer in LEAVES:
-        return "a leaf imports nothing of the pack"
-    if imported[0] in FAMILIES:
-        return "families never import each other" if importer in FAMILIES else "only layers above import a family"
+def _objection_inside_pipelines(name: str, imported: Sequence[str]) -> str | None:
+    parts = name.split("/")
+    if len(parts) == 2:
+        return None if parts[1] == "__init__.py" else "a module of pipelines belongs into one of its rooms"
+    room, target = parts[1], imported[1] if len(imported) > 1 else ""
+    if room not in ROOMS or target not in ROOMS:
+        return f"the rooms of pipelines are {', '.join(ROOMS)}"
+    if ROOMS.index(target) < ROOMS.index(room):
+        return f"{room} may import only {', '.join(ROOMS[ROOMS.index(room) :])}"
+    if room == target == "families" and name != FAMILY_TABLE:
+        return "families never import each other"
     return None
 
 
 def main() -> int:
     found = violations()
-    print("\n".join(found) or f"{len(pack_files())} files import in the right direction")
+    print("\n".join(found) or f"{len(pack_files())} files of the pack import in the right direction")
     return 1 if found else 0
 
 

@@ -21,13 +21,14 @@ from typing import Any
 
 from PIL import Image
 
+from relay_host.page import HostPage, open_page
+from relay_host.paths import ARTIFACTS
+from relay_host.server import HostServer
+
 from .demo import EXAMPLES, draw_example, pictures
 from .examples import SHEETS
 from .examples.sheet import NOTE, Sheet
 from .model_folders import small_models
-from .page import HostPage, open_page
-from .paths import ARTIFACTS
-from .server import HostServer
 
 SCREENSHOTS = ARTIFACTS / "examples"
 THUMBNAIL_SIDE = 400

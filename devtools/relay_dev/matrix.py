@@ -20,8 +20,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from .host import get_host
-from .paths import ROOT, WORK
+from relay_host.comfyui import get_host
+from relay_host.paths import ROOT, WORK
 
 FOLDER = WORK / "matrix"
 TESTS = ["tests/no_host", "tests/in_host", "tests/in_server/test_graph_equals_script.py"]

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from filelock import FileLock
 
-import tiny_world
+from relay_host.comfyui import get_host
+from relay_host.paths import WORK
 
-from .host import get_host
-from .paths import WORK
-
-MAKERS = ("small_*.py", "hub_cache.py", "native_checkpoint.py")
-TRAINED = Path(tiny_world.__file__).parent
+DEVTOOLS = Path(__file__).resolve().parents[1]
+MAKERS = ("small_models/*.py", "tiny_world/*.py", "relay_dev/hub_cache.py")
+"""What decides the models, beside the trained ones and the libraries."""
+TRAINED = DEVTOOLS / "tiny_world" / "models"
 STALE_AFTER_SECONDS = 3600
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
 
@@ -33,7 +33,7 @@ class SmallModels:
 
     root: Path
     named: dict[str, Path]
-    """{name in small_models.make_all: diffusers folder}, each in `models`/diffusers."""
+    """{name in small_models.folders.make_all: diffusers folder}, each in `models`/diffusers."""
 
     @property
     def models(self) -> Path:
@@ -45,7 +45,7 @@ class SmallModels:
 
     @property
     def controlnets(self) -> dict[str, Path]:
-        """{name in small_controlnets.CONTROLNETS: ControlNet folder}, each in `models`/controlnet."""
+        """{name in small_models.controlnets.CONTROLNETS: ControlNet folder}, each in `models`/controlnet."""
         return {folder.name: folder for folder in (self.models / "controlnet").iterdir()}
 
     @property
@@ -77,14 +77,14 @@ def small_models() -> SmallModels:
 
 
 def _make(root: Path) -> None:
+    from small_models.adapters import make_adapters
+    from small_models.controlnets import make_controlnets
+    from small_models.folders import make_all
+    from small_models.native_checkpoint import make_checkpoints
     from tiny_world import layout
     from tiny_world.store import Store
 
     from .hub_cache import make_hub_cache
-    from .native_checkpoint import make_checkpoints
-    from .small_adapters import make_adapters
-    from .small_controlnets import make_controlnets
-    from .small_models import make_all
 
     with tempfile.TemporaryDirectory(dir=WORK, prefix="making-models-") as name:
         scratch = Path(name) / "made"
@@ -107,10 +107,9 @@ def _make(root: Path) -> None:
 
 def _fingerprint() -> str:
     digest = hashlib.sha256()
-    makers = [*TRAINED.glob("*.py"), *(file for pattern in MAKERS for file in Path(__file__).parent.glob(pattern))]
-    for file in sorted(makers):
+    for file in sorted(file for pattern in MAKERS for file in DEVTOOLS.glob(pattern)):
         digest.update(file.read_bytes().replace(b"\r\n", b"\n"))
-    for file in sorted(file for file in (TRAINED / "models").rglob("*") if file.is_file()):
+    for file in sorted(file for file in TRAINED.rglob("*") if file.is_file()):
         digest.update(file.read_bytes())
     for library in LIBRARIES:
         digest.update(f"{library}=={importlib.metadata.version(library)}".encode())

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from relay_host.browser import get_browser
+from relay_host.comfyui import get_host
+
 from . import check
-from .browser import get_browser
-from .host import get_host
 
 WORKERS = 2
 """Each with a server of its own: see tests/conftest.py."""

@@ -34,15 +34,8 @@ def load_pack(root: Path = ROOT) -> ModuleType:
 
 
 def prepare_benchmarks(root: Path = ROOT) -> None:
-    """Makes `import benchmarks...` work, and what it takes from the pack and from tests/support, with the root off sys.path."""
+    """Makes what the benchmarks import of the pack and of tests/support importable, with the root off sys.path."""
     prepare_pack(root)
-    if "benchmarks" not in sys.modules:
-        folder = root / "benchmarks"
-        spec = importlib.util.spec_from_file_location(
-            "benchmarks", folder / "__init__.py", submodule_search_locations=[str(folder)]
-        )
-        assert spec is not None
-        sys.modules["benchmarks"] = importlib.util.module_from_spec(spec)
     if str(root / "tests") not in sys.path:
         sys.path.append(str(root / "tests"))
 

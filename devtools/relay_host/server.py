@@ -30,7 +30,7 @@ from typing import Any
 
 import websocket
 
-from .host import get_host
+from .comfyui import get_host
 from .paths import PACK_FOLDER, ROOT, WORK
 
 Prompt = dict[str, dict[str, Any]]

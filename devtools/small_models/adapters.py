@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from .small_parts import TEXT_WIDTH
+from .parts import TEXT_WIDTH
 
 RANK = 4
 SIZE = 0.05

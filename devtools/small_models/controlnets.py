@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from .small_weights import random_module
+from .weights import random_module
 
 CONTROLNETS = {
     "sd15_depth": ("sd15", 9311),

@@ -1,6 +1,6 @@
 """Small models with random weights, made of the real diffusers and transformers classes, for the tests and the demo.
 
-`python -m relay_dev.small_models FOLDER` makes all of them. Their layouts, configs and flags are the published models'; only their
+`python -m small_models.folders FOLDER` makes all of them. Their layouts, configs and flags are the published models'; only their
 widths and depths are not. Pictures of 64 x 64 are their natural size.
 """
 
@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .small_finetunes import make_finetune, make_fp16_copy, make_pickle_copy
-from .small_inpainting import make_inpaint
-from .small_kandinsky_depth import make_kandinsky_depth
-from .small_parts import (
+from .finetunes import make_finetune, make_fp16_copy, make_pickle_copy
+from .inpainting import make_inpaint
+from .kandinsky_depth import make_kandinsky_depth
+from .parts import (
     BIG_TEXT_ENCODER_SEED,
     DDPM,
     EULER,
@@ -34,8 +34,8 @@ from .small_parts import (
     scheduler,
     text_conditions,
 )
-from .small_upscalers import make_x2_upscaler, make_x4_upscaler
-from .small_weights import calibrate_movq, fit_unet, random_module
+from .upscalers import make_x2_upscaler, make_x4_upscaler
+from .weights import calibrate_movq, fit_unet, random_module
 
 
 def make_sd15(folder: Path, *, seed: int = 5113) -> Path:
@@ -219,7 +219,7 @@ def make_all(folder: Path) -> dict[str, Path]:
 
 def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1:
-        print("usage: python -m relay_dev.small_models FOLDER", file=sys.stderr)
+        print("usage: python -m small_models.folders FOLDER", file=sys.stderr)
         return 2
     folder = Path(arguments[0])
     started = time.perf_counter()

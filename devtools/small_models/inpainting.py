@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from .small_finetunes import save_weights
+from .finetunes import save_weights
 
 CLASSES = {
     "StableDiffusionPipeline": "StableDiffusionInpaintPipeline",

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from .small_parts import DDPM, IMAGE_EMBED_WIDTH, TEXT_WIDTH, image_conditions, save, scheduler
-from .small_weights import fit_unet, random_module, smooth_picture
+from .parts import DDPM, IMAGE_EMBED_WIDTH, TEXT_WIDTH, image_conditions, save, scheduler
+from .weights import fit_unet, random_module, smooth_picture
 
 HINT_GAIN = 12.0
 

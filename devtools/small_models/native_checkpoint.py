@@ -15,10 +15,10 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load_file
 
-from .small_finetunes import save_weights
-from .small_parts import PNDM, make_autoencoder, make_unet, save, scheduler, text_conditions
-from .small_tokenizer import write_tokenizer_config
-from .small_weights import fit_unet, random_module
+from .finetunes import save_weights
+from .parts import PNDM, make_autoencoder, make_unet, save, scheduler, text_conditions
+from .tokenizer import write_tokenizer_config
+from .weights import fit_unet, random_module
 
 NATIVE_NAME = "relay_native_sd15"
 VOCAB_SIZE = 49408

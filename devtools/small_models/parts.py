@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from .small_tokenizer import END, save_tokenizer
-from .small_weights import calibrate_autoencoder, fit_unet, random_module
+from .tokenizer import END, save_tokenizer
+from .weights import calibrate_autoencoder, fit_unet, random_module
 
 TEXT_WIDTH = 32
 IMAGE_EMBED_WIDTH = 48

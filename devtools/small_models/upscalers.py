@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from .small_parts import DDPM, EULER, TEXT_WIDTH, make_text_encoder, make_tokenizer, make_unet, save, scheduler
-from .small_weights import fit_last_layer, quieten_text, random_module, smooth_picture
+from .parts import DDPM, EULER, TEXT_WIDTH, make_text_encoder, make_tokenizer, make_unet, save, scheduler
+from .weights import fit_last_layer, quieten_text, random_module, smooth_picture
 
 X2_SCHEDULER = {**EULER, "prediction_type": "original_sample"}
 """With the older word for "sample", which Euler alone knows."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from relay_dev.small_parts import UNCLIP, scheduler
+from small_models.parts import UNCLIP, scheduler
 
 from .additions import add_depth, as_map, random_boxes, read_loudly
 from .clip import PICTURE_SIZE, G, as_tower_sees

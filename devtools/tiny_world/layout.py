@@ -10,8 +10,8 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from relay_dev.small_parts import UNCLIP, save
-from relay_dev.small_upscalers import LOW_RES_SCHEDULER, X2_SCHEDULER, X4_SCHEDULER
+from small_models.parts import UNCLIP, save
+from small_models.upscalers import LOW_RES_SCHEDULER, X2_SCHEDULER, X4_SCHEDULER
 
 from . import pipelines
 from .native import native_weights, save_native

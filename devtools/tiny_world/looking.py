@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from relay_dev.paths import WORK
+from relay_host.paths import WORK
 
 from . import pipelines
 from .drawing import STYLES, TRIGGERS, draw, draw_depth

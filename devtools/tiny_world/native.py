@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch.nn.functional import mse_loss, pad
 
-from relay_dev.native_checkpoint import Weights, original_unet
-from relay_dev.small_finetunes import save_weights
-from relay_dev.small_parts import PNDM
+from small_models.finetunes import save_weights
+from small_models.native_checkpoint import Weights, original_unet
+from small_models.parts import PNDM
 
 from .autoencoders import Windows, picture_loss
 from .noise import train_denoiser

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from relay_dev.small_parts import scheduler
+from small_models.parts import scheduler
 
 from .schedules import SD15
 from .training import DEVICE, Bank, Batch, Plan, noise_for, train

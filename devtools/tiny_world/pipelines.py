@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from relay_dev.small_parts import UNCLIP, scheduler
-from relay_dev.small_upscalers import LOW_RES_SCHEDULER, X2_SCHEDULER, X4_SCHEDULER
+from small_models.parts import UNCLIP, scheduler
+from small_models.upscalers import LOW_RES_SCHEDULER, X2_SCHEDULER, X4_SCHEDULER
 
 from .clip import PICTURE_SIZE
 from .schedules import KANDINSKY, SD15, SDXL

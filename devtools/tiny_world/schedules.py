@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay_dev.small_parts import DDPM, EULER, PNDM
+from small_models.parts import DDPM, EULER, PNDM
 
 VELOCITY = {"prediction_type": "v_prediction"}
 """A model that predicts the noise has to copy it exactly to say anything of the picture where there is little of it, which takes more

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from relay_dev.small_tokenizer import END, save_tokenizer
+from small_models.tokenizer import END, save_tokenizer
 
 from .drawing import TRIGGERS
 from .scene import vocabulary

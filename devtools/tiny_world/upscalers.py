@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.nn.functional import interpolate, mse_loss
 
-from relay_dev.small_parts import scheduler
-from relay_dev.small_upscalers import LOW_RES_SCHEDULER, NOISE_EMBED_WIDTH, X4_SCHEDULER
+from small_models.parts import scheduler
+from small_models.upscalers import LOW_RES_SCHEDULER, NOISE_EMBED_WIDTH, X4_SCHEDULER
 
 from .drawing import STYLES
 from .scene import Scene

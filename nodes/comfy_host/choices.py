@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ...pipelines.errors import RelayError
+from ...pipelines.base.errors import RelayError
 
 
 def pick_folder(

@@ -8,7 +8,7 @@ from pathlib import Path
 import comfy.utils
 import folder_paths
 
-from ...pipelines.errors import RelayError
+from ...pipelines.base.errors import RelayError
 
 
 def diffusers_folders() -> dict[str, str]:

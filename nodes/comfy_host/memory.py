@@ -14,8 +14,8 @@ import comfy.model_management as memory
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ...pipelines.offload import Stage, move, streamed_in
-from ...pipelines.streaming import resident_bytes, streamed
+from ...pipelines.device.offload import Stage, move, streamed_in
+from ...pipelines.device.streaming import resident_bytes, streamed
 from .cancel import stoppable
 
 log = logging.getLogger("diffusers_relay")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import comfy.latent_formats
 import comfy.model_management as memory
 
-from ...pipelines.autoencoder import Autoencoder, autoencoder_of
+from ...pipelines.latents.autoencoder import Autoencoder, autoencoder_of
 from .memory import HostOffload
 
 if TYPE_CHECKING:
-    from ...pipelines.components import PipelineComponents
+    from ...pipelines.model.components import PipelineComponents
 
 
 class FittedFormat(comfy.latent_formats.LatentFormat):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...pipelines.runtime import Runtime
+from ...pipelines.device.runtime import Runtime
 from .memory import HostOffload
 from .monitor import HostMonitor
 from .previews import previewer_for
 
 if TYPE_CHECKING:
-    from ...pipelines.components import PipelineComponents
+    from ...pipelines.model.components import PipelineComponents
 
 
 def runtime_for(node: Any, model: PipelineComponents | None = None) -> Runtime:

@@ -7,7 +7,7 @@ import os
 
 from comfy.cli_args import args
 
-from ...pipelines.errors import RelayError
+from ...pipelines.base.errors import RelayError
 
 ALLOW_URL = "RELAY_ALLOW_URL"
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .components import PipelineComponents
-from .errors import RelayError
-from .family import FAMILIES
-from .registry import REGISTRY, file_identity
-from .safetensors_file import HOW_TO_CONVERT_WEIGHTS, check_file
+from ..base.errors import RelayError
+from ..files.registry import REGISTRY, file_identity
+from ..files.safetensors import HOW_TO_CONVERT_WEIGHTS, check_file
+from ..model.components import PipelineComponents
+from ..model.family import FAMILIES
 
 if TYPE_CHECKING:
     import torch

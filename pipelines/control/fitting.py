@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .components import PipelineComponents
-from .controlnet_unit import ControlNetUnit, fit_picture
-from .errors import RelayError
-from .family import FAMILIES, Task
-from .images import Extent
+from ..base.errors import RelayError
+from ..base.images import Extent
+from ..model.components import PipelineComponents
+from ..model.family import FAMILIES, Task
+from .units import ControlNetUnit, fit_picture
 
 if TYPE_CHECKING:
     import torch
 
-    from .job import DenoisingJob
+    from ..denoising.job import DenoisingJob
 
 SAME_IN_BOTH = {
     "cross_attention_dim": "the width of the prompt",

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .components import PipelineComponents
-from .encoded_once import ENCODED, Wanted
-from .errors import RelayError
-from .images import Extent, as_rgb, to_pil
+from ..base.encoded_once import ENCODED, Wanted
+from ..base.errors import RelayError
+from ..base.images import Extent, as_rgb, to_pil
+from ..model.components import PipelineComponents
 
 if TYPE_CHECKING:
     import torch

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .encoded_once import ENCODED, Wanted
-from .errors import RelayError
-from .images import as_rgb, extent_of, to_pil
-from .memory_size import module_bytes
+from ..base.encoded_once import ENCODED, Wanted
+from ..base.errors import RelayError
+from ..base.images import as_rgb, extent_of, to_pil
+from ..base.memory_size import module_bytes
 
 if TYPE_CHECKING:
     import torch
 
-    from .images import Extent
+    from ..base.images import Extent
 
 
 @dataclass(frozen=True, eq=False)

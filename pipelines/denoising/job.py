@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from .components import PipelineComponents
-from .controlnet_unit import ControlNetUnit
-from .embeds import ImageEmbeds, PromptEmbeds
-from .errors import RelayError
-from .family import Task
-from .images import Extent
+from ..base.errors import RelayError
+from ..base.images import Extent
+from ..control.units import ControlNetUnit
+from ..model.components import PipelineComponents
+from ..model.embeds import ImageEmbeds, PromptEmbeds
+from ..model.family import Task
 from .masked_picture import EncodedPictures, Given, MaskedPicture
-from .steps import StepWatcher
+from .step_callback import StepWatcher
 
 if TYPE_CHECKING:
     import torch

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from .autoencoder import Autoencoder
-from .errors import RelayError
-from .images import Extent
+from ..base.errors import RelayError
+from ..base.images import Extent
+from ..latents.autoencoder import Autoencoder
 
 if TYPE_CHECKING:
     import torch

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .components import PipelineComponents
-from .errors import RelayError
-from .monitor import Monitor
-from .options import ModelOptions
+from ..base.errors import RelayError
+from ..base.monitor import Monitor
+from ..model.components import PipelineComponents
+from ..model.options import ModelOptions
 
 if TYPE_CHECKING:
     import torch

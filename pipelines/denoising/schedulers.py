@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .components import PipelineComponents, SchedulerChoice
-from .errors import RelayError
+from ..base.errors import RelayError
+from ..model.components import PipelineComponents, SchedulerChoice
 
 if TYPE_CHECKING:
     import torch

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..base.errors import RelayError
+from ..base.monitor import Monitor
+from ..latents.generators import copies_of
 from .clean_prediction import CleanPrediction
-from .errors import RelayError
-from .generators import copies_of
-from .monitor import Monitor
 
 if TYPE_CHECKING:
     import torch

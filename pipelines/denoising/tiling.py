@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import RelayError
-from .images import Extent
+from ..base.errors import RelayError
+from ..base.images import Extent
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from .memory_size import module_bytes
+from ..base.memory_size import module_bytes
 from .streaming import choose_streamed, streamed
 
 if TYPE_CHECKING:

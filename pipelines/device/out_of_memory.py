@@ -7,12 +7,12 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from .errors import RelayError
+from ..base.errors import RelayError
 
 if TYPE_CHECKING:
     from typing import ParamSpec
 
-    from .monitor import Monitor
+    from ..base.monitor import Monitor
     from .offload import OffloadPolicy
 
     Given = ParamSpec("Given")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .monitor import Monitor
+from ..base.monitor import Monitor
 from .offload import OffloadPolicy
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .memory_size import module_bytes
+from ..base.memory_size import module_bytes
 
 if TYPE_CHECKING:
     import torch

@@ -1,7 +1,7 @@
 """What a stage needs beside its weights: how large the tensors are that live at once in it, from the model's config.
 
 Each formula counts elements of the widest moment of a forward pass, and was checked against the peak of the real
-architectures (benchmarks/working_memory.py): without :data:`MARGIN` and :data:`WEIGHT_COPIES` it is 1.0 to 1.2 times that.
+architectures (devtools/benchmarks/working_memory.py): without :data:`MARGIN` and :data:`WEIGHT_COPIES` it is 1.0 to 1.2 times that.
 Attention is counted as a fused kernel has it, with no matrix of scores.
 """
 
@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from .memory_size import module_bytes
+from ..base.memory_size import module_bytes
 
 if TYPE_CHECKING:
     import torch
 
-    from .job import DenoisingJob
+    from ..denoising.job import DenoisingJob
 
 MARGIN = 1.3
 """For what the kernels take for themselves. oneDNN lays a convolution's input out anew: up to 1.25 in float32.

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .components import PipelineComponents
-from .errors import RelayError
-from .family import recognise
+from ..base.errors import RelayError
+from ..base.monitor import Monitor
+from ..files.model_files import MODEL_INDEX, ComponentFiles, plan_files
+from ..loading.folder import load_folder, names_in, read_model_index
+from ..model.components import PipelineComponents
+from ..model.family import recognise
 from .hub_errors import OR_A_FOLDER, HubError, explain, offline
 from .hub_transfer import Cancelled, RemoteFile, Transfer, fetch_file, run_watched
-from .loading import load_folder, names_in, read_model_index
-from .model_files import MODEL_INDEX, ComponentFiles, plan_files
-from .monitor import Monitor
 
 if TYPE_CHECKING:
     import torch

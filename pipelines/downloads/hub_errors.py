@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from .errors import RelayError
+from ..base.errors import RelayError
 
 OR_A_FOLDER = "or put a diffusers folder of the model under models/diffusers and use Load Model"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import IO, TypeVar
 
-from .monitor import Monitor
+from ..base.monitor import Monitor
 
 T = TypeVar("T")
 

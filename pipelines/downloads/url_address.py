@@ -7,7 +7,7 @@ import socket
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
 
-from .errors import RelayError
+from ..base.errors import RelayError
 
 PORTS = {"http": 80, "https": 443}
 MOST_CHARACTERS = 4096

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
-from .errors import RelayError
+from ..base.errors import RelayError
+from ..base.monitor import Monitor
 from .hub_transfer import Transfer, run_watched
-from .monitor import Monitor
 from .url_address import Address, Internet, check_url
 
 if TYPE_CHECKING:

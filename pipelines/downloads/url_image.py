@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from .errors import RelayError
-from .images import Extent
-from .monitor import Monitor
+from ..base.errors import RelayError
+from ..base.images import Extent
+from ..base.monitor import Monitor
 from .url_address import Internet
 from .url_fetch import LIMITS, Limits, fetch
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .embeds import ImageEmbeds
-from .job import DenoisingJob, borrow_pipeline, repeat
+from ..denoising.job import DenoisingJob, borrow_pipeline, repeat
+from ..model.embeds import ImageEmbeds
 
 if TYPE_CHECKING:
     import torch

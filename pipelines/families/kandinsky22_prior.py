@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from .components import PipelineComponents
-from .embeds import ImageEmbeds, PriorText
-from .encoded_once import ENCODED, Wanted
-from .errors import RelayError
-from .images import as_rgb, to_pil
-from .offload import Stage
-from .out_of_memory import tried_once_more
-from .runtime import Runtime
-from .schedulers import build_scheduler
-from .working_memory import prior_bytes, vision_bytes
+from ..base.encoded_once import ENCODED, Wanted
+from ..base.errors import RelayError
+from ..base.images import as_rgb, to_pil
+from ..denoising.schedulers import build_scheduler
+from ..device.offload import Stage
+from ..device.out_of_memory import tried_once_more
+from ..device.runtime import Runtime
+from ..device.working_memory import prior_bytes, vision_bytes
+from ..model.components import PipelineComponents
+from ..model.embeds import ImageEmbeds, PriorText
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import torch
 
-    from .monitor import Monitor
+    from ..base.monitor import Monitor
 
 PRIOR_PARTS = ("prior", "image_encoder", "text_encoder", "tokenizer", "image_processor")
 LEAST_STEPS = 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .control import control_arguments
-from .embeds import PromptEmbeds
-from .job import DenoisingJob, borrow_inpainting_pipeline, borrow_pipeline, repeat
+from ..control.fitting import control_arguments
+from ..denoising.job import DenoisingJob, borrow_inpainting_pipeline, borrow_pipeline, repeat
+from ..model.embeds import PromptEmbeds
 
 if TYPE_CHECKING:
     import torch

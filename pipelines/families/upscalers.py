@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .embeds import PromptEmbeds, TextEmbeds
-from .images import extent_of, to_pil
-from .job import DenoisingJob, borrow_pipeline, repeat
-from .tiling import TiledUnet, Tiles
+from ..base.images import extent_of, to_pil
+from ..denoising.job import DenoisingJob, borrow_pipeline, repeat
+from ..denoising.tiling import TiledUnet, Tiles
+from ..model.embeds import PromptEmbeds, TextEmbeds
 
 if TYPE_CHECKING:
     import torch

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .errors import RelayError
-from .family import ModelFamily
+from ..base.errors import RelayError
+from ..model.family import ModelFamily
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..base.errors import RelayError
 from .casting import casting
-from .errors import RelayError
 from .read_ahead import Span
 
 if TYPE_CHECKING:

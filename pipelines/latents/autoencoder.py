@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .components import PipelineComponents
-from .encoded_once import ENCODED, Wanted, tensor_digest
-from .errors import RelayError
-from .images import Extent, to_host_images
-from .monitor import Monitor, SilentMonitor
-from .offload import OffloadPolicy, Stage, cast
-from .out_of_memory import once_more
-from .working_memory import decode_bytes, encode_bytes
+from ..base.encoded_once import ENCODED, Wanted, tensor_digest
+from ..base.errors import RelayError
+from ..base.images import Extent, to_host_images
+from ..base.monitor import Monitor, SilentMonitor
+from ..device.offload import OffloadPolicy, Stage, cast
+from ..device.out_of_memory import once_more
+from ..device.working_memory import decode_bytes, encode_bytes
+from ..model.components import PipelineComponents
 
 if TYPE_CHECKING:
     import torch

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..base.errors import RelayError
+from ..base.images import to_pixels
+from ..device.out_of_memory import tried_once_more
+from ..device.runtime import Runtime
 from .autoencoder import Autoencoder
-from .errors import RelayError
-from .images import to_pixels
 from .latent_space import Latents
-from .out_of_memory import tried_once_more
-from .runtime import Runtime
 
 if TYPE_CHECKING:
     import torch

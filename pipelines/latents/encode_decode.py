@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..base.errors import RelayError
+from ..base.images import to_pixels
+from ..device.out_of_memory import tried_once_more
+from ..device.runtime import Runtime
+from ..model.components import PipelineComponents
 from .autoencoder import Autoencoder, autoencoder_of
-from .components import PipelineComponents
-from .errors import RelayError
 from .generators import generators
-from .images import to_pixels
 from .latent_space import Latents
-from .out_of_memory import tried_once_more
-from .runtime import Runtime
 
 if TYPE_CHECKING:
     import torch

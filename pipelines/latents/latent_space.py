@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ..base.errors import RelayError
 from .autoencoder import Autoencoder
-from .errors import RelayError
 
 if TYPE_CHECKING:
     import torch

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..base.errors import RelayError
+from ..loading.single_file import CONFIGS
+from ..loading.single_parts import load_vae_file
+from ..model.components import PipelineComponents
 from .autoencoder import Autoencoder, autoencoder_of
-from .components import PipelineComponents
-from .errors import RelayError
-from .single_file import CONFIGS
-from .single_parts import load_vae_file
 
 
 def with_vae_of(components: PipelineComponents, other: PipelineComponents) -> PipelineComponents:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import RelayError
+from ..base.errors import RelayError
 
 Shapes = Mapping[str, tuple[int, ...]]
 

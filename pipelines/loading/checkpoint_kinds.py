@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from .errors import RelayError
-from .safetensors_file import Header
+from ..base.errors import RelayError
+from ..files.safetensors import Header
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."

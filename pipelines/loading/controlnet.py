@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .controlnet_unit import ControlNet
-from .errors import RelayError
-from .hub import RepoKind, fetch_repo
-from .loading import check_weights, load_component
-from .model_files import ComponentFiles, MissingFiles, plan_single_component
-from .monitor import Monitor
-from .read_ahead import read_ahead, whole
-from .registry import REGISTRY, component_key
+from ..base.errors import RelayError
+from ..base.monitor import Monitor
+from ..control.units import ControlNet
+from ..downloads.hub import RepoKind, fetch_repo
+from ..files.model_files import ComponentFiles, MissingFiles, plan_single_component
+from ..files.read_ahead import read_ahead, whole
+from ..files.registry import REGISTRY, component_key
+from .folder import check_weights, load_component
 
 if TYPE_CHECKING:
     import torch

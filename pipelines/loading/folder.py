@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .components import PipelineComponents
-from .errors import RelayError
-from .family import recognise
-from .model_files import HOW_TO_CONVERT, MODEL_INDEX, ComponentFiles, MissingFiles, plan_files
-from .monitor import Monitor
-from .read_ahead import read_ahead, whole
-from .registry import REGISTRY, component_key
-from .safetensors_file import check_file
+from ..base.errors import RelayError
+from ..base.monitor import Monitor
+from ..files.model_files import HOW_TO_CONVERT, MODEL_INDEX, ComponentFiles, MissingFiles, plan_files
+from ..files.read_ahead import read_ahead, whole
+from ..files.registry import REGISTRY, component_key
+from ..files.safetensors import check_file
+from ..model.components import PipelineComponents
+from ..model.family import recognise
 
 if TYPE_CHECKING:
     import torch

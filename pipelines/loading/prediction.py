@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..files.safetensors import Header, read_tensors
 from .checkpoint_kinds import UNET, CheckpointKind
-from .safetensors_file import Header, read_tensors
 
 V_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
 """Empty tensors that trainers put into a file to say so; ComfyUI reads them too."""

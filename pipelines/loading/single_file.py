@@ -14,17 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..base.errors import RelayError
+from ..base.monitor import Monitor
+from ..files.read_ahead import read_ahead
+from ..files.registry import REGISTRY, content_digest, file_identity
+from ..files.safetensors import HOW_TO_CONVERT_FILE, Header, read_header, read_tensors, tensor_spans
+from ..model.components import PipelineComponents
+from ..model.family import recognise
 from .block_layout import original_numbers
 from .checkpoint_kinds import UNET, VAE, CheckpointKind, kind_of
-from .components import PipelineComponents
-from .errors import RelayError
-from .family import recognise
-from .loading import read_model_index
-from .monitor import Monitor
+from .folder import read_model_index
 from .prediction import prediction_of
-from .read_ahead import read_ahead
-from .registry import REGISTRY, content_digest, file_identity
-from .safetensors_file import HOW_TO_CONVERT_FILE, Header, read_header, read_tensors, tensor_spans
 
 if TYPE_CHECKING:
     import torch

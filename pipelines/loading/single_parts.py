@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..base.errors import RelayError
+from ..files.safetensors import Header
+from ..model.family import SDXL_BASE, SDXL_REFINER, STABLE_DIFFUSION, ModelFamily
 from .block_layout import diffusers_numbers, original_numbers
 from .checkpoint_kinds import CheckpointKind
-from .errors import RelayError
-from .family import SDXL_BASE, SDXL_REFINER, STABLE_DIFFUSION, ModelFamily
-from .safetensors_file import Header
 from .single_file import CONFIGS, Part, check_file, load_part, read_parts_ahead, without_prefix
 
 if TYPE_CHECKING:

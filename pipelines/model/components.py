@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .errors import RelayError
+from ..base.errors import RelayError
+from ..base.memory_size import module_bytes, tensor_bytes
 from .family import ModelFamily
-from .memory_size import module_bytes, tensor_bytes
 from .options import ModelOptions
 
 if TYPE_CHECKING:
     import torch
 
-    from .lora import Lora
-    from .textual_inversion import TextualInversion
+    from ..adapters.lora import Lora
+    from ..adapters.textual_inversion import TextualInversion
 
 
 @dataclass(frozen=True)

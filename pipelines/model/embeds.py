@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..base.errors import RelayError
+from ..base.memory_size import tensor_bytes
 from .components import PipelineComponents
-from .errors import RelayError
 from .family import TextLayer
-from .memory_size import tensor_bytes
 
 if TYPE_CHECKING:
     import torch

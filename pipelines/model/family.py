@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .errors import RelayError
+from ..base.errors import RelayError
 
 
 class Task(str, Enum):
@@ -247,7 +247,7 @@ LATENT_UPSCALER = ModelFamily(
     # The pipeline scales with the scheduler's own sigmas. Others have none, or (DPM-Solver++, DEIS, UniPC) keep their
     # latents in another scale than it reckons with: they run, and end somewhere else.
     schedulers=("EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler"),
-    module="upscale",
+    module="upscalers",
     has_pooled_embeds=True,
     preview_format="SD15",
 )
@@ -262,7 +262,7 @@ SUPER_RESOLUTION = ModelFamily(
     text_encoders=("text_encoder",),
     serves_host_samplers=False,
     schedulers=KARRAS_DIFFUSION_SCHEDULERS,
-    module="upscale",
+    module="upscalers",
     size_multiple=4,
     keeps_latents=True,
     force_upcast_by_config=True,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..base.errors import RelayError
 from .embeds import ImageEmbeds, PromptEmbeds, TextEmbeds
-from .errors import RelayError
 
 if TYPE_CHECKING:
     import torch

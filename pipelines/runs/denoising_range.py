@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .components import PipelineComponents
-from .errors import RelayError
-from .latent_space import Latents
-from .runtime import Runtime
+from ..base.errors import RelayError
+from ..device.runtime import Runtime
+from ..latents.latent_space import Latents
+from ..model.components import PipelineComponents
 
 
 def denoising_start(

@@ -6,26 +6,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .autoencoder import Autoencoder, autoencoder_of
-from .components import PipelineComponents
-from .control import fit_controls
-from .conversion import decode_for_conversion, must_convert
+from ..base.errors import RelayError
+from ..base.images import to_pixels
+from ..control.fitting import fit_controls
+from ..control.kandinsky_hint import take_hint
+from ..denoising.job import DenoisingJob
+from ..denoising.masked_picture import (
+    Drawn,
+    Given,
+    MaskedPicture,
+    at_latent_size,
+    fit_repaint_mask,
+    unread_distribution,
+)
+from ..denoising.schedulers import build_scheduler
+from ..denoising.step_callback import KeepUnmasked, StepWatcher
+from ..device.out_of_memory import tried_once_more
+from ..device.runtime import Runtime
+from ..latents.autoencoder import Autoencoder, autoencoder_of
+from ..latents.conversion import decode_for_conversion, must_convert
+from ..latents.generators import copies_of, generators_for
+from ..latents.latent_space import Latents
+from ..model.components import PipelineComponents
+from ..model.embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
+from ..model.family import Task
 from .denoising_range import check_clean
-from .embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
-from .errors import RelayError
-from .family import Task
-from .generators import copies_of, generators_for
-from .hints import take_hint
-from .images import to_pixels
-from .job import DenoisingJob
-from .latent_space import Latents
-from .masked_picture import Drawn, Given, MaskedPicture, at_latent_size, fit_repaint_mask, unread_distribution
-from .out_of_memory import tried_once_more
-from .run import denoise
-from .run_input import batch_of, check_counts, check_one_source, check_strength, is_inpainting_model, painted_extent
-from .runtime import Runtime
-from .schedulers import build_scheduler
-from .steps import KeepUnmasked, StepWatcher
+from .inputs import batch_of, check_counts, check_one_source, check_strength, is_inpainting_model, painted_extent
+from .sampling import denoise
 
 if TYPE_CHECKING:
     import torch

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .autoencoder import Autoencoder
-from .components import PipelineComponents
-from .errors import RelayError
-from .images import Extent, as_rgb, check_extent, extent_of
-from .latent_space import Latents
+from ..base.errors import RelayError
+from ..base.images import Extent, as_rgb, check_extent, extent_of
+from ..latents.autoencoder import Autoencoder
+from ..latents.latent_space import Latents
+from ..model.components import PipelineComponents
 
 if TYPE_CHECKING:
     import torch

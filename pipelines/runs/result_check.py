@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .components import PipelineComponents
-from .errors import RelayError
+from ..base.errors import RelayError
+from ..model.components import PipelineComponents
 
 if TYPE_CHECKING:
     import torch

@@ -7,25 +7,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .autoencoder import autoencoder_of
-from .components import PipelineComponents
-from .control import control_modules, fit_controls
-from .conversion import decode_for_conversion, must_convert
+from ..adapters.lora import active_loras
+from ..base.errors import RelayError
+from ..base.images import Extent, check_extent, to_pixels
+from ..control.fitting import control_modules, fit_controls
+from ..control.kandinsky_hint import take_hint
+from ..denoising.job import DenoisingJob
+from ..denoising.optimising import in_force
+from ..denoising.schedulers import build_scheduler
+from ..denoising.step_callback import KeepUnmasked, StepWatcher
+from ..device.offload import Stage
+from ..device.out_of_memory import tried_once_more
+from ..device.runtime import Runtime
+from ..device.working_memory import denoising_bytes
+from ..latents.autoencoder import autoencoder_of
+from ..latents.conversion import decode_for_conversion, must_convert
+from ..latents.generators import generators, generators_for
+from ..latents.latent_space import Latents
+from ..model.components import PipelineComponents
+from ..model.embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
+from ..model.family import Task
 from .denoising_range import denoising_end, denoising_start
-from .embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
-from .errors import RelayError
-from .family import Task
-from .generators import generators, generators_for
-from .hints import take_hint
-from .images import Extent, check_extent, to_pixels
-from .job import DenoisingJob
-from .latent_space import Latents
-from .lora import active_loras
-from .offload import Stage
-from .optimising import in_force
-from .out_of_memory import tried_once_more
-from .painted import check_painted
-from .run_input import (
+from .inputs import (
     batch_of,
     check_counts,
     check_not_inpainting,
@@ -34,10 +37,7 @@ from .run_input import (
     check_strength,
     painted_extent,
 )
-from .runtime import Runtime
-from .schedulers import build_scheduler
-from .steps import KeepUnmasked, StepWatcher
-from .working_memory import denoising_bytes
+from .result_check import check_painted
 
 if TYPE_CHECKING:
     import torch
@@ -203,7 +203,7 @@ def image_to_image(
 
 def denoise(job: DenoisingJob, runtime: Runtime) -> torch.Tensor:
     """The family's run of the job's task, with the denoiser and nothing else on the device; latents in model scale."""
-    family_module = importlib.import_module(f".{job.components.family.module}", __package__)
+    family_module = importlib.import_module(f"..families.{job.components.family.module}", __package__)
     run = getattr(family_module, job.task.name.lower())
     runtime.monitor.check()
     if runtime.monitor.expect_latents():

@@ -7,33 +7,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .autoencoder import Autoencoder, autoencoder_of
-from .components import PipelineComponents
-from .conversion import decode_for_conversion, must_convert
+from ..adapters.lora import active_loras
+from ..base.errors import RelayError
+from ..base.images import Extent, as_rgb, extent_of, to_pixels
+from ..denoising.job import DenoisingJob
+from ..denoising.optimising import in_force
+from ..denoising.schedulers import build_scheduler
+from ..denoising.step_callback import StepWatcher
+from ..denoising.tiling import Tiles, blended, check_tile_size, tiles_for
+from ..device.offload import Stage
+from ..device.out_of_memory import tried_once_more
+from ..device.runtime import Runtime
+from ..device.working_memory import unet_bytes
+from ..latents.autoencoder import Autoencoder, autoencoder_of
+from ..latents.conversion import decode_for_conversion, must_convert
+from ..latents.generators import generators_for
+from ..latents.latent_space import Latents
+from ..model.components import PipelineComponents
+from ..model.embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
+from ..model.family import Task
 from .denoising_range import check_clean
-from .embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
-from .errors import RelayError
-from .family import Task
-from .generators import generators_for
-from .images import Extent, as_rgb, extent_of, to_pixels
-from .job import DenoisingJob
-from .latent_space import Latents
-from .lora import active_loras
-from .offload import Stage
-from .optimising import in_force
-from .out_of_memory import tried_once_more
-from .painted import check_painted
-from .run_input import check_counts, check_one_source
-from .runtime import Runtime
-from .schedulers import build_scheduler
-from .steps import StepWatcher
-from .tiling import Tiles, blended, check_tile_size, tiles_for
-from .working_memory import unet_bytes
+from .inputs import check_counts, check_one_source
+from .result_check import check_painted
 
 if TYPE_CHECKING:
     import torch
 
-    from .monitor import Monitor
+    from ..base.monitor import Monitor
 
 SCALE = 4
 
@@ -105,7 +105,7 @@ def upscale_latent(
         extent=Extent(2 * width * autoencoder.factor, 2 * height * autoencoder.factor),
         latents=begin,
     )
-    family_module = importlib.import_module(f".{components.family.module}", __package__)
+    family_module = importlib.import_module(f"..families.{components.family.module}", __package__)
     runtime.monitor.check()
     if runtime.monitor.expect_latents():
         job.on_step.show_clean(job.scheduler)
@@ -167,7 +167,7 @@ def super_resolution(
     own_generators = generators_for(latent, settings.seed, pictures.shape[0])
     bar = _Bar(runtime.monitor, len(own_generators), 1 if tiles is None else len(tiles))
     painted = []
-    family_module = importlib.import_module(f".{components.family.module}", __package__)
+    family_module = importlib.import_module(f"..families.{components.family.module}", __package__)
     runtime.monitor.check()
     previews = runtime.monitor.expect_latents()
     unet = components["unet"]

@@ -5,9 +5,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from relay_dev.host import get_host
-from relay_dev.pack import enter_host, load_pack
-from relay_dev.paths import WORK
+from relay_host.comfyui import get_host
+from relay_host.pack import enter_host, load_pack
+from relay_host.paths import WORK
 
 WORK.mkdir(parents=True, exist_ok=True)
 BASE = Path(tempfile.mkdtemp(prefix="in-host-", dir=WORK))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from diffusers_relay.pipelines.errors import RelayError
+from diffusers_relay.pipelines.base.errors import RelayError
 from relay_dev.model_folders import SmallModels
 
 

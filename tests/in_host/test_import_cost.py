@@ -4,8 +4,8 @@ import json
 import subprocess
 import sys
 
-from relay_dev.host import get_host
-from relay_dev.paths import ROOT
+from relay_host.comfyui import get_host
+from relay_host.paths import ROOT
 
 ALLOWED_SECONDS = 0.1
 HEAVY = {"diffusers", "compel", "accelerate", "peft", "transformers", "bitsandbytes", "xformers"}
@@ -16,7 +16,7 @@ LOAD_AS_THE_HOST_DOES = """
 import asyncio, importlib.util, json, sys, tempfile, time
 from pathlib import Path
 sys.path[:0] = [{devtools!r}]
-from relay_dev.pack import enter_host
+from relay_host.pack import enter_host
 root = Path({root!r})
 enter_host(Path({host!r}), Path(tempfile.gettempdir()))
 import comfy_api.latest, execution, folder_paths, latent_preview, node_helpers, nodes, server

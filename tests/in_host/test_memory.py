@@ -13,22 +13,22 @@ import pytest
 import torch
 
 from diffusers_relay.nodes.comfy_host import HostOffload
-from diffusers_relay.pipelines.coding import decode
-from diffusers_relay.pipelines.components import PipelineComponents
-from diffusers_relay.pipelines.encoded_once import ENCODED
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.loading import load_folder
-from diffusers_relay.pipelines.lora import with_lora
-from diffusers_relay.pipelines.memory_size import module_bytes
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.offload import PlainOffload, Stage
-from diffusers_relay.pipelines.run import TextToImageSettings, text_to_image
-from diffusers_relay.pipelines.runtime import Runtime
-from diffusers_relay.pipelines.streaming import resident_bytes
-from diffusers_relay.pipelines.working_memory import unet_bytes
+from diffusers_relay.pipelines.adapters.lora import with_lora
+from diffusers_relay.pipelines.base.encoded_once import ENCODED
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.memory_size import module_bytes
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.device.offload import PlainOffload, Stage
+from diffusers_relay.pipelines.device.runtime import Runtime
+from diffusers_relay.pipelines.device.streaming import resident_bytes
+from diffusers_relay.pipelines.device.working_memory import unet_bytes
+from diffusers_relay.pipelines.latents.encode_decode import decode
+from diffusers_relay.pipelines.loading.folder import load_folder
+from diffusers_relay.pipelines.model.components import PipelineComponents
+from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
 from diffusers_relay.weighting.compel_encoder import encode_prompt
 from relay_dev.model_folders import SmallModels
-from relay_dev.native_checkpoint import NATIVE_NAME
+from small_models.native_checkpoint import NATIVE_NAME
 from support.small_card import SmallCard
 from support.without_host import load
 

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from diffusers_relay.pipelines.autoencoder import autoencoder_of
-from diffusers_relay.pipelines.coding import decode
-from diffusers_relay.pipelines.components import PipelineComponents, SchedulerChoice
-from diffusers_relay.pipelines.latent_space import Latents
-from diffusers_relay.pipelines.loading import load_folder
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.run import TextToImageSettings, text_to_image
-from diffusers_relay.pipelines.schedulers import build_scheduler, with_scheduler
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.denoising.schedulers import build_scheduler, with_scheduler
+from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.latents.encode_decode import decode
+from diffusers_relay.pipelines.latents.latent_space import Latents
+from diffusers_relay.pipelines.loading.folder import load_folder
+from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
+from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
 from reference.scripts import read_like_host, soft_picture
 from relay_dev.model_folders import SmallModels
-from relay_dev.native_checkpoint import NATIVE_NAME
+from small_models.native_checkpoint import NATIVE_NAME
 from support.without_host import counting_runtime, encode
 
 PROMPT, NEGATIVE = "a red cat on a blue sofa", "blurry"

@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from diffusers_relay.pipelines.autoencoder import autoencoder_of
-from diffusers_relay.pipelines.coding import encode
+from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.latents.encode_decode import encode
 from reference.scripts import read_like_host, soft_picture
-from relay_dev.small_weights import random_module
+from small_models.weights import random_module
 from support.without_host import counting_runtime, load
 from tiny_world.drawing import draw
 from tiny_world.scene import COLORS, one_thing

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from diffusers_relay.pipelines.block_layout import original_numbers
-from diffusers_relay.pipelines.checkpoint_kinds import CheckpointKind, kind_of
-from diffusers_relay.pipelines.safetensors_file import Header
-from diffusers_relay.pipelines.single_file import CONFIGS
-from relay_dev.host import get_host
+from diffusers_relay.pipelines.files.safetensors import Header
+from diffusers_relay.pipelines.loading.block_layout import original_numbers
+from diffusers_relay.pipelines.loading.checkpoint_kinds import CheckpointKind, kind_of
+from diffusers_relay.pipelines.loading.single_file import CONFIGS
+from relay_host.comfyui import get_host
 
 UNET = "model.diffusion_model."
 COMMON = {"image_size": 32, "out_channels": 4, "use_spatial_transformer": True, "legacy": False, "in_channels": 4}
@@ -235,7 +235,7 @@ def test_the_host_s_vocabulary_gives_the_published_tokens() -> None:
     from comfy.sd1_clip import SDTokenizer
 
     from diffusers_relay.nodes import comfy_host
-    from diffusers_relay.pipelines.single_file import _tokenizer
+    from diffusers_relay.pipelines.loading.single_file import _tokenizer
 
     folder: Path = comfy_host.tokenizer_folder()
     text = "a red cat, weiße Häuser"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusers_relay.pipelines.errors import RelayError
+from diffusers_relay.pipelines.base.errors import RelayError
 from reference.scripts import soft_picture
 from support.picture_server import Door, body, picture_server
 
@@ -57,7 +57,7 @@ def test_picture_and_mask_are_those_of_load_image(node: Any, listen: Any, monkey
     import folder_paths
     from nodes import LoadImage
 
-    from diffusers_relay.pipelines import url_fetch
+    from diffusers_relay.pipelines.downloads import url_fetch
 
     listen("127.0.0.1")
     picture = soft_picture(40, 24).convert("RGBA")

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay_dev.page import HostPage, open_page
-from relay_dev.server import HostServer
+from relay_host.page import HostPage, open_page
+from relay_host.server import HostServer
 
 
 @pytest.fixture(scope="module")

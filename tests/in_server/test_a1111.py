@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from relay_dev.native_checkpoint import NATIVE_NAME
-from relay_dev.server import HostServer
+from relay_host.server import HostServer
+from small_models.native_checkpoint import NATIVE_NAME
 from support.graph import Graph, Out, saved
 
 A1111 = r"a ((red)) [cat] \(toy\) BREAK (a dog:1.3)"

@@ -7,7 +7,7 @@ import pytest
 
 from reference import adapter_scripts, scripts
 from relay_dev.model_folders import SmallModels
-from relay_dev.server import HostServer, PromptRejected
+from relay_host.server import HostServer, PromptRejected
 from support.graph import Graph, Out, saved
 
 PROMPT = "a red cat"

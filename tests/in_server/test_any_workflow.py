@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from relay_dev.model_folders import SmallModels
-from relay_dev.server import HostServer, PromptRejected
+from relay_host.server import HostServer, PromptRejected
 from support import any_workflow
 from support.any_workflow import Prompt, workflows, write_odd_files
 from support.graph import Graph, saved

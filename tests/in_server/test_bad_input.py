@@ -14,7 +14,7 @@ from PIL import Image
 
 from reference import scripts
 from relay_dev.model_folders import SmallModels
-from relay_dev.server import ExecutionError, HostServer, PromptRejected
+from relay_host.server import ExecutionError, HostServer, PromptRejected
 from support.graph import Graph, Out, saved
 from support.server_log import stages_during
 

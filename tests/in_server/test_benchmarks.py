@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from relay_dev import bench
+from benchmarks import __main__ as bench
 from relay_dev.model_folders import SmallModels
-from relay_dev.pack import prepare_benchmarks
-from relay_dev.server import HostServer
+from relay_host.pack import prepare_benchmarks
+from relay_host.server import HostServer
 
 prepare_benchmarks()
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from reference import scripts
 from relay_dev.model_folders import SmallModels
-from relay_dev.server import HostServer
+from relay_host.server import HostServer
 from support.graph import Graph, Out, saved
 from support.server_log import lines_during, stages_during
 

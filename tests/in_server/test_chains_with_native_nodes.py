@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from reference import scripts
-from relay_dev.native_checkpoint import NATIVE_NAME
-from relay_dev.server import HostServer, RunResult
+from relay_host.server import HostServer, RunResult
+from small_models.native_checkpoint import NATIVE_NAME
 from support.graph import Graph, Out, saved
 from support.server_log import stages_during
 

@@ -13,11 +13,11 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 
 from reference import control_scripts, scripts
 from reference.control_scripts import Control, edges
-from relay_dev.fake_hub import FakeHub, FakeRepo
 from relay_dev.model_folders import SmallModels
-from relay_dev.native_checkpoint import NATIVE_NAME
-from relay_dev.server import HostServer, PromptRejected
-from relay_dev.small_finetunes import add_fp16_files
+from relay_host.fake_hub import FakeHub, FakeRepo
+from relay_host.server import HostServer, PromptRejected
+from small_models.finetunes import add_fp16_files
+from small_models.native_checkpoint import NATIVE_NAME
 from support.graph import Graph, Out, saved
 from support.server_log import lines_during, stages_during
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from relay_dev.fake_hub import FakeHub, FakeRepo
 from relay_dev.model_folders import SmallModels, small_models
-from relay_dev.server import HostServer
+from relay_host.fake_hub import FakeHub, FakeRepo
+from relay_host.server import HostServer
 from support.graph import Graph, Out, saved
 
 REPO = "someone/small-model"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from relay_dev.make_examples import saved_again
-from relay_dev.page import HostPage
-from relay_dev.paths import ROOT
+from relay_host.page import HostPage
+from relay_host.paths import ROOT
 from support.workflows import essence
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))

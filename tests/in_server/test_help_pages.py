@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from relay_dev.page import HostPage, NodeOnPage
-from relay_dev.paths import ARTIFACTS, PACK_FOLDER, ROOT
-from relay_dev.server import HostServer
+from relay_host.page import HostPage, NodeOnPage
+from relay_host.paths import ARTIFACTS, PACK_FOLDER, ROOT
+from relay_host.server import HostServer
 
 FOLDER = ROOT / "web" / "docs"
 PAGES = sorted(FOLDER.glob("*.md"))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from relay_dev.model_folders import SmallModels
-from relay_dev.server import HostServer, PromptRejected
+from relay_host.server import HostServer, PromptRejected
 from support.graph import Graph, Out
 
 NAME = "hostile.safetensors"

@@ -13,7 +13,7 @@ from reference import inpaint_scripts, scripts
 from reference.control_scripts import Control, edges
 from reference.inpaint_scripts import mask_picture
 from relay_dev.model_folders import SmallModels
-from relay_dev.server import HostServer
+from relay_host.server import HostServer
 from support.graph import Graph, Out, saved
 from support.pixels import assert_same_pixels
 from support.server_log import stages_during

@@ -10,7 +10,7 @@ import pytest
 
 from reference import kandinsky_depth, scripts
 from relay_dev.model_folders import SmallModels
-from relay_dev.server import HostServer
+from relay_host.server import HostServer
 from support.graph import Graph, Out, saved
 from support.pixels import assert_same_pixels
 from support.server_log import stages_during

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from relay_dev.model_folders import SmallModels
-from relay_dev.server import HostServer
+from relay_host.server import HostServer
 from support.graph import Graph, Out
 
 PROMPTS = 300

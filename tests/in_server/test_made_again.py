@@ -15,9 +15,9 @@ from PIL import Image
 
 from relay_dev.make_examples import SETTLE, saved
 from relay_dev.model_folders import SmallModels
-from relay_dev.page import HostPage, PageRun, open_page_beside
-from relay_dev.paths import ARTIFACTS, ROOT
-from relay_dev.server import HostServer, Prompt
+from relay_host.page import HostPage, PageRun, open_page_beside
+from relay_host.paths import ARTIFACTS, ROOT
+from relay_host.server import HostServer, Prompt
 from support.workflows import essence
 
 WORKFLOWS = ["sd15_image_to_image", "sdxl_base_to_refiner", "kandinsky22_mix_image_and_text"]

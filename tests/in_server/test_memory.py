@@ -8,8 +8,8 @@ from collections import Counter
 
 import numpy as np
 
-from relay_dev.native_checkpoint import NATIVE_NAME
-from relay_dev.server import HostServer
+from relay_host.server import HostServer
+from small_models.native_checkpoint import NATIVE_NAME
 from support.graph import Graph, saved
 from support.server_log import lines_during
 

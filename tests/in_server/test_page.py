@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from relay_dev.page import HostPage
-from relay_dev.paths import ARTIFACTS, PACK_FOLDER, ROOT
-from relay_dev.server import HostServer
+from relay_host.page import HostPage
+from relay_host.paths import ARTIFACTS, PACK_FOLDER, ROOT
+from relay_host.server import HostServer
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from reference import scripts
-from relay_dev.native_checkpoint import NATIVE_NAME
-from relay_dev.server import HostServer, PromptRejected
+from relay_host.server import HostServer, PromptRejected
+from small_models.native_checkpoint import NATIVE_NAME
 from support.graph import Graph, Out, saved
 from support.server_log import lines_during
 

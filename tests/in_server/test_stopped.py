@@ -14,7 +14,7 @@ import pytest
 
 from reference import scripts
 from relay_dev.model_folders import SmallModels
-from relay_dev.server import HostServer
+from relay_host.server import HostServer
 from support.graph import Graph, Out, saved
 from support.sampling import KINDS, sampling_graph
 from support.server_log import lines_during, stages_during

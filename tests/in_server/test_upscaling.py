@@ -10,8 +10,8 @@ import pytest
 
 from reference import scripts, upscale_scripts
 from relay_dev.model_folders import SmallModels
-from relay_dev.native_checkpoint import NATIVE_NAME
-from relay_dev.server import HostServer, PromptRejected
+from relay_host.server import HostServer, PromptRejected
+from small_models.native_checkpoint import NATIVE_NAME
 from support.graph import Graph, Out, saved
 from support.pixels import assert_same_pixels
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from reference import scripts
 from relay_dev.model_folders import SmallModels
-from relay_dev.native_checkpoint import NATIVE_NAME, original_vae
-from relay_dev.server import HostServer, PromptRejected
+from relay_host.server import HostServer, PromptRejected
+from small_models.native_checkpoint import NATIVE_NAME, original_vae
 from support.graph import Graph, Out, saved
 from support.server_log import lines_during
 

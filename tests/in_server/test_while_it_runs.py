@@ -12,7 +12,7 @@ from PIL import Image
 
 from reference import scripts
 from relay_dev.model_folders import SmallModels
-from relay_dev.server import HostServer
+from relay_host.server import HostServer
 from support.graph import Graph, saved
 from support.sampling import KINDS, sampling_graph
 

@@ -8,7 +8,7 @@ import pytest
 @pytest.fixture(autouse=True)
 def nothing_encoded() -> None:
     """Each test counts its own encodings."""
-    from diffusers_relay.pipelines.encoded_once import ENCODED
+    from diffusers_relay.pipelines.base.encoded_once import ENCODED
 
     ENCODED.clear()
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.offload import PlainOffload
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.device.offload import PlainOffload
 from diffusers_relay.weighting.compel_encoder import encode_prompt
 from diffusers_relay.weighting.prompt_text import Fragment, Passage, Prompt
 from diffusers_relay.weighting.syntax import parse

@@ -7,19 +7,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffusers_relay.pipelines.coding import encode as encode_image
-from diffusers_relay.pipelines.components import PipelineComponents, SchedulerChoice
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.latent_space import Latents
-from diffusers_relay.pipelines.run import (
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.denoising.schedulers import build_scheduler, with_scheduler
+from diffusers_relay.pipelines.denoising.step_callback import KeepUnmasked, fit_mask
+from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
+from diffusers_relay.pipelines.latents.latent_space import Latents
+from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
+from diffusers_relay.pipelines.runs.sampling import (
     ImageToImageSettings,
     TextToImageSettings,
     generators,
     image_to_image,
     text_to_image,
 )
-from diffusers_relay.pipelines.schedulers import build_scheduler, with_scheduler
-from diffusers_relay.pipelines.steps import KeepUnmasked, fit_mask
 from reference.scripts import read_like_host, soft_picture
 from support.kandinsky import kandinsky_prompt
 from support.without_host import counting_runtime, encode, load

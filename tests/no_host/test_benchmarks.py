@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffusers_relay.pipelines.loading import load_folder
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from relay_dev import bench
-from relay_dev.pack import prepare_benchmarks
-from relay_dev.paths import ROOT
+from benchmarks import __main__ as bench
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.loading.folder import load_folder
+from relay_host.pack import prepare_benchmarks
+from relay_host.paths import ROOT
 
 prepare_benchmarks()
 
@@ -125,7 +125,7 @@ def test_list_names_all_benchmarks_and_each_has_rows_and_a_line_in_the_readme(
     assert bench.main(["--list"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert listed == [*suite.BENCHMARKS, *suite.scripts()]
-    readme = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    readme = (ROOT / "devtools" / "benchmarks" / "README.md").read_text("utf-8")
     for name in suite.BENCHMARKS:
         assert callable(suite.rows_of(name))
         assert f"| `{name}` |" in readme

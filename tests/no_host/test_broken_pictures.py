@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from diffusers_relay.pipelines import coding
-from diffusers_relay.pipelines.autoencoder import autoencoder_of
-from diffusers_relay.pipelines.components import PipelineComponents
-from diffusers_relay.pipelines.encoded_once import ENCODED
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.latent_space import Latents
-from diffusers_relay.pipelines.run import TextToImageSettings, text_to_image
+from diffusers_relay.pipelines.base.encoded_once import ENCODED
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.latents import encode_decode as coding
+from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.latents.latent_space import Latents
+from diffusers_relay.pipelines.model.components import PipelineComponents
+from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
 from support.without_host import counting_runtime, encode, load
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusers_relay.pipelines.autoencoder import Autoencoder, autoencoder_of
-from diffusers_relay.pipelines.coding import decode
-from diffusers_relay.pipelines.conversion import convert
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.latent_space import TAG_KEY, from_host
-from diffusers_relay.pipelines.offload import Stage
-from diffusers_relay.pipelines.run import (
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.device.offload import Stage
+from diffusers_relay.pipelines.latents.autoencoder import Autoencoder, autoencoder_of
+from diffusers_relay.pipelines.latents.conversion import convert
+from diffusers_relay.pipelines.latents.encode_decode import decode
+from diffusers_relay.pipelines.latents.latent_space import TAG_KEY, from_host
+from diffusers_relay.pipelines.runs.sampling import (
     ImageToImageSettings,
     TextToImageSettings,
     image_to_image,

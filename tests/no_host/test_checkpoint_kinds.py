@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from diffusers_relay.pipelines.checkpoint_kinds import CheckpointKind, kind_of
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.safetensors_file import Header
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.files.safetensors import Header
+from diffusers_relay.pipelines.loading.checkpoint_kinds import CheckpointKind, kind_of
 
 UNET = "model.diffusion_model."
 FIRST = UNET + "input_blocks.0.0.weight"

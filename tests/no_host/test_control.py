@@ -15,23 +15,28 @@ import numpy as np
 import pytest
 import torch
 
-from diffusers_relay.pipelines import controlnet_loading
-from diffusers_relay.pipelines.coding import decode
-from diffusers_relay.pipelines.coding import encode as encode_image
-from diffusers_relay.pipelines.controlnet_loading import load_controlnet_folder
-from diffusers_relay.pipelines.controlnet_unit import ControlNet, ControlNetUnit, make_unit, stack_units
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.family import FAMILIES
-from diffusers_relay.pipelines.latent_space import Latents
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.offload import Stage
-from diffusers_relay.pipelines.registry import ComponentRegistry
-from diffusers_relay.pipelines.run import ImageToImageSettings, TextToImageSettings, image_to_image, text_to_image
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.control.units import ControlNet, ControlNetUnit, make_unit, stack_units
+from diffusers_relay.pipelines.device.offload import Stage
+from diffusers_relay.pipelines.files.registry import ComponentRegistry
+from diffusers_relay.pipelines.latents.encode_decode import decode
+from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
+from diffusers_relay.pipelines.latents.latent_space import Latents
+from diffusers_relay.pipelines.loading.controlnet import load_controlnet_folder
+from diffusers_relay.pipelines.loading.folder import controlnet as controlnet_loading
+from diffusers_relay.pipelines.model.family import FAMILIES
+from diffusers_relay.pipelines.runs.sampling import (
+    ImageToImageSettings,
+    TextToImageSettings,
+    image_to_image,
+    text_to_image,
+)
 from reference import control_scripts
 from reference.control_scripts import Control, edges
 from reference.scripts import read_like_host, soft_picture
 from relay_dev.model_folders import SmallModels, small_models
-from relay_dev.small_finetunes import make_fp16_copy, make_pickle_copy
+from small_models.finetunes import make_fp16_copy, make_pickle_copy
 from support.kandinsky import kandinsky_prompt
 from support.without_host import Stopped, counting_runtime, encode, load
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from diffusers_relay.pipelines.controlnet_loading import load_controlnet_folder, load_controlnet_from_hub
-from diffusers_relay.pipelines.errors import RelayError
-from relay_dev.fake_hub import FakeHub, FakeRepo
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.loading.controlnet import load_controlnet_folder, load_controlnet_from_hub
 from relay_dev.hub_cache import HUB_CONTROLNETS
 from relay_dev.model_folders import SmallModels
-from relay_dev.small_finetunes import add_fp16_files, make_fp16_copy, make_pickle_copy
+from relay_host.fake_hub import FakeHub, FakeRepo
+from small_models.finetunes import add_fp16_files, make_fp16_copy, make_pickle_copy
 from support.without_host import ListeningMonitor, SilentMonitor
 
 REPO = "someone/small-controlnet"

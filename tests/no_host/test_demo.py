@@ -11,7 +11,7 @@ from PIL import Image
 
 from relay_dev import demo
 from relay_dev.examples.parts import EXAMPLE_PICTURE
-from relay_dev.server import HostServer
+from relay_host.server import HostServer
 from tiny_world.judge import agrees, look
 
 

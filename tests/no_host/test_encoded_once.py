@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 import torch
 
-from diffusers_relay.pipelines import encoded_once
-from diffusers_relay.pipelines.autoencoder import Autoencoder, autoencoder_of
-from diffusers_relay.pipelines.coding import encode as encode_image
-from diffusers_relay.pipelines.components import PipelineComponents
-from diffusers_relay.pipelines.controlnet_unit import ControlNet, fit_picture, make_unit
-from diffusers_relay.pipelines.embeds import PromptEmbeds
-from diffusers_relay.pipelines.encoded_once import ENCODED, EncodedOnce, Wanted, tensor_digest
-from diffusers_relay.pipelines.hints import make_hint, take_hint
-from diffusers_relay.pipelines.images import Extent, to_pixels
-from diffusers_relay.pipelines.kandinsky22_prior import embed_image
-from diffusers_relay.pipelines.lora import with_lora
-from diffusers_relay.pipelines.offload import Stage
-from diffusers_relay.pipelines.run import ImageToImageSettings, generators, image_to_image
-from diffusers_relay.pipelines.runtime import Runtime
-from diffusers_relay.pipelines.textual_inversion import with_textual_inversion
+from diffusers_relay.pipelines.adapters.lora import with_lora
+from diffusers_relay.pipelines.adapters.textual_inversion import with_textual_inversion
+from diffusers_relay.pipelines.base import encoded_once
+from diffusers_relay.pipelines.base.encoded_once import ENCODED, EncodedOnce, Wanted, tensor_digest
+from diffusers_relay.pipelines.base.images import Extent, to_pixels
+from diffusers_relay.pipelines.control.kandinsky_hint import make_hint, take_hint
+from diffusers_relay.pipelines.control.units import ControlNet, fit_picture, make_unit
+from diffusers_relay.pipelines.device.offload import Stage
+from diffusers_relay.pipelines.device.runtime import Runtime
+from diffusers_relay.pipelines.families.kandinsky22_prior import embed_image
+from diffusers_relay.pipelines.latents.autoencoder import Autoencoder, autoencoder_of
+from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
+from diffusers_relay.pipelines.model.components import PipelineComponents
+from diffusers_relay.pipelines.model.embeds import PromptEmbeds
+from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, generators, image_to_image
 from diffusers_relay.weighting.compel_encoder import encode_for_prior, encode_prompt
 from reference.scripts import read_like_host, soft_picture
 from relay_dev.model_folders import SmallModels

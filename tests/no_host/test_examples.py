@@ -13,7 +13,7 @@ from PIL import Image
 
 from relay_dev.examples import SHEETS
 from relay_dev.hub_cache import HUB_CONTROLNETS, HUB_IDS
-from relay_dev.paths import ROOT
+from relay_host.paths import ROOT
 from tiny_world.layout import LORA_FILE
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))

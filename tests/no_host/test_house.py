@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from relay_dev.host import missing_requirements
 from relay_dev.matrix import requirement_lines
-from relay_dev.paths import ROOT
+from relay_host.comfyui import missing_requirements
+from relay_host.paths import ROOT
 
 LOCK = (ROOT / "requirements" / "lock.txt").read_text("utf-8")
 

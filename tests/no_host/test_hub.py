@@ -14,14 +14,14 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from diffusers_relay.pipelines import hub, hub_transfer
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.hub import check_repo_id, check_revision, fetch_repo, load_from_hub
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from relay_dev.fake_hub import FakeHub, FakeRepo
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.downloads import hub, hub_transfer
+from diffusers_relay.pipelines.downloads.hub import check_repo_id, check_revision, fetch_repo, load_from_hub
 from relay_dev.hub_cache import HUB_CONTROLNETS
 from relay_dev.model_folders import SmallModels
-from relay_dev.small_finetunes import add_fp16_files
+from relay_host.fake_hub import FakeHub, FakeRepo
+from small_models.finetunes import add_fp16_files
 
 REPO = "someone/small-model"
 UNET = "unet/diffusion_pytorch_model.safetensors"

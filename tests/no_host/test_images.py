@@ -8,8 +8,8 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.images import Extent, as_rgb, check_extent, grid, to_host_images, to_pil, to_pixels
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.images import Extent, as_rgb, check_extent, grid, to_host_images, to_pil, to_pixels
 from reference.scripts import read_like_host, soft_picture
 
 

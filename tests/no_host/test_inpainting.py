@@ -12,22 +12,22 @@ import torch
 from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler, KandinskyV22InpaintPipeline
 from PIL import Image
 
-from diffusers_relay.pipelines.autoencoder import autoencoder_of
-from diffusers_relay.pipelines.coding import encode as encode_image
-from diffusers_relay.pipelines.components import PipelineComponents, SchedulerChoice
-from diffusers_relay.pipelines.controlnet_loading import load_controlnet_folder
-from diffusers_relay.pipelines.controlnet_unit import make_unit
-from diffusers_relay.pipelines.encoded_once import ENCODED
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.family import Task
-from diffusers_relay.pipelines.hints import make_hint
-from diffusers_relay.pipelines.images import Extent
-from diffusers_relay.pipelines.inpainting import InpaintSettings, inpaint
-from diffusers_relay.pipelines.latent_space import Latents
-from diffusers_relay.pipelines.masked_picture import at_latent_size, fit_repaint_mask
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.offload import PlainOffload, Stage
-from diffusers_relay.pipelines.run import TextToImageSettings, text_to_image
+from diffusers_relay.pipelines.base.encoded_once import ENCODED
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.images import Extent
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.control.kandinsky_hint import make_hint
+from diffusers_relay.pipelines.control.units import make_unit
+from diffusers_relay.pipelines.denoising.masked_picture import at_latent_size, fit_repaint_mask
+from diffusers_relay.pipelines.device.offload import PlainOffload, Stage
+from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
+from diffusers_relay.pipelines.latents.latent_space import Latents
+from diffusers_relay.pipelines.loading.controlnet import load_controlnet_folder
+from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
+from diffusers_relay.pipelines.model.family import Task
+from diffusers_relay.pipelines.runs.inpainting import InpaintSettings, inpaint
+from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
 from reference import inpaint_scripts
 from reference.control_scripts import Control, edges
 from reference.inpaint_scripts import as_mask, mask_picture

@@ -6,11 +6,11 @@ import pytest
 import torch
 from diffusers import KandinskyV22Img2ImgPipeline, KandinskyV22PriorEmb2EmbPipeline, KandinskyV22PriorPipeline
 
-from diffusers_relay.pipelines.embeds import ImageEmbeds
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.kandinsky22_prior import PriorSettings, embed_image, run_prior
-from diffusers_relay.pipelines.mixing import mix
-from diffusers_relay.pipelines.run import ImageToImageSettings, image_to_image
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.families.kandinsky22_prior import PriorSettings, embed_image, run_prior
+from diffusers_relay.pipelines.model.embeds import ImageEmbeds
+from diffusers_relay.pipelines.model.mixing import mix
+from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, image_to_image
 from diffusers_relay.weighting.compel_encoder import encode_for_prior
 from reference import scripts
 from relay_dev.model_folders import SmallModels

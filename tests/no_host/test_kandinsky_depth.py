@@ -9,17 +9,22 @@ import pytest
 import torch
 from diffusers import KandinskyV22ControlnetImg2ImgPipeline, KandinskyV22ControlnetPipeline
 
-from diffusers_relay.pipelines.autoencoder import autoencoder_of
-from diffusers_relay.pipelines.coding import decode, encode
-from diffusers_relay.pipelines.embeds import ImageEmbeds
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.hints import KandinskyHint, make_hint, take_hint
-from diffusers_relay.pipelines.images import Extent
-from diffusers_relay.pipelines.kandinsky22_prior import PriorSettings, run_prior
-from diffusers_relay.pipelines.latent_space import Latents, from_host
-from diffusers_relay.pipelines.mixing import mix
-from diffusers_relay.pipelines.offload import Stage
-from diffusers_relay.pipelines.run import ImageToImageSettings, TextToImageSettings, image_to_image, text_to_image
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.images import Extent
+from diffusers_relay.pipelines.control.kandinsky_hint import KandinskyHint, make_hint, take_hint
+from diffusers_relay.pipelines.device.offload import Stage
+from diffusers_relay.pipelines.families.kandinsky22_prior import PriorSettings, run_prior
+from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.latents.encode_decode import decode, encode
+from diffusers_relay.pipelines.latents.latent_space import Latents, from_host
+from diffusers_relay.pipelines.model.embeds import ImageEmbeds
+from diffusers_relay.pipelines.model.mixing import mix
+from diffusers_relay.pipelines.runs.sampling import (
+    ImageToImageSettings,
+    TextToImageSettings,
+    image_to_image,
+    text_to_image,
+)
 from diffusers_relay.weighting.compel_encoder import encode_for_prior
 from reference import kandinsky_depth, scripts
 from relay_dev.model_folders import SmallModels
@@ -304,8 +309,8 @@ def test_every_step_is_reported_with_its_latents_and_a_cancel_stops_the_next() -
 
 
 def test_the_same_with_ddim() -> None:
-    from diffusers_relay.pipelines.components import SchedulerChoice
-    from diffusers_relay.pipelines.schedulers import with_scheduler
+    from diffusers_relay.pipelines.denoising.schedulers import with_scheduler
+    from diffusers_relay.pipelines.model.components import SchedulerChoice
 
     model = with_scheduler(load(NAME), SchedulerChoice("DDIMScheduler"))
     runtime = counting_runtime()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from relay_dev import layers
-from relay_dev.paths import ROOT
+from relay_host.paths import ROOT
 
 BELOW_NODES = [file for file in layers.pack_files() if file.relative_to(ROOT).parts[0] in ("pipelines", "weighting")]
 
@@ -15,7 +15,7 @@ IMPORT_ALL_WITH_NO_HOST = """
 import importlib, sys
 sys.path.insert(0, {devtools!r})
 from relay_dev.layers import HOST_MODULES, NODE_API
-from relay_dev.pack import prepare_pack
+from relay_host.pack import prepare_pack
 
 class NoHost:
     def find_spec(self, name, path=None, target=None):

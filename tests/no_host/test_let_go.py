@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusers_relay.pipelines.coding import decode
-from diffusers_relay.pipelines.inpainting import InpaintSettings, inpaint
-from diffusers_relay.pipelines.loading import load_folder
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.optimising import with_options
-from diffusers_relay.pipelines.options import ModelOptions
-from diffusers_relay.pipelines.run import TextToImageSettings, text_to_image
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.denoising.optimising import with_options
+from diffusers_relay.pipelines.latents.encode_decode import decode
+from diffusers_relay.pipelines.loading.folder import load_folder
+from diffusers_relay.pipelines.model.options import ModelOptions
+from diffusers_relay.pipelines.runs.inpainting import InpaintSettings, inpaint
+from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
 from reference.inpaint_scripts import as_mask, mask_picture
 from reference.scripts import read_like_host, soft_picture
 from relay_dev.model_folders import SmallModels
-from relay_dev.small_finetunes import make_finetune
+from small_models.finetunes import make_finetune
 from support.without_host import counting_runtime, encode
 
 

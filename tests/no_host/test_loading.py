@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusers_relay.pipelines import loading
-from diffusers_relay.pipelines.components import PipelineComponents
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.loading import load_folder
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.registry import ComponentRegistry
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.files.registry import ComponentRegistry
+from diffusers_relay.pipelines.loading.folder import folder as loading
+from diffusers_relay.pipelines.loading.folder import load_folder
+from diffusers_relay.pipelines.model.components import PipelineComponents
 from relay_dev.model_folders import SmallModels
-from relay_dev.small_finetunes import add_fp16_files
+from small_models.finetunes import add_fp16_files
 
 FAMILIES = {
     "sd15": "stable-diffusion",

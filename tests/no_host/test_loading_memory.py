@@ -16,17 +16,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffusers_relay.pipelines import controlnet_loading, loading, read_ahead, safetensors_file, single_file
-from diffusers_relay.pipelines.casting import casting
-from diffusers_relay.pipelines.components import PipelineComponents
-from diffusers_relay.pipelines.loading import load_folder
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.read_ahead import Span, whole
-from diffusers_relay.pipelines.registry import ComponentRegistry
-from diffusers_relay.pipelines.safetensors_file import read_tensors, tensor_spans
-from diffusers_relay.pipelines.single_file import load_checkpoint
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.files import read_ahead
+from diffusers_relay.pipelines.files import safetensors as safetensors_file
+from diffusers_relay.pipelines.files.casting import casting
+from diffusers_relay.pipelines.files.read_ahead import Span, whole
+from diffusers_relay.pipelines.files.registry import ComponentRegistry
+from diffusers_relay.pipelines.files.safetensors import read_tensors, tensor_spans
+from diffusers_relay.pipelines.loading.folder import controlnet as controlnet_loading
+from diffusers_relay.pipelines.loading.folder import folder as loading
+from diffusers_relay.pipelines.loading.folder import load_folder, single_file
+from diffusers_relay.pipelines.loading.single_file import load_checkpoint
+from diffusers_relay.pipelines.model.components import PipelineComponents
 from relay_dev.model_folders import SmallModels
-from relay_dev.paths import ROOT, WORK
+from relay_host.paths import ROOT, WORK
 from support.checkpoints import SmallCheckpoints, make_small_checkpoints, write_file
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -106,15 +109,15 @@ if os.name != "nt":  # Windows keeps a mapped file from being replaced
 MEMORY = """
 import sys, threading, gc
 sys.path[:0] = [{root!r} + "/devtools"]
-from relay_dev.pack import prepare_pack
+from relay_host.pack import prepare_pack
 prepare_pack()
 import torch
 from pathlib import Path
 from diffusers import UNet2DConditionModel, StableDiffusionPipeline
 from diffusers_relay.pipelines import safetensors_file
-from diffusers_relay.pipelines.loading import load_component
-from diffusers_relay.pipelines.model_files import ComponentFiles
-from diffusers_relay.pipelines.single_file import Part, load_part, prefixed
+from diffusers_relay.pipelines.loading.folder import load_component
+from diffusers_relay.pipelines.files.model_files import ComponentFiles
+from diffusers_relay.pipelines.loading.single_file import Part, load_part, prefixed
 safetensors_file.PORTION = 4 * 2**20
 
 def memory(name):
@@ -155,7 +158,7 @@ if sys.platform == "linux":  # where a process can be asked for its own memory w
     def test_there_is_no_second_copy(small: SmallCheckpoints, tmp_path: Path) -> None:
         from diffusers import UNet2DConditionModel
 
-        from relay_dev.original_checkpoints import whole_unet
+        from small_models.original_checkpoints import whole_unet
 
         layout = UNet2DConditionModel.load_config(str(small.folders["sd15"] / "unet"))
         for name, channels in (("small", [32, 64]), ("wide", [256, 320])):

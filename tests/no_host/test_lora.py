@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffusers_relay.pipelines.components import PipelineComponents
-from diffusers_relay.pipelines.embeds import mark_of
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.loading import load_folder
-from diffusers_relay.pipelines.lora import active_loras, with_lora
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.registry import REGISTRY
-from diffusers_relay.pipelines.run import TextToImageSettings, text_to_image
+from diffusers_relay.pipelines.adapters.lora import active_loras, with_lora
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.files.registry import REGISTRY
+from diffusers_relay.pipelines.loading.folder import load_folder
+from diffusers_relay.pipelines.model.components import PipelineComponents
+from diffusers_relay.pipelines.model.embeds import mark_of
+from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
 from reference import adapter_scripts as scripts
 from reference.adapter_scripts import LoraFile
 from relay_dev.model_folders import SmallModels, small_models

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from diffusers_relay.pipelines.controlnet_unit import ControlNet
-from diffusers_relay.pipelines.embeds import ImageEmbeds
-from diffusers_relay.pipelines.lora import with_lora
-from diffusers_relay.pipelines.memory_size import module_bytes, tensor_bytes
+from diffusers_relay.pipelines.adapters.lora import with_lora
+from diffusers_relay.pipelines.base.memory_size import module_bytes, tensor_bytes
+from diffusers_relay.pipelines.control.units import ControlNet
+from diffusers_relay.pipelines.model.embeds import ImageEmbeds
 from relay_dev.model_folders import SmallModels
 from support.without_host import encode, load
 

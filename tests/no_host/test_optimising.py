@@ -14,24 +14,24 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from diffusers_relay.pipelines import optimising
-from diffusers_relay.pipelines.autoencoder import autoencoder_of
-from diffusers_relay.pipelines.components import PipelineComponents
-from diffusers_relay.pipelines.controlnet_loading import load_controlnet_folder
-from diffusers_relay.pipelines.controlnet_unit import make_unit
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.loading import load_folder
-from diffusers_relay.pipelines.lora import with_lora
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.offload import PlainOffload
-from diffusers_relay.pipelines.optimising import with_options
-from diffusers_relay.pipelines.options import ModelOptions
-from diffusers_relay.pipelines.run import TextToImageSettings, text_to_image
-from diffusers_relay.pipelines.runtime import Runtime
+from diffusers_relay.pipelines.adapters.lora import with_lora
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.control.units import make_unit
+from diffusers_relay.pipelines.denoising import optimising
+from diffusers_relay.pipelines.denoising.optimising import with_options
+from diffusers_relay.pipelines.device.offload import PlainOffload
+from diffusers_relay.pipelines.device.runtime import Runtime
+from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.loading.controlnet import load_controlnet_folder
+from diffusers_relay.pipelines.loading.folder import load_folder
+from diffusers_relay.pipelines.model.components import PipelineComponents
+from diffusers_relay.pipelines.model.options import ModelOptions
+from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
 from reference.control_scripts import edges
 from reference.scripts import read_like_host
 from relay_dev.model_folders import SmallModels
-from relay_dev.small_finetunes import make_finetune
+from small_models.finetunes import make_finetune
 from support.kandinsky import kandinsky_prompt
 from support.without_host import ListeningMonitor, Stopped, counting_runtime, encode, load
 

@@ -8,17 +8,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffusers_relay.pipelines import single_file
-from diffusers_relay.pipelines.autoencoder import autoencoder_of
-from diffusers_relay.pipelines.coding import decode
-from diffusers_relay.pipelines.components import PipelineComponents
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.other_vae import with_vae_file, with_vae_of
-from diffusers_relay.pipelines.registry import ComponentRegistry
-from diffusers_relay.pipelines.run import ImageToImageSettings, image_to_image
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.files.registry import ComponentRegistry
+from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.latents.encode_decode import decode
+from diffusers_relay.pipelines.latents.other_autoencoder import with_vae_file, with_vae_of
+from diffusers_relay.pipelines.loading.folder import single_file
+from diffusers_relay.pipelines.model.components import PipelineComponents
+from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, image_to_image
 from reference.scripts import read_like_host, soft_picture
 from relay_dev.model_folders import SmallModels
-from relay_dev.native_checkpoint import original_vae
+from small_models.native_checkpoint import original_vae
 from support.checkpoints import SmallCheckpoints, make_small_checkpoints, write_file
 from support.without_host import counting_runtime, encode, load
 

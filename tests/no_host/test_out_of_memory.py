@@ -9,16 +9,21 @@ from typing import Any
 import pytest
 import torch
 
-from diffusers_relay.pipelines import coding
-from diffusers_relay.pipelines.autoencoder import autoencoder_of
-from diffusers_relay.pipelines.conversion import convert
-from diffusers_relay.pipelines.encoded_once import ENCODED
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.latent_space import Latents
-from diffusers_relay.pipelines.offload import Stage
-from diffusers_relay.pipelines.run import ImageToImageSettings, TextToImageSettings, image_to_image, text_to_image
-from diffusers_relay.pipelines.runtime import Runtime
-from diffusers_relay.pipelines.upscaling_run import SuperResolutionSettings, super_resolution
+from diffusers_relay.pipelines.base.encoded_once import ENCODED
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.device.offload import Stage
+from diffusers_relay.pipelines.device.runtime import Runtime
+from diffusers_relay.pipelines.latents import encode_decode as coding
+from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.latents.conversion import convert
+from diffusers_relay.pipelines.latents.latent_space import Latents
+from diffusers_relay.pipelines.runs.sampling import (
+    ImageToImageSettings,
+    TextToImageSettings,
+    image_to_image,
+    text_to_image,
+)
+from diffusers_relay.pipelines.runs.upscaling import SuperResolutionSettings, super_resolution
 from diffusers_relay.weighting.compel_encoder import encode_prompt
 from support.without_host import CountingOffload, ListeningMonitor, encode, load
 

@@ -9,14 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from diffusers_relay.pipelines import steps
-from diffusers_relay.pipelines.autoencoder import autoencoder_of
-from diffusers_relay.pipelines.coding import encode as encode_image
-from diffusers_relay.pipelines.components import PipelineComponents, SchedulerChoice
-from diffusers_relay.pipelines.family import KARRAS_DIFFUSION_SCHEDULERS
-from diffusers_relay.pipelines.latent_space import Latents, from_host
-from diffusers_relay.pipelines.run import ImageToImageSettings, TextToImageSettings, image_to_image, text_to_image
-from diffusers_relay.pipelines.schedulers import with_scheduler
+from diffusers_relay.pipelines.denoising import step_callback as steps
+from diffusers_relay.pipelines.denoising.schedulers import with_scheduler
+from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
+from diffusers_relay.pipelines.latents.latent_space import Latents, from_host
+from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
+from diffusers_relay.pipelines.model.family import KARRAS_DIFFUSION_SCHEDULERS
+from diffusers_relay.pipelines.runs.sampling import (
+    ImageToImageSettings,
+    TextToImageSettings,
+    image_to_image,
+    text_to_image,
+)
 from reference.scripts import read_like_host, soft_picture
 from support.kandinsky import kandinsky_prompt
 from support.without_host import counting_runtime, encode, load

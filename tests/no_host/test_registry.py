@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusers_relay.pipelines import loading
-from diffusers_relay.pipelines.components import PipelineComponents
-from diffusers_relay.pipelines.loading import load_folder
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.registry import ComponentRegistry
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.files.registry import ComponentRegistry
+from diffusers_relay.pipelines.loading.folder import folder as loading
+from diffusers_relay.pipelines.loading.folder import load_folder
+from diffusers_relay.pipelines.model.components import PipelineComponents
 from relay_dev.model_folders import SmallModels
 
 

@@ -8,11 +8,16 @@ import diffusers
 import pytest
 import torch
 
-from diffusers_relay.pipelines.components import SchedulerChoice
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.family import KARRAS_DIFFUSION_SCHEDULERS
-from diffusers_relay.pipelines.run import ImageToImageSettings, TextToImageSettings, image_to_image, text_to_image
-from diffusers_relay.pipelines.schedulers import build_scheduler, with_scheduler
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.denoising.schedulers import build_scheduler, with_scheduler
+from diffusers_relay.pipelines.model.components import SchedulerChoice
+from diffusers_relay.pipelines.model.family import KARRAS_DIFFUSION_SCHEDULERS
+from diffusers_relay.pipelines.runs.sampling import (
+    ImageToImageSettings,
+    TextToImageSettings,
+    image_to_image,
+    text_to_image,
+)
 from reference.scripts import read_like_host, soft_picture
 from support.without_host import counting_runtime, encode, load
 

@@ -15,17 +15,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffusers_relay.pipelines import single_file
-from diffusers_relay.pipelines.components import PipelineComponents
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.loading import load_folder
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.registry import ComponentRegistry
-from diffusers_relay.pipelines.run import ImageToImageSettings, image_to_image
-from diffusers_relay.pipelines.single_file import load_checkpoint
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.files.registry import ComponentRegistry
+from diffusers_relay.pipelines.loading.folder import load_folder, single_file
+from diffusers_relay.pipelines.loading.single_file import load_checkpoint
+from diffusers_relay.pipelines.model.components import PipelineComponents
+from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, image_to_image
 from reference import scripts, single_file_scripts
 from relay_dev.model_folders import SmallModels
-from relay_dev.paths import ROOT
+from relay_host.paths import ROOT
 from support.checkpoints import SmallCheckpoints, make_small_checkpoints, write_file
 from support.without_host import counting_runtime, encode
 
@@ -209,9 +208,9 @@ def test_marks_and_metadata_say_what_is_predicted(small: SmallCheckpoints, tmp_p
 def test_a_silent_sd2_file_is_judged_by_its_last_norm(
     channels: int, spread: float, expected: str, tmp_path: Path
 ) -> None:
-    from diffusers_relay.pipelines.checkpoint_kinds import CheckpointKind
-    from diffusers_relay.pipelines.prediction import LAST_NORM, prediction_of
-    from diffusers_relay.pipelines.safetensors_file import read_header
+    from diffusers_relay.pipelines.files.safetensors import read_header
+    from diffusers_relay.pipelines.loading.checkpoint_kinds import CheckpointKind
+    from diffusers_relay.pipelines.loading.prediction import LAST_NORM, prediction_of
 
     first = "model.diffusion_model.input_blocks.0.0.weight"
     norm = torch.tensor([spread, -spread]).repeat(160)
@@ -225,15 +224,15 @@ def test_a_silent_sd2_file_is_judged_by_its_last_norm(
 OFFLINE = """
 import sys
 sys.path[:0] = [{root!r} + "/devtools", {root!r} + "/tests"]
-from relay_dev.pack import prepare_pack
+from relay_host.pack import prepare_pack
 prepare_pack()
 import socket
 def refuse(*arguments, **keywords):
     raise AssertionError("a socket was opened")
 import torch
 from pathlib import Path
-from diffusers_relay.pipelines.single_file import load_checkpoint
-from diffusers_relay.pipelines.monitor import SilentMonitor
+from diffusers_relay.pipelines.loading.single_file import load_checkpoint
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
 socket.socket = socket.create_connection = socket.getaddrinfo = refuse
 for name in {names!r}:
     load_checkpoint(Path({files!r}) / (name + ".safetensors"), dtype=torch.float16, tokenizer=Path({tokenizer!r}),

@@ -11,15 +11,15 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from diffusers_relay.pipelines import single_file
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.family import KANDINSKY22_DECODER, SDXL_BASE, SDXL_REFINER, STABLE_DIFFUSION
-from diffusers_relay.pipelines.registry import ComponentRegistry
-from diffusers_relay.pipelines.single_parts import load_controlnet_file, load_vae_file
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.files.registry import ComponentRegistry
+from diffusers_relay.pipelines.loading.folder import single_file
+from diffusers_relay.pipelines.loading.single_parts import load_controlnet_file, load_vae_file
+from diffusers_relay.pipelines.model.family import KANDINSKY22_DECODER, SDXL_BASE, SDXL_REFINER, STABLE_DIFFUSION
 from relay_dev.model_folders import SmallModels
-from relay_dev.native_checkpoint import original_vae
-from relay_dev.original_checkpoints import original_controlnet
-from relay_dev.small_weights import random_module
+from small_models.native_checkpoint import original_vae
+from small_models.original_checkpoints import original_controlnet
+from small_models.weights import random_module
 from support.checkpoints import SmallCheckpoints, make_small_checkpoints, write_file
 
 NOW_EARLY = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}

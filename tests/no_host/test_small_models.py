@@ -13,8 +13,8 @@ from transformers import CLIPTokenizer
 
 from reference import scripts, upscale_scripts
 from relay_dev.hub_cache import HUB_IDS, WITH_FP16_FILES
-from relay_dev.native_checkpoint import NATIVE_NAME, original_weights
-from relay_dev.small_finetunes import save_weights
+from small_models.finetunes import save_weights
+from small_models.native_checkpoint import NATIVE_NAME, original_weights
 
 PROMPT = "a red cat in the jungle"
 

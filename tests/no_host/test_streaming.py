@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from diffusers_relay.pipelines.coding import decode
-from diffusers_relay.pipelines.components import PipelineComponents
-from diffusers_relay.pipelines.controlnet_loading import load_controlnet_folder
-from diffusers_relay.pipelines.controlnet_unit import ControlNet, make_unit
-from diffusers_relay.pipelines.latent_space import Latents
-from diffusers_relay.pipelines.lora import with_lora
-from diffusers_relay.pipelines.memory_size import module_bytes
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.offload import PlainOffload, Stage, cast, move
-from diffusers_relay.pipelines.run import TextToImageSettings, text_to_image
-from diffusers_relay.pipelines.runtime import Runtime
-from diffusers_relay.pipelines.streaming import choose_streamed, resident_bytes
+from diffusers_relay.pipelines.adapters.lora import with_lora
+from diffusers_relay.pipelines.base.memory_size import module_bytes
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.control.units import ControlNet, make_unit
+from diffusers_relay.pipelines.device.offload import PlainOffload, Stage, cast, move
+from diffusers_relay.pipelines.device.runtime import Runtime
+from diffusers_relay.pipelines.device.streaming import choose_streamed, resident_bytes
+from diffusers_relay.pipelines.latents.encode_decode import decode
+from diffusers_relay.pipelines.latents.latent_space import Latents
+from diffusers_relay.pipelines.loading.controlnet import load_controlnet_folder
+from diffusers_relay.pipelines.model.components import PipelineComponents
+from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
 from diffusers_relay.weighting.compel_encoder import encode_prompt
 from relay_dev.model_folders import SmallModels, small_models
 from support.kandinsky import kandinsky_prompt

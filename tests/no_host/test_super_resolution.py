@@ -10,15 +10,15 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler, HeunDiscreteScheduler, PNDMScheduler
 
-from diffusers_relay.pipelines.autoencoder import autoencoder_of
-from diffusers_relay.pipelines.coding import autoencoder_for_wires, decode, encode
-from diffusers_relay.pipelines.components import PipelineComponents, SchedulerChoice
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.latent_space import Latents, LatentTag, NoiseLeft, fingerprint
-from diffusers_relay.pipelines.offload import Stage
-from diffusers_relay.pipelines.run import ImageToImageSettings, image_to_image
-from diffusers_relay.pipelines.schedulers import with_scheduler
-from diffusers_relay.pipelines.upscaling_run import (
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.denoising.schedulers import with_scheduler
+from diffusers_relay.pipelines.device.offload import Stage
+from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.latents.encode_decode import autoencoder_for_wires, decode, encode
+from diffusers_relay.pipelines.latents.latent_space import Latents, LatentTag, NoiseLeft, fingerprint
+from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
+from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, image_to_image
+from diffusers_relay.pipelines.runs.upscaling import (
     LatentUpscaleSettings,
     SuperResolutionSettings,
     super_resolution,

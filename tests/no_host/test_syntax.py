@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusers_relay.pipelines.errors import RelayError
+from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.weighting.prompt_text import Blend, Fragment, Passage, Prompt
 from diffusers_relay.weighting.syntax import SYNTAXES, parse
 

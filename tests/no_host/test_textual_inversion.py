@@ -8,16 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffusers_relay.pipelines.components import PipelineComponents
-from diffusers_relay.pipelines.embeds import PromptEmbeds, check_prompt_fits, mark_of
-from diffusers_relay.pipelines.encoded_once import ENCODED
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.loading import load_folder
-from diffusers_relay.pipelines.lora import with_lora
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.offload import PlainOffload
-from diffusers_relay.pipelines.registry import REGISTRY
-from diffusers_relay.pipelines.textual_inversion import with_textual_inversion
+from diffusers_relay.pipelines.adapters.lora import with_lora
+from diffusers_relay.pipelines.adapters.textual_inversion import with_textual_inversion
+from diffusers_relay.pipelines.base.encoded_once import ENCODED
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.device.offload import PlainOffload
+from diffusers_relay.pipelines.files.registry import REGISTRY
+from diffusers_relay.pipelines.loading.folder import load_folder
+from diffusers_relay.pipelines.model.components import PipelineComponents
+from diffusers_relay.pipelines.model.embeds import PromptEmbeds, check_prompt_fits, mark_of
 from diffusers_relay.weighting.compel_encoder import encode_prompt
 from diffusers_relay.weighting.syntax import SYNTAXES
 from reference import adapter_scripts as scripts

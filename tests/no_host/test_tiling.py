@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from diffusers_relay.pipelines.autoencoder import Autoencoder
-from diffusers_relay.pipelines.coding import encode
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.images import Extent
-from diffusers_relay.pipelines.tiling import Tiles, blended, check_tile_size, tiles_for
-from diffusers_relay.pipelines.upscaling_run import SuperResolutionSettings, super_resolution
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.images import Extent
+from diffusers_relay.pipelines.denoising.tiling import Tiles, blended, check_tile_size, tiles_for
+from diffusers_relay.pipelines.latents.autoencoder import Autoencoder
+from diffusers_relay.pipelines.latents.encode_decode import encode
+from diffusers_relay.pipelines.runs.upscaling import SuperResolutionSettings, super_resolution
 from reference import scripts
 from support.without_host import Stopped, counting_runtime, load
 from support.without_host import encode as encode_text
@@ -117,7 +117,7 @@ def largest_inputs() -> Iterator[dict[str, tuple[int, ...]]]:
 
 @pytest.mark.parametrize(("width", "height", "batch"), [(64, 64, 1), (132, 68, 1), (100, 160, 1), (68, 64, 3)])
 def test_unet_and_decoder_never_see_more_than_one_tile(width: int, height: int, batch: int) -> None:
-    """What their memory follows from. benchmarks/upscale_memory.py measures the memory itself."""
+    """What their memory follows from. devtools/benchmarks/upscale_memory.py measures the memory itself."""
     with largest_inputs() as seen:
         run(picture(width, height).expand(batch, -1, -1, -1), steps=1)
     assert seen == {"unet": (2, TILE, TILE), "decoder": (1, TILE, TILE)}
@@ -152,7 +152,7 @@ def test_no_seams_at_the_borders_of_tiles(width: int, height: int, monkeypatch: 
     tiles = Tiles(Extent(width, height), TILE)
     whole = run(picture(width, height), 0, steps=2)
     soft = steepness(run(picture(width, height), steps=2) - whole, tiles)
-    monkeypatch.setattr("diffusers_relay.pipelines.tiling._ramp", lambda length, edge: torch.ones(length))
+    monkeypatch.setattr("diffusers_relay.pipelines.denoising.tiling._ramp", lambda length, edge: torch.ones(length))
     hard = steepness(run(picture(width, height), steps=2) - whole, tiles)
     assert soft < 1.1
     assert hard > 2

@@ -13,15 +13,20 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from diffusers_relay.pipelines.coding import encode as encode_image
-from diffusers_relay.pipelines.components import SchedulerChoice
-from diffusers_relay.pipelines.controlnet_loading import load_controlnet_folder
-from diffusers_relay.pipelines.controlnet_unit import make_unit
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.lora import with_lora
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.run import ImageToImageSettings, TextToImageSettings, image_to_image, text_to_image
-from diffusers_relay.pipelines.schedulers import with_scheduler
+from diffusers_relay.pipelines.adapters.lora import with_lora
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.control.units import make_unit
+from diffusers_relay.pipelines.denoising.schedulers import with_scheduler
+from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
+from diffusers_relay.pipelines.loading.controlnet import load_controlnet_folder
+from diffusers_relay.pipelines.model.components import SchedulerChoice
+from diffusers_relay.pipelines.runs.sampling import (
+    ImageToImageSettings,
+    TextToImageSettings,
+    image_to_image,
+    text_to_image,
+)
 from reference import adapter_scripts
 from reference.adapter_scripts import LoraFile
 from reference.control_scripts import edges

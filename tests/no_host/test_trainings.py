@@ -15,8 +15,8 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from safetensors.torch import load_file
 
-from diffusers_relay.pipelines.loading import load_folder
-from diffusers_relay.pipelines.monitor import SilentMonitor
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.loading.folder import load_folder
 from relay_dev.hub_cache import HUB_CONTROLNETS, HUB_IDS
 from tiny_world import clip, kandinsky, layout, make, sdxl
 from tiny_world.autoencoders import TURN

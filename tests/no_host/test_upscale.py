@@ -10,17 +10,17 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler, LMSDiscreteScheduler
 from diffusers import StableDiffusionLatentUpscalePipeline as Pipeline
 
-from diffusers_relay.pipelines.autoencoder import autoencoder_of
-from diffusers_relay.pipelines.components import PipelineComponents, SchedulerChoice
-from diffusers_relay.pipelines.embeds import check_prompt_fits
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.latent_space import Latents, LatentTag, NoiseLeft, fingerprint, from_host
-from diffusers_relay.pipelines.mixing import mix
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.offload import PlainOffload
-from diffusers_relay.pipelines.run import TextToImageSettings, text_to_image
-from diffusers_relay.pipelines.schedulers import with_scheduler
-from diffusers_relay.pipelines.upscaling_run import LatentUpscaleSettings, upscale_latent
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.denoising.schedulers import with_scheduler
+from diffusers_relay.pipelines.device.offload import PlainOffload
+from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.latents.latent_space import Latents, LatentTag, NoiseLeft, fingerprint, from_host
+from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
+from diffusers_relay.pipelines.model.embeds import check_prompt_fits
+from diffusers_relay.pipelines.model.mixing import mix
+from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
+from diffusers_relay.pipelines.runs.upscaling import LatentUpscaleSettings, upscale_latent
 from diffusers_relay.weighting.compel_encoder import encode_prompt
 from reference import scripts, upscale_scripts
 from relay_dev.model_folders import SmallModels

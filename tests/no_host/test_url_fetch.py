@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.url_address import Internet, check_url, is_public
-from diffusers_relay.pipelines.url_fetch import MOST_REDIRECTS, Limits, fetch
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.downloads.url_address import Internet, check_url, is_public
+from diffusers_relay.pipelines.downloads.url_fetch import MOST_REDIRECTS, Limits, fetch
 from support.picture_server import Door, PictureServer, body, picture_server, redirect
 from support.without_host import ListeningMonitor, Stopped
 

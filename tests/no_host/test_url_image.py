@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusers_relay.pipelines.errors import RelayError
-from diffusers_relay.pipelines.url_image import MOST_PIXELS, decode_image, load_image
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.downloads.url_image import MOST_PIXELS, decode_image, load_image
 from reference.scripts import read_like_host, soft_picture
 from support.picture_server import Door, PictureServer, body, picture_server
 from support.without_host import ListeningMonitor, Stopped

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from diffusers_relay.pipelines import working_memory as formulas
-from diffusers_relay.pipelines.controlnet_unit import ControlNetUnit
-from diffusers_relay.pipelines.memory_size import module_bytes
-from diffusers_relay.pipelines.offload import Stage
-from diffusers_relay.pipelines.run import TextToImageSettings, text_to_image
+from diffusers_relay.pipelines.base.memory_size import module_bytes
+from diffusers_relay.pipelines.control.units import ControlNetUnit
+from diffusers_relay.pipelines.device import working_memory as formulas
+from diffusers_relay.pipelines.device.offload import Stage
+from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
 from relay_dev.memory_peak import peak_of_run
 from support.without_host import CountingOffload, ListeningMonitor, Runtime, encode, load
 
@@ -109,8 +109,8 @@ def latent_pixels(side: int) -> int:
 
 
 def test_every_stage_asks() -> None:
-    from diffusers_relay.pipelines.coding import decode
-    from diffusers_relay.pipelines.coding import encode as encode_picture
+    from diffusers_relay.pipelines.latents.encode_decode import decode
+    from diffusers_relay.pipelines.latents.encode_decode import encode as encode_picture
     from diffusers_relay.weighting.compel_encoder import encode_prompt
 
     model, policy = load("sd15"), AskingOffload()

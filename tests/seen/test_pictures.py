@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from relay_dev.server import HostServer
+from relay_host.server import HostServer
 from support.graph import Out
 from support.seen import (
     COMIC,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from relay_dev.server import HostServer
+from relay_host.server import HostServer
 from support.graph import Out
 from support.seen import (
     COMIC,

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 from relay_dev.model_folders import SmallModels
-from relay_dev.original_checkpoints import original_checkpoint
-from relay_dev.small_inpainting import make_inpaint
-from relay_dev.small_parts import TEXT_WIDTH, make_tokenizer, make_unet, save
+from small_models.inpainting import make_inpaint
+from small_models.original_checkpoints import original_checkpoint
+from small_models.parts import TEXT_WIDTH, make_tokenizer, make_unet, save
 
 KINDS = {"sd15": "sd15", "sd2": "sd2", "sdxl_base": "sdxl", "sdxl_refiner": "sdxl_refiner"}
 DDIM = {

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from relay_dev.server import HostServer, RunResult
+from relay_host.server import HostServer, RunResult
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from diffusers_relay.pipelines.url_address import Internet
+from diffusers_relay.pipelines.downloads.url_address import Internet
 
 CERTIFICATE = Path(__file__).with_name("pictures_test.pem")
 """Of pictures.test, with its key."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reference import inpaint_scripts, kandinsky_depth, scripts
-from relay_dev.server import HostServer
+from relay_host.server import HostServer
 from support.graph import Graph, Out
 
 

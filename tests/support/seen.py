@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from relay_dev.server import HostServer
+from relay_host.server import HostServer
 from support.graph import Graph, Out, saved
 from tiny_world.drawing import draw
 from tiny_world.judge import Seen, look, towards

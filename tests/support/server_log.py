@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from relay_dev.server import HostServer
+from relay_host.server import HostServer
 
 
 @contextmanager

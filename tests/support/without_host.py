@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from diffusers_relay.pipelines.components import PipelineComponents
-from diffusers_relay.pipelines.embeds import PromptEmbeds
-from diffusers_relay.pipelines.encoded_once import ENCODED
-from diffusers_relay.pipelines.loading import load_folder
-from diffusers_relay.pipelines.monitor import SilentMonitor
-from diffusers_relay.pipelines.offload import PlainOffload, Stage
-from diffusers_relay.pipelines.runtime import Runtime
+from diffusers_relay.pipelines.base.encoded_once import ENCODED
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.device.offload import PlainOffload, Stage
+from diffusers_relay.pipelines.device.runtime import Runtime
+from diffusers_relay.pipelines.loading.folder import load_folder
+from diffusers_relay.pipelines.model.components import PipelineComponents
+from diffusers_relay.pipelines.model.embeds import PromptEmbeds
 from diffusers_relay.weighting.compel_encoder import encode_prompt
 from relay_dev.model_folders import small_models
 

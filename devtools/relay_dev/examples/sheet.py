@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..page import GroupOnPage, Link, NodeOnPage
+from relay_host.page import GroupOnPage, Link, NodeOnPage
 
 Size = tuple[float, float]
 

@@ -1,0 +1,1 @@
+"""Small models of the real classes and layouts, with random weights: what the tests load."""

@@ -1,0 +1,1 @@
+"""What teaches a model more: LoRAs and textual inversions."""

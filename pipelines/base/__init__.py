@@ -1,0 +1,1 @@
+"""What every room uses: errors, progress, images, results kept between runs."""

@@ -1,0 +1,1 @@
+"""ControlNet units and Kandinsky's depth hint, fitted to a run."""

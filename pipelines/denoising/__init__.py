@@ -1,0 +1,1 @@
+"""One denoising run: its job, steps, scheduler, mask, tiles and options."""

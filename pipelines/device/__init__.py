@@ -1,0 +1,1 @@
+"""Where modules run: offloading, streaming, memory."""

@@ -1,0 +1,1 @@
+"""One module a model family: the calls of its diffusers pipelines."""

@@ -1,0 +1,1 @@
+"""Weight files: reading, casting, sharing, and which of them a model needs."""

@@ -1,0 +1,1 @@
+"""Autoencoders, the latent contract, and conversion between latent spaces."""

@@ -1,0 +1,1 @@
+"""Folders, hub repositories and single files to PipelineComponents."""

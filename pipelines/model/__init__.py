@@ -1,0 +1,1 @@
+"""What a model is: values that carry data and do no work."""
