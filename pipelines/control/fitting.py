@@ -14,8 +14,6 @@ from .units import ControlNetUnit, fit_picture
 if TYPE_CHECKING:
     import torch
 
-    from ..denoising.job import DenoisingJob
-
 SAME_IN_BOTH = {
     "cross_attention_dim": "the width of the prompt",
     "addition_embed_type": "what is added to the time embedding",
@@ -99,41 +97,43 @@ def _dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def control_modules(job: DenoisingJob) -> list[torch.nn.Module]:
-    """Each ControlNet of the run once, to be on the device beside the denoiser."""
-    return list({id(unit.controlnet.module): unit.controlnet.module for unit in job.controls}.values())
+def control_modules(controls: Sequence[ControlNetUnit]) -> list[torch.nn.Module]:
+    """Each ControlNet of a run once, to be on the device beside the denoiser."""
+    return list({id(unit.controlnet.module): unit.controlnet.module for unit in controls}.values())
 
 
-def control_arguments(job: DenoisingJob) -> dict[str, Any]:
+def control_arguments(controls: Sequence[ControlNetUnit], task: Task) -> dict[str, Any]:
     """What the ControlNet pipelines take beside the others' arguments; nothing for a run with no ControlNet.
 
     A single ControlNet takes plain values, and several take lists.
     """
-    if not job.controls:
+    if not controls:
         return {}
-    pictures = [unit.image.movedim(-1, 1) for unit in job.controls]  # [1 or B, 3, H, W] in 0..1
-    scales = [unit.conditioning_scale for unit in job.controls]
-    single = len(job.controls) == 1
+    pictures = [unit.image.movedim(-1, 1) for unit in controls]  # [1 or B, 3, H, W] in 0..1
+    scales = [unit.conditioning_scale for unit in controls]
+    single = len(controls) == 1
     return {
-        "image" if job.task is Task.TEXT_TO_IMAGE else "control_image": pictures[0] if single else pictures,
+        "image" if task is Task.TEXT_TO_IMAGE else "control_image": pictures[0] if single else pictures,
         "controlnet_conditioning_scale": scales[0] if single else scales,
-        "control_guidance_start": [unit.start for unit in job.controls],
-        "control_guidance_end": [unit.end for unit in job.controls],
-        "guess_mode": job.controls[0].guess_mode,
+        "control_guidance_start": [unit.start for unit in controls],
+        "control_guidance_end": [unit.end for unit in controls],
+        "guess_mode": controls[0].guess_mode,
     }
 
 
-def step_callback_to(end: float, job: DenoisingJob) -> Callable[..., dict[str, Any]]:
+def step_callback_to(
+    end: float, scheduler: Any, on_step: Callable[..., dict[str, Any]]
+) -> Callable[..., dict[str, Any]]:
     """``callback_on_step_end`` for a run that stops at ``end``.
 
     The SDXL ControlNet pipeline counts the steps that it then leaves out too, where its sister without ControlNets does
     not: progress would stop short of its end.
     """
-    trained = job.scheduler.config.num_train_timesteps
+    trained = scheduler.config.num_train_timesteps
     cutoff = round(trained - end * trained)  # as the pipeline has it
 
-    def on_step(pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+    def counted(pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         pipeline._num_timesteps = int((pipeline.scheduler.timesteps >= cutoff).sum())
-        return job.on_step(pipeline, step, timestep, values)
+        return on_step(pipeline, step, timestep, values)
 
-    return on_step
+    return counted

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import RelayError
 from ..base.images import Extent
 from ..control.units import ControlNetUnit
+from ..device.working_memory import unet_bytes
 from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds
 from ..model.family import Task
@@ -109,6 +110,18 @@ def borrow_inpainting_pipeline(
         "height": height,
         "strength": job.strength,
     }
+
+
+def denoising_bytes(job: DenoisingJob) -> int:
+    """For a sampling run: its batch, twice under guidance, and its ControlNets."""
+    components = job.components
+    factor = 2 ** (len(components[components.family.autoencoder or ""].config.block_out_channels) - 1)
+    return unet_bytes(
+        components[components.family.denoiser],
+        rows=job.batch * (2 if job.guidance_scale > 1 else 1),
+        latent_pixels=job.extent.width * job.extent.height // factor**2,
+        controlnets=len(job.controls),
+    )
 
 
 @cache

@@ -16,8 +16,6 @@ from ..base.memory_size import module_bytes
 if TYPE_CHECKING:
     import torch
 
-    from ..denoising.job import DenoisingJob
-
 MARGIN = 1.3
 """For what the kernels take for themselves. oneDNN lays a convolution's input out anew: up to 1.25 in float32.
 
@@ -32,18 +30,6 @@ RESNET_WIDTHS = 5
 TILE_PIXELS = 512 * 512
 """Of the tiles in which diffusers decodes."""
 CLIP_TOKENS = 77
-
-
-def denoising_bytes(job: DenoisingJob) -> int:
-    """For a sampling run: its batch, twice under guidance, and its ControlNets."""
-    components = job.components
-    factor = 2 ** (len(components[components.family.autoencoder or ""].config.block_out_channels) - 1)
-    return unet_bytes(
-        components[components.family.denoiser],
-        rows=job.batch * (2 if job.guidance_scale > 1 else 1),
-        latent_pixels=job.extent.width * job.extent.height // factor**2,
-        controlnets=len(job.controls),
-    )
 
 
 def unet_bytes(unet: Any, *, rows: int, latent_pixels: int, controlnets: int = 0) -> int:

@@ -27,7 +27,7 @@ def text_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
     pipeline = borrow_pipeline(job, device, WITHOUT | flags)
     arguments = _arguments(job, device)
     if job.controls and job.denoising_end is not None:
-        arguments["callback_on_step_end"] = step_callback_to(job.denoising_end, job)
+        arguments["callback_on_step_end"] = step_callback_to(job.denoising_end, job.scheduler, job.on_step)
     size = {"width": job.extent.width, "height": job.extent.height}
     return pipeline(**size, denoising_end=job.denoising_end, **arguments).images
 
@@ -76,6 +76,6 @@ def _arguments(job: DenoisingJob, device: torch.device) -> dict[str, Any]:
         "negative_prompt_embeds": repeat(job.prompt.negative.hidden, job.batch, device, dtype),
         "pooled_prompt_embeds": repeat(job.prompt.positive.pooled, job.batch, device, dtype),
         "negative_pooled_prompt_embeds": repeat(job.prompt.negative.pooled, job.batch, device, dtype),
-        **control_arguments(job),
+        **control_arguments(job.controls, job.task),
         **job.common_arguments(),
     }

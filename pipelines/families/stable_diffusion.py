@@ -45,6 +45,6 @@ def _arguments(job: DenoisingJob, device: torch.device) -> dict[str, Any]:
     return {
         "prompt_embeds": repeat(job.prompt.positive.hidden, job.batch, device, dtype),
         "negative_prompt_embeds": repeat(job.prompt.negative.hidden, job.batch, device, dtype),
-        **control_arguments(job),
+        **control_arguments(job.controls, job.task),
         **job.common_arguments(),
     }

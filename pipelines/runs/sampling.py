@@ -12,14 +12,13 @@ from ..base.errors import RelayError
 from ..base.images import Extent, check_extent, to_pixels
 from ..control.fitting import control_modules, fit_controls
 from ..control.kandinsky_hint import take_hint
-from ..denoising.job import DenoisingJob
+from ..denoising.job import DenoisingJob, denoising_bytes
 from ..denoising.optimising import in_force
 from ..denoising.schedulers import build_scheduler
 from ..denoising.step_callback import KeepUnmasked, StepWatcher
 from ..device.offload import Stage
 from ..device.out_of_memory import tried_once_more
 from ..device.runtime import Runtime
-from ..device.working_memory import denoising_bytes
 from ..latents.autoencoder import autoencoder_of
 from ..latents.conversion import decode_for_conversion, must_convert
 from ..latents.generators import generators, generators_for
@@ -209,7 +208,7 @@ def denoise(job: DenoisingJob, runtime: Runtime) -> torch.Tensor:
     if runtime.monitor.expect_latents():
         job.on_step.show_clean(job.scheduler)
     denoiser = job.components.family.denoiser
-    modules = [job.components[denoiser], *control_modules(job)]
+    modules = [job.components[denoiser], *control_modules(job.controls)]
     with (
         runtime.policy.on_device(Stage.DENOISE, modules, denoising_bytes(job)) as device,
         active_loras(job.components, [denoiser]),
