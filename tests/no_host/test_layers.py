@@ -49,8 +49,8 @@ def test_what_is_below_nodes_imports_with_no_host() -> None:
 @pytest.mark.parametrize(
     ("file", "line", "objection"),
     [
-        ("pipelines/run.py", "import comfy.utils", "only nodes/comfy_host/ imports the host's modules"),
-        ("pipelines/run.py", "from comfy_api.latest import io", "below nodes nothing knows the host"),
+        ("pipelines/runs/sampling.py", "import comfy.utils", "only nodes/comfy_host/ imports the host's modules"),
+        ("pipelines/runs/sampling.py", "from comfy_api.latest import io", "below nodes nothing knows the host"),
         (
             "weighting/encode.py",
             "def f():\n    import folder_paths",
@@ -59,15 +59,23 @@ def test_what_is_below_nodes_imports_with_no_host() -> None:
         ("nodes/comfy_hosts.py", "import folder_paths", "only nodes/comfy_host/ imports the host's modules"),
         ("nodes/loaders.py", "import folder_paths", "only nodes/comfy_host/ imports the host's modules"),
         ("nodes/loaders.py", "from nodes import MAX_RESOLUTION", "only nodes/comfy_host/ imports the host's modules"),
-        ("pipelines/run.py", "from ..weighting import syntax", "pipelines may import only pipelines"),
-        ("pipelines/run.py", "from ..nodes.loaders import f", "pipelines may import only pipelines"),
+        ("pipelines/runs/sampling.py", "from ...weighting import syntax", "pipelines may import only pipelines"),
+        ("pipelines/runs/sampling.py", "from ...nodes.loaders import f", "pipelines may import only pipelines"),
         ("weighting/encode.py", "from ..nodes import loaders", "weighting may import only weighting, pipelines"),
         ("nodes/loaders.py", "from .. import comfy_entrypoint", "nodes may import only nodes, weighting, pipelines"),
-        ("nodes/loaders.py", "from pipelines import run", "the host loads the pack by its path"),
-        ("pipelines/sdxl.py", "from .stable_diffusion import f", "families never import each other"),
-        ("pipelines/sdxl.py", "from . import stable_diffusion", "families never import each other"),
-        ("pipelines/run.py", "from . import sdxl", "only layers above import a family"),
-        ("pipelines/errors.py", "from .run import f", "a leaf imports nothing of the pack"),
+        ("nodes/loaders.py", "from pipelines import runs", "the host loads the pack by its path"),
+        ("pipelines/families/sdxl.py", "from .stable_diffusion import f", "families never import each other"),
+        ("pipelines/families/sdxl.py", "from . import stable_diffusion", "families never import each other"),
+        ("pipelines/families/sdxl.py", "from ..runs.sampling import f", "families may import only families, loading"),
+        ("pipelines/model/family.py", "from ..latents import autoencoder", "model may import only model, device, base"),
+        (
+            "pipelines/model/family.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..runs.sampling import Run",
+            "model may import only model, device, base",
+        ),
+        ("pipelines/base/errors.py", "from ..model.family import f", "base may import only base"),
+        ("pipelines/loose.py", "from .base import errors", "a module of pipelines belongs into one of its rooms"),
+        ("pipelines/attic/old.py", "from ..base import errors", "the rooms of pipelines are runs"),
         ("nodes/loaders.py", "from ...elsewhere import f", "the relative import leaves the pack"),
     ],
 )
@@ -84,11 +92,12 @@ def test_a_wrong_import_is_found(tmp_path: Path, file: str, line: str, objection
         ("__init__.py", "from comfy_api.latest import io"),
         ("__init__.py", "from .nodes.loaders import f"),
         ("nodes/comfy_host/folders.py", "import comfy.utils, folder_paths"),
-        ("nodes/loaders.py", "from ..pipelines.sdxl import f"),
+        ("nodes/loaders.py", "from ..pipelines.families.sdxl import f"),
         ("nodes/loaders.py", "from comfy_api.latest import io"),
-        ("weighting/encode.py", "from ..pipelines import run"),
-        ("pipelines/sdxl.py", "from .run import f"),
-        ("pipelines/run.py", "from . import errors"),
+        ("weighting/encode.py", "from ..pipelines.runs import sampling"),
+        ("pipelines/runs/sampling.py", "from ..families.sdxl import f"),
+        ("pipelines/runs/sampling.py", "from ..base import errors"),
+        ("pipelines/families/modules.py", "from . import sdxl, stable_diffusion"),
     ],
 )
 def test_a_right_import_is_allowed(tmp_path: Path, file: str, line: str) -> None:
@@ -96,12 +105,76 @@ def test_a_right_import_is_allowed(tmp_path: Path, file: str, line: str) -> None
     assert layers.violations(tmp_path) == []
 
 
+TYPES_ONLY = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "
+
+
+@pytest.mark.parametrize(
+    ("files", "circle"),
+    [
+        (
+            {"pipelines/base/errors.py": "from . import images", "pipelines/base/images.py": "from .errors import E"},
+            "pipelines/base/errors.py -> pipelines/base/images.py",
+        ),
+        (
+            {
+                "pipelines/base/errors.py": TYPES_ONLY + "from .images import I",
+                "pipelines/base/images.py": "from .errors import E",
+            },
+            "pipelines/base/errors.py -> pipelines/base/images.py",
+        ),
+        (
+            {
+                "nodes/a.py": "def f():\n    from . import b",
+                "nodes/b.py": "from .c import x",
+                "nodes/c.py": "from .a import f",
+            },
+            "nodes/a.py -> nodes/b.py -> nodes/c.py",
+        ),
+        (
+            {"devtools/relay_host/a.py": "from .b import x", "devtools/relay_host/b.py": "from relay_host import a"},
+            "relay_host/a.py -> relay_host/b.py",
+        ),
+    ],
+    ids=["two files", "for types alone", "three files, one inside a function", "devtools"],
+)
+def test_a_circle_of_files_is_found(tmp_path: Path, files: dict[str, str], circle: str) -> None:
+    plant_pack(tmp_path, "nodes/loaders.py", "")
+    for file, text in files.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text + "\n", "utf-8")
+    (found,) = layers.violations(tmp_path)
+    assert found.endswith(f"imports itself in a circle of files: {circle}")
+
+
+def test_a_package_of_devtools_imports_no_other_above_it(tmp_path: Path) -> None:
+    for name in ("relay_host/server.py", "relay_dev/demo.py"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "relay_host" / "page.py").write_text("def f():\n    from relay_dev.demo import g\n", "utf-8")
+    (tmp_path / "relay_dev" / "test.py").write_text("from relay_host import server\n", "utf-8")
+    (found,) = layers.devtools_violations(tmp_path)
+    assert found == "devtools/relay_host/page.py:2: imports relay_dev.demo: relay_host may import only relay_host"
+
+
 def plant_pack(root: Path, file: str, line: str) -> None:
-    for name in ("pipelines/run", "pipelines/errors", "pipelines/sdxl", "pipelines/stable_diffusion"):
-        (root / name).with_suffix(".py").parent.mkdir(exist_ok=True)
-        (root / name).with_suffix(".py").touch()
-    for layer in ("nodes", "nodes/comfy_host", "weighting", "pipelines"):
-        (root / layer).mkdir(exist_ok=True)
-        (root / layer / "__init__.py").touch()
-    (root / "__init__.py").touch()
+    modules = {
+        "runs": ["sampling"],
+        "families": ["sdxl", "stable_diffusion"],
+        "latents": ["autoencoder"],
+        "model": ["family"],
+        "base": ["errors", "images"],
+    }
+    planted = [f"pipelines/{room}/{name}.py" for room, names in modules.items() for name in names]
+    for folder in (
+        "",
+        "nodes",
+        "nodes/comfy_host",
+        "weighting",
+        "pipelines",
+        *(f"pipelines/{room}" for room in modules),
+    ):
+        planted.append(f"{folder}/__init__.py".lstrip("/"))
+    for name in [*planted, file]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
     (root / file).write_text(line + "\n", "utf-8")
