@@ -200,10 +200,6 @@ class HostPage:
         }
         return dict(self.ask(BUILD, specs))
 
-    def save_workflow(self) -> dict[str, Any]:
-        """The graph in UI format, as the page's own Save writes it."""
-        return dict(self.ask("() => window.app.graph.serialize({sortNodes: true})"))
-
     def to_api(self) -> Prompt:
         """The graph in API format."""
         return dict(self.ask("async () => (await window.app.graphToPrompt()).output"))

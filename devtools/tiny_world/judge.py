@@ -51,7 +51,6 @@ class SeenThing:
 @dataclass(frozen=True)
 class Seen:
     background: str
-    background_rgb: tuple[float, float, float]
     things: tuple[SeenThing, ...]
     """The largest first."""
 
@@ -68,9 +67,7 @@ def look(picture: Array) -> Seen:
     labels, count = ndimage.label(ndimage.binary_opening(differs, iterations=max(1, len(picture) // 128)))
     areas = ndimage.sum_labels(np.ones(labels.shape), labels, range(1, count + 1)) / labels.size
     order = [int(index) + 1 for index in np.argsort(-areas) if areas[index] >= LEAST_AREA]
-    return Seen(
-        nearest_color(ground), _triple(ground), tuple(_thing(picture, labels == label, away) for label in order)
-    )
+    return Seen(nearest_color(ground), tuple(_thing(picture, labels == label, away) for label in order))
 
 
 def agrees(seen: Seen, scene: Scene, *, colors_only: bool = False) -> bool:
