@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 OLD_ATTENTION = (".query.", ".key.", ".value.", ".proj_attn.")
 """In keys of VAEs that were saved before diffusers renamed these layers; it renames them when it loads."""
 
+TEXT_MODEL = "text_model."
+
 
 def component_class(files: ComponentFiles, where: str) -> Any:
     """
@@ -99,21 +101,35 @@ def _encoder(
     """A text or picture encoder of transformers: with no folder, it looks for no adapter, no code and no other weights."""
     import math
 
+    settings = kind.config_class(**config)
+    asked = numbers_of_clip(settings)
     held = sum(math.prod(shape) for header in headers.values() for shape in header.shapes.values())
-    if numbers_of_clip(config) > held:  # the library would fill what is missing with random values of its own
+    if asked > held:  # the library would fill what is missing with random values of its own
         raise RelayError(
-            f"{where}: the weights of its {files.name} are not those of its config: it asks for {numbers_of_clip(config):,} numbers, "
+            f"{where}: the weights of its {files.name} are not those of its config: it asks for {asked:,} numbers, "
             f"and they are {held:,}. Download the model anew."
         )
     tensors: dict[str, torch.Tensor] = {}
     for name in files.weights:
         tensors |= read_tensors(folder / name, lambda key: key, dtype)
     _refuse_quantised(tensors, where, files)
+    tensors = _as_this_version_names_them(tensors, kind, settings)
     module, report = kind.from_pretrained(
-        None, config=kind.config_class(**config), state_dict=tensors, dtype=dtype, output_loading_info=True
+        None, local_files_only=True, config=settings, state_dict=tensors, dtype=dtype, output_loading_info=True
     )
     _refuse_missing(report["missing_keys"], where, files)
     return module
+
+
+def _as_this_version_names_them(tensors: dict[str, torch.Tensor], kind: Any, settings: Any) -> dict[str, torch.Tensor]:
+    """transformers 5 saves CLIPTextModel without the first part of its keys, and reads both; 4 reads only its own."""
+    import torch
+
+    if any(key.startswith(TEXT_MODEL) for key in tensors):
+        return tensors
+    with torch.device("meta"):
+        expected = kind(settings).state_dict().keys()
+    return {TEXT_MODEL + key if TEXT_MODEL + key in expected else key: tensor for key, tensor in tensors.items()}
 
 
 def _diffusers_module(
@@ -130,8 +146,8 @@ def _diffusers_module(
             folder / name, lambda key: key if key in state or any(old in key for old in OLD_ATTENTION) else None, dtype
         )
     module._fix_state_dict_keys_on_load(tensors)  # test_loading.py tells if it moves
-    _refuse_missing(state.keys() - tensors.keys(), where, files)
     _refuse_quantised(tensors, where, files)
+    _refuse_missing(state.keys() - tensors.keys(), where, files)
     for key in state:
         if state[key].shape != tensors[key].shape:
             raise RelayError(

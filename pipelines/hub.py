@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from .family import recognise
 from .hub_errors import OR_A_FOLDER, HubError, explain, offline
 from .hub_transfer import Cancelled, RemoteFile, Transfer, fetch_file, run_watched
 from .loading import load_folder, names_in, read_model_index
-from .model_files import MODEL_INDEX, ComponentFiles, plan_files
+from .model_files import MODEL_INDEX, ComponentFiles, plan_files, short
 from .monitor import Monitor
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 REPO_ID = re.compile(rf"{_NAME}(?:/{_NAME})?")
 REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
 MAX_REPO_ID_LENGTH = 96
+UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
+DRIVE = re.compile(r"[A-Za-z]:")
 
 Plan = Callable[[Path, Collection[str], str, "torch.dtype", str], tuple[ComponentFiles, ...]]
 """(snapshot folder with the index, every file's name, variant, dtype, title) -> the files to fetch."""
@@ -149,6 +151,23 @@ def check_revision(revision: str) -> None:
         )
 
 
+def check_names(names: Iterable[str], title: str) -> None:
+    """
+    Raises:
+        RelayError: the name of a file would lead out of its place in the cache, on this system or on another.
+    """
+    for name in names:
+        parts = name.split("/")
+        if (
+            not name.isprintable()
+            or "\\" in name
+            or any(part in ("", ".", "..") or DRIVE.match(part) for part in parts)
+        ):
+            raise RelayError(
+                f"{title} has a file {short(name)}, whose name leads out of the repository. Nothing was fetched: don't use this repository."
+            )
+
+
 @dataclass(frozen=True)
 class _Request:
     """What :func:`fetch_repo` was asked for."""
@@ -233,7 +252,10 @@ class _Request:
     def _info(self, revision: str) -> Any:
         from huggingface_hub import HfApi
 
-        return HfApi().model_info(self.repo_id, revision=revision, files_metadata=True, timeout=LISTING_TIMEOUT_SECONDS)
+        api = HfApi()
+        info = api.model_info(self.repo_id, revision=revision, files_metadata=True, timeout=LISTING_TIMEOUT_SECONDS)
+        check_names([sibling.rfilename for sibling in info.siblings], self.title)
+        return info
 
     def download(self, folder: Path, files: Mapping[str, RemoteFile], monitor: Monitor) -> None:
         """Completes the snapshot."""
