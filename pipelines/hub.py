@@ -254,7 +254,7 @@ class _Request:
 
         api = HfApi()
         info = api.model_info(self.repo_id, revision=revision, files_metadata=True, timeout=LISTING_TIMEOUT_SECONDS)
-        check_names([sibling.rfilename for sibling in info.siblings], self.title)
+        check_names([sibling.rfilename for sibling in info.siblings or ()], self.title)
         return info
 
     def download(self, folder: Path, files: Mapping[str, RemoteFile], monitor: Monitor) -> None:

@@ -49,6 +49,7 @@ def load_folder(
     where = source or str(folder)
     model_index = read_model_index(folder, where)
     family = recognise(model_index, where)
+    config = _flags(model_index, family, where)
     try:
         plan = plan_files(model_index, family, names_in(folder), variant=variant, dtype=dtype, where=where)
     except MissingFiles as error:
@@ -66,7 +67,6 @@ def load_folder(
         monitor.check()
         load = partial(load_component, folder, files, dtype, where)
         modules[files.name] = REGISTRY.get(keys[files.name], load)
-    config = _flags(model_index, family, where)
     return PipelineComponents(family=family, source=source or folder.name, modules=modules, dtype=dtype, config=config)
 
 
