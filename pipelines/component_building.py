@@ -26,11 +26,16 @@ TEXT_MODEL = "text_model."
 def component_class(files: ComponentFiles, where: str) -> Any:
     """
     Raises:
-        RelayError: the installed library has no such class.
+        RelayError: the installed library has no such class, or can't bring it in.
     """
     import importlib
 
-    found = getattr(importlib.import_module(files.library), files.class_name, None)
+    try:
+        found = getattr(importlib.import_module(files.library), files.class_name, None)
+    except (ImportError, RuntimeError) as error:  # the libraries import each class when it is first asked for
+        raise RelayError(
+            f"{where}: the installed {files.library} can't bring in {files.class_name}, its {files.name}. Repair or update {files.library}."
+        ) from error
     if not hasattr(found, "from_pretrained"):
         raise RelayError(
             f"{where}: its {files.name} is a {files.class_name}, which the installed {files.library} does not have. Update {files.library}."
