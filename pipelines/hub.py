@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .components import PipelineComponents
+from .config_files import most_bytes
 from .errors import RelayError
 from .family import recognise
 from .hub_errors import OR_A_FOLDER, HubError, explain, offline
@@ -232,6 +233,9 @@ class _Request:
         info = self._info(self.revision)
         if self.kind.index not in {sibling.rfilename for sibling in info.siblings}:
             raise RelayError(f"{self.title} has no {self.kind.index}, {self.kind.no_index}")
+        for sibling in info.siblings:
+            if sibling.rfilename == self.kind.index:
+                self._check_size(sibling.rfilename, sibling.size or 0)
         transfer.check()
         # asked for by the revision's own name, so that the cache remembers which commit that is
         folder = Path(hf_hub_download(self.repo_id, self.kind.index, revision=self.revision, cache_dir=_cache())).parent
@@ -249,6 +253,12 @@ class _Request:
             for sibling in info.siblings
         }
 
+    def _check_size(self, name: str, size: int) -> None:
+        if size > most_bytes(name):
+            raise RelayError(
+                f"{self.title}: {name} has {size / 1e6:.0f} MB, which no file of its kind has. Nothing of it was fetched: take another copy."
+            )
+
     def _info(self, revision: str) -> Any:
         from huggingface_hub import HfApi
 
@@ -263,6 +273,10 @@ class _Request:
         missing = [files[name] for component in plan for name in component.all_files if not (folder / name).exists()]
         if not missing:
             return
+        small = {name for component in plan for name in component.all_files if name not in component.weights}
+        for file in missing:
+            if file.name in small:
+                self._check_size(file.name, file.size)
         total = sum(file.size for file in missing)
         free = shutil.disk_usage(folder).free
         if free < total:

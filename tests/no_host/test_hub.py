@@ -513,6 +513,13 @@ def test_a_name_that_leads_out_of_the_repository_is_refused_before_anything_is_f
     assert list(cache.rglob("*.json")) == []
 
 
+@pytest.mark.parametrize("name", ["model_index.json", "unet/config.json", "tokenizer/vocab.json"])
+def test_a_config_of_many_mb_is_not_fetched(name: str, fake: FakeHub) -> None:
+    fake.repos[REPO].files[name] += b" " * (33 * 2**20)
+    assert f"{name} has 3" in refusal()
+    assert fake.fetched() <= {"model_index.json"} - {name}
+
+
 def test_a_checksum_that_is_none_names_no_file(fake: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = hub_transfer.RemoteFile(REPO, "a" * 40, UNET, 10, "../../../evil")
     with pytest.raises(OSError, match="checksum"):
