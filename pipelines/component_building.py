@@ -106,7 +106,7 @@ def _encoder(
     """A text or picture encoder of transformers: with no folder, it looks for no adapter, no code and no other weights."""
     import math
 
-    settings = kind.config_class(**config)
+    settings = kind.config_class(**config, architectures=[kind.__name__])
     asked = numbers_of_clip(settings)
     held = sum(math.prod(shape) for header in headers.values() for shape in header.shapes.values())
     if asked > held:  # the library would fill what is missing with random values of its own

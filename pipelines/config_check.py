@@ -102,12 +102,17 @@ def checked_config(config: Mapping[str, Any], classes: Classes, component_class:
     for name, value in found.items():
         _check(name, value, where)
     _check_blocks(found, where)
-    if classes.library == "diffusers":
-        found["_class_name"] = component_class.__name__
-        version = config.get("_diffusers_version")
-        if isinstance(version, str) and len(version) < LONGEST_WORD and VERSION.fullmatch(version):
-            found["_diffusers_version"] = version  # old UNets are run otherwise
-    return found
+    if classes.library != "diffusers":
+        return found
+    # what diffusers itself notes; old UNets are run otherwise by their version. In the file's order, as diffusers keeps it
+    noted = {"_class_name": component_class.__name__}
+    if _is_version(config.get("_diffusers_version")):
+        noted["_diffusers_version"] = config["_diffusers_version"]
+    return {name: noted.get(name, value) for name, value in config.items() if name in found or name in noted}
+
+
+def _is_version(value: object) -> bool:
+    return isinstance(value, str) and len(value) < LONGEST_WORD and VERSION.fullmatch(value) is not None
 
 
 def numbers_of_clip(config: Any) -> int:

@@ -91,9 +91,10 @@ def state_of_files(folder: str) -> str:
 
 
 def _state(path: str) -> str:
-    """The file that is at a path now: where it really lies, when it was written, and which one it is."""
+    """The file that is at a path now: which one it is, and when it was written."""
     try:
         state = os.stat(path)
     except OSError:  # a link that leads nowhere
         return f"{path} missing"
-    return f"{path} {os.path.realpath(path)} {state.st_mtime_ns, state.st_size, state.st_ino}"
+    which = state.st_ino or os.path.realpath(path)  # some file systems number no files
+    return f"{path} {which} {state.st_mtime_ns, state.st_size}"

@@ -411,6 +411,22 @@ def test_an_encoder_that_asks_for_more_than_its_file_holds_is_not_built(folder: 
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["sd15", "kandinsky_prior", "kandinsky_decoder", "x2_upscaler"])
+def test_what_a_module_makes_of_itself_has_its_dtype(name: str, dtype: torch.dtype, models: SmallModels) -> None:
+    """Buffers that no file holds, such as the prior's mask, are those of diffusers' own loader."""
+    from diffusers import DiffusionPipeline
+
+    ours = load_folder(models.named[name], dtype=dtype, monitor=SilentMonitor())
+    theirs = DiffusionPipeline.from_pretrained(models.named[name], torch_dtype=dtype)
+    for component, module in ours.modules.items():
+        if isinstance(module, torch.nn.Module):
+            mine, reference = dict(module.named_buffers()), dict(theirs.components[component].named_buffers())
+            assert mine.keys() == reference.keys()
+            assert all(value.dtype == reference[key].dtype for key, value in mine.items())
+            assert all(torch.equal(value, reference[key]) for key, value in mine.items())
+
+
 @pytest.mark.parametrize("file", [UNET, TEXT])
 def test_quantised_weights_are_refused(file: str, folder: Path) -> None:
     weights = load_file(folder / file)
