@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,12 @@ from .config_files import most_bytes
 from .errors import RelayError
 from .family import recognise
 from .hub_errors import OR_A_FOLDER, HubError, explain, offline
+from .hub_names import check_names
+from .hub_names import check_repo_id as check_repo_id
+from .hub_names import check_revision as check_revision
 from .hub_transfer import Cancelled, RemoteFile, Transfer, fetch_file, run_watched
 from .loading import load_folder, names_in, read_model_index
-from .model_files import MODEL_INDEX, ComponentFiles, plan_files, short
+from .model_files import MODEL_INDEX, ComponentFiles, plan_files
 from .monitor import Monitor
 
 if TYPE_CHECKING:
@@ -25,12 +28,6 @@ if TYPE_CHECKING:
 DEFAULT_REVISION = "main"
 LISTING_TIMEOUT_SECONDS = 15.0
 COMMIT = re.compile(r"[0-9a-f]{40}")
-_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
-REPO_ID = re.compile(rf"{_NAME}(?:/{_NAME})?")
-REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
-MAX_REPO_ID_LENGTH = 96
-UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
-DRIVE = re.compile(r"[A-Za-z]:")
 
 Plan = Callable[[Path, Collection[str], str, "torch.dtype", str], tuple[ComponentFiles, ...]]
 """(snapshot folder with the index, every file's name, variant, dtype, title) -> the files to fetch."""
@@ -121,52 +118,6 @@ def fetch_repo(
         return folder
     request.download(folder, files, monitor)
     return folder
-
-
-def check_repo_id(repo_id: str) -> None:
-    """
-    Raises:
-        RelayError: it is no ``owner/name`` or ``name``; a path or an address is neither.
-    """
-    if (
-        not REPO_ID.fullmatch(repo_id)
-        or ".." in repo_id
-        or "--" in repo_id
-        or repo_id.endswith(".git")
-        or len(repo_id) > MAX_REPO_ID_LENGTH
-    ):
-        raise RelayError(
-            f"repo_id: {repo_id!r} is not the id of a hub model. An id is owner/name, of letters, digits, '-', '_' and '.', "
-            f"such as stable-diffusion-v1-5/stable-diffusion-v1-5. For a folder of this machine use Load Model."
-        )
-
-
-def check_revision(revision: str) -> None:
-    """
-    Raises:
-        RelayError: it is no name of a branch, tag or commit.
-    """
-    if not REVISION.fullmatch(revision) or ".." in revision or "//" in revision:
-        raise RelayError(
-            f"{revision!r} is not a revision: give a branch, a tag or a commit, or leave it empty for the main branch."
-        )
-
-
-def check_names(names: Iterable[str], title: str) -> None:
-    """
-    Raises:
-        RelayError: the name of a file would lead out of its place in the cache, on this system or on another.
-    """
-    for name in names:
-        parts = name.split("/")
-        if (
-            not name.isprintable()
-            or "\\" in name
-            or any(part in ("", ".", "..") or DRIVE.match(part) for part in parts)
-        ):
-            raise RelayError(
-                f"{title} has a file {short(name)}, whose name leads out of the repository. Nothing was fetched: don't use this repository."
-            )
 
 
 @dataclass(frozen=True)
