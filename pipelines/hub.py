@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .components import PipelineComponents
+from .config_files import most_bytes
 from .errors import RelayError
 from .family import recognise
 from .hub_errors import OR_A_FOLDER, HubError, explain, offline
+from .hub_names import check_names
+from .hub_names import check_repo_id as check_repo_id
+from .hub_names import check_revision as check_revision
 from .hub_transfer import Cancelled, RemoteFile, Transfer, fetch_file, run_watched
 from .loading import load_folder, names_in, read_model_index
 from .model_files import MODEL_INDEX, ComponentFiles, plan_files
@@ -24,10 +28,6 @@ if TYPE_CHECKING:
 DEFAULT_REVISION = "main"
 LISTING_TIMEOUT_SECONDS = 15.0
 COMMIT = re.compile(r"[0-9a-f]{40}")
-_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
-REPO_ID = re.compile(rf"{_NAME}(?:/{_NAME})?")
-REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
-MAX_REPO_ID_LENGTH = 96
 
 Plan = Callable[[Path, Collection[str], str, "torch.dtype", str], tuple[ComponentFiles, ...]]
 """(snapshot folder with the index, every file's name, variant, dtype, title) -> the files to fetch."""
@@ -120,35 +120,6 @@ def fetch_repo(
     return folder
 
 
-def check_repo_id(repo_id: str) -> None:
-    """
-    Raises:
-        RelayError: it is no ``owner/name`` or ``name``; a path or an address is neither.
-    """
-    if (
-        not REPO_ID.fullmatch(repo_id)
-        or ".." in repo_id
-        or "--" in repo_id
-        or repo_id.endswith(".git")
-        or len(repo_id) > MAX_REPO_ID_LENGTH
-    ):
-        raise RelayError(
-            f"repo_id: {repo_id!r} is not the id of a hub model. An id is owner/name, of letters, digits, '-', '_' and '.', "
-            f"such as stable-diffusion-v1-5/stable-diffusion-v1-5. For a folder of this machine use Load Model."
-        )
-
-
-def check_revision(revision: str) -> None:
-    """
-    Raises:
-        RelayError: it is no name of a branch, tag or commit.
-    """
-    if not REVISION.fullmatch(revision) or ".." in revision or "//" in revision:
-        raise RelayError(
-            f"{revision!r} is not a revision: give a branch, a tag or a commit, or leave it empty for the main branch."
-        )
-
-
 @dataclass(frozen=True)
 class _Request:
     """What :func:`fetch_repo` was asked for."""
@@ -213,6 +184,9 @@ class _Request:
         info = self._info(self.revision)
         if self.kind.index not in {sibling.rfilename for sibling in info.siblings}:
             raise RelayError(f"{self.title} has no {self.kind.index}, {self.kind.no_index}")
+        for sibling in info.siblings:
+            if sibling.rfilename == self.kind.index:
+                self._check_size(sibling.rfilename, sibling.size or 0)
         transfer.check()
         # asked for by the revision's own name, so that the cache remembers which commit that is
         folder = Path(hf_hub_download(self.repo_id, self.kind.index, revision=self.revision, cache_dir=_cache())).parent
@@ -230,10 +204,19 @@ class _Request:
             for sibling in info.siblings
         }
 
+    def _check_size(self, name: str, size: int) -> None:
+        if size > most_bytes(name):
+            raise RelayError(
+                f"{self.title}: {name} has {size / 1e6:.0f} MB, which no file of its kind has. Nothing of it was fetched: take another copy."
+            )
+
     def _info(self, revision: str) -> Any:
         from huggingface_hub import HfApi
 
-        return HfApi().model_info(self.repo_id, revision=revision, files_metadata=True, timeout=LISTING_TIMEOUT_SECONDS)
+        api = HfApi()
+        info = api.model_info(self.repo_id, revision=revision, files_metadata=True, timeout=LISTING_TIMEOUT_SECONDS)
+        check_names([sibling.rfilename for sibling in info.siblings or ()], self.title)
+        return info
 
     def download(self, folder: Path, files: Mapping[str, RemoteFile], monitor: Monitor) -> None:
         """Completes the snapshot."""
@@ -241,6 +224,10 @@ class _Request:
         missing = [files[name] for component in plan for name in component.all_files if not (folder / name).exists()]
         if not missing:
             return
+        small = {name for component in plan for name in component.all_files if name not in component.weights}
+        for file in missing:
+            if file.name in small:
+                self._check_size(file.name, file.size)
         total = sum(file.size for file in missing)
         free = shutil.disk_usage(folder).free
         if free < total:

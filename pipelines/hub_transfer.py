@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from .monitor import Monitor
 
 T = TypeVar("T")
 
+SHA_256 = re.compile(r"[0-9a-f]{64}")
 POLL_SECONDS = 0.1
 HASH_BLOCK_BYTES = 1 << 22
 
@@ -113,6 +115,8 @@ def _collect(file: RemoteFile, sha256: str, pointer: Path, transfer: Transfer, c
     from huggingface_hub.file_download import are_symlinks_supported, http_get
     from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
+    if not SHA_256.fullmatch(sha256):  # it becomes the name of a file
+        raise OSError(f"the hub announced {file.name} with a checksum that is none")
     folder = repo_folder(cache, file.repo_id)
     blob = folder / "blobs" / sha256
     partial = folder / "blobs" / f"{sha256}.relay.incomplete"

@@ -459,7 +459,7 @@ def broken(name: str, models: SmallModels, folder: Path) -> Path:
         ("pickles", r"net has weights as pickles only \(diffusion_pytorch_model\.bin\).*safetensors only"),
         ("no config", r"net has no config\.json, so it is no ControlNet"),
         ("no JSON", r"net: config\.json cannot be read"),
-        ("no object", r"net is no ControlNet .*None"),
+        ("no object", r"net: config\.json holds no JSON object"),
         ("another class", r"net is no ControlNet .*'FluxControlNetModel'.*'ControlNetModel'"),
         ("no weights", r"net lacks diffusion_pytorch_model\.safetensors.*The ControlNet is not complete"),
         ("cut short", r"net: diffusion_pytorch_model\.safetensors is damaged or cut short"),

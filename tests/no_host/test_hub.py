@@ -36,6 +36,15 @@ UNWANTED = {
     "unet/model.onnx": b"0" * 1000,
     "unet/flax_model.msgpack": b"0" * 1000,
     "unet/code.py": b"raise SystemExit",
+    "text_encoder/adapter_config.json": b'{"base_model_name_or_path": "someone/else", "peft_type": "LORA"}',
+    "text_encoder/adapter_model.safetensors": b"0" * 1000,
+    "text_encoder/generation_config.json": b"{}",
+    "tokenizer/chat_template.json": b"{}",
+    "tokenizer/evil:stream.json": b"{}",
+    "unet/config.json:evil": b"{}",
+    "unet/nul.json": b"{}",
+    "unet/deeper/config.json": b"{}",
+    "samples/12:30:01.png": b"0",
     "safety_checker/config.json": b"{}",
     "safety_checker/model.safetensors": b"0" * 1000,
 }
@@ -474,6 +483,57 @@ def test_an_unknown_pipeline_is_refused_before_any_weights(fake: FakeHub) -> Non
     index = json.dumps({"_class_name": "FluxPipeline"}).encode()
     fake.repos[REPO].files["model_index.json"] = index
     assert "FluxPipeline" in refusal()
+    assert fake.fetched() == {"model_index.json"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unet/..\\..\\..\\..\\evil.json",
+        "unet\\config.json",
+        "C:\\Windows\\evil.json",
+        "unet/C:evil.json",
+        "c:/evil.json",
+        "unet/../../../evil.json",
+        "../evil.json",
+        "/etc/evil.json",
+        "unet//evil.json",
+        "unet/./evil.json",
+        "unet/con\nfig.json",
+        "unet/config\x00.json",
+        "unet/\x1b[31m.json",
+    ],
+)
+def test_a_name_that_leads_out_of_the_repository_is_refused_before_anything_is_fetched(
+    name: str, fake: FakeHub, cache: Path
+) -> None:
+    fake.repos[REPO].files[name] = b"{}"
+    assert "whose name leads out of the repository" in refusal()
+    assert fake.fetched() == set()
+    assert list(cache.rglob("*.json")) == []
+
+
+@pytest.mark.parametrize("name", ["model_index.json", "unet/config.json", "tokenizer/vocab.json"])
+def test_a_config_of_many_mb_is_not_fetched(name: str, fake: FakeHub) -> None:
+    fake.repos[REPO].files[name] += b" " * (33 * 2**20)
+    assert f"{name} has 3" in refusal()
+    assert fake.fetched() <= {"model_index.json"} - {name}
+
+
+def test_a_checksum_that_is_none_names_no_file(fake: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = hub_transfer.RemoteFile(REPO, "a" * 40, UNET, 10, "../../../evil")
+    with pytest.raises(OSError, match="checksum"):
+        hub_transfer.fetch_file(file, hub_transfer.Transfer(), cache)
+    assert list(cache.rglob("*evil*")) == []
+
+
+@pytest.mark.parametrize(
+    "entry", [["diffusers", "DiffusionPipeline"], ["evil", "Evil"], ["diffusers", "UNet2DConditionModel"]]
+)
+def test_a_class_that_is_not_in_the_table_is_refused_before_any_weights(entry: list[str], fake: FakeHub) -> None:
+    index = json.loads(fake.repos[REPO].files["model_index.json"])
+    fake.repos[REPO].files["model_index.json"] = json.dumps({**index, "scheduler": entry}).encode()
+    assert f"its scheduler is to be {entry[1]!r} of {entry[0]!r}" in refusal()
     assert fake.fetched() == {"model_index.json"}
 
 

@@ -113,6 +113,7 @@ from pathlib import Path
 from diffusers import UNet2DConditionModel, StableDiffusionPipeline
 from diffusers_relay.pipelines import safetensors_file
 from diffusers_relay.pipelines.loading import load_component
+from diffusers_relay.pipelines.component_classes import UNET
 from diffusers_relay.pipelines.model_files import ComponentFiles
 from diffusers_relay.pipelines.single_file import Part, load_part, prefixed
 safetensors_file.PORTION = 4 * 2**20
@@ -123,7 +124,7 @@ def memory(name):
             return int(line.split()[1]) * 1024
 
 def of_folder(folder, dtype):
-    files = ComponentFiles("unet", "diffusers", "UNet2DConditionModel", (), ("diffusion_pytorch_model.safetensors",))
+    files = ComponentFiles("unet", UNET, "UNet2DConditionModel", (), ("diffusion_pytorch_model.safetensors",))
     return load_component(folder, files, dtype, "it")
 
 def of_file(folder, dtype):
