@@ -56,33 +56,28 @@ def load_vae_file(
 
 
 def _check_vae(header: Header, place: str | None, where: str) -> None:
-    inputs = {
-        side: (*header.shapes.get(f"{place or ''}{side}.conv_in.weight", ()), 0, 0)[1]
-        for side in ("encoder", "decoder")
-    }
-    what = ""
     if header.has(UNET):
-        return  # a whole checkpoint: its VAE is taken
-    for sign in (*ADAPTERS, *DENOISERS, *ALONE):
-        if "VAE" not in sign.what.split(" (")[0] and shows(sign, header.shapes):
-            what = f"It is {sign.what}."
-            break
-    if place is None:
-        what = what or "It has no encoder.conv_in and decoder.conv_in."
-    elif inputs["decoder"] == 4 and not inputs["encoder"]:
-        raise RelayError(
-            f"{where} holds the decoder of a VAE alone, with no encoder. Set VAE needs both: take the whole VAE file."
-        )
-    elif inputs["encoder"] and not inputs["decoder"]:
-        raise RelayError(
-            f"{where} holds the encoder of a VAE alone, with no decoder. Set VAE needs both: take the whole VAE file."
-        )
+        return  # a whole checkpoint, whose VAE is taken
+    sides = ("encoder", "decoder")
+    inputs = {side: (*header.shapes.get(f"{place or ''}{side}.conv_in.weight", ()), 0, 0)[1] for side in sides}
+    for side, other in (sides, sides[::-1]):
+        if inputs[side] == {"encoder": 3, "decoder": 4}[side] and not inputs[other]:
+            raise RelayError(
+                f"{where} holds the {side} of a VAE alone, with no {other}. Set VAE needs both: take the whole VAE file."
+            )
+    signs = (sign for sign in (*ADAPTERS, *DENOISERS, *ALONE) if not sign.what.endswith("VAE alone"))
+    sign = next((sign for sign in signs if shows(sign, header.shapes)), None)
+    if sign is not None:
+        what = f"It is {sign.what}."
+    elif not any(inputs.values()):
+        what = "It has no encoder.conv_in and decoder.conv_in."
     elif inputs["decoder"] != 4:
         what = f"Its decoder takes {inputs['decoder']} channels."
     elif inputs["encoder"] != 3:
         what = f"Its encoder takes pictures of {inputs['encoder']} channels."
-    if what:
-        raise RelayError(f"{where} is not a VAE of Stable Diffusion or SDXL, whose latents have 4 channels. {what}")
+    else:
+        return
+    raise RelayError(f"{where} is not a VAE of Stable Diffusion or SDXL, whose latents have 4 channels. {what}")
 
 
 def load_controlnet_file(path: Path, dtype: torch.dtype, *, source: str | None = None, configs: Path = CONFIGS) -> Any:
