@@ -187,11 +187,11 @@ def _load(path: Path, part: Part, dtype: torch.dtype, where: str) -> Any:
         except (RelayError, MemoryError):
             raise
         except NotImplementedError as error:  # diffusers moves the module, a part of which was given no data
-            raise RelayError(_misfit(part, where, len(tensors))) from error
+            raise RelayError(_misfit(part, where)) from error
         except Exception as error:
             reason = str(error).split(" If you want")[0]  # what follows there is advice to who calls the library
             raise RelayError(f"{where}: could not load its {part.name} ({part.class_name}): {reason}") from error
-    _check_complete(module, part, tensors, where)
+    _check_complete(module, part, len(tensors), where)
     logger.info("loaded %s of %s in %.2f s", part.name, where, time.perf_counter() - started)
     return module.eval().requires_grad_(False)
 
@@ -220,27 +220,19 @@ def _convert(part: Part, tensors: dict[str, Any], dtype: torch.dtype) -> Any:
     )
 
 
-def _check_complete(module: Any, part: Part, given: Mapping[str, Any], where: str) -> None:
+def _check_complete(module: Any, part: Part, given: int, where: str) -> None:
     """diffusers leaves tensors that it was not given without data, and drops those that have no place, with a warning."""
     state = module.state_dict()
-    empty = [key for key, value in state.items() if value.is_meta]
-    if (
-        empty and not state.keys() <= given.keys()
-    ):  # where nothing is lacking, diffusers took one key too many for another layout
-        raise RelayError(_misfit(part, where, len(given)))
-    if empty or (not part.fused and len(state) != len(given)):
-        raise RelayError(_misfit(part, where, len(given), len(state)))
+    if any(value.is_meta for value in state.values()) or (not part.fused and len(state) != given):
+        raise RelayError(_misfit(part, where))
 
 
-def _misfit(part: Part, where: str, given: int, wanted: int | None = None) -> str:
-    """The message for a part that has not the tensors of its kind; ``wanted``: how many these are, None: some are lacking."""
-    kind = f"a {part.class_name} of its kind has"
-    pruned = ", or is of a pruned or distilled model" if part.name in ("unet", "controlnet") else ""
-    if wanted is None:
-        found = f"its {part.name} lacks tensors that {kind}. The file was saved without them{pruned}"
-    else:
-        found = f"its {part.name} has {given} tensors, and {kind} {wanted}. It is a variant that diffusers cannot load from one file"
-    return f"{where}: {found}: use another file of the model, or a diffusers folder of it."
+def _misfit(part: Part, where: str) -> str:
+    pruned = " of a pruned or distilled model," if part.name in ("unet", "controlnet") else ""
+    return (
+        f"{where}: the tensors of its {part.name} are not those of the {part.class_name} of its kind. It is{pruned} of another variant or saved "
+        "only in part: use another file of the model, or a diffusers folder of it."
+    )
 
 
 def _tokenizer(vocabulary: Path, settings: Path, where: str) -> Any:
