@@ -19,9 +19,10 @@ from diffusers_relay.pipelines import controlnet_loading
 from diffusers_relay.pipelines.coding import decode
 from diffusers_relay.pipelines.coding import encode as encode_image
 from diffusers_relay.pipelines.controlnet_loading import load_controlnet_folder
-from diffusers_relay.pipelines.controlnet_unit import ControlNet, ControlNetUnit, make_unit, stack_units
+from diffusers_relay.pipelines.controlnet_unit import ControlNet, ControlNetUnit, fit_picture, make_unit, stack_units
 from diffusers_relay.pipelines.errors import RelayError
 from diffusers_relay.pipelines.family import FAMILIES
+from diffusers_relay.pipelines.images import Extent
 from diffusers_relay.pipelines.latent_space import Latents
 from diffusers_relay.pipelines.monitor import SilentMonitor
 from diffusers_relay.pipelines.offload import Stage
@@ -140,6 +141,33 @@ def test_image_to_image_is_the_script(models: SmallModels, model: str, case: str
     assert_same(pictures_of(model, ours), script)
     free = pictures_of(model, repaint(model, (), image=read_like_host(image)))
     assert np.abs(free - script).mean() > 0.005
+
+
+def with_hole(width: int, height: int) -> torch.Tensor:
+    """IMAGE with -1 where an inpainting ControlNet is to paint, as such a script makes it."""
+    picture = read_like_host(soft_picture(width, height, 5)).clone()
+    picture[:, height // 4 : height // 2, width // 4 : width // 2] = -1.0
+    return picture
+
+
+def test_holes_in_a_control_picture_reach_the_controlnet_as_in_the_script(models: SmallModels) -> None:
+    picture = with_hole(64, 64)
+    ours = paint("sd15", units_of("sd15", "one", [picture]))
+    controls = script_controls(models, "sd15", "one", [picture.movedim(-1, 1)])
+    script = control_scripts.text_to_image(models.named["sd15"], controls, PROMPT, NEGATIVE, seed=3)
+    assert_same(pictures_of("sd15", ours), script)
+    filled = paint("sd15", units_of("sd15", "one", [picture.clamp(0, 1)]))
+    assert np.abs(pictures_of("sd15", filled) - script).max() > 1e-4, "the holes change nothing, so this proves nothing"
+
+
+def test_holes_stay_holes_in_another_size() -> None:
+    picture = with_hole(128, 128)
+    fitted = fit_picture(make_unit(controlnet("sd15_depth"), picture), Extent(64, 64)).image
+    holes = torch.zeros(64, 64, dtype=torch.bool)
+    holes[16:32, 16:32] = True
+    assert torch.equal((fitted[0] == -1).all(-1), holes)
+    plain = fit_picture(make_unit(controlnet("sd15_depth"), picture.clamp(0, 1)), Extent(64, 64)).image
+    assert torch.equal(fitted[0][~holes], plain[0][~holes])
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -121,7 +121,7 @@ def test_what_can_not_serve_is_refused(small: SmallCheckpoints, models: SmallMod
             with_vae_file(load(name), file, source="sub/vae.safetensors", configs=small.configs)
     weights = load_file(file)
     wide = {**weights, "decoder.conv_in.weight": torch.zeros(32, 16, 3, 3)}
-    with pytest.raises(RelayError, match=r"^flux.safetensors is not a VAE .*4 channels: its decoder takes 16"):
+    with pytest.raises(RelayError, match=r"^flux.safetensors is not a VAE .*4 channels. Its decoder takes 16"):
         with_vae_file(
             load("sd15"), write_file(tmp_path / "flux.safetensors", wide), source="flux.safetensors"
         )  # by the pack's own configs
