@@ -86,7 +86,7 @@ class RelayLoadControlNetFromHub(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, repo_id: str | None = None) -> bool | str:
-        from ..pipelines.downloads.hub import check_repo_id
+        from ..pipelines.downloads.hub_names import check_repo_id
 
         return comfy_host.refusal(lambda value: check_repo_id(value.strip()), repo_id)
 

@@ -105,13 +105,13 @@ class RelayLoadModelFromHub(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, repo_id: str | None = None) -> bool | str:
-        from ..pipelines.downloads.hub import check_repo_id
+        from ..pipelines.downloads.hub_names import check_repo_id
 
         return comfy_host.refusal(lambda value: check_repo_id(value.strip()), repo_id)
 
     @classmethod
     def execute(cls, repo_id: str, revision: str, variant: str, dtype: str) -> io.NodeOutput:
-        from ..pipelines.downloads.hub import load_from_hub
+        from ..pipelines.loading.from_hub import load_from_hub
 
         monitor = comfy_host.runtime_for(cls).monitor
         return io.NodeOutput(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from . import comfy_host
 
 FOLDER, CHECKPOINT = " (folder)", " (checkpoint)"
+WEIGHTS = re.compile(r"diffusion_pytorch_model.*|model[.-].*")
+"""How diffusers and transformers name a folder's weights."""
 SAFE = (".safetensors", ".sft")
 
 
@@ -20,8 +24,14 @@ def shown(folders: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
 
 
 def without_insides(files: Mapping[str, str], folders: Mapping[str, str]) -> dict[str, str]:
-    """``files`` less those that lie in one of ``folders``: they are parts of what is listed already."""
-    return {name: path for name, path in files.items() if not any(name.startswith(f"{folder}/") for folder in folders)}
+    """``files`` less the weights of one of ``folders``: they are parts of what is listed already."""
+    parts = {f"{folder}/" for folder in folders}
+    return {name: path for name, path in files.items() if not _is_part(name, parts)}
+
+
+def _is_part(name: str, parts: AbstractSet[str]) -> bool:
+    folder, slash, file = name.rpartition("/")
+    return folder + slash in parts and WEIGHTS.fullmatch(file) is not None
 
 
 def accepted(folders: Mapping[str, str], files: Mapping[str, str]) -> dict[str, str]:

@@ -107,6 +107,7 @@ class RelaySetVae(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, vae_from: Any = None, vae_file: str = NONE) -> io.NodeOutput:
         from ..pipelines.latents.other_autoencoder import with_vae_file, with_vae_of
+        from ..pipelines.loading.single_parts import load_vae_file
 
         if (vae_from is None) == (vae_file == NONE):
             raise RelayError(
@@ -116,4 +117,5 @@ class RelaySetVae(io.ComfyNode):
         if vae_from is not None:
             return io.NodeOutput(with_vae_of(model, vae_from))
         path = Path(comfy_host.pick_file("vae_file", vae_file, "vae"))
-        return io.NodeOutput(with_vae_file(model, path, source=vae_file))
+        module = load_vae_file(path, model.dtype, family=model.family, source=vae_file)
+        return io.NodeOutput(with_vae_file(model, module, source=vae_file))

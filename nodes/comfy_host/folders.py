@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import comfy.utils
@@ -17,20 +18,29 @@ def diffusers_folders() -> dict[str, str]:
 
 
 def folders_with(file: str, kind: str) -> dict[str, str]:
-    """Name -> path of every folder that holds ``file`` under the host's folders for ``kind``; the first path wins."""
+    """Name -> path of every folder that holds ``file`` under the host's folders for ``kind``; the first path wins.
+
+    Folders below one that holds it are looked at too: the file may lie there by mistake. Links are followed, wherever they
+    lead: who made them is the user.
+    """
     found: dict[str, str] = {}
     for root in folder_paths.get_folder_paths(kind):
-        seen: set[str] = set()
-        for folder, children, files in os.walk(root, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in seen:  # a link back up would be walked for ever
-                children.clear()
-                continue
-            seen.add(real)
+        for folder, files in _walk(root):
             if file in files:
                 found.setdefault(os.path.relpath(folder, root).replace(os.sep, "/"), folder)
-                children.clear()
     return dict(sorted(found.items()))
+
+
+def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
+    """Every folder and its files' names, through links to folders; each real folder once, so that circles end."""
+    seen: set[str] = set()
+    for folder, children, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            children.clear()
+            continue
+        seen.add(real)
+        yield folder, files
 
 
 def safetensors_files(kind: str) -> list[str]:
@@ -55,12 +65,9 @@ def pick_file(name: str, value: str, kind: str) -> str:
 
 
 def state_of_file(kind: str, value: str) -> str:
-    """Another text whenever the file is written."""
+    """Another text whenever the file is written, or another takes its place."""
     path = folder_paths.get_full_path(kind, value) if value in safetensors_files(kind) else None
-    if path is None:
-        return "missing"
-    state = os.stat(path)
-    return f"{path} {state.st_mtime_ns, state.st_size}"
+    return "missing" if path is None else _state(path)
 
 
 def model_files(kind: str) -> dict[str, str]:
@@ -76,14 +83,18 @@ def tokenizer_folder() -> Path:
 
 
 def state_of_files(folder: str) -> str:
-    """Another text whenever the file, or a file in the folder, is written, added or taken away."""
+    """Another text whenever the file, or a file in the folder, is written, added, taken away, or has another in its place;
+    what links to files and folders lead to counts as lying there."""
     if os.path.isfile(folder):
-        file = os.stat(folder)
-        return f"{folder} {file.st_mtime_ns, file.st_size}"
-    states = []
-    for place, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(place, name)
-            state = os.stat(path) if os.path.exists(path) else None
-            states.append(f"{path} {state and (state.st_mtime_ns, state.st_size)}")
-    return "\n".join(sorted(states))
+        return _state(folder)
+    return "\n".join(sorted(_state(os.path.join(place, name)) for place, names in _walk(folder) for name in names))
+
+
+def _state(path: str) -> str:
+    """The file that is at a path now: which one it is, and when it was written."""
+    try:
+        state = os.stat(path)
+    except OSError:  # a link that leads nowhere
+        return f"{path} missing"
+    which = state.st_ino or os.path.realpath(path)  # some file systems number no files
+    return f"{path} {which} {state.st_mtime_ns, state.st_size}"

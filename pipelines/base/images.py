@@ -57,7 +57,16 @@ def check_extent(
 
 
 def as_rgb(images: torch.Tensor) -> torch.Tensor:
-    """[B, H, W, C] as [B, H, W, 3] float32: alpha is dropped and grey repeated, as the host's VAEEncode does it.
+    """[B, H, W, C] as [B, H, W, 3] float32 in 0..1: alpha is dropped and grey repeated, as the host's VAEEncode does it.
+
+    Raises:
+        RelayError: as :func:`as_unclamped_rgb`.
+    """
+    return as_unclamped_rgb(images).clamp(0, 1)
+
+
+def as_unclamped_rgb(images: torch.Tensor) -> torch.Tensor:
+    """:func:`as_rgb` with its values as they are: control pictures mark holes by -1.
 
     Raises:
         RelayError: another rank or channel count, an empty batch, a picture with no pixels, a value that is not a number.
@@ -74,7 +83,7 @@ def as_rgb(images: torch.Tensor) -> torch.Tensor:
     images = images.float()
     if not images.isfinite().all():
         raise RelayError("image: some of its values are NaN or infinite. The node that made it went wrong.")
-    return images.clamp(0, 1)
+    return images
 
 
 def to_pil(image: torch.Tensor) -> Image:

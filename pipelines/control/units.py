@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.encoded_once import ENCODED, Wanted
 from ..base.errors import RelayError
-from ..base.images import as_rgb, extent_of, to_pil
+from ..base.images import as_unclamped_rgb, extent_of, to_pil
 from ..base.memory_size import module_bytes
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class ControlNetUnit:
 
     controlnet: ControlNet
     image: torch.Tensor
-    """What it looks at: IMAGE [1 or B, H, W, 3], 0..1 float32."""
+    """What it looks at: IMAGE [1 or B, H, W, 3] float32, 0..1. An inpainting ControlNet reads -1 as a hole."""
     conditioning_scale: float = 1.0
     """What the ControlNet adds is multiplied by it."""
     start: float = 0.0
@@ -65,7 +65,9 @@ def make_unit(
         RelayError: an image that is none, a range that is empty or not within 0..1.
     """
     check_range(start, end)
-    return ControlNetUnit(controlnet, as_rgb(image), float(conditioning_scale), float(start), float(end), guess_mode)
+    return ControlNetUnit(
+        controlnet, as_unclamped_rgb(image), float(conditioning_scale), float(start), float(end), guess_mode
+    )
 
 
 def check_range(start: float, end: float) -> None:
@@ -104,7 +106,7 @@ def fit_picture(unit: ControlNetUnit, extent: Extent) -> ControlNetUnit:
     """The unit with its picture in the size of the run.
 
     Another size is scaled as the pipelines' own control processor scales a PIL picture: lanczos, in 8 bits, to exactly
-    the target, its shape with it.
+    the target, its shape with it. Holes, whose values are below 0, stay holes: they are scaled apart, by the nearest pixel.
     """
     import torch
     from diffusers.image_processor import VaeImageProcessor
@@ -116,9 +118,13 @@ def fit_picture(unit: ControlNetUnit, extent: Extent) -> ControlNetUnit:
     if fitted is not None:
         return replace(unit, image=fitted)
     processor = VaeImageProcessor(do_convert_rgb=True, do_normalize=False)
-    pictures = [to_pil(picture) for picture in unit.image]
-    pixels = processor.preprocess(pictures, height=extent.height, width=extent.width)
-    fitted = pixels.movedim(1, -1).to(torch.float32)
+    pictures = [to_pil(picture) for picture in unit.image.clamp(0, 1)]
+    pixels = processor.preprocess(pictures, height=extent.height, width=extent.width).to(torch.float32)
+    if (unit.image < 0).any():
+        size = (extent.height, extent.width)
+        nearest = torch.nn.functional.interpolate(unit.image.movedim(-1, 1), size, mode="nearest-exact")
+        pixels = torch.where(nearest < 0, nearest, pixels)
+    fitted = pixels.movedim(1, -1)
     ENCODED.keep(wanted, fitted, fitted.nbytes)
     return replace(unit, image=fitted)
 

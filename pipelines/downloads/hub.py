@@ -1,4 +1,4 @@
-"""A hub id -> a local folder with what the pack needs of it -> PipelineComponents."""
+"""A hub id -> a local folder with what the pack needs of it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from ..base.monitor import Monitor
-from ..files.model_files import MODEL_INDEX, ComponentFiles, plan_files
-from ..loading.folder import load_folder, names_in, read_model_index
-from ..model.components import PipelineComponents
-from ..model.family import recognise
+from ..base.watched import Cancelled, Transfer, run_watched
+from ..files.config_files import most_bytes
+from ..files.model_files import ComponentFiles
 from .hub_errors import OR_A_FOLDER, HubError, explain, offline
-from .hub_transfer import Cancelled, RemoteFile, Transfer, fetch_file, run_watched
+from .hub_names import check_names, check_repo_id, check_revision
+from .hub_transfer import RemoteFile, fetch_file
 
 if TYPE_CHECKING:
     import torch
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 DEFAULT_REVISION = "main"
 LISTING_TIMEOUT_SECONDS = 15.0
 COMMIT = re.compile(r"[0-9a-f]{40}")
-_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
-REPO_ID = re.compile(rf"{_NAME}(?:/{_NAME})?")
-REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
-MAX_REPO_ID_LENGTH = 96
 
 Plan = Callable[[Path, Collection[str], str, "torch.dtype", str], tuple[ComponentFiles, ...]]
 """(snapshot folder with the index, every file's name, variant, dtype, title) -> the files to fetch."""
@@ -48,31 +44,6 @@ class RepoKind:
     """What to do with no hub."""
 
 
-def _plan_pipeline(
-    folder: Path, names: Collection[str], variant: str, dtype: torch.dtype, title: str
-) -> tuple[ComponentFiles, ...]:
-    model_index = read_model_index(folder, title)
-    family = recognise(model_index, title)
-    return plan_files(model_index, family, names, variant=variant, dtype=dtype, where=title)
-
-
-PIPELINE = RepoKind(
-    MODEL_INDEX,
-    _plan_pipeline,
-    names_in,
-    "so it is not a diffusers model. Look on the hub for a repo of it in the diffusers format; a single checkpoint file "
-    "belongs into models/checkpoints.",
-)
-
-
-def load_from_hub(
-    repo_id: str, *, revision: str = "", variant: str = "auto", dtype: torch.dtype, monitor: Monitor
-) -> PipelineComponents:
-    """:func:`fetch_repo`, then :func:`.loading.load_folder`."""
-    folder = fetch_repo(repo_id, revision=revision, variant=variant, dtype=dtype, monitor=monitor)
-    return load_folder(folder, dtype=dtype, variant=variant, source=repo_id, monitor=monitor)
-
-
 def fetch_repo(
     repo_id: str,
     *,
@@ -80,7 +51,7 @@ def fetch_repo(
     variant: str = "auto",
     dtype: torch.dtype,
     monitor: Monitor,
-    kind: RepoKind = PIPELINE,
+    kind: RepoKind,
 ) -> Path:
     """The snapshot folder, in huggingface_hub's cache, of a repo at a revision; downloads what is not there yet.
 
@@ -118,35 +89,6 @@ def fetch_repo(
         return folder
     request.download(folder, files, monitor)
     return folder
-
-
-def check_repo_id(repo_id: str) -> None:
-    """
-    Raises:
-        RelayError: it is no ``owner/name`` or ``name``; a path or an address is neither.
-    """
-    if (
-        not REPO_ID.fullmatch(repo_id)
-        or ".." in repo_id
-        or "--" in repo_id
-        or repo_id.endswith(".git")
-        or len(repo_id) > MAX_REPO_ID_LENGTH
-    ):
-        raise RelayError(
-            f"repo_id: {repo_id!r} is not the id of a hub model. An id is owner/name, of letters, digits, '-', '_' and '.', "
-            f"such as stable-diffusion-v1-5/stable-diffusion-v1-5. For a folder of this machine use Load Model."
-        )
-
-
-def check_revision(revision: str) -> None:
-    """
-    Raises:
-        RelayError: it is no name of a branch, tag or commit.
-    """
-    if not REVISION.fullmatch(revision) or ".." in revision or "//" in revision:
-        raise RelayError(
-            f"{revision!r} is not a revision: give a branch, a tag or a commit, or leave it empty for the main branch."
-        )
 
 
 @dataclass(frozen=True)
@@ -213,6 +155,9 @@ class _Request:
         info = self._info(self.revision)
         if self.kind.index not in {sibling.rfilename for sibling in info.siblings}:
             raise RelayError(f"{self.title} has no {self.kind.index}, {self.kind.no_index}")
+        for sibling in info.siblings:
+            if sibling.rfilename == self.kind.index:
+                self._check_size(sibling.rfilename, sibling.size or 0)
         transfer.check()
         # asked for by the revision's own name, so that the cache remembers which commit that is
         folder = Path(hf_hub_download(self.repo_id, self.kind.index, revision=self.revision, cache_dir=_cache())).parent
@@ -230,10 +175,19 @@ class _Request:
             for sibling in info.siblings
         }
 
+    def _check_size(self, name: str, size: int) -> None:
+        if size > most_bytes(name):
+            raise RelayError(
+                f"{self.title}: {name} has {size / 1e6:.0f} MB, which no file of its kind has. Nothing of it was fetched: take another copy."
+            )
+
     def _info(self, revision: str) -> Any:
         from huggingface_hub import HfApi
 
-        return HfApi().model_info(self.repo_id, revision=revision, files_metadata=True, timeout=LISTING_TIMEOUT_SECONDS)
+        api = HfApi()
+        info = api.model_info(self.repo_id, revision=revision, files_metadata=True, timeout=LISTING_TIMEOUT_SECONDS)
+        check_names([sibling.rfilename for sibling in info.siblings or ()], self.title)
+        return info
 
     def download(self, folder: Path, files: Mapping[str, RemoteFile], monitor: Monitor) -> None:
         """Completes the snapshot."""
@@ -241,6 +195,10 @@ class _Request:
         missing = [files[name] for component in plan for name in component.all_files if not (folder / name).exists()]
         if not missing:
             return
+        small = {name for component in plan for name in component.all_files if name not in component.weights}
+        for file in missing:
+            if file.name in small:
+                self._check_size(file.name, file.size)
         total = sum(file.size for file in missing)
         free = shutil.disk_usage(folder).free
         if free < total:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
-from typing import IO, TypeVar
+from typing import IO
 
-from ..base.monitor import Monitor
+from ..base.watched import Transfer
 
-T = TypeVar("T")
-
-POLL_SECONDS = 0.1
+SHA_256 = re.compile(r"[0-9a-f]{64}")
 HASH_BLOCK_BYTES = 1 << 22
 
 
@@ -28,61 +25,6 @@ class RemoteFile:
     """Bytes."""
     sha256: str | None
     """Of a large file; it is its name in the cache too."""
-
-
-@dataclass
-class Transfer:
-    """What the thread that downloads and the one that watches it tell each other."""
-
-    bytes_done: int = 0
-    cancelled: Event = field(default_factory=Event)
-
-    def check(self) -> None:
-        if self.cancelled.is_set():
-            raise Cancelled
-
-
-class Cancelled(Exception):
-    """Ends the downloading thread; nobody sees it."""
-
-
-def run_watched(job: Callable[[Transfer], T], monitor: Monitor, bytes_total: int = 0) -> T:
-    """Runs ``job`` in a thread of its own, with progress, until it ends or the user cancels.
-
-    The hub's library waits for servers for up to minutes, and asks nobody meanwhile. So a cancel leaves at once; the
-    thread ends by itself with the chunk that it waits for.
-
-    Raises:
-        whatever ``job`` or ``monitor`` raises, unchanged.
-    """
-    transfer = Transfer()
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(job(transfer))
-        except BaseException as error:  # raised anew in the watching thread
-            errors.append(error)
-
-    thread = Thread(target=work, name="diffusers-relay-hub", daemon=True)
-    thread.start()
-    shown = None
-    try:
-        running = True
-        while running:
-            thread.join(POLL_SECONDS)
-            running = thread.is_alive()  # asked first, so that the last round shows the last byte
-            monitor.check()
-            if bytes_total and transfer.bytes_done != shown:
-                shown = transfer.bytes_done
-                monitor.progress(shown, bytes_total)
-    except BaseException:
-        transfer.cancelled.set()
-        raise
-    if errors:
-        raise errors[0]
-    return results[0]
 
 
 def fetch_file(file: RemoteFile, transfer: Transfer, cache: Path) -> None:
@@ -113,6 +55,8 @@ def _collect(file: RemoteFile, sha256: str, pointer: Path, transfer: Transfer, c
     from huggingface_hub.file_download import are_symlinks_supported, http_get
     from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
+    if not SHA_256.fullmatch(sha256):  # it becomes the name of a file
+        raise OSError(f"the hub announced {file.name} with a checksum that is none")
     folder = repo_folder(cache, file.repo_id)
     blob = folder / "blobs" / sha256
     partial = folder / "blobs" / f"{sha256}.relay.incomplete"

@@ -11,8 +11,37 @@ from ..base.errors import RelayError
 
 PORTS = {"http": 80, "https": 443}
 MOST_CHARACTERS = 4096
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """How a network with IPv6 alone reaches IPv4."""
+NOT_PUBLIC_IPV4 = tuple(
+    ipaddress.IPv4Network(network)
+    for network in (
+        *("0.0.0.0/8", "10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"),
+        "100.64.0.0/10",  # between a provider and its customers; Alibaba's metadata
+        "192.0.0.0/24",  # the IETF's protocols; Oracle's metadata
+        *("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"),  # documentation
+        "192.88.99.0/24",  # the relays of 6to4
+        "198.18.0.0/15",  # benchmarks
+        *("224.0.0.0/4", "240.0.0.0/4"),  # groups, reserved, broadcast
+        # of clouds: public by the registry, and answered by the machine's own platform
+        "168.63.129.16/32",  # Azure
+        *("161.26.0.0/16", "166.8.0.0/14"),  # IBM
+    )
+)
+"""https://www.iana.org/assignments/iana-ipv4-special-registry, written out: Python's own table is another in each version."""
+PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
+"""All that is given out; loopback, local, private and multicast addresses lie elsewhere."""
+NOT_PUBLIC_IPV6 = tuple(
+    ipaddress.IPv6Network(network)
+    for network in (
+        "2001::/23",  # the IETF's protocols, Teredo among them
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4
+        "3ffe::/16",  # given back
+        "3fff::/20",  # documentation
+    )
+)
+"""https://www.iana.org/assignments/iana-ipv6-special-registry, as far as it lies in :data:`PUBLIC_IPV6`."""
 
 
 class Internet:
@@ -35,14 +64,13 @@ class Internet:
 def is_public(address: str) -> bool:
     """Not of this machine, of a local network, or of any other special use. What counts is the IPv4 address inside an IPv6 one."""
     ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return is_public(str(ip.ipv4_mapped))
-        if ip in NAT64:
-            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
-        if ip.is_site_local or ip.sixtofour is not None or ip.teredo is not None:
-            return False  # the last two are ways to IPv4 that are given up
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_private)
+    if isinstance(ip, ipaddress.IPv4Address):
+        return not any(ip in network for network in NOT_PUBLIC_IPV4)
+    if ip.ipv4_mapped is not None:
+        return is_public(str(ip.ipv4_mapped))
+    if ip in NAT64:
+        return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+    return ip in PUBLIC_IPV6 and not any(ip in network for network in NOT_PUBLIC_IPV6)
 
 
 @dataclass(frozen=True)

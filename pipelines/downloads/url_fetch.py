@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 
 from ..base.errors import RelayError
 from ..base.monitor import Monitor
-from .hub_transfer import Transfer, run_watched
+from ..base.watched import Transfer, run_watched
 from .url_address import Address, Internet, check_url
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..base.errors import RelayError
+from ..model.component_classes import Classes
 from ..model.family import ModelFamily
 
 if TYPE_CHECKING:
@@ -17,7 +18,26 @@ MODEL_INDEX = "model_index.json"
 VARIANTS = ("auto", "fp16", "none")
 LIBRARIES = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 """Library of a component -> what its weight files' names begin with."""
-SIDE_FILES = (".json", ".txt", ".model")
+CONFIG_OF_MODEL, CONFIG_OF_SCHEDULER, CONFIG_OF_PROCESSOR = (
+    "config.json",
+    "scheduler_config.json",
+    "preprocessor_config.json",
+)
+SIDE_FILES = {
+    "model": (CONFIG_OF_MODEL,),
+    "scheduler": (CONFIG_OF_SCHEDULER,),
+    "processor": (CONFIG_OF_PROCESSOR,),
+    "tokenizer": (
+        "vocab.json",
+        "merges.txt",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    ),
+}
+"""Kind of a component -> the small files that are read. No other file of its folder is fetched or looked at, such as an
+adapter_config.json."""
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 HOW_TO_CONVERT = (
     "Convert it once, on a machine where you trust its author: load it with diffusers, then "
@@ -34,8 +54,10 @@ class ComponentFiles:
     """One component: its class and the files that make it. Paths are relative to the model, with ``/``."""
 
     name: str
-    library: str
+    classes: Classes
+    """What it may be."""
     class_name: str
+    """What it is, one of :attr:`classes`."""
     side_files: tuple[str, ...]
     """Configs and vocabularies."""
     weights: tuple[str, ...] = ()
@@ -45,6 +67,10 @@ class ComponentFiles:
     """``"fp16"``, or None for the plain files."""
     folder: str = ""
     """Where the component lies in the model; empty: it is the whole of it, as a ControlNet is."""
+
+    @property
+    def library(self) -> str:
+        return self.classes.library
 
     @property
     def all_files(self) -> tuple[str, ...]:
@@ -73,38 +99,38 @@ def plan_files(
 
     Raises:
         MissingFiles: a file is not there.
-        RelayError: pickles only, code of its own, or an unknown variant.
+        RelayError: pickles only, a class that the component may not be, or an unknown variant.
     """
     wanted = _wanted(variant, dtype, where)
     folders = _by_folder(names)
-    declared = {name: _declaration(model_index, name, where) for name in sorted(family.components)}
-    _refuse_pickles({name: folders.get(name, []) for name in declared if _has_weights(name)}, where)
+    declared = {name: _declaration(model_index, name, family, where) for name in sorted(family.components)}
+    _refuse_pickles(
+        {name: folders.get(name, []) for name in declared if family.components[name].kind == "model"}, where
+    )
     return tuple(
-        _plan_component(name, library, class_name, folders.get(name, []), wanted, where, folder=name)
-        for name, (library, class_name) in declared.items()
+        _plan_component(name, family.components[name], class_name, folders.get(name, []), wanted, where, folder=name)
+        for name, class_name in declared.items()
     )
 
 
 def plan_single_component(
-    name: str, class_name: str, names: Collection[str], *, variant: str, dtype: torch.dtype, where: str
+    name: str, classes: Classes, names: Collection[str], *, variant: str, dtype: torch.dtype, where: str
 ) -> ComponentFiles:
     """The files of a component of diffusers that is a model of its own: config.json and weights at its top.
 
     Args:
         name: what messages call it, e.g. ``"controlnet"``.
+        classes: the one class that it may be.
         names: every file there is, relative to the model.
         variant, dtype, where: as in :func:`plan_files`.
 
     Raises:
         MissingFiles, RelayError: as :func:`plan_files`.
     """
-    files = [
-        file
-        for file in _by_folder(names).get("", [])
-        if file == "config.json" or not file.endswith(SIDE_FILES) or ".index." in file
-    ]
+    files = _by_folder(names).get("", [])
+    (class_name,) = classes.names
     _refuse_pickles({"": files}, where)
-    return _plan_component(name, "diffusers", class_name, files, _wanted(variant, dtype, where), where, folder="")
+    return _plan_component(name, classes, class_name, files, _wanted(variant, dtype, where), where, folder="")
 
 
 def _wanted(variant: str, dtype: torch.dtype, where: str) -> tuple[str | None, ...]:
@@ -127,24 +153,27 @@ def _by_folder(names: Collection[str]) -> dict[str, list[str]]:
     return folders
 
 
-def _declaration(model_index: Mapping[str, object], name: str, where: str) -> tuple[str, str]:
+def _declaration(model_index: Mapping[str, object], name: str, family: ModelFamily, where: str) -> str:
+    """The class of a component, out of those that the family's table has for it."""
     entry = model_index.get(name)
     if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not all(isinstance(part, str) for part in entry):
         raise RelayError(
-            f"{where}: model_index.json declares no {name} (its entry is {entry!r}). The model needs one: take a complete copy of it."
+            f"{where}: model_index.json declares no {name} (its entry is {short(entry)}). The model needs one: take a complete copy of it."
         )
-    library, class_name = entry
-    chosen_by_files = class_name.startswith("Auto") and not class_name.startswith("Autoencoder")
-    if library not in LIBRARIES or chosen_by_files:
+    classes = family.components[name]
+    class_name = classes.named(*entry)
+    if class_name is None:
         raise RelayError(
-            f"{where}: its {name} is a {class_name} of {library!r}, which could be code of the model's own. "
-            f"Diffusers Relay runs named classes of {' and '.join(LIBRARIES)} only: use a copy of the model that has those."
+            f"{where}: its {name} is to be {short(entry[1])} of {short(entry[0])}, and the {name} of a {family.title} model can be: "
+            f"{', '.join(classes.names)} of {classes.library}. Nothing else is loaded: use a copy of the model that has one of these."
         )
-    return library, class_name
+    return class_name
 
 
-def _has_weights(component: str) -> bool:
-    return not (component.endswith("scheduler") or component.startswith("tokenizer") or component.endswith("processor"))
+def short(value: object) -> str:
+    """A value of a model's file as messages show it: no line of a stranger's is longer than the rest."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _refuse_pickles(folders: Mapping[str, list[str]], where: str) -> None:
@@ -163,7 +192,7 @@ def _refuse_pickles(folders: Mapping[str, list[str]], where: str) -> None:
 
 def _plan_component(
     name: str,
-    library: str,
+    classes: Classes,
     class_name: str,
     files: list[str],
     wanted: tuple[str | None, ...],
@@ -171,19 +200,19 @@ def _plan_component(
     *,
     folder: str,
 ) -> ComponentFiles:
-    side_files = tuple(_at(folder, file) for file in files if file.endswith(SIDE_FILES) and ".index." not in file)
-    if not _has_weights(name):
-        _require_config(name, files, where)
-        return ComponentFiles(name, library, class_name, side_files, folder=folder)
-    if "config.json" not in files:
-        raise MissingFiles(f"{where} lacks {_at(folder, 'config.json')}.")
-    stem = LIBRARIES[library]
+    side_files = tuple(_at(folder, file) for file in SIDE_FILES[classes.kind] if file in files)
+    if classes.kind != "model":
+        _require_config(name, classes.kind, files, where)
+        return ComponentFiles(name, classes, class_name, side_files, folder=folder)
+    if CONFIG_OF_MODEL not in files:
+        raise MissingFiles(f"{where} lacks {_at(folder, CONFIG_OF_MODEL)}.")
+    stem = LIBRARIES[classes.library]
     for variant in wanted:
         weights, index = _weights(files, stem, variant)
         if weights:
             return ComponentFiles(
                 name,
-                library,
+                classes,
                 class_name,
                 side_files,
                 tuple(_at(folder, file) for file in weights),
@@ -194,13 +223,8 @@ def _plan_component(
     raise _no_weights(name, folder, stem, files, wanted, where)
 
 
-def _require_config(name: str, files: list[str], where: str) -> None:
-    if name.endswith("scheduler"):
-        choices = [{"scheduler_config.json"}]
-    elif name.startswith("tokenizer"):
-        choices = [{"tokenizer.json"}, {"vocab.json", "merges.txt"}, {"spiece.model"}]
-    else:
-        choices = [{"preprocessor_config.json"}]
+def _require_config(name: str, kind: str, files: list[str], where: str) -> None:
+    choices = [{"tokenizer.json"}, {"vocab.json", "merges.txt"}] if kind == "tokenizer" else [set(SIDE_FILES[kind])]
     if not any(choice <= set(files) for choice in choices):
         raise MissingFiles(f"{where} lacks {name}/{', '.join(sorted(choices[0]))}.")
 

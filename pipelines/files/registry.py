@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from .config_files import read_small
 from .model_files import ComponentFiles
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def content_digest(folder: Path, names: Iterable[str]) -> bytes:
     """Of small files: by content, because every repo has its own copies of them."""
     digest = hashlib.blake2b(digest_size=16)
     for name in names:
-        content = (folder / name).read_bytes()
+        content = read_small(folder / name, name)
         digest.update(f"{name.rpartition('/')[2]}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.digest()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 from ..base.errors import RelayError
-from ..loading.single_file import CONFIGS
-from ..loading.single_parts import load_vae_file
 from ..model.components import PipelineComponents
 from .autoencoder import Autoencoder, autoencoder_of
 
@@ -20,21 +18,19 @@ def with_vae_of(components: PipelineComponents, other: PipelineComponents) -> Pi
     return _with_autoencoder(components, autoencoder_of(other), "vae_from")
 
 
-def with_vae_file(
-    components: PipelineComponents, path: Path, *, source: str, configs: Path = CONFIGS
-) -> PipelineComponents:
-    """A view of ``components`` with the VAE of a file (models/vae), in the model's dtype.
+def with_vae_file(components: PipelineComponents, module: Any, *, source: str) -> PipelineComponents:
+    """A view of ``components`` with the autoencoder of a file.
 
     Args:
+        module: what ``load_vae_file`` made of it, in the model's dtype.
         source: what messages call the file.
-        configs: the folder of :data:`~.single_file.CONFIGS`.
 
     Raises:
-        RelayError: as :func:`~.single_parts.load_vae_file`, and where the VAE is of another shape than the model's own.
+        RelayError: the autoencoder is of another shape or scale than the model's own.
     """
-    family = components.family
-    module = load_vae_file(path, components.dtype, family=family, source=source, configs=configs)
-    return _with_autoencoder(components, Autoencoder(module, source, family.force_upcast_by_config), "vae_file")
+    return _with_autoencoder(
+        components, Autoencoder(module, source, components.family.force_upcast_by_config), "vae_file"
+    )
 
 
 def _with_autoencoder(components: PipelineComponents, theirs: Autoencoder, what: str) -> PipelineComponents:

@@ -1,4 +1,7 @@
-"""The sizes of a UNet or ControlNet, read off the shapes of its tensors; diffusers' config says what shapes cannot tell."""
+"""The sizes of a UNet or ControlNet, read off the shapes of its tensors; diffusers' config says what shapes cannot tell.
+
+A pruned or distilled model (SSD-1B, Segmind Vega, KOALA, BK-SDM) differs in just these: depths, layers, the middle block.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +23,23 @@ class Layer:
     """Transformer blocks in its attention; 0: it has none."""
 
 
-def original_levels(shapes: Shapes) -> list[list[Layer]]:
-    """The down blocks of the original layout, each its layers. ``shapes``: keys begin with ``input_blocks.``.
+def original_levels(shapes: Shapes, side: str = "input") -> list[list[Layer]]:
+    """The down blocks of the original layout (``side`` "output": the up blocks), each its layers. The keys have no prefix.
 
-    The original counts the layers of all down blocks in one row; a block's downsampler is a layer of its own and ends it.
+    The original counts the layers of all blocks of a side in one row. A down block ends with its downsampler, which is a layer of
+    its own; an up block ends with the layer that has an upsampler after it.
     """
     levels: list[list[Layer]] = [[]]
-    index = 1
-    while True:
-        name = f"input_blocks.{index}"
+    for index in range(int(side == "input"), _count(shapes, f"{side}_blocks.")):
+        name = f"{side}_blocks.{index}"
         if f"{name}.0.op.weight" in shapes:
             levels.append([])
-        elif f"{name}.0.out_layers.3.weight" in shapes:
-            depth = _count(shapes, f"{name}.1.transformer_blocks.")
-            levels[-1].append(Layer(shapes[f"{name}.0.out_layers.3.weight"][0], depth))
-        else:
-            return levels
-        index += 1
+            continue
+        depth = _count(shapes, f"{name}.1.transformer_blocks.")
+        levels[-1].append(Layer(shapes[f"{name}.0.out_layers.3.weight"][0], depth))
+        if f"{name}.1.conv.weight" in shapes or f"{name}.2.conv.weight" in shapes:
+            levels.append([])
+    return levels
 
 
 def diffusers_levels(shapes: Shapes) -> list[list[Layer]]:
@@ -59,7 +62,7 @@ def diffusers_levels(shapes: Shapes) -> list[list[Layer]]:
 def block_numbers(
     levels: list[list[Layer]], middle_depth: int, config: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
-    """The entries of diffusers' config that ``levels`` decide; to be laid over ``config``, whose heads are kept.
+    """The entries of diffusers' config that the way down decides; to be laid over ``config``, whose heads are kept.
 
     Args:
         middle_depth: transformer blocks in the middle block.
@@ -69,47 +72,111 @@ def block_numbers(
     Raises:
         RelayError: diffusers has no UNet of such blocks.
     """
-    if (
-        not all(levels)
-        or any(set(level) != {level[0]} for level in levels)
-        or len({len(level) for level in levels}) > 1
-    ):
-        raise RelayError(
-            f"{where} has a UNet whose blocks are unlike each other, as pruned and distilled models have, which cannot be loaded "
-            f"from one file. Save it as a diffusers folder."
-        )
-    first = [level[0] for level in levels]
-    widths = [layer.channels for layer in first]
+    if not all(levels) or not all(_is_block(level) for level in levels) or len({len(level) for level in levels}) > 1:
+        raise RelayError(no_such_blocks(where))
+    widths = [level[0].channels for level in levels]
     heads = config["attention_head_dim"]
     if isinstance(heads, (list, tuple)):
         width = config["block_out_channels"][0] // heads[0]
         heads = [channels // width for channels in widths]
-    down = ["CrossAttnDownBlock2D" if layer.depth else "DownBlock2D" for layer in first]
-    up = ["CrossAttnUpBlock2D" if layer.depth else "UpBlock2D" for layer in reversed(first)]
+    depths = [_depths(level) for level in levels]
+    if not levels[-1][0].depth:  # the entry of a level with no attention is the middle block's alone
+        depths[-1] = middle_depth or 1
+    elif middle_depth and middle_depth != levels[-1][0].depth:
+        raise RelayError(no_such_blocks(where))
     return {
         "block_out_channels": widths,
         "layers_per_block": len(levels[0]),
-        "down_block_types": down,
-        **({"up_block_types": up} if "up_block_types" in config else {}),
-        "transformer_layers_per_block": [layer.depth or 1 for layer in first[:-1]] + [middle_depth or 1],
+        "down_block_types": ["CrossAttnDownBlock2D" if level[0].depth else "DownBlock2D" for level in levels],
+        "transformer_layers_per_block": depths,
         "attention_head_dim": heads,
     }
 
 
+def up_numbers(up: list[list[Layer]], down: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The entries that the way up decides.
+
+    Args:
+        down: what :func:`block_numbers` gave.
+
+    Raises:
+        RelayError: it is no way up that diffusers builds for such a way down.
+    """
+    widths = [level[0].channels for level in reversed(up) if level]
+    layers = {len(level) for level in up}
+    if (
+        widths != down["block_out_channels"]
+        or layers != {down["layers_per_block"] + 1}
+        or not all(_is_block(level) for level in up)
+    ):
+        raise RelayError(no_such_blocks(where))
+    numbers: dict[str, Any] = {
+        "up_block_types": ["CrossAttnUpBlock2D" if level[0].depth else "UpBlock2D" for level in up]
+    }
+    own = [_depths(level) for level in up]
+    mirrored = list(reversed(down["transformer_layers_per_block"]))
+    if any(level[0].depth and mine != theirs for level, mine, theirs in zip(up, own, mirrored, strict=True)):
+        numbers["reverse_transformer_layers_per_block"] = own
+    return numbers
+
+
 def original_numbers(shapes: Shapes, config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Of a UNet or ControlNet in the original layout; the keys have no prefix."""
-    middle = _count(shapes, "middle_block.1.transformer_blocks.")
-    channels = {"in_channels": shapes["input_blocks.0.0.weight"][1]}
-    return {**channels, **block_numbers(original_levels(shapes), middle, config, where)}
+    """Of a UNet or ControlNet in the original layout; the keys have no prefix.
+
+    Raises:
+        RelayError: diffusers has none of such blocks, or tensors are missing that tell their sizes.
+    """
+    try:
+        middle = _count(shapes, "middle_block.1.transformer_blocks.")
+        numbers = block_numbers(original_levels(shapes), middle, config, where)
+        if "up_block_types" in config:
+            numbers |= up_numbers(original_levels(shapes, "output"), numbers, where)
+            if not middle:
+                has_one = "middle_block.0.out_layers.3.weight" in shapes
+                numbers["mid_block_type"] = "UNetMidBlock2D" if has_one else None
+        else:
+            numbers["conditioning_channels"] = shapes["input_hint_block.0.weight"][1]
+        return {"in_channels": shapes["input_blocks.0.0.weight"][1], **numbers, **_projection(shapes)}
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise RelayError(no_such_blocks(where)) from error
 
 
 def diffusers_numbers(shapes: Shapes, config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Of a ControlNet in diffusers' layout."""
-    middle = _count(shapes, "mid_block.attentions.0.transformer_blocks.")
-    numbers = block_numbers(diffusers_levels(shapes), middle, config, where)
-    if not middle:
-        numbers["mid_block_type"] = "UNetMidBlock2D"
-    return {"in_channels": shapes["conv_in.weight"][1], **numbers}
+    """Of a ControlNet in diffusers' layout. Raises as :func:`original_numbers`."""
+    try:
+        middle = _count(shapes, "mid_block.attentions.0.transformer_blocks.")
+        numbers = block_numbers(diffusers_levels(shapes), middle, config, where)
+        if not middle:
+            numbers["mid_block_type"] = "UNetMidBlock2D"
+        numbers["conditioning_channels"] = shapes["controlnet_cond_embedding.conv_in.weight"][1]
+        return {"in_channels": shapes["conv_in.weight"][1], **numbers, **_projection(shapes)}
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise RelayError(no_such_blocks(where)) from error
+
+
+def no_such_blocks(where: str) -> str:
+    """The message for a UNet or ControlNet that diffusers has no class for, or whose tensors do not tell what it is."""
+    return (
+        f"{where}: its blocks are not laid out as those of a model that can be loaded from one file. If it is a pruned or distilled model, "
+        "use its diffusers folder; else take another file of the same model."
+    )
+
+
+def _projection(shapes: Shapes) -> dict[str, Any]:
+    """Whether the layers round the transformers are linear or 1 x 1 convolutions; nothing where there are none."""
+    ranks = {len(shape) for key, shape in shapes.items() if key.endswith(".proj_in.weight")}
+    return {"use_linear_projection": ranks == {2}} if ranks else {}
+
+
+def _is_block(level: list[Layer]) -> bool:
+    """One width, and attention in every layer or in none."""
+    return len({layer.channels for layer in level}) == 1 and len({bool(layer.depth) for layer in level}) == 1
+
+
+def _depths(level: list[Layer]) -> int | list[int]:
+    """One number where the layers are alike, as diffusers' configs have it."""
+    depths = [layer.depth or 1 for layer in level]
+    return depths[0] if len(set(depths)) == 1 else depths
 
 
 def _count(shapes: Shapes, start: str) -> int:

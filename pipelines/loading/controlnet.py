@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
@@ -12,16 +11,15 @@ from ..base.errors import RelayError
 from ..base.monitor import Monitor
 from ..control.units import ControlNet
 from ..downloads.hub import RepoKind, fetch_repo
-from ..files.model_files import ComponentFiles, MissingFiles, plan_single_component
+from ..files.config_files import read_json_object
+from ..files.model_files import CONFIG_OF_MODEL, ComponentFiles, MissingFiles, plan_single_component, short
 from ..files.read_ahead import read_ahead, whole
 from ..files.registry import REGISTRY, component_key
-from .folder import check_weights, load_component
+from ..model.component_classes import CONTROLNET
+from .folder import check_configs, check_weights, load_component
 
 if TYPE_CHECKING:
     import torch
-
-CONFIG = "config.json"
-CLASS_NAME = "ControlNetModel"
 
 
 def load_controlnet_folder(
@@ -47,6 +45,7 @@ def load_controlnet_folder(
     monitor.check()
     key = component_key(folder, files, dtype)
     if key not in REGISTRY:
+        check_configs(folder, files, where)
         read_ahead([whole(folder / name) for name in files.weights])
     load = partial(load_component, folder, files, dtype, where)
     return ControlNet(source or folder.name, REGISTRY.get(key, load))
@@ -69,31 +68,27 @@ def _plan(
     folder: Path, names: Collection[str], variant: str, dtype: torch.dtype, where: str
 ) -> tuple[ComponentFiles, ...]:
     _check_config(folder, where)
-    return (plan_single_component("controlnet", CLASS_NAME, names, variant=variant, dtype=dtype, where=where),)
+    return (plan_single_component("controlnet", CONTROLNET, names, variant=variant, dtype=dtype, where=where),)
 
 
 def _check_config(folder: Path, where: str) -> None:
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        config = read_json_object(folder / CONFIG_OF_MODEL, f"{where}: {CONFIG_OF_MODEL}")
+    except (FileNotFoundError, NotADirectoryError):
         raise RelayError(
-            f"{where} has no {CONFIG}, so it is no ControlNet as diffusers saves them. Choose a folder that holds {CONFIG}, "
-            "with the weights beside it."
+            f"{where} has no {CONFIG_OF_MODEL}, so it is no ControlNet as diffusers saves them. Choose a folder that holds "
+            f"{CONFIG_OF_MODEL}, with the weights beside it."
         ) from None
-    except (OSError, ValueError) as error:
+    class_name = config.get("_class_name")
+    if CONTROLNET.named("diffusers", class_name) is None:
         raise RelayError(
-            f"{where}: {CONFIG} cannot be read ({error}). The file is damaged: download it anew."
-        ) from error
-    class_name = config.get("_class_name") if isinstance(config, dict) else None
-    if class_name != CLASS_NAME:
-        raise RelayError(
-            f"{where} is no ControlNet for Stable Diffusion or SDXL: its {CONFIG} says {class_name!r}, and only {CLASS_NAME!r} "
-            "can be loaded here. Choose another one."
+            f"{where} is no ControlNet for Stable Diffusion or SDXL: its {CONFIG_OF_MODEL} says {short(class_name)}, and only "
+            f"{', '.join(map(repr, CONTROLNET.names))} can be loaded here. Choose another one."
         )
 
 
 CONTROLNET_REPO = RepoKind(
-    CONFIG,
+    CONFIG_OF_MODEL,
     _plan,
     files_in,
     "so it is no ControlNet in the diffusers format. Look on the hub for a repo of it with config.json at its top; a whole "

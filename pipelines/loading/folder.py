@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
-import os
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -14,15 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from ..base.monitor import Monitor
-from ..files.model_files import HOW_TO_CONVERT, MODEL_INDEX, ComponentFiles, MissingFiles, plan_files
+from ..files.config_files import read_json_object
+from ..files.model_files import HOW_TO_CONVERT, MODEL_INDEX, ComponentFiles, MissingFiles, plan_files, short
 from ..files.read_ahead import read_ahead, whole
 from ..files.registry import REGISTRY, component_key
 from ..files.safetensors import check_file
 from ..model.components import PipelineComponents
-from ..model.family import recognise
+from ..model.family import ModelFamily, recognise
+from .component_building import build, read_config
 
 if TYPE_CHECKING:
     import torch
+
+MOST_NOISE_LEVEL = 10_000
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ def load_folder(
     where = source or str(folder)
     model_index = read_model_index(folder, where)
     family = recognise(model_index, where)
+    config = _flags(model_index, family, where)
     try:
         plan = plan_files(model_index, family, names_in(folder), variant=variant, dtype=dtype, where=where)
     except MissingFiles as error:
@@ -55,6 +58,8 @@ def load_folder(
         check_weights(folder, files, where)
     keys = {files.name: component_key(folder, files, dtype) for files in plan}
     new = [files for files in plan if keys[files.name] not in REGISTRY]
+    for files in new:
+        check_configs(folder, files, where)
     new.sort(key=lambda files: files.name == family.denoiser)  # whose turn comes last in a run
     read_ahead([whole(folder / name) for files in new for name in files.weights])
     modules = {}
@@ -62,8 +67,23 @@ def load_folder(
         monitor.check()
         load = partial(load_component, folder, files, dtype, where)
         modules[files.name] = REGISTRY.get(keys[files.name], load)
-    config = {name: model_index.get(name, default) for name, default in family.config_flags.items()}
     return PipelineComponents(family=family, source=source or folder.name, modules=modules, dtype=dtype, config=config)
+
+
+def _flags(model_index: Mapping[str, Any], family: ModelFamily, where: str) -> dict[str, object]:
+    """The entries of model_index.json that change results."""
+    found = {name: model_index.get(name, default) for name, default in family.config_flags.items()}
+    for name, value in found.items():
+        if isinstance(family.config_flags[name], bool):
+            good, allowed = isinstance(value, bool), "true or false"
+        else:
+            good, allowed = type(value) is int and 0 <= value <= MOST_NOISE_LEVEL, f"0 to {MOST_NOISE_LEVEL}"
+        if not good:
+            raise RelayError(
+                f"{where}: {MODEL_INDEX} says {name} is {short(value)}, and it is {allowed} in a {family.title} model. "
+                f"Download it anew."
+            )
+    return found
 
 
 def read_model_index(folder: Path, where: str) -> Mapping[str, Any]:
@@ -72,23 +92,16 @@ def read_model_index(folder: Path, where: str) -> Mapping[str, Any]:
     Raises:
         RelayError: there is none, or it is no JSON object, or it names a pipeline class of the model's own.
     """
-    path = folder / MODEL_INDEX
     try:
-        model_index = json.loads(path.read_text(encoding="utf-8"))
+        model_index = read_json_object(folder / MODEL_INDEX, f"{where}: {MODEL_INDEX}")
     except (FileNotFoundError, NotADirectoryError):
         raise RelayError(
             f"{where} has no {MODEL_INDEX}, so it is not a diffusers model. Choose the folder that holds {MODEL_INDEX}, "
             f"with the folders unet, vae and so on beside it."
         ) from None
-    except (OSError, ValueError) as error:
-        raise RelayError(
-            f"{where}: {MODEL_INDEX} cannot be read ({error}). The file is damaged: download it anew."
-        ) from error
-    if not isinstance(model_index, dict):
-        raise RelayError(f"{where}: {MODEL_INDEX} holds no JSON object. The file is damaged: download it anew.")
     if isinstance(model_index.get("_class_name"), list):
         raise RelayError(
-            f"{where} brings a pipeline class of its own ({model_index['_class_name']}). Diffusers Relay runs no code "
+            f"{where} brings a pipeline class of its own ({short(model_index['_class_name'])}). Diffusers Relay runs no code "
             f"of models: use a model with one of diffusers' classes."
         )
     return model_index
@@ -113,14 +126,20 @@ def check_weights(folder: Path, files: ComponentFiles, where: str) -> None:
     for name in files.weights:
         check_file(folder / name, f"{where}: {name}", HOW_TO_CONVERT)
     if files.shard_index is not None:
-        try:
-            shards = set(json.loads((folder / files.shard_index).read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RelayError(f"{where}: {files.shard_index} is damaged ({error!r}): download it anew.") from error
-        if shards != {name.rpartition("/")[2] for name in files.weights}:
-            raise RelayError(
-                f"{where}: {files.shard_index} does not belong to the shards beside it. Download both anew."
-            )
+        title = f"{where}: {files.shard_index}"
+        index = read_json_object(folder / files.shard_index, title).get("weight_map")
+        if not isinstance(index, dict) or not all(isinstance(shard, str) for shard in index.values()):
+            raise RelayError(f"{title} is damaged (it has no weight_map): download it anew.")
+        if set(index.values()) != {name.rpartition("/")[2] for name in files.weights}:
+            raise RelayError(f"{title} does not belong to the shards beside it. Download both anew.")
+
+
+def check_configs(folder: Path, files: ComponentFiles, where: str) -> None:
+    """
+    Raises:
+        RelayError: a config or vocabulary is damaged, or asks for what no model has.
+    """
+    read_config(folder, files, where)
 
 
 def _reason(error: BaseException) -> str:
@@ -137,26 +156,19 @@ def _reason(error: BaseException) -> str:
 
 
 def load_component(folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -> Any:
-    """One component, as diffusers' own pipeline loader does it; the registry calls it where nobody holds the component yet.
+    """One component, as diffusers' own pipeline loader makes it; the registry calls it where nobody holds the component yet.
 
     Raises:
         RelayError: the installed library has no such class, or the files do not make one.
     """
-    import importlib
-
     import torch
 
-    component_class = getattr(importlib.import_module(files.library), files.class_name, None)
-    if not hasattr(component_class, "from_pretrained"):
-        raise RelayError(
-            f"{where}: its {files.name} is a {files.class_name}, which the installed {files.library} does not have. Update {files.library}."
-        )
     started = time.perf_counter()
     # The host runs nodes in inference mode. Weights made in it stay inference tensors for ever: a LoRA could not be
     # fused into them, nor could they be used with gradients or moved in place outside of it.
     with torch.inference_mode(False):
         try:
-            component = _from_pretrained(component_class, folder, files, dtype, where)
+            component = build(folder, files, dtype, where)
         except (RelayError, MemoryError):
             raise
         except Exception as error:
@@ -165,26 +177,3 @@ def load_component(folder: Path, files: ComponentFiles, dtype: torch.dtype, wher
             ) from error
     logger.info("loaded %s of %s in %.2f s", files.name, where, time.perf_counter() - started)
     return component
-
-
-def _from_pretrained(component_class: Any, folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -> Any:
-    path = os.fspath(folder / files.folder)
-    if not files.weights:
-        return component_class.from_pretrained(path, local_files_only=True)
-    # transformers would ask at the terminal whether to run what it finds beside a model
-    own = {"torch_dtype": dtype} if files.library == "diffusers" else {"dtype": dtype, "trust_remote_code": False}
-    module, report = component_class.from_pretrained(
-        path,
-        **own,
-        variant=files.variant,
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-    )
-    missing = sorted(report["missing_keys"])
-    if missing:  # the libraries warn, and leave random values there
-        raise RelayError(
-            f"{where}: the weights of its {files.name} are not those of its config: {len(missing)} tensors are missing, {missing[0]} first. "
-            f"Download the model anew."
-        )
-    return module.eval().requires_grad_(False)

@@ -1,12 +1,14 @@
-"""What a checkpoint's UNet predicts: the noise (epsilon), or v. No shape tells it."""
+"""What a checkpoint's UNet predicts: the noise (epsilon), or v. No shape tells it; its scheduler follows it."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..files.safetensors import Header, read_tensors
-from .checkpoint_kinds import UNET, CheckpointKind
+from .checkpoint_kinds import FIRST_LAYER, UNET, CheckpointKind
 
 V_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
 """Empty tensors that trainers put into a file to say so; ComfyUI reads them too."""
@@ -16,8 +18,8 @@ LAST_NORM = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 V_SPREAD = 0.09
 
 
-def prediction_of(path: Path, header: Header, kind: CheckpointKind) -> dict[str, Any]:
-    """The changes to the kind's scheduler config.
+def prediction_of(path: Path, header: Header, kind: CheckpointKind, place: str = "") -> dict[str, Any]:
+    """The changes to the kind's scheduler config. ``place``: what stands before the keys in the file, and not in ``header``.
 
     What the file says of itself counts first: the marks, then the metadata. A Stable Diffusion 2 file that says nothing is
     judged as ComfyUI judges it: the published v-prediction models (768 pixels) have a wide last layer norm, those of
@@ -30,14 +32,27 @@ def prediction_of(path: Path, header: Header, kind: CheckpointKind) -> dict[str,
     if said in ("v", "v_prediction", "epsilon"):
         return {"prediction_type": "epsilon" if said == "epsilon" else "v_prediction"}
     if kind is CheckpointKind.SD2:
-        return {"prediction_type": "v_prediction" if _has_wide_last_norm(path, header) else "epsilon"}
+        return {"prediction_type": "v_prediction" if _has_wide_last_norm(path, header, place) else "epsilon"}
     return {}
 
 
-def _has_wide_last_norm(path: Path, header: Header) -> bool:
+def scheduler_of(folder: Path, class_name: str, changes: Mapping[str, Any]) -> Any:
+    """The scheduler of a kind's folder of configs, with ``changes`` laid over its config."""
+    import inspect
+
+    import diffusers
+
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text("utf-8"))
+    scheduler_class = getattr(diffusers, class_name)
+    if not set(changes) <= set(inspect.signature(scheduler_class.__init__).parameters):
+        scheduler_class = diffusers.DDIMScheduler  # PNDM knows no zero SNR, and would say nothing
+    return scheduler_class.from_config({**config, **changes})
+
+
+def _has_wide_last_norm(path: Path, header: Header, place: str) -> bool:
     import torch
 
-    if header.shapes[UNET + "input_blocks.0.0.weight"][1] != 4 or LAST_NORM not in header.shapes:
+    if header.shapes[FIRST_LAYER][1] != 4 or LAST_NORM not in header.shapes:
         return False
-    tensors = read_tensors(path, lambda key: key if key == LAST_NORM else None, torch.float32)
+    tensors = read_tensors(path, lambda key: LAST_NORM if key == place + LAST_NORM else None, torch.float32)
     return float(tensors[LAST_NORM].std(unbiased=False)) > V_SPREAD

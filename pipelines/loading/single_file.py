@@ -9,12 +9,13 @@ import json
 import logging
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
+from ..base.library_log import without_empty_warning
 from ..base.monitor import Monitor
 from ..files.read_ahead import read_ahead
 from ..files.registry import REGISTRY, content_digest, file_identity
@@ -22,9 +23,24 @@ from ..files.safetensors import HOW_TO_CONVERT_FILE, Header, read_header, read_t
 from ..model.components import PipelineComponents
 from ..model.family import recognise
 from .block_layout import original_numbers
-from .checkpoint_kinds import UNET, VAE, CheckpointKind, kind_of
+from .checkpoint_keys import (
+    OPEN_CLIP,
+    Rename,
+    below,
+    flat_attention,
+    found_below,
+    open_clip_projection,
+    place_before,
+    prefixed,
+    text_encoder_keys,
+    text_encoder_place,
+    vae_keys,
+    vae_place,
+    without_prefix,
+)
+from .checkpoint_kinds import FIRST_LAYER, UNET, CheckpointKind, kind_of
 from .folder import read_model_index
-from .prediction import prediction_of
+from .prediction import prediction_of, scheduler_of
 
 if TYPE_CHECKING:
     import torch
@@ -34,14 +50,6 @@ logger = logging.getLogger(__name__)
 CONFIGS = Path(__file__).parent / "configs"
 """A folder for each kind, laid out as a diffusers model without weights and vocabularies."""
 SUFFIXES = (".safetensors", ".sft")
-TEXT_ENCODERS = {
-    (CheckpointKind.SD15, "text_encoder"): ("cond_stage_model.transformer.",),
-    (CheckpointKind.SD2, "text_encoder"): ("cond_stage_model.model.", "conditioner.embedders.0.model."),
-    (CheckpointKind.SDXL, "text_encoder"): ("conditioner.embedders.0.transformer.",),
-    (CheckpointKind.SDXL, "text_encoder_2"): ("conditioner.embedders.1.model.",),
-    (CheckpointKind.SDXL_REFINER, "text_encoder_2"): ("conditioner.embedders.0.model.",),
-}
-"""Where a text encoder's keys begin; diffusers knows it under the first."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +61,13 @@ class Part:
     class_name: str
     config: Path
     """The folder with its config.json."""
-    rename: Callable[[str], str | None]
-    """A key of the file -> the key that diffusers is given; None: not of this component."""
+    rename: Rename
     numbers: Mapping[str, Any]
-    """What the file's shapes say instead of the config."""
+    """What the file says instead of the config."""
+    reshape: Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]] = dict
+    """Done to its tensors before diffusers is given them."""
+    fused: bool = False
+    """diffusers makes several tensors of one, so that their number says nothing."""
 
 
 def load_checkpoint(
@@ -83,6 +94,8 @@ def load_checkpoint(
     """
     where = source or path.name
     header = check_file(path, where)
+    place = place_before(header, FIRST_LAYER) or ""
+    header = below(header, place)
     kind = kind_of(header, where)
     folder = configs / kind.value
     model_index = read_model_index(folder, where)
@@ -92,12 +105,14 @@ def load_checkpoint(
         for name in sorted(family.components, key=lambda name: (name == family.denoiser, name))
         if name != "scheduler" and not name.startswith("tokenizer")
     }
+    parts = {name: replace(part, rename=found_below(part.rename, place)) for name, part in parts.items()}
     read_parts_ahead(path, list(parts.values()), dtype)
     modules: dict[str, Any] = {}
     for name in sorted(family.components):
         monitor.check()
         if name == "scheduler":
-            modules[name] = _scheduler(folder, model_index[name][1], prediction_of(path, header, kind))
+            changes = prediction_of(path, header, kind, place)
+            modules[name] = scheduler_of(folder, model_index[name][1], changes)
         elif name.startswith("tokenizer"):
             modules[name] = _tokenizer(tokenizer, folder / name, where)
         else:
@@ -144,47 +159,20 @@ def _key(path: Path, part: Part, dtype: torch.dtype) -> Hashable:
     )
 
 
-def prefixed(*starts: str, to: str | None = None) -> Callable[[str], str | None]:
-    """Takes the keys that begin with one of ``starts``; with ``to``, that beginning becomes ``to``."""
-
-    def rename(key: str) -> str | None:
-        for start in starts:
-            if key.startswith(start):
-                return key if to is None else to + key.removeprefix(start)
-        return None
-
-    return rename
-
-
-def without_prefix(header: Header, start: str) -> dict[str, tuple[int, ...]]:
-    """The shapes below ``start``, by the rest of their keys."""
-    return {key.removeprefix(start): shape for key, shape in header.shapes.items() if key.startswith(start)}
-
-
 def _part(name: str, declared: tuple[str, str], config: Path, kind: CheckpointKind, header: Header, where: str) -> Part:
-    numbers: dict[str, Any] = {}
     if name == "unet":
-        rename = prefixed(UNET)
         its_config = json.loads((config / "config.json").read_text("utf-8"))
         numbers = original_numbers(without_prefix(header, UNET), its_config, where)
-    elif name == "vae":
-        rename = prefixed(VAE)
-    else:
-        starts = TEXT_ENCODERS[kind, name]
-        rename = _clip_keys(starts[0]) if starts[0].endswith("transformer.") else prefixed(*starts, to=starts[0])
-    return Part(name, *declared, config, rename, numbers)
-
-
-def _clip_keys(start: str) -> Callable[[str], str | None]:
-    """CLIP's text model; early files have no ``text_model`` in its keys, and position_ids is no weight."""
-
-    def rename(key: str) -> str | None:
-        if not key.startswith(start) or key.endswith(".position_ids"):
-            return None
-        rest = key.removeprefix(start)
-        return start + (rest if rest.startswith(("text_model.", "text_projection.")) else f"text_model.{rest}")
-
-    return rename
+        return Part(name, *declared, config, prefixed(UNET), numbers)
+    if name == "vae":
+        return Part(name, *declared, config, vae_keys(vae_place(header)), {}, flat_attention)
+    place = text_encoder_place(kind, name, header)
+    if place is None:
+        raise RelayError(f"{where} holds no {name}, which a model of its kind has. Take the whole checkpoint.")
+    rename = text_encoder_keys(kind, name, place, declared[1].endswith("WithProjection"))
+    if place.endswith(OPEN_CLIP):
+        return Part(name, *declared, config, rename, {}, open_clip_projection, fused=True)
+    return Part(name, *declared, config, rename, {})
 
 
 def _load(path: Path, part: Part, dtype: torch.dtype, where: str) -> Any:
@@ -194,14 +182,15 @@ def _load(path: Path, part: Part, dtype: torch.dtype, where: str) -> Any:
     # As for a folder: weights made in the host's inference mode would stay inference tensors for ever.
     with torch.inference_mode(False):
         try:
-            tensors = read_tensors(path, part.rename, dtype)
+            tensors = part.reshape(read_tensors(path, part.rename, dtype))
             module = _convert(part, tensors, dtype)
         except (RelayError, MemoryError):
             raise
         except NotImplementedError as error:  # diffusers moves the module, a part of which was given no data
-            raise RelayError(_incomplete(part, where)) from error
+            raise RelayError(_misfit(part, where)) from error
         except Exception as error:
-            raise RelayError(f"{where}: could not load its {part.name} ({part.class_name}): {error}") from error
+            reason = str(error).split(" If you want")[0]  # what follows there is advice to who calls the library
+            raise RelayError(f"{where}: could not load its {part.name} ({part.class_name}): {reason}") from error
     _check_complete(module, part, len(tensors), where)
     logger.info("loaded %s of %s in %.2f s", part.name, where, time.perf_counter() - started)
     return module.eval().requires_grad_(False)
@@ -213,9 +202,10 @@ def _convert(part: Part, tensors: dict[str, Any], dtype: torch.dtype) -> Any:
     component_class = getattr(importlib.import_module(part.library), part.class_name)
     folder, subfolder = str(part.config.parent), part.config.name
     if part.library == "diffusers":
-        return component_class.from_single_file(
-            tensors, config=folder, subfolder=subfolder, torch_dtype=dtype, local_files_only=True, **part.numbers
-        )
+        with without_empty_warning():
+            return component_class.from_single_file(
+                tensors, config=folder, subfolder=subfolder, torch_dtype=dtype, local_files_only=True, **part.numbers
+            )
     # What StableDiffusionPipeline.from_single_file calls for a text encoder; that one takes a whole file only, and would
     # tell SDXL's two text encoders apart by their widths.
     from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
@@ -233,32 +223,16 @@ def _convert(part: Part, tensors: dict[str, Any], dtype: torch.dtype) -> Any:
 def _check_complete(module: Any, part: Part, given: int, where: str) -> None:
     """diffusers leaves tensors that it was not given without data, and drops those that have no place, with a warning."""
     state = module.state_dict()
-    if any(value.is_meta for value in state.values()):
-        raise RelayError(_incomplete(part, where))
-    if part.name in ("unet", "controlnet") and len(state) != given:
-        raise RelayError(
-            f"{where}: its {part.name} has {given} tensors, and a {part.class_name} of its kind has {len(state)}. "
-            f"It is a variant that diffusers cannot load from one file: save it as a diffusers folder."
-        )
+    if any(value.is_meta for value in state.values()) or (not part.fused and len(state) != given):
+        raise RelayError(_misfit(part, where))
 
 
-def _incomplete(part: Part, where: str) -> str:
+def _misfit(part: Part, where: str) -> str:
+    pruned = " of a pruned or distilled model," if part.name in ("unet", "controlnet") else ""
     return (
-        f"{where}: the weights of its {part.name} are not complete: tensors are missing that a {part.class_name} of its kind has. "
-        f"Download the file anew, or take another one of the same model."
+        f"{where}: the tensors of its {part.name} are not those of the {part.class_name} of its kind. It is{pruned} of another variant or saved "
+        "only in part: use another file of the model, or a diffusers folder of it."
     )
-
-
-def _scheduler(folder: Path, class_name: str, changes: Mapping[str, Any]) -> Any:
-    import inspect
-
-    import diffusers
-
-    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text("utf-8"))
-    scheduler_class = getattr(diffusers, class_name)
-    if not set(changes) <= set(inspect.signature(scheduler_class.__init__).parameters):
-        scheduler_class = diffusers.DDIMScheduler  # PNDM knows no zero SNR, and would say nothing
-    return scheduler_class.from_config({**config, **changes})
 
 
 def _tokenizer(vocabulary: Path, settings: Path, where: str) -> Any:

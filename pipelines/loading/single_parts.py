@@ -11,8 +11,11 @@ from ..base.errors import RelayError
 from ..files.safetensors import Header
 from ..model.family import SDXL_BASE, SDXL_REFINER, STABLE_DIFFUSION, ModelFamily
 from .block_layout import diffusers_numbers, original_numbers
-from .checkpoint_kinds import CheckpointKind
-from .single_file import CONFIGS, Part, check_file, load_part, read_parts_ahead, without_prefix
+from .checkpoint_keys import flat_attention, place_before, vae_keys, without_prefix
+from .checkpoint_kinds import UNET, CheckpointKind
+from .control_kinds import FIRST_HINT_LAYERS, check_control, pools
+from .file_signs import ADAPTERS, ALONE, DENOISERS, shows
+from .single_file import CONFIGS, Part, check_file, load_part, read_parts_ahead
 
 if TYPE_CHECKING:
     import torch
@@ -22,10 +25,6 @@ VAE_CONFIGS = {
     SDXL_BASE.name: CheckpointKind.SDXL,
     SDXL_REFINER.name: CheckpointKind.SDXL,
 }
-VAE_PREFIXES = ("first_stage_model.", "vae.")
-EARLY_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-"""diffusers' own names of before 0.15, which published VAEs still have."""
-CONTROL_PREFIX = "control_model."
 
 
 def load_vae_file(
@@ -47,26 +46,38 @@ def load_vae_file(
             f"{where}: {family.title} takes no VAE from a file. Use it with Stable Diffusion 1.x / 2.x or SDXL."
         )
     header = check_file(path, where)
-    prefix = next((start for start in VAE_PREFIXES if header.has(start + "decoder.")), "")
-    channels = header.shapes.get(f"{prefix}decoder.conv_in.weight", (0, 0))[1]
-    if channels != 4 or f"{prefix}encoder.conv_in.weight" not in header.shapes:
-        has = f"its decoder takes {channels} channels" if channels else "it has no encoder.conv_in and decoder.conv_in"
-        raise RelayError(f"{where} is not a VAE of Stable Diffusion or SDXL, whose latents have 4 channels: {has}.")
-
-    def rename(key: str) -> str | None:
-        rest = key.removeprefix(prefix)
-        if not key.startswith(prefix) or not rest.startswith(
-            ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
-        ):
-            return None
-        for early, now in EARLY_ATTENTION.items():
-            rest = rest.replace(early, now) if ".mid_block.attentions." in rest else rest
-        return rest
-
+    places = [place_before(header, f"{side}.conv_in.weight") for side in ("encoder", "decoder")]
+    place = places[1] if places[1] is not None else places[0]
+    _check_vae(header, place, where)
     config = configs / VAE_CONFIGS[family.name].value / "vae"
-    part = Part("vae", "diffusers", "AutoencoderKL", config, rename, {})
+    part = Part("vae", "diffusers", "AutoencoderKL", config, vae_keys(place or ""), {}, flat_attention)
     read_parts_ahead(path, [part], dtype)
     return load_part(path, part, dtype, where)
+
+
+def _check_vae(header: Header, place: str | None, where: str) -> None:
+    if header.has(UNET):
+        return  # a whole checkpoint, whose VAE is taken
+    sides = ("encoder", "decoder")
+    inputs = {side: (*header.shapes.get(f"{place or ''}{side}.conv_in.weight", ()), 0, 0)[1] for side in sides}
+    for side, other in (sides, sides[::-1]):
+        if inputs[side] == {"encoder": 3, "decoder": 4}[side] and not inputs[other]:
+            raise RelayError(
+                f"{where} holds the {side} of a VAE alone, with no {other}. Set VAE needs both: take the whole VAE file."
+            )
+    signs = (sign for sign in (*ADAPTERS, *DENOISERS, *ALONE) if not sign.what.endswith("VAE alone"))
+    sign = next((sign for sign in signs if shows(sign, header.shapes)), None)
+    if sign is not None:
+        what = f"It is {sign.what}."
+    elif not any(inputs.values()):
+        what = "It has no encoder.conv_in and decoder.conv_in."
+    elif inputs["decoder"] != 4:
+        what = f"Its decoder takes {inputs['decoder']} channels."
+    elif inputs["encoder"] != 3:
+        what = f"Its encoder takes pictures of {inputs['encoder']} channels."
+    else:
+        return
+    raise RelayError(f"{where} is not a VAE of Stable Diffusion or SDXL, whose latents have 4 channels. {what}")
 
 
 def load_controlnet_file(path: Path, dtype: torch.dtype, *, source: str | None = None, configs: Path = CONFIGS) -> Any:
@@ -79,9 +90,9 @@ def load_controlnet_file(path: Path, dtype: torch.dtype, *, source: str | None =
     """
     where = source or path.name
     header = check_file(path, where)
-    _refuse_other_control(header, where)
-    prefix = CONTROL_PREFIX if header.has(CONTROL_PREFIX) else ""
-    shapes = without_prefix(header, prefix)
+    check_control(header, path, where)
+    place = place_before(header, *FIRST_HINT_LAYERS) or ""
+    shapes = without_prefix(header, place)
     original = "input_hint_block.0.weight" in shapes
     kind = _control_kind(shapes)
     if original and kind is CheckpointKind.SDXL:
@@ -89,13 +100,14 @@ def load_controlnet_file(path: Path, dtype: torch.dtype, *, source: str | None =
             f"{where} is a ControlNet for SDXL in the original layout, which diffusers cannot convert. Take the diffusers file of it."
         )
     config = configs / kind.value / "controlnet"
-    numbers: Callable[..., dict[str, Any]] = original_numbers if original else diffusers_numbers
-    own = numbers(shapes, json.loads((config / "config.json").read_text("utf-8")), where)
+    read_numbers: Callable[..., dict[str, Any]] = original_numbers if original else diffusers_numbers
+    numbers = read_numbers(shapes, json.loads((config / "config.json").read_text("utf-8")), where)
+    numbers["global_pool_conditions"] = pools(path)
 
     def rename(key: str) -> str | None:
-        return key.removeprefix(prefix) if key.startswith(prefix) else None
+        return key.removeprefix(place) if key.startswith(place) else None
 
-    part = Part("controlnet", "diffusers", "ControlNetModel", config, rename, own)
+    part = Part("controlnet", "diffusers", "ControlNetModel", config, rename, numbers)
     read_parts_ahead(path, [part], dtype)
     return load_part(path, part, dtype, where)
 
@@ -103,28 +115,8 @@ def load_controlnet_file(path: Path, dtype: torch.dtype, *, source: str | None =
 def _control_kind(shapes: dict[str, tuple[int, ...]]) -> CheckpointKind:
     if any(key.startswith(("add_embedding.", "label_emb.")) for key in shapes):
         return CheckpointKind.SDXL
+    widths = {shape[1] for key, shape in shapes.items() if key.endswith(".attn2.to_k.weight") and len(shape) == 2}
+    if widths in ({768}, {1024}):
+        return CheckpointKind.SD15 if widths == {768} else CheckpointKind.SD2
     linear = any(key.endswith(".proj_in.weight") and len(shape) == 2 for key, shape in shapes.items())
     return CheckpointKind.SD2 if linear else CheckpointKind.SD15
-
-
-def _refuse_other_control(header: Header, where: str) -> None:
-    def any_key(*parts: str) -> bool:
-        return any(part in key for key in header.shapes for part in parts)
-
-    what = ""
-    if "lora_controlnet" in header.shapes or any_key(".lora_down.", ".lora_A.", "lora_unet_"):
-        what = "a LoRA or Control-LoRA"
-    elif any_key("control_add_embedding.", "task_embedding"):
-        what = "a ControlNet Union"
-    elif any_key("controlnet_x_embedder", "controlnet_blocks.", "transformer_blocks.0.norm1_context"):
-        what = "a ControlNet of a transformer model (SD3, Flux)"
-    elif any_key("adapter.body.", "body.0.resnets."):
-        what = "a T2I-Adapter"
-    elif any_key("motion_modules."):
-        what = "a SparseControlNet of AnimateDiff"
-    elif any_key("model.diffusion_model."):
-        what = "a whole checkpoint"
-    elif not any_key("input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"):
-        what = "of a kind that Diffusers Relay does not know"
-    if what:
-        raise RelayError(f"{where} is {what}. Diffusers Relay loads ControlNets of SD1.5, SD2.x and SDXL.")

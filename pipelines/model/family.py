@@ -7,6 +7,22 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from ..base.errors import RelayError
+from .component_classes import (
+    AUTOENCODER,
+    AUTOENCODER_KL,
+    MOVQ,
+    PICTURE,
+    PICTURE_PROCESSOR,
+    PRIOR,
+    PRIOR_SCHEDULER,
+    SCHEDULER,
+    TEXT,
+    TEXT_PROJECTED,
+    TOKENIZER,
+    UNET,
+    Classes,
+)
+from .component_classes import KARRAS_DIFFUSION_SCHEDULERS as KARRAS_DIFFUSION_SCHEDULERS
 
 
 class Task(str, Enum):
@@ -40,8 +56,9 @@ class ModelFamily:
     """The name of diffusers' class for each task that the family has."""
     recognised_by: frozenset[str]
     """``_class_name`` values of model_index.json that mean this family."""
-    components: frozenset[str]
-    """Component names that the pack loads; others of model_index.json (the safety checker) stay on disk."""
+    components: Mapping[str, Classes]
+    """The components that the pack loads, and the classes that each may be; others of model_index.json (the safety checker)
+    stay on disk."""
     control_pipeline_classes: Mapping[Task, str] = field(default_factory=dict)
     """The same for a run with ControlNets; empty: the family takes none."""
     autoencoder: str | None = None
@@ -93,24 +110,6 @@ class ModelFamily:
             )
 
 
-KARRAS_DIFFUSION_SCHEDULERS = (
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "PNDMScheduler",
-    "LMSDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSinglestepScheduler",
-    "KDPM2DiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "DEISMultistepScheduler",
-    "UniPCMultistepScheduler",
-    "DPMSolverSDEScheduler",
-)
-"""What diffusers calls KarrasDiffusionSchedulers, as far as it runs an epsilon or v-prediction model."""
-
 STABLE_DIFFUSION = ModelFamily(
     name="stable-diffusion",
     title="Stable Diffusion 1.x / 2.x",
@@ -127,7 +126,7 @@ STABLE_DIFFUSION = ModelFamily(
     recognised_by=frozenset(
         {"StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"}
     ),
-    components=frozenset({"vae", "text_encoder", "tokenizer", "unet", "scheduler"}),
+    components={"vae": AUTOENCODER, "text_encoder": TEXT, "tokenizer": TOKENIZER, "unet": UNET, "scheduler": SCHEDULER},
     autoencoder="vae",
     text_encoders=("text_encoder",),
     schedulers=KARRAS_DIFFUSION_SCHEDULERS,
@@ -152,7 +151,15 @@ SDXL_BASE = ModelFamily(
     recognised_by=frozenset(
         {"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"}
     ),
-    components=frozenset({"vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "scheduler"}),
+    components={
+        "vae": AUTOENCODER,
+        "text_encoder": TEXT,
+        "text_encoder_2": TEXT_PROJECTED,
+        "tokenizer": TOKENIZER,
+        "tokenizer_2": TOKENIZER,
+        "unet": UNET,
+        "scheduler": SCHEDULER,
+    },
     autoencoder="vae",
     text_encoders=("text_encoder", "text_encoder_2"),
     text_layer=TextLayer.PENULTIMATE,
@@ -174,7 +181,13 @@ SDXL_REFINER = ModelFamily(
         Task.INPAINT: "StableDiffusionXLInpaintPipeline",
     },
     recognised_by=frozenset(),  # by the missing first text encoder: see recognise()
-    components=frozenset({"vae", "text_encoder_2", "tokenizer_2", "unet", "scheduler"}),
+    components={
+        "vae": AUTOENCODER,
+        "text_encoder_2": TEXT_PROJECTED,
+        "tokenizer_2": TOKENIZER,
+        "unet": UNET,
+        "scheduler": SCHEDULER,
+    },
     autoencoder="vae",
     text_encoders=("text_encoder_2",),
     text_layer=TextLayer.PENULTIMATE,
@@ -193,7 +206,14 @@ KANDINSKY22_PRIOR = ModelFamily(
     title="Kandinsky 2.2 prior",
     pipeline_classes={Task.PRIOR: "KandinskyV22PriorPipeline"},
     recognised_by=frozenset({"KandinskyV22PriorPipeline", "KandinskyV22PriorEmb2EmbPipeline"}),
-    components=frozenset({"prior", "image_encoder", "text_encoder", "tokenizer", "scheduler", "image_processor"}),
+    components={
+        "prior": PRIOR,
+        "image_encoder": PICTURE,
+        "text_encoder": TEXT_PROJECTED,
+        "tokenizer": TOKENIZER,
+        "scheduler": PRIOR_SCHEDULER,
+        "image_processor": PICTURE_PROCESSOR,
+    },
     text_encoders=("text_encoder",),
     module="kandinsky22_prior",
     denoiser="prior",
@@ -208,7 +228,7 @@ KANDINSKY22_DECODER = ModelFamily(
         Task.INPAINT: "KandinskyV22InpaintPipeline",
     },
     recognised_by=frozenset({"KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline", "KandinskyV22InpaintPipeline"}),
-    components=frozenset({"unet", "movq", "scheduler"}),
+    components={"unet": UNET, "movq": MOVQ, "scheduler": SCHEDULER},
     autoencoder="movq",
     schedulers=("DDPMScheduler", "DDIMScheduler"),
     module="kandinsky22",
@@ -224,7 +244,7 @@ KANDINSKY22_DEPTH = ModelFamily(
         Task.IMAGE_TO_IMAGE: "KandinskyV22ControlnetImg2ImgPipeline",
     },
     recognised_by=frozenset({"KandinskyV22ControlnetPipeline", "KandinskyV22ControlnetImg2ImgPipeline"}),
-    components=frozenset({"unet", "movq", "scheduler"}),
+    components={"unet": UNET, "movq": MOVQ, "scheduler": SCHEDULER},
     autoencoder="movq",
     schedulers=("DDPMScheduler", "DDIMScheduler"),
     module="kandinsky22_depth",
@@ -238,7 +258,13 @@ LATENT_UPSCALER = ModelFamily(
     title="Stable Diffusion x2 latent upscaler",
     pipeline_classes={Task.LATENT_UPSCALE: "StableDiffusionLatentUpscalePipeline"},
     recognised_by=frozenset({"StableDiffusionLatentUpscalePipeline"}),
-    components=frozenset({"vae", "text_encoder", "tokenizer", "unet", "scheduler"}),
+    components={
+        "vae": AUTOENCODER_KL,
+        "text_encoder": TEXT,
+        "tokenizer": TOKENIZER,
+        "unet": UNET,
+        "scheduler": SCHEDULER,
+    },
     autoencoder="vae",
     text_encoders=("text_encoder",),
     text_layer=TextLayer.BARE,
@@ -257,7 +283,14 @@ SUPER_RESOLUTION = ModelFamily(
     title="Stable Diffusion x4 upscaler",
     pipeline_classes={Task.SUPER_RESOLUTION: "StableDiffusionUpscalePipeline"},
     recognised_by=frozenset({"StableDiffusionUpscalePipeline"}),
-    components=frozenset({"vae", "text_encoder", "tokenizer", "unet", "scheduler", "low_res_scheduler"}),
+    components={
+        "vae": AUTOENCODER_KL,
+        "text_encoder": TEXT,
+        "tokenizer": TOKENIZER,
+        "unet": UNET,
+        "scheduler": SCHEDULER,
+        "low_res_scheduler": SCHEDULER,
+    },
     autoencoder="vae",
     text_encoders=("text_encoder",),
     serves_host_samplers=False,

@@ -80,6 +80,63 @@ def test_a_link_in_a_circle_does_not_hang(comfy_host: Any, two_roots: list[Path]
     assert list(comfy_host.diffusers_folders()) == ["a", "linked", "real"]
 
 
+def test_a_stray_file_hides_no_folder(comfy_host: Any, two_roots: list[Path]) -> None:
+    make_model(two_roots[0] / "a")
+    make_model(two_roots[0] / "style" / "comic")
+    for folder in (two_roots[0], two_roots[0] / "style"):
+        (folder / "model_index.json").write_text("{}")
+    assert list(comfy_host.diffusers_folders()) == [".", "a", "style", "style/comic"]
+
+
+def test_a_stray_config_hides_no_file_of_a_folder(comfy_host: Any) -> None:
+    from diffusers_relay.nodes.model_choices import without_insides
+
+    names = ["sub/canny.safetensors", "sub/diffusion_pytorch_model.fp16.safetensors", "sub/model.safetensors"]
+    names += ["other/diffusion_pytorch_model.safetensors", "sub/deeper/canny.safetensors", "canny.safetensors"]
+    shown = without_insides(dict.fromkeys(names, ""), {"sub": "", ".": ""})
+    assert list(shown) == [names[0], *names[3:]]
+
+
+def test_another_state_whenever_a_file_is_another(comfy_host: Any, two_roots: list[Path]) -> None:
+    folder, parts = two_roots[0] / "model", [two_roots[1] / "one", two_roots[1] / "two"]
+    make_model(folder)
+    for part in parts:
+        part.mkdir()
+        (part / "config.json").write_text("{}")
+        os.utime(part / "config.json", ns=(10**18, 10**18))
+    link_folder(folder / "unet", parts[0])
+    link_folder(folder / "round", folder)
+    states = [comfy_host.state_of_files(str(folder))]
+
+    def changed() -> bool:
+        states.append(comfy_host.state_of_files(str(folder)))
+        return len(set(states)) == len(states)
+
+    assert comfy_host.state_of_files(str(folder)) == states[0]
+    os.utime(parts[0] / "config.json", ns=(10**18, 10**18 + 1000))
+    assert changed(), "a file in a linked folder was written"
+    os.utime(parts[0] / "config.json", ns=(10**18, 10**18))
+    os.rmdir(folder / "unet") if os.name == "nt" else (folder / "unet").unlink()
+    link_folder(folder / "unet", parts[1])
+    assert changed(), "the link leads elsewhere, to a file of the same size and time"
+    (two_roots[1] / "new").write_text("{}")
+    os.utime(two_roots[1] / "new", ns=(10**18, 10**18))
+    os.replace(two_roots[1] / "new", parts[1] / "config.json")
+    assert changed(), "another file took its place"
+    (parts[1] / "more.json").write_text("{}")
+    assert changed(), "a file was added"
+    (parts[1] / "more.json").unlink()
+    (parts[1] / "config.json").unlink()
+    assert changed(), "a file was taken away"
+
+
+def test_a_link_to_another_disk_is_a_choice(comfy_host: Any, two_roots: list[Path], tmp_path: Path) -> None:
+    """Who made the link is the user; SECURITY.md says so."""
+    outside = make_model(tmp_path / "another disk" / "model")
+    link_folder(two_roots[0] / "linked", outside)
+    assert comfy_host.diffusers_folders() == {"linked": str(two_roots[0] / "linked")}
+
+
 @pytest.mark.parametrize("name", ["../first/a", "/etc", "a/../a", "A", "", "a\0", "a" * 5000])
 def test_nothing_but_a_listed_name_is_a_choice(comfy_host: Any, two_roots: list[Path], name: str) -> None:
     make_model(two_roots[0] / "a")

@@ -15,7 +15,7 @@ import pytest
 
 from relay_dev.model_folders import SmallModels
 from relay_host.server import HostServer, PromptRejected
-from support.graph import Graph, Out
+from support.graph import Graph, Out, saved
 
 NAME = "hostile.safetensors"
 
@@ -167,6 +167,116 @@ def test_what_is_no_safetensors_file_is_not_read(
     assert re.search("is a pickle|is damaged or cut short", error.message), error.message
     assert ("pickle" in error.message) == (content in (a_pickle, a_zip)), error.message
     assert not (tmp_path / "it-ran").exists()
+
+
+def a_pipeline_as_scheduler(folder: Path, marker: Path) -> None:
+    """With code beside it, which some versions of diffusers ran."""
+    write(folder / "model_index.json", scheduler=["diffusers", "DiffusionPipeline"])
+    write(folder / "scheduler" / "model_index.json", _class_name=["evil", "Evil"], evil=["evil", "Evil"])
+    (folder / "scheduler" / "evil.py").write_text(f"open({str(marker)!r}, 'w')", "utf-8")
+
+
+def a_class_of_its_own(folder: Path, marker: Path) -> None:
+    write(folder / "model_index.json", unet=["evil", "Evil"])
+    (folder / "unet" / "evil.py").write_text(f"open({str(marker)!r}, 'w')", "utf-8")
+
+
+def twenty_thousand_layers(folder: Path, marker: Path) -> None:
+    write(folder / "unet" / "config.json", layers_per_block=20_000)
+
+
+def a_hundred_million_timesteps(folder: Path, marker: Path) -> None:
+    write(folder / "scheduler" / "scheduler_config.json", num_train_timesteps=10**8)
+
+
+def nested_deeply(folder: Path, marker: Path) -> None:
+    (folder / "text_encoder" / "config.json").write_text("[" * 500_000, "utf-8")
+
+
+REFUSED: tuple[tuple[Callable[[Path, Path], None], str], ...] = (
+    (a_pipeline_as_scheduler, "its scheduler is to be 'DiffusionPipeline' of 'diffusers'"),
+    (a_class_of_its_own, "its unet is to be 'Evil' of 'evil'"),
+    (twenty_thousand_layers, "layers_per_block is 20000"),
+    (a_hundred_million_timesteps, "num_train_timesteps is 100000000"),
+    (nested_deeply, "nested too deeply"),
+)
+
+
+def an_adapter(folder: Path, marker: Path) -> None:
+    config = {
+        "peft_type": "LORA",
+        "megatron_core": "evil",
+        "base_model_name_or_path": str(marker),
+        "target_modules": "(a*)*b",
+    }
+    write(folder / "text_encoder" / "adapter_config.json", **config, r=1, lora_alpha=1)
+
+
+def paths(folder: Path, marker: Path) -> None:
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        write(
+            folder / "tokenizer" / name, **dict.fromkeys(("vocab", "merges", "vocab_file", "merges_file"), "/dev/zero")
+        )
+
+
+def a_kernel(folder: Path, marker: Path) -> None:
+    for name in ("text_encoder", "unet", "vae"):
+        write(folder / name / "config.json", attn_implementation="owner/kernel", auto_map={"AutoModel": "evil.Evil"})
+
+
+def an_index_of_pickles(folder: Path, marker: Path) -> None:
+    (folder / "unet" / "evil.bin").write_bytes(a_pickle(marker))
+    index = folder / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    write(index, metadata={}, weight_map={"conv_in.weight": "evil.bin"})
+
+
+DROPPED: tuple[Callable[[Path, Path], None], ...] = (an_adapter, paths, a_kernel, an_index_of_pickles)
+
+
+def write(file: Path, **entries: object) -> None:
+    before = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    file.write_text(json.dumps({**before, **entries}), "utf-8")
+
+
+def hostile_folder(server: HostServer, models: SmallModels, change: Callable[[Path, Path], None], marker: Path) -> Path:
+    folder = Path(shutil.copytree(models.named["sd15"], server.models / "diffusers" / "hostile"))
+    change(folder, marker)
+    return folder
+
+
+@pytest.mark.parametrize(("change", "says"), REFUSED, ids=lambda change: getattr(change, "__name__", ""))
+def test_a_model_s_files_decide_nothing(
+    server: HostServer, models: SmallModels, change: Callable[[Path, Path], None], says: str, tmp_path: Path
+) -> None:
+    folder = hostile_folder(server, models, change, tmp_path / "it-ran")
+    try:
+        graph = Graph()
+        model = graph.load("hostile")
+        graph.save(graph.decode(model, graph.text_to_image(model, graph.encode(model, "a cat"), steps=1)))
+        began = time.monotonic()
+        assert says in refusal(server, graph)
+        assert time.monotonic() - began < 10
+        assert not (tmp_path / "it-ran").exists()
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("change", DROPPED, ids=lambda change: change.__name__)
+def test_what_is_no_data_of_a_model_changes_no_picture(
+    server: HostServer, models: SmallModels, change: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
+    folder = hostile_folder(server, models, change, tmp_path / "it-ran")
+    try:
+        pictures = []
+        for name in ("sd15", "hostile"):
+            graph = Graph()
+            model = graph.load(name)
+            saving = graph.save(graph.decode(model, graph.text_to_image(model, graph.encode(model, "a cat"), steps=2)))
+            pictures.append(saved(server.run(graph.prompt), saving))
+        assert (pictures[0] == pictures[1]).all()
+        assert not (tmp_path / "it-ran").exists()
+    finally:
+        shutil.rmtree(folder)
 
 
 NAMES = (

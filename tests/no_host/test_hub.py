@@ -14,10 +14,13 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from diffusers_relay.pipelines.base import watched
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.downloads import hub, hub_transfer
-from diffusers_relay.pipelines.downloads.hub import check_repo_id, check_revision, fetch_repo, load_from_hub
+from diffusers_relay.pipelines.downloads.hub import fetch_repo
+from diffusers_relay.pipelines.downloads.hub_names import check_repo_id, check_revision
+from diffusers_relay.pipelines.loading.from_hub import PIPELINE, load_from_hub
 from relay_dev.hub_cache import HUB_CONTROLNETS
 from relay_dev.model_folders import SmallModels
 from relay_host.fake_hub import FakeHub, FakeRepo
@@ -36,6 +39,15 @@ UNWANTED = {
     "unet/model.onnx": b"0" * 1000,
     "unet/flax_model.msgpack": b"0" * 1000,
     "unet/code.py": b"raise SystemExit",
+    "text_encoder/adapter_config.json": b'{"base_model_name_or_path": "someone/else", "peft_type": "LORA"}',
+    "text_encoder/adapter_model.safetensors": b"0" * 1000,
+    "text_encoder/generation_config.json": b"{}",
+    "tokenizer/chat_template.json": b"{}",
+    "tokenizer/evil:stream.json": b"{}",
+    "unet/config.json:evil": b"{}",
+    "unet/nul.json": b"{}",
+    "unet/deeper/config.json": b"{}",
+    "samples/12:30:01.png": b"0",
     "safety_checker/config.json": b"{}",
     "safety_checker/model.safetensors": b"0" * 1000,
 }
@@ -75,7 +87,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK_BYTES)
-    monkeypatch.setattr(hub_transfer, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(watched, "POLL_SECONDS", 0.01)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     point_to(monkeypatch, "http://127.0.0.1:9")
     return folder
@@ -103,7 +115,9 @@ def fetch(
     dtype: torch.dtype = torch.float32,
     monitor: Watching | None = None,
 ) -> Path:
-    return fetch_repo(repo_id, revision=revision, variant=variant, dtype=dtype, monitor=monitor or Watching())
+    return fetch_repo(
+        repo_id, revision=revision, variant=variant, dtype=dtype, monitor=monitor or Watching(), kind=PIPELINE
+    )
 
 
 def refusal(**arguments: str) -> str:
@@ -118,7 +132,7 @@ def in_folder(folder: Path) -> set[str]:
 
 def wait_for_threads() -> None:
     for thread in threading.enumerate():
-        if thread.name == "diffusers-relay-hub":
+        if thread.name == "diffusers-relay-download":
             thread.join(20)
             assert not thread.is_alive()
 
@@ -474,6 +488,57 @@ def test_an_unknown_pipeline_is_refused_before_any_weights(fake: FakeHub) -> Non
     index = json.dumps({"_class_name": "FluxPipeline"}).encode()
     fake.repos[REPO].files["model_index.json"] = index
     assert "FluxPipeline" in refusal()
+    assert fake.fetched() == {"model_index.json"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unet/..\\..\\..\\..\\evil.json",
+        "unet\\config.json",
+        "C:\\Windows\\evil.json",
+        "unet/C:evil.json",
+        "c:/evil.json",
+        "unet/../../../evil.json",
+        "../evil.json",
+        "/etc/evil.json",
+        "unet//evil.json",
+        "unet/./evil.json",
+        "unet/con\nfig.json",
+        "unet/config\x00.json",
+        "unet/\x1b[31m.json",
+    ],
+)
+def test_a_name_that_leads_out_of_the_repository_is_refused_before_anything_is_fetched(
+    name: str, fake: FakeHub, cache: Path
+) -> None:
+    fake.repos[REPO].files[name] = b"{}"
+    assert "whose name leads out of the repository" in refusal()
+    assert fake.fetched() == set()
+    assert list(cache.rglob("*.json")) == []
+
+
+@pytest.mark.parametrize("name", ["model_index.json", "unet/config.json", "tokenizer/vocab.json"])
+def test_a_config_of_many_mb_is_not_fetched(name: str, fake: FakeHub) -> None:
+    fake.repos[REPO].files[name] += b" " * (33 * 2**20)
+    assert f"{name} has 3" in refusal()
+    assert fake.fetched() <= {"model_index.json"} - {name}
+
+
+def test_a_checksum_that_is_none_names_no_file(fake: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = hub_transfer.RemoteFile(REPO, "a" * 40, UNET, 10, "../../../evil")
+    with pytest.raises(OSError, match="checksum"):
+        hub_transfer.fetch_file(file, watched.Transfer(), cache)
+    assert list(cache.rglob("*evil*")) == []
+
+
+@pytest.mark.parametrize(
+    "entry", [["diffusers", "DiffusionPipeline"], ["evil", "Evil"], ["diffusers", "UNet2DConditionModel"]]
+)
+def test_a_class_that_is_not_in_the_table_is_refused_before_any_weights(entry: list[str], fake: FakeHub) -> None:
+    index = json.loads(fake.repos[REPO].files["model_index.json"])
+    fake.repos[REPO].files["model_index.json"] = json.dumps({**index, "scheduler": entry}).encode()
+    assert f"its scheduler is to be {entry[1]!r} of {entry[0]!r}" in refusal()
     assert fake.fetched() == {"model_index.json"}
 
 

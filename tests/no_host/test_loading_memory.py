@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from diffusers_relay.pipelines import loading
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.files import read_ahead
 from diffusers_relay.pipelines.files import safetensors as safetensors_file
@@ -23,9 +24,8 @@ from diffusers_relay.pipelines.files.casting import casting
 from diffusers_relay.pipelines.files.read_ahead import Span, whole
 from diffusers_relay.pipelines.files.registry import ComponentRegistry
 from diffusers_relay.pipelines.files.safetensors import read_tensors, tensor_spans
-from diffusers_relay.pipelines.loading.folder import controlnet as controlnet_loading
-from diffusers_relay.pipelines.loading.folder import folder as loading
-from diffusers_relay.pipelines.loading.folder import load_folder, single_file
+from diffusers_relay.pipelines.loading import controlnet as controlnet_loading
+from diffusers_relay.pipelines.loading import load_folder, single_file
 from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from relay_dev.model_folders import SmallModels
@@ -115,7 +115,8 @@ import torch
 from pathlib import Path
 from diffusers import UNet2DConditionModel, StableDiffusionPipeline
 from diffusers_relay.pipelines import safetensors_file
-from diffusers_relay.pipelines.loading.folder import load_component
+from diffusers_relay.pipelines.loading import load_component
+from diffusers_relay.pipelines.model.component_classes import UNET
 from diffusers_relay.pipelines.files.model_files import ComponentFiles
 from diffusers_relay.pipelines.loading.single_file import Part, load_part, prefixed
 safetensors_file.PORTION = 4 * 2**20
@@ -126,7 +127,7 @@ def memory(name):
             return int(line.split()[1]) * 1024
 
 def of_folder(folder, dtype):
-    files = ComponentFiles("unet", "diffusers", "UNet2DConditionModel", (), ("diffusion_pytorch_model.safetensors",))
+    files = ComponentFiles("unet", UNET, "UNet2DConditionModel", (), ("diffusion_pytorch_model.safetensors",))
     return load_component(folder, files, dtype, "it")
 
 def of_file(folder, dtype):

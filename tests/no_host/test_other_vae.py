@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
 from diffusers_relay.pipelines.latents.encode_decode import decode
 from diffusers_relay.pipelines.latents.other_autoencoder import with_vae_file, with_vae_of
 from diffusers_relay.pipelines.loading.folder import single_file
+from diffusers_relay.pipelines.loading.single_file import CONFIGS
+from diffusers_relay.pipelines.loading.single_parts import load_vae_file
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, image_to_image
 from reference.scripts import read_like_host, soft_picture
@@ -72,7 +75,7 @@ def test_a_file_gives_what_the_folder_gives(
 ) -> None:
     model = load(name, dtype)
     file = vae_file(models.named[other], tmp_path / "vae.safetensors", layout)
-    from_file = with_vae_file(model, file, source="vae.safetensors", configs=small.configs)
+    from_file = with_file(model, file, source="vae.safetensors", configs=small.configs)
     assert from_file["vae"] is not model["vae"]
     assert from_file["vae"].dtype == dtype
     assert from_file["unet"] is model["unet"], "the rest is shared"
@@ -82,11 +85,17 @@ def test_a_file_gives_what_the_folder_gives(
         assert (paint(model)[0] - paint(from_file)[0]).abs().max() > 0.1, "it is another VAE than the model's own"
 
 
+def with_file(model: Any, file: Path, source: str, configs: Path = CONFIGS) -> Any:
+    """As Set VAE does it."""
+    module = load_vae_file(file, model.dtype, family=model.family, source=source, configs=configs)
+    return with_vae_file(model, module, source=source)
+
+
 def test_another_decoder_shares_the_space(small: SmallCheckpoints, models: SmallModels, tmp_path: Path) -> None:
     """As ft-mse: its encoder is the model's, so a latent passes untouched, and is decoded otherwise."""
     model = load("sd15")
     file = vae_file(models.named["sd15_vae_decoder"], tmp_path / "vae.safetensors", "original")
-    other = with_vae_file(model, file, source="ft-mse.safetensors", configs=small.configs)
+    other = with_file(model, file, source="ft-mse.safetensors", configs=small.configs)
     runtime = counting_runtime()
     image = read_like_host(soft_picture())
     settings = ImageToImageSettings(0.6, 4, 5.0, 3)
@@ -98,7 +107,7 @@ def test_another_decoder_shares_the_space(small: SmallCheckpoints, models: Small
     assert runtime.monitor.said == []
     assert (decode(other, latent, False, runtime) - decode(model, latent, False, runtime)).abs().max() > 0.05
     moved = vae_file(models.named["sd15_vae_moved"], tmp_path / "moved.safetensors")
-    elsewhere = with_vae_file(model, moved, source="moved.safetensors", configs=small.configs)
+    elsewhere = with_file(model, moved, source="moved.safetensors", configs=small.configs)
     assert not autoencoder_of(elsewhere).is_same_space(autoencoder_of(model), runtime.policy)
     image_to_image(elsewhere, encode(model, "a cat"), settings, runtime, latent=latent)
     assert "converted" in runtime.monitor.said[-1]
@@ -108,8 +117,8 @@ def test_one_file_is_in_memory_once(
     small: SmallCheckpoints, models: SmallModels, tmp_path: Path, registry: ComponentRegistry
 ) -> None:
     file = vae_file(models.named["sd15"], tmp_path / "vae.safetensors")
-    first = with_vae_file(load("sd15"), file, source="vae.safetensors", configs=small.configs)
-    second = with_vae_file(load("comic"), file, source="vae.safetensors", configs=small.configs)
+    first = with_file(load("sd15"), file, source="vae.safetensors", configs=small.configs)
+    second = with_file(load("comic"), file, source="vae.safetensors", configs=small.configs)
     assert first["vae"] is second["vae"]
     assert registry.loads == 1
 
@@ -118,15 +127,15 @@ def test_what_can_not_serve_is_refused(small: SmallCheckpoints, models: SmallMod
     file = vae_file(models.named["sd15"], tmp_path / "vae.safetensors")
     for name in ("kandinsky_decoder", "kandinsky_prior"):
         with pytest.raises(RelayError, match=r"^sub/vae.safetensors: .*takes no VAE from a file"):
-            with_vae_file(load(name), file, source="sub/vae.safetensors", configs=small.configs)
+            with_file(load(name), file, source="sub/vae.safetensors", configs=small.configs)
     weights = load_file(file)
     wide = {**weights, "decoder.conv_in.weight": torch.zeros(32, 16, 3, 3)}
-    with pytest.raises(RelayError, match=r"^flux.safetensors is not a VAE .*4 channels: its decoder takes 16"):
-        with_vae_file(
+    with pytest.raises(RelayError, match=r"^flux.safetensors is not a VAE .*4 channels. Its decoder takes 16"):
+        with_file(
             load("sd15"), write_file(tmp_path / "flux.safetensors", wide), source="flux.safetensors"
         )  # by the pack's own configs
     with pytest.raises(RelayError, match=r"^vae_file: the autoencoder of vae.safetensors can't serve sd15.*factor"):
-        with_vae_file(
+        with_file(
             load("sd15").with_changes(modules={"vae": x4_vae(models)}),
             file,
             source="vae.safetensors",

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffusers_relay.pipelines import loading
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
-from diffusers_relay.pipelines.files.registry import ComponentRegistry
-from diffusers_relay.pipelines.loading.folder import folder as loading
-from diffusers_relay.pipelines.loading.folder import load_folder
+from diffusers_relay.pipelines.files.registry import ComponentRegistry, file_identity
+from diffusers_relay.pipelines.loading import load_folder
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from relay_dev.model_folders import SmallModels
 
@@ -95,6 +95,53 @@ def test_a_file_that_was_written_to_is_read_again(
     after = load(folder)
     assert after["unet"] is not before["unet"]
     assert after["vae"] is before["vae"]
+
+
+if os.name != "nt":
+
+    def test_a_folder_s_link_that_leads_elsewhere_is_followed_anew(
+        models: SmallModels, registry: ComponentRegistry, tmp_path: Path
+    ) -> None:
+        """The other files have the same names, sizes and times."""
+        folder = tmp_path / "model"
+        shutil.copytree(models.named["sd15"], folder)
+        parts = [tmp_path / name for name in ("one", "two")]
+        for part in parts:
+            shutil.copytree(folder / "unet", part)
+        config = parts[1] / "config.json"
+        config.write_text(config.read_text("utf-8").replace('"sample_size": 8', '"sample_size": 9'), "utf-8")
+        shutil.rmtree(folder / "unet")
+        (folder / "unet").symlink_to(parts[0])
+        before = load(folder)
+        (folder / "unet").unlink()
+        (folder / "unet").symlink_to(parts[1])
+        after = load(folder)
+        assert after["unet"] is not before["unet"]
+        assert after["vae"] is before["vae"]
+
+
+def test_a_file_that_is_written_over_in_its_place_is_another(tmp_path: Path) -> None:
+    """A LoRA that is trained on: the same file, of the same size."""
+    file = tmp_path / "lora.safetensors"
+    file.write_bytes(b"one")
+    os.utime(file, ns=(10**18, 10**18))
+    before = file_identity(file)
+    assert file_identity(file) == before
+    with file.open("r+b") as there:
+        there.write(b"two")
+    os.utime(file, ns=(10**18, 10**18 + 10**7))
+    assert file_identity(file) != before
+
+
+def test_a_file_that_takes_another_s_place_is_another(tmp_path: Path) -> None:
+    """Of the same size and time."""
+    file, other = tmp_path / "a", tmp_path / "b"
+    for path in (file, other):
+        path.write_bytes(b"one")
+        os.utime(path, ns=(10**18, 10**18))
+    before = file_identity(file)
+    os.replace(other, file)
+    assert file_identity(file) != before
 
 
 def test_what_nobody_holds_leaves_memory(models: SmallModels, registry: ComponentRegistry) -> None:

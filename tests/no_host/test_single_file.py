@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.files.registry import ComponentRegistry
-from diffusers_relay.pipelines.loading.folder import load_folder, single_file
+from diffusers_relay.pipelines.loading import load_folder, single_file
 from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, image_to_image
 from reference import scripts, single_file_scripts
 from relay_dev.model_folders import SmallModels
 from relay_host.paths import ROOT
+from small_models.native_checkpoint import Weights
+from small_models.original_checkpoints import original_checkpoint
+from small_models.weights import random_module
 from support.checkpoints import SmallCheckpoints, make_small_checkpoints, write_file
 from support.without_host import counting_runtime, encode
 
@@ -180,6 +188,148 @@ def test_what_real_files_hold_beside_the_model_does_no_harm(small: SmallCheckpoi
     for name in ("unet", "vae", "text_encoder"):
         state, expected = loaded[name].state_dict(), plain[name].state_dict()
         assert all(torch.equal(state[key], expected[key]) for key in expected)
+
+
+ATTENTIONS = {
+    "of today": ("to_q", "to_k", "to_v", "to_out.0"),
+    "early": ("query", "key", "value", "proj_attn"),
+}
+
+
+def vae_attention(weights: Weights, names: tuple[str, ...], flat: bool) -> Weights:
+    """As diffusers' conversion scripts leave it: layers of other names, linear or not."""
+    renamed = {}
+    for key, value in weights.items():
+        for old, new in zip(("q", "k", "v", "proj_out"), names, strict=True):
+            if f".mid.attn_1.{old}." in key:
+                key = key.replace(f".attn_1.{old}.", f".attn_1.{new}.")
+                value = value.flatten(1) if flat and value.ndim == 4 else value
+        renamed[key] = value
+    return renamed
+
+
+def clip_as_in_sgm(weights: Weights) -> Weights:
+    return {
+        key.replace("cond_stage_model.transformer.", "conditioner.embedders.0.transformer."): weights[key]
+        for key in weights
+    }
+
+
+def projection_as_a_layer(weights: Weights) -> Weights:
+    """As diffusers' script for SDXL writes it: not the matrix, but the weight of a layer."""
+    key = "conditioner.embedders.1.model.text_projection"
+    return {**{name: weights[name] for name in weights if name != key}, f"{key}.weight": weights[key].T}
+
+
+def two_clips(weights: Weights) -> Weights:
+    """The second text encoder in transformers' layout too."""
+    return {
+        **{key: value for key, value in weights.items() if "embedders.1." not in key},
+        **{f"conditioner.embedders.1.transformer.{key}": value for key, value in second_encoder.items()},
+    }
+
+
+second_encoder: Weights = {}
+OTHER_WRITERS: dict[str, tuple[str, Callable[[Weights], Weights]]] = {
+    **{
+        f"attention {name}, {'linear' if flat else '1 x 1'}": (
+            "sd15",
+            partial(vae_attention, names=names, flat=flat),
+        )
+        for name, names in ATTENTIONS.items()
+        for flat in (True, False)
+    },
+    "linear": ("sd15", partial(vae_attention, names=("q", "k", "v", "proj_out"), flat=True)),
+    "VAE below vae.": (
+        "sd15",
+        lambda weights: {key.replace("first_stage_model.", "vae."): weights[key] for key in weights},
+    ),
+    "module.": ("sd15", lambda weights: {f"module.{key}": weights[key] for key in weights}),
+    "state_dict. (SD2)": ("sd2", lambda weights: {f"state_dict.{key}": weights[key] for key in weights}),
+    "float position_ids": (
+        "sdxl_base",
+        lambda weights: {
+            **weights,
+            "conditioner.embedders.0.transformer.text_model.embeddings.position_ids": torch.arange(77.0)[None],
+            "conditioner.embedders.0.logit_scale": torch.ones(()),
+            "conditioner.embedders.1.model.logit_scale": torch.ones(()),
+        },
+    ),
+    "sgm": ("sd15", clip_as_in_sgm),
+    "projection as a layer": ("sdxl_base", projection_as_a_layer),
+    "two encoders of transformers": ("sdxl_base", two_clips),
+    "a loss": (
+        "sd15",
+        lambda weights: {**weights, "first_stage_model.loss.discriminator.main.0.bias": torch.ones(4)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_WRITERS)
+def test_the_same_model_by_another_program_is_the_same(name: str, small: SmallCheckpoints, tmp_path: Path) -> None:
+    kind, rewrite = OTHER_WRITERS[name]
+    if name == "two encoders of transformers":
+        second_encoder.update(load_file(small.folders[kind] / "text_encoder_2" / "model.safetensors"))
+    weights = load_file(small.file(kind))
+    rewritten = rewrite(weights)
+    assert rewritten.keys() != weights.keys() or any(rewritten[key].shape != weights[key].shape for key in weights)
+    loaded, plain = load(small, write_file(tmp_path / "other.safetensors", rewritten)), load(small, kind)
+    for component, module in plain.modules.items():
+        if isinstance(module, torch.nn.Module):
+            state, expected = loaded[component].state_dict(), module.state_dict()
+            assert state.keys() == expected.keys()
+            assert all(torch.equal(state[key], expected[key]) for key in expected)
+    assert loaded["scheduler"].config == plain["scheduler"].config
+
+
+# --- pruned and distilled models
+
+DISTILLED: dict[str, dict[str, Any]] = {
+    "SSD-1B": {
+        "transformer_layers_per_block": [1, [2, 2]],
+        "reverse_transformer_layers_per_block": [[2, 2, 4], 1],
+        "layers_per_block": 2,
+        "mid_block_type": "UNetMidBlock2D",
+    },
+    "Vega": {
+        "transformer_layers_per_block": [1, [1, 2]],
+        "reverse_transformer_layers_per_block": [[2, 1, 1], 1],
+        "layers_per_block": 2,
+    },
+    "KOALA": {"transformer_layers_per_block": [1, 5], "layers_per_block": 1, "mid_block_type": None},
+}
+
+
+def distilled_unet(small: SmallCheckpoints, name: str) -> UNet2DConditionModel:
+    config = json.loads((small.configs / "sdxl" / "unet" / "config.json").read_text("utf-8"))
+    return random_module(lambda: UNet2DConditionModel.from_config({**config, **DISTILLED[name]}), 11).eval()
+
+
+@pytest.mark.parametrize("name", DISTILLED)
+def test_a_distilled_model_is_its_folder(name: str, small: SmallCheckpoints, tmp_path: Path) -> None:
+    unet = distilled_unet(small, name)
+    folder = tmp_path / "folder"
+    shutil.copytree(small.folders["sdxl_base"], folder)
+    shutil.rmtree(folder / "unet")
+    unet.save_pretrained(folder / "unet")
+    file = write_file(tmp_path / "distilled.safetensors", original_checkpoint(folder))
+    models = (load(small, file), load_folder(folder, dtype=torch.float32, monitor=SilentMonitor()))
+    picture = scripts.read_like_host(scripts.soft_picture())
+    for model in models:
+        state = model["unet"].state_dict()
+        assert state.keys() == unet.state_dict().keys()
+        assert all(torch.equal(state[key], value) for key, value in unet.state_dict().items())
+    painted = [
+        image_to_image(
+            model,
+            encode(model, "a red cat"),
+            ImageToImageSettings(0.6, 3, 5.0, 3),
+            counting_runtime(),
+            image=picture,
+        ).samples
+        for model in models
+    ]
+    assert (painted[0] - painted[1]).abs().max() <= 1e-5 * painted[1].abs().max()
 
 
 # --- what the UNet predicts
@@ -348,32 +498,47 @@ def test_another_extension_is_refused_by_name(name: str, small: SmallCheckpoints
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("model.diffusion_model.middle_block.0.in_layers.2.bias", r"unet are not complete: tensors are missing"),
-        ("first_stage_model.decoder.norm_out.bias", r"vae are not complete: tensors are missing"),
+        ("model.diffusion_model.middle_block.0.in_layers.2.bias", r"the tensors of its unet are not those of .*pruned or distilled"),
+        (
+            "first_stage_model.decoder.norm_out.bias",
+            r"the tensors of its vae are not those of the AutoencoderKL of its kind\. It is of another variant or saved only in part: use another",
+        ),
         (
             "cond_stage_model.transformer.text_model.final_layer_norm.bias",
-            r"text_encoder are not complete: tensors are missing",
+            r"the tensors of its text_encoder are not those of",
         ),
     ],
 )
 def test_missing_tensors_are_not_made_up(key: str, words: str, small: SmallCheckpoints, tmp_path: Path) -> None:
     weights = load_file(small.file("sd15"))
     del weights[key]
-    with pytest.raises(RelayError, match=words):
+    with pytest.raises(RelayError, match=words) as caught:
         load(small, write_file(tmp_path / "model.safetensors", weights))
+    assert "ownload" not in str(caught.value), "nothing proves that the file is damaged"
 
 
-def test_tensors_that_have_no_place_are_not_dropped(small: SmallCheckpoints, tmp_path: Path) -> None:
-    more = {"model.diffusion_model.middle_block.3.in_layers.0.weight": torch.ones(64)}
-    with pytest.raises(RelayError, match="its unet"):
-        load(small, write_file(tmp_path / "model.safetensors", {**load_file(small.file("sd15")), **more}))
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [
+        ("model.diffusion_model.middle_block.3.in_layers.0.weight", "unet"),
+        ("first_stage_model.encoder.down.0.attn.0.q.weight", "vae"),
+        ("cond_stage_model.transformer.text_model.encoder.layers.9.layer_norm1.weight", "text_encoder"),
+    ],
+)
+def test_tensors_that_have_no_place_are_not_dropped(
+    key: str, part: str, small: SmallCheckpoints, tmp_path: Path
+) -> None:
+    weights = {**load_file(small.file("sd15")), key: torch.ones(64)}
+    with pytest.raises(RelayError, match=rf"the tensors of its {part} are not those of"):
+        load(small, write_file(tmp_path / "model.safetensors", weights))
 
 
 def test_unlike_blocks_are_refused(small: SmallCheckpoints, tmp_path: Path) -> None:
     weights = load_file(small.file("sdxl_base"))
-    gone = "model.diffusion_model.input_blocks.3."
-    pruned = {key: value for key, value in weights.items() if not key.startswith(gone + "1.")}
-    with pytest.raises(RelayError, match=r"blocks are unlike|not complete|its unet"):
+    gone = "model.diffusion_model.output_blocks.0.1."
+    pruned = {key: value for key, value in weights.items() if not key.startswith(gone)}
+    assert len(pruned) < len(weights)
+    with pytest.raises(RelayError, match=r"its blocks are not laid out"):
         load(small, write_file(tmp_path / "model.safetensors", pruned))
 
 

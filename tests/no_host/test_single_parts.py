@@ -1,9 +1,11 @@
-"""VAEs and ControlNets in files of their own."""
+"""VAEs and ControlNets in files of their own; and files that are none any more."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.files.registry import ComponentRegistry
-from diffusers_relay.pipelines.loading.folder import single_file
+from diffusers_relay.pipelines.loading import single_file
+from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 from diffusers_relay.pipelines.loading.single_parts import load_controlnet_file, load_vae_file
 from diffusers_relay.pipelines.model.family import KANDINSKY22_DECODER, SDXL_BASE, SDXL_REFINER, STABLE_DIFFUSION
 from relay_dev.model_folders import SmallModels
@@ -58,6 +62,17 @@ def same(module: torch.nn.Module, weights: dict[str, torch.Tensor]) -> bool:
     return state.keys() == weights.keys() and all(torch.equal(state[key], weights[key]) for key in weights)
 
 
+def later_original(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As diffusers' conversion script writes it: the original's keys, but for the attention."""
+    later = {".q.": ".to_q.", ".k.": ".to_k.", ".v.": ".to_v.", ".proj_out.": ".to_out.0."}
+    return {
+        next(
+            (key.replace(f".attn_1{old}", f".attn_1{new}") for old, new in later.items() if f".attn_1{old}" in key), key
+        ): value
+        for key, value in original_vae(weights).items()
+    }
+
+
 LAYOUTS = {
     "diffusers": lambda weights: weights,
     "early diffusers": lambda weights: {
@@ -65,12 +80,29 @@ LAYOUTS = {
         for key, value in weights.items()
     },
     "original": original_vae,
+    "original of today": later_original,
+    "original, linear": lambda weights: {
+        key: value.flatten(1) if ".attn_1." in key and value.ndim == 4 else value
+        for key, value in later_original(weights).items()
+    },
+    "diffusers, 1 x 1": lambda weights: {
+        key: value[:, :, None, None] if ".attentions." in key and value.ndim == 2 else value
+        for key, value in weights.items()
+    },
     "of a checkpoint": lambda weights: {
         **{f"first_stage_model.{key}": value for key, value in original_vae(weights).items()},
         "model.something": torch.ones(1),
     },
     "vae.": lambda weights: {f"vae.{key}": value for key, value in original_vae(weights).items()},
+    "module.": lambda weights: {f"module.{key}": value for key, value in weights.items()},
+    "state_dict.": lambda weights: {f"state_dict.{key}": value for key, value in original_vae(weights).items()},
+    "model.": lambda weights: {f"model.{key}": value for key, value in original_vae(weights).items()},
     "with its loss": lambda weights: {**original_vae(weights), "loss.discriminator.main.0.bias": torch.ones(1)},
+    "with its average": lambda weights: {
+        **original_vae(weights),
+        "model_ema.decay": torch.ones(()),
+        "model_ema.decoderconv_inweight": torch.ones(1),
+    },
 }
 
 
@@ -104,10 +136,19 @@ def test_vae_files_that_are_refused(small: SmallCheckpoints, tmp_path: Path) -> 
 
     refusal("Kandinsky 2.2 decoder takes no VAE", weights, KANDINSKY22_DECODER)
     wide = {**weights, "decoder.conv_in.weight": torch.zeros(32, 16, 3, 3)}
-    refusal("latents have 4 channels: its decoder takes 16 channels", wide)
-    refusal("is not a VAE", {"some.weight": torch.ones(1)})
+    refusal("latents have 4 channels. Its decoder takes 16 channels", wide)
+    refusal("is not a VAE .* has no encoder.conv_in and decoder.conv_in", {"some.weight": torch.ones(1)})
+    for side, other in (("decoder", "encoder"), ("encoder", "decoder")):
+        half = {key: value for key, value in weights.items() if key.startswith(side)}
+        refusal(f"holds the {side} of a VAE alone, with no {other}. Set VAE needs both", half)
+    refusal("is not a VAE .*It is a small preview VAE", {"decoder.layers.1.weight": torch.ones(1)})
+    refusal("is not a VAE .*It is a LoRA", {"lora_unet_x.lora_down.weight": torch.ones(1)})
+    grey = {**weights, "encoder.conv_in.weight": torch.zeros(32, 1, 3, 3)}
+    refusal("Its encoder takes pictures of 1 channels", grey)
+    extra = {**weights, "encoder.down_blocks.0.attentions.0.to_q.weight": torch.zeros(32, 32)}
+    refusal("the tensors of its vae are not those of the AutoencoderKL", extra)
     gone = {key: value for key, value in weights.items() if key != "decoder.conv_norm_out.bias"}
-    refusal("vae are not complete", gone)
+    refusal("the tensors of its vae are not those of .* saved only in part", gone)
     pickle = tmp_path / "vae.pt"
     torch.save(weights, pickle)
     with pytest.raises(RelayError, match=r"vae\.pt is not a \.safetensors file"):
@@ -118,6 +159,14 @@ CONTROL_LAYOUTS = {
     "diffusers": lambda weights: weights,
     "original": lambda weights: {f"control_model.{key}": value for key, value in original_controlnet(weights).items()},
     "original, no prefix": original_controlnet,
+    "module.": lambda weights: {f"module.{key}": value for key, value in weights.items()},
+    "module.control_model.": lambda weights: {
+        f"module.control_model.{key}": value for key, value in original_controlnet(weights).items()
+    },
+    "of a checkpoint": lambda weights: {
+        **{f"control_model.{key}": value for key, value in original_controlnet(weights).items()},
+        "model.diffusion_model.input_blocks.0.0.weight": torch.ones(1),
+    },
 }
 
 
@@ -166,29 +215,84 @@ def test_sdxl_controlnets_of_every_size(size: str, small: SmallCheckpoints, tmp_
     assert load_controlnet_file(file, torch.bfloat16, configs=small.configs).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(
-    ("keys", "words"),
-    [
-        (("lora_controlnet", "input_hint_block.0.weight"), "Control-LoRA"),
-        (("control_add_embedding.linear_1.weight", "controlnet_cond_embedding.conv_in.weight"), "ControlNet Union"),
-        (("controlnet_blocks.0.weight", "controlnet_x_embedder.weight"), "transformer model"),
-        (("adapter.body.0.in_conv.weight",), "T2I-Adapter"),
-        (("model.diffusion_model.input_blocks.0.0.weight",), "whole checkpoint"),
-        (("some.weight",), "does not know"),
-        (("control_model.input_hint_block.0.weight", "control_model.label_emb.0.0.weight"), "SDXL in the original"),
-    ],
-)
-def test_control_of_another_kind_is_refused(keys: tuple[str, ...], words: str, tmp_path: Path) -> None:
+HINT = "controlnet_cond_embedding.conv_in.weight"
+OTHER_CONTROL = {
+    "Control-LoRA": (("lora_controlnet", "input_hint_block.0.weight"), "a Control-LoRA"),
+    "LoRA": (("lora_unet_x.lora_down.weight",), "a LoRA"),
+    "Union": (("control_add_embedding.linear_1.weight", HINT), "a ControlNet Union"),
+    "Union, promax": (("task_embedding", "control_add_embedding.linear_1.bias", HINT), "a ControlNet Union"),
+    "XS": (("down_blocks.0.ctrl_to_base.weight", HINT), "a ControlNet-XS"),
+    "XS, original": (
+        ("control_model.enc_zero_convs_in.0.weight", "control_model.input_hint_block.0.weight"),
+        "a ControlNet-XS",
+    ),
+    "LLLite": (("lllite_unet_input_blocks_4_1_x.down.0.weight",), "a ControlLLLite"),
+    "SparseCtrl": (("down_blocks.0.motion_modules.0.x", HINT), "a SparseCtrl"),
+    "Flux": (("controlnet_blocks.0.weight", "controlnet_x_embedder.weight"), "a ControlNet of a transformer model"),
+    "HunyuanDiT": (("after_proj_list.18.bias",), "a ControlNet of a transformer model"),
+    "T2I": (("adapter.body.0.in_conv.weight",), "a T2I-Adapter"),
+    "T2I, original": (("conv_in.weight", "body.0.block1.weight"), "a T2I-Adapter"),
+    "T2I, style": (("transformer_layes.0.attn.in_proj_weight",), "a T2I-Adapter"),
+    "IP-Adapter": (("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"), "an IP-Adapter"),
+    "checkpoint": (("model.diffusion_model.input_blocks.0.0.weight",), "a whole checkpoint"),
+    "unknown": (("some.weight",), "of a kind that Diffusers Relay does not know"),
+    "difference": (
+        ("difference", "control_model.input_hint_block.0.weight"),
+        "a difference ControlNet, whose weights are to be added",
+    ),
+    "SDXL": (
+        ("control_model.input_hint_block.0.weight", "control_model.label_emb.0.0.weight"),
+        "a ControlNet for SDXL in the original layout",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_CONTROL)
+def test_control_of_another_kind_is_refused(name: str, tmp_path: Path) -> None:
+    keys, words = OTHER_CONTROL[name]
     file = write_file(tmp_path / "control.safetensors", {key: torch.zeros(1) for key in keys})
-    with pytest.raises(RelayError, match=f"^control.safetensors is .*{words}"):
+    with pytest.raises(RelayError, match=f"^control.safetensors is {words}"):
         load_controlnet_file(file, torch.float32)
+
+
+NAMES = {
+    # the file's name -> whether it pools; None: it is refused
+    "control_v11e_sd15_shuffle.safetensors": True,
+    "control_v11e_sd15_shuffle_fp16.safetensors": True,
+    "Shuffle-v1.1.safetensors": True,
+    "control_v11e_sd15_shuffle/diffusion_pytorch_model.fp16.safetensors": True,
+    "control_v11p_sd15_canny.safetensors": False,
+    "pixelshuffled.safetensors": False,
+    "shuffle/canny.safetensors": False,
+    "control_v11p_sd15_inpaint.safetensors": False,
+    "control_v11e_sd15_ip2p.safetensors": False,
+    "control_v11f1e_sd15_tile.safetensors": False,
+    "diff_control_sd15_canny_fp16.safetensors": None,
+    "InstantID/diffusion_pytorch_model.safetensors": None,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_only_the_name_tells(name: str, small: SmallCheckpoints, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    file = write_file(tmp_path / name, controlnet(small, "sd15").state_dict())
+    if NAMES[name] is None:
+        with pytest.raises(RelayError, match=r"by its name"):
+            load_controlnet_file(file, torch.float32, configs=small.configs)
+        return
+    loaded = load_controlnet_file(file, torch.float32, configs=small.configs)
+    assert loaded.config.global_pool_conditions is NAMES[name]
+    for ours, plain in zip(answers(loaded, 32), answers(controlnet(small, "sd15").eval(), 32), strict=True):
+        expected = plain.mean(dim=(2, 3), keepdim=True) if NAMES[name] else plain
+        assert ours.shape == expected.shape
+        assert (ours - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_a_controlnet_that_lacks_tensors(small: SmallCheckpoints, tmp_path: Path) -> None:
     weights = controlnet(small, "sd15").state_dict()
     del weights["controlnet_mid_block.bias"]
     file = write_file(tmp_path / "control.safetensors", weights)
-    with pytest.raises(RelayError, match=r"controlnet .*tensors"):
+    with pytest.raises(RelayError, match=r"the tensors of its controlnet are not those"):
         load_controlnet_file(file, torch.float32, configs=small.configs)
     file = write_file(
         tmp_path / "control2.safetensors",
@@ -197,3 +301,109 @@ def test_a_controlnet_that_lacks_tensors(small: SmallCheckpoints, tmp_path: Path
     )
     with pytest.raises(RelayError, match=r"controlnet"):
         load_controlnet_file(file, torch.float32, configs=small.configs)
+
+
+def dropped(weights: dict[str, torch.Tensor], random: Random) -> None:
+    del weights[random.choice(sorted(weights))]
+
+
+def block_dropped(weights: dict[str, torch.Tensor], random: Random) -> None:
+    block = ".".join(random.choice(sorted(weights)).split(".")[: random.randint(1, 4)])
+    for key in [key for key in weights if key.startswith(block)]:
+        del weights[key]
+
+
+def renamed(weights: dict[str, torch.Tensor], random: Random) -> None:
+    key = random.choice(sorted(weights))
+    weights[random.choice([f"x.{key}", key + "x", key.replace(".", "_"), key[1:], key.replace("0", "7")])] = (
+        weights.pop(key)
+    )
+
+
+def reshaped(weights: dict[str, torch.Tensor], random: Random) -> None:
+    key = random.choice(
+        [*[key for key in sorted(weights) if "0.0.weight" in key or "conv_in" in key], *sorted(weights)[:40]]
+    )
+    value = weights[key]
+    weights[key] = random.choice(
+        [
+            torch.ones(()),
+            torch.ones(0),
+            value[None],
+            value.flatten(),
+            value[:1],
+            value.repeat(2, *[1] * (value.ndim - 1)),
+        ]
+    )
+
+
+def prefixed(weights: dict[str, torch.Tensor], random: Random) -> None:
+    start = random.choice(
+        ["module.", "model.", "x", ".", "control_model.", "first_stage_model.", "model.diffusion_model."]
+    )
+    some = random.random() < 0.5
+    for key in sorted(weights):
+        if not some or random.random() < 0.5:
+            weights[start + key] = weights.pop(key)
+
+
+def added(weights: dict[str, torch.Tensor], random: Random) -> None:
+    key = random.choice(sorted(weights))
+    weights[random.choice(["", "0", "decoder.", "input_blocks.99.0.x", key + ".0", key.replace("0", "12")])] = (
+        torch.ones(2)
+    )
+
+
+DAMAGE = (dropped, block_dropped, renamed, reshaped, prefixed, added)
+FUZZED = ("sd15", "sdxl_base", "vae", "original vae", "controlnet", "original controlnet")
+
+
+@pytest.mark.parametrize("name", FUZZED)
+def test_a_changed_file_is_refused_or_is_right(name: str, small: SmallCheckpoints, tmp_path: Path) -> None:
+    """Whatever a header says, the loaders give the model or a RelayError."""
+    if "control" in name:
+        good = controlnet(small, "sd15").state_dict()
+        whole = original_controlnet(good) if "original" in name else good
+
+        def load(file: Path) -> dict[str, torch.nn.Module]:
+            return {"": load_controlnet_file(file, torch.float32, configs=small.configs)}
+
+    elif "vae" in name:
+        good = load_file(small.folders["sd15"] / "vae" / "diffusion_pytorch_model.safetensors")
+        whole = original_vae(good) if "original" in name else good
+
+        def load(file: Path) -> dict[str, torch.nn.Module]:
+            return {"": load_vae_file(file, torch.float32, family=STABLE_DIFFUSION, configs=small.configs)}
+
+    else:
+        whole = load_file(small.file(name))
+
+        def load(file: Path) -> dict[str, torch.nn.Module]:
+            model = load_checkpoint(
+                file, dtype=torch.float32, tokenizer=small.tokenizer, monitor=SilentMonitor(), configs=small.configs
+            )
+            return {part: module for part, module in model.modules.items() if isinstance(module, torch.nn.Module)}
+
+    def written(weights: dict[str, torch.Tensor], file: str) -> Path:
+        return write_file(tmp_path / file, weights)
+
+    plain = {part: module.state_dict() for part, module in load(written(whole, "whole.safetensors")).items()}
+    random, until, refused = Random(20240229), monotonic() + 3, 0
+    for run in range(60):
+        weights = dict(whole)
+        for _ in range(random.choice((1, 1, 2))):
+            if weights:
+                random.choice(DAMAGE)(weights, random)
+        try:
+            loaded = load(written(weights, f"{run}.safetensors"))
+        except RelayError:
+            refused += 1
+        else:
+            for part, state in plain.items():
+                others = loaded[part].state_dict()
+                values = [others[key] for key in state if key in others]
+                assert all(torch.equal(others[key], state[key]) for key in state if key in others), (run, part)
+                assert len(values) == len(others), (run, part)
+        if monotonic() > until:
+            break
+    assert refused > 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import time
 from collections.abc import Iterator
@@ -63,6 +64,11 @@ INSIDE = [
         "[64:ff9b::7f00:1]",
         "[64:ff9b::a00:1]",
     ),
+    *("168.63.129.16", "192.0.0.192", "192.0.0.9", "192.0.0.170", "100.100.100.200", "169.254.0.23", "161.26.0.10"),
+    *("166.9.14.1", "192.88.99.1", "198.51.100.1", "203.0.113.1", "255.255.255.254", "100.127.255.255"),
+    *("[::ffff:168.63.129.16]", "[64:ff9b::a83f:8110]", "[64:ff9b:1::1]", "[fd20:ce::254]", "[fe80::a9fe:a9fe]"),
+    *("[100::1]", "[100:0:0:1::1]", "[2001:2::1]", "[2001:20::1]", "[2001:1::1]", "[3fff::1]", "[5f00::1]"),
+    *("[2001:10::1]", "[3ffe::1]", "[4000::1]", "[::ffff:0:7f00:1]", "[::2]", "[fe80::1%251]"),
     *("[2002:7f00:1::]", "[2002:a00:1::1]", "[2001:0:7f00:1::]", "[64:ff9b:1::808:808]"),
 ]
 
@@ -79,7 +85,18 @@ def no_connection(*_: object, **__: object) -> None:
     raise AssertionError("it connects")
 
 
-@pytest.mark.parametrize("ip", ["8.8.8.8", "93.184.216.34", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+EDGES = (
+    *("1.0.0.1", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.0"),
+    *("168.63.129.15", "168.63.129.17", "169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0"),
+    *("191.255.255.255", "192.0.1.0", "192.167.255.255", "192.169.0.0", "198.17.255.255", "198.20.0.0"),
+    *("223.255.255.255", "2001:200::1", "2001:db7::1", "2001:db9::1", "2a00:1450::1", "2606:4700:4700::1111"),
+)
+"""Beside the networks that are not public."""
+
+
+@pytest.mark.parametrize(
+    "ip", ["8.8.8.8", "93.184.216.34", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", *EDGES]
+)
 def test_a_public_address_is_public(ip: str) -> None:
     assert is_public(ip)
 
@@ -290,10 +307,28 @@ def threads_end() -> bool:
     import threading
 
     for _ in range(100):
-        if not [thread for thread in threading.enumerate() if thread.name == "diffusers-relay-hub"]:
+        if not [thread for thread in threading.enumerate() if thread.name == "diffusers-relay-download"]:
             return True
         time.sleep(0.02)
     return False
+
+
+def test_a_compressed_answer_is_not_asked_for_and_not_unpacked(server: PictureServer) -> None:
+    """A bomb of zeros would be a thousand times its size."""
+    bomb = gzip.compress(bytes(50_000_000))
+    asked: list[str | None] = []
+
+    def compressed(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.headers["Accept-Encoding"])
+        handler.send_response(200)
+        handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Content-Length", str(len(bomb)))
+        handler.end_headers()
+        handler.wfile.write(bomb)
+
+    server.answers["/bomb"] = compressed
+    assert get(server.url("/bomb")) == bomb
+    assert asked == ["identity"]
 
 
 def test_nobody_there() -> None:

@@ -1,0 +1,149 @@
+"""Where the parts of a model lie in a file, whatever program wrote it, and under which keys diffusers knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..files.safetensors import Header
+from .checkpoint_kinds import VAES, CheckpointKind
+
+if TYPE_CHECKING:
+    import torch
+
+Rename = Callable[[str], "str | None"]
+"""A key of the file -> the key that diffusers is given; None: the tensor is not of this component."""
+
+CLIP, OPEN_CLIP = "transformer.", "model."
+"""The two layouts of a text encoder: as transformers writes it, and as OpenCLIP does. Each is how its place in a file ends."""
+TEXT_ENCODERS = {
+    (CheckpointKind.SD15, "text_encoder"): ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer."),
+    (CheckpointKind.SD2, "text_encoder"): ("cond_stage_model.model.", "conditioner.embedders.0.model."),
+    (CheckpointKind.SDXL, "text_encoder"): ("conditioner.embedders.0.transformer.",),
+    (CheckpointKind.SDXL, "text_encoder_2"): (
+        "conditioner.embedders.1.model.",
+        "conditioner.embedders.1.transformer.",
+    ),
+    (CheckpointKind.SDXL_REFINER, "text_encoder_2"): ("conditioner.embedders.0.model.",),
+}
+"""The places where a text encoder may be."""
+CLIP_TARGET = "cond_stage_model.transformer."
+"""Where diffusers looks for one in transformers' layout, of whatever kind."""
+NO_WEIGHTS = ("position_ids", "logit_scale")
+"""Ends of keys in a text encoder that have no part in encoding a text."""
+VAE_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+ATTENTION = {
+    # what programs call the layers of a VAE's one attention: the original's name, then diffusers' of today
+    ("q", "query", "to_q"): ("q", "to_q"),
+    ("k", "key", "to_k"): ("k", "to_k"),
+    ("v", "value", "to_v"): ("v", "to_v"),
+    ("proj_out", "proj_attn", "to_out.0"): ("proj_out", "to_out.0"),
+    ("norm", "group_norm"): ("norm", "group_norm"),
+}
+
+
+def place_before(header: Header, *ends: str) -> str | None:
+    """What stands before the one of ``ends`` that the file has: ``""``, or a place that ends with a dot; None: it has none.
+
+    Training frameworks save a model with ``module.`` or ``state_dict.`` before every key. The shortest counts.
+    """
+    found = {key.removesuffix(end) for key in header.shapes for end in ends if key.endswith(end)}
+    return min((place for place in found if not place or place.endswith(".")), key=len, default=None)
+
+
+def below(header: Header, place: str) -> Header:
+    """The header as it would be with nothing before the keys: those that have no ``place`` before them stay as they are."""
+    if not place:
+        return header
+    return replace(header, shapes={key.removeprefix(place): shape for key, shape in header.shapes.items()})
+
+
+def found_below(rename: Rename, place: str) -> Rename:
+    """``rename``, for a file whose keys have ``place`` before them."""
+    return lambda key: rename(key.removeprefix(place)) if key.startswith(place) else None
+
+
+def prefixed(*starts: str, to: str | None = None) -> Rename:
+    """Takes the keys that begin with one of ``starts``; with ``to``, that beginning becomes ``to``."""
+
+    def rename(key: str) -> str | None:
+        for start in starts:
+            if key.startswith(start):
+                return key if to is None else to + key.removeprefix(start)
+        return None
+
+    return rename
+
+
+def without_prefix(header: Header, start: str) -> dict[str, tuple[int, ...]]:
+    """The shapes below ``start``, by the rest of their keys."""
+    return {key.removeprefix(start): shape for key, shape in header.shapes.items() if key.startswith(start)}
+
+
+def vae_place(header: Header) -> str:
+    """Where the VAE of a whole checkpoint is."""
+    return next((start for start in VAES if header.has(start + "decoder.")), VAES[0])
+
+
+def vae_keys(place: str) -> Rename:
+    """The keys of a VAE, in the original layout or in diffusers', without ``place`` and with today's names in its attention."""
+
+    def rename(key: str) -> str | None:
+        rest = key.removeprefix(place)
+        if not key.startswith(place) or not rest.startswith(VAE_PARTS):
+            return None
+        for layout, between in enumerate((".mid.attn_1.", ".mid_block.attentions.0.")):
+            side, found, name = rest.partition(between)
+            if found:
+                layer, _, tail = name.rpartition(".")
+                names = next((names for known, names in ATTENTION.items() if layer in known), (layer, layer))
+                return f"{side}{found}{names[layout]}.{tail}"
+        return rest
+
+    return rename
+
+
+def flat_attention(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The attention of a VAE as linear layers: the original writes them as 1 x 1 convolutions."""
+    return {
+        key: value.flatten(1)
+        if value.ndim == 4 and value.shape[2:] == (1, 1) and (".attn_1." in key or ".attentions.0." in key)
+        else value
+        for key, value in tensors.items()
+    }
+
+
+def text_encoder_place(kind: CheckpointKind, name: str, header: Header) -> str | None:
+    """Where the text encoder ``name`` is; None: the file has none."""
+    return next((start for start in TEXT_ENCODERS[kind, name] if header.has(start)), None)
+
+
+def text_encoder_keys(kind: CheckpointKind, name: str, place: str, has_projection: bool) -> Rename:
+    """The keys of a text encoder. In transformers' layout early files have no ``text_model`` in them.
+
+    Args:
+        place: where :func:`text_encoder_place` found it.
+        has_projection: the encoder has a layer after its text model.
+    """
+    if place.endswith(OPEN_CLIP):
+        return prefixed(place, to=TEXT_ENCODERS[kind, name][0])
+
+    def rename(key: str) -> str | None:
+        rest = key.removeprefix(place)
+        if not key.startswith(place) or rest.endswith(NO_WEIGHTS):
+            return None
+        if rest.startswith("text_projection"):
+            return CLIP_TARGET + rest if has_projection else None
+        return CLIP_TARGET + (rest if rest.startswith("text_model.") else f"text_model.{rest}")
+
+    return rename
+
+
+def open_clip_projection(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """OpenCLIP's ``text_projection`` is a matrix; diffusers' conversion script writes the weight of a layer, which is its transpose."""
+    layer = ".model.text_projection.weight"
+    return {
+        key.removesuffix(".weight") if key.endswith(layer) else key: value.T if key.endswith(layer) else value
+        for key, value in tensors.items()
+    }

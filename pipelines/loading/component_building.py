@@ -1,0 +1,194 @@
+"""A checked config and checked weight files -> a component. No library reads a folder of the model: it is given what was checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..base.errors import RelayError
+from ..files.config_files import read_json_object
+from ..files.model_files import SIDE_FILES, ComponentFiles, MissingFiles
+from ..files.safetensors import Header, read_header, read_tensors
+from .config_check import checked_config, numbers_of_clip
+from .tokenizer_files import checked_files, read_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+OLD_ATTENTION = (".query.", ".key.", ".value.", ".proj_attn.")
+"""In keys of VAEs that were saved before diffusers renamed these layers; it renames them when it loads."""
+
+TEXT_MODEL = "text_model."
+
+
+def component_class(files: ComponentFiles, where: str) -> Any:
+    """
+    Raises:
+        RelayError: the installed library has no such class, or can't bring it in.
+    """
+    import importlib
+
+    try:
+        found = getattr(importlib.import_module(files.library), files.class_name, None)
+    except (ImportError, RuntimeError) as error:  # the libraries import each class when it is first asked for
+        raise RelayError(
+            f"{where}: the installed {files.library} can't bring in {files.class_name}, its {files.name}. Repair or update {files.library}."
+        ) from error
+    if not hasattr(found, "from_pretrained"):
+        raise RelayError(
+            f"{where}: its {files.name} is a {files.class_name}, which the installed {files.library} does not have. Update {files.library}."
+        )
+    return found
+
+
+def read_config(folder: Path, files: ComponentFiles, where: str) -> dict[str, Any]:
+    """What the component's config says, as far as it is data; of a tokenizer, its files are looked at too.
+
+    Raises:
+        RelayError: a file is damaged, or asks for what no model has.
+    """
+    if files.classes.kind == "tokenizer":
+        return dict(checked_files(folder / files.folder, f"{where}: {files.folder}"))
+    name = SIDE_FILES[files.classes.kind][0]
+    title = f"{where}: {files.folder}/{name}" if files.folder else f"{where}: {name}"
+    try:
+        config = read_json_object(folder / files.folder / name, title)
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingFiles(f"{where} lacks {files.folder}/{name}.") from None
+    return checked_config(config, files.classes, component_class(files, where), title)
+
+
+def build(folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -> Any:
+    """The component; a module comes in ``dtype``, in evaluation mode, without gradients.
+
+    Raises:
+        RelayError: the files do not make one.
+    """
+    kind = component_class(files, where)
+    if files.classes.kind == "tokenizer":
+        return read_tokenizer(folder / files.folder, kind, f"{where}: {files.folder}")
+    config = read_config(folder, files, where)
+    if files.classes.kind == "processor":
+        return kind.from_dict(config)
+    if files.classes.kind == "scheduler":
+        return kind.from_config(config)
+    headers = {name: read_header(folder / name, f"{where}: {name}") for name in files.weights}
+    _check_apart(headers, where)
+    if files.library == "transformers":
+        module = _encoder(kind, config, folder, headers, dtype, files, where)
+    else:
+        module = _diffusers_module(kind, config, folder, files, dtype, where)
+    return module.eval().requires_grad_(False)
+
+
+def _check_apart(headers: Mapping[str, Header], where: str) -> None:
+    seen: set[str] = set()
+    for name, header in headers.items():
+        twice = seen.intersection(header.shapes)
+        if twice:
+            raise RelayError(
+                f"{where}: {name} holds {min(twice)[:80]!r}, which another shard holds too. Download the model anew."
+            )
+        seen.update(header.shapes)
+
+
+def _encoder(
+    kind: Any,
+    config: Mapping[str, Any],
+    folder: Path,
+    headers: Mapping[str, Header],
+    dtype: torch.dtype,
+    files: ComponentFiles,
+    where: str,
+) -> Any:
+    """A text or picture encoder of transformers: with no folder, it looks for no adapter, no code and no other weights."""
+    import math
+
+    settings = kind.config_class(**config, architectures=[kind.__name__])
+    asked = numbers_of_clip(settings)
+    held = sum(math.prod(shape) for header in headers.values() for shape in header.shapes.values())
+    if asked > held:  # the library would fill what is missing with random values of its own
+        raise RelayError(
+            f"{where}: the weights of its {files.name} are not those of its config: it asks for {asked:,} numbers, "
+            f"and they are {held:,}. Download the model anew."
+        )
+    tensors: dict[str, torch.Tensor] = {}
+    for name in files.weights:
+        tensors |= read_tensors(folder / name, lambda key: key, dtype)
+    _refuse_quantised(tensors, where, files)
+    tensors = _as_this_version_names_them(tensors, kind, settings)
+    module, report = kind.from_pretrained(
+        None, local_files_only=True, config=settings, state_dict=tensors, dtype=dtype, output_loading_info=True
+    )
+    _refuse_missing(report["missing_keys"], where, files)
+    return module
+
+
+def _as_this_version_names_them(tensors: dict[str, torch.Tensor], kind: Any, settings: Any) -> dict[str, torch.Tensor]:
+    """transformers 5 saves CLIPTextModel without the first part of its keys, and reads both; 4 reads only its own."""
+    import torch
+
+    if any(key.startswith(TEXT_MODEL) for key in tensors):
+        return tensors
+    with torch.device("meta"):
+        expected = kind(settings).state_dict().keys()
+    return {TEXT_MODEL + key if TEXT_MODEL + key in expected else key: tensor for key, tensor in tensors.items()}
+
+
+def _diffusers_module(
+    kind: Any, config: dict[str, Any], folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str
+) -> Any:
+    from accelerate import init_empty_weights
+
+    with _default_dtype(dtype), init_empty_weights(include_buffers=False):
+        module = kind.from_config(config)
+    state = module.state_dict()
+    tensors: dict[str, torch.Tensor] = {}
+    for name in files.weights:
+        tensors |= read_tensors(
+            folder / name, lambda key: key if key in state or any(old in key for old in OLD_ATTENTION) else None, dtype
+        )
+    module._fix_state_dict_keys_on_load(tensors)  # test_loading.py tells if it moves
+    _refuse_quantised(tensors, where, files)
+    _refuse_missing(state.keys() - tensors.keys(), where, files)
+    for key in state:
+        if state[key].shape != tensors[key].shape:
+            raise RelayError(
+                f"{where}: the weights of its {files.name} are not those of its config: {key} is {list(tensors[key].shape)}, "
+                f"and the config makes it {list(state[key].shape)}. Download the model anew."
+            )
+    module.load_state_dict({key: tensors[key] for key in state}, assign=True)
+    return module
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """What modules make of themselves is of ``dtype`` meanwhile."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _refuse_missing(missing: Any, where: str, files: ComponentFiles) -> None:
+    """The libraries warn, and leave random values there."""
+    if missing:
+        raise RelayError(
+            f"{where}: the weights of its {files.name} are not those of its config: {len(missing)} tensors are missing, {min(missing)} first. "
+            f"Download the model anew."
+        )
+
+
+def _refuse_quantised(tensors: Mapping[str, torch.Tensor], where: str, files: ComponentFiles) -> None:
+    for key, tensor in tensors.items():
+        if not tensor.is_floating_point() and not key.endswith("position_ids"):
+            raise RelayError(
+                f"{where}: the weights of its {files.name} are quantised ({key[:80]} is {tensor.dtype}), which Diffusers Relay does not "
+                f"load. Use a copy in float16 or float32."
+            )

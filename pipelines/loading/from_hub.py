@@ -1,0 +1,42 @@
+"""A hub id of a whole model -> PipelineComponents."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..base.monitor import Monitor
+from ..downloads.hub import RepoKind, fetch_repo
+from ..files.model_files import MODEL_INDEX, ComponentFiles, plan_files
+from ..model.components import PipelineComponents
+from ..model.family import recognise
+from .folder import load_folder, names_in, read_model_index
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _plan_pipeline(
+    folder: Path, names: Collection[str], variant: str, dtype: torch.dtype, title: str
+) -> tuple[ComponentFiles, ...]:
+    model_index = read_model_index(folder, title)
+    family = recognise(model_index, title)
+    return plan_files(model_index, family, names, variant=variant, dtype=dtype, where=title)
+
+
+PIPELINE = RepoKind(
+    MODEL_INDEX,
+    _plan_pipeline,
+    names_in,
+    "so it is not a diffusers model. Look on the hub for a repo of it in the diffusers format; a single checkpoint file "
+    "belongs into models/checkpoints.",
+)
+
+
+def load_from_hub(
+    repo_id: str, *, revision: str = "", variant: str = "auto", dtype: torch.dtype, monitor: Monitor
+) -> PipelineComponents:
+    """:func:`~..downloads.hub.fetch_repo`, then :func:`.folder.load_folder`."""
+    folder = fetch_repo(repo_id, revision=revision, variant=variant, dtype=dtype, monitor=monitor, kind=PIPELINE)
+    return load_folder(folder, dtype=dtype, variant=variant, source=repo_id, monitor=monitor)
