@@ -113,10 +113,7 @@ def main() -> int:
         ("check", "formatter, linter, types, import direction; --fix formats"),
         ("matrix", "run the tests on the oldest and the newest versions of what the pack asks for"),
         ("train", "train the small models of the tiny world anew; see devtools/tiny_world/README.md"),
-        (
-            "bench",
-            "measure the pack against the model alone and against ComfyUI's own nodes; see devtools/benchmarks/README.md",
-        ),
+        ("bench", "measure the pack against the model alone and ComfyUI's nodes; see devtools/benchmarks/README.md"),
     ):
         commands.add_parser(name, help=text, add_help=False)
     commands.add_parser("lock", help="write requirements/lock.txt anew")

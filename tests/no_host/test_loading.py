@@ -14,7 +14,7 @@ import torch
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.files.registry import ComponentRegistry
-from diffusers_relay.pipelines.loading.folder import folder as loading
+from diffusers_relay.pipelines.loading import folder as loading
 from diffusers_relay.pipelines.loading.folder import load_folder
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from relay_dev.model_folders import SmallModels

@@ -16,7 +16,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffusers_relay.pipelines import loading
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.files import read_ahead
 from diffusers_relay.pipelines.files import safetensors as safetensors_file
@@ -25,7 +24,9 @@ from diffusers_relay.pipelines.files.read_ahead import Span, whole
 from diffusers_relay.pipelines.files.registry import ComponentRegistry
 from diffusers_relay.pipelines.files.safetensors import read_tensors, tensor_spans
 from diffusers_relay.pipelines.loading import controlnet as controlnet_loading
-from diffusers_relay.pipelines.loading import load_folder, single_file
+from diffusers_relay.pipelines.loading import folder as loading
+from diffusers_relay.pipelines.loading import single_file
+from diffusers_relay.pipelines.loading.folder import load_folder
 from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from relay_dev.model_folders import SmallModels
@@ -114,8 +115,8 @@ prepare_pack()
 import torch
 from pathlib import Path
 from diffusers import UNet2DConditionModel, StableDiffusionPipeline
-from diffusers_relay.pipelines import safetensors_file
-from diffusers_relay.pipelines.loading import load_component
+from diffusers_relay.pipelines.files import safetensors as safetensors_file
+from diffusers_relay.pipelines.loading.folder import load_component
 from diffusers_relay.pipelines.model.component_classes import UNET
 from diffusers_relay.pipelines.files.model_files import ComponentFiles
 from diffusers_relay.pipelines.loading.single_file import Part, load_part, prefixed

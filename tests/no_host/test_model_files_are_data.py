@@ -14,13 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffusers_relay.pipelines import loading
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.files.registry import ComponentRegistry
 from diffusers_relay.pipelines.loading import controlnet as controlnet_loading
-from diffusers_relay.pipelines.loading import load_folder
+from diffusers_relay.pipelines.loading import folder as loading
 from diffusers_relay.pipelines.loading.controlnet import load_controlnet_folder
+from diffusers_relay.pipelines.loading.folder import load_folder
 from diffusers_relay.pipelines.model.component_classes import PUBLISHED_WITH, SCHEDULER
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from relay_dev.model_folders import SmallModels

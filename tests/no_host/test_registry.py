@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusers_relay.pipelines import loading
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.files.registry import ComponentRegistry, file_identity
-from diffusers_relay.pipelines.loading import load_folder
+from diffusers_relay.pipelines.loading import folder as loading
+from diffusers_relay.pipelines.loading.folder import load_folder
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from relay_dev.model_folders import SmallModels
 

@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.files.registry import ComponentRegistry
-from diffusers_relay.pipelines.loading import load_folder, single_file
+from diffusers_relay.pipelines.loading import single_file
+from diffusers_relay.pipelines.loading.folder import load_folder
 from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, image_to_image
@@ -498,7 +499,10 @@ def test_another_extension_is_refused_by_name(name: str, small: SmallCheckpoints
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("model.diffusion_model.middle_block.0.in_layers.2.bias", r"the tensors of its unet are not those of .*pruned or distilled"),
+        (
+            "model.diffusion_model.middle_block.0.in_layers.2.bias",
+            r"the tensors of its unet are not those of .*pruned or distilled",
+        ),
         (
             "first_stage_model.decoder.norm_out.bias",
             r"the tensors of its vae are not those of the AutoencoderKL of its kind\. It is of another variant or saved only in part: use another",
