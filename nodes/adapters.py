@@ -27,7 +27,7 @@ class RelayLoadLora(io.ComfyNode):
                 io.Combo.Input(
                     "lora",
                     options=comfy_host.safetensors_files("loras"),
-                    tooltip="A safetensors file in models/loras, in the format of kohya or diffusers, trained for this kind of model.",
+                    tooltip="A safetensors file in models/loras, trained for this kind of model: a LoRA, LoCon or DoRA as kohya, OneTrainer, PEFT, diffusers and ComfyUI save it.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -47,6 +47,7 @@ class RelayLoadLora(io.ComfyNode):
                 ),
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with the LoRA.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -63,7 +64,10 @@ class RelayLoadLora(io.ComfyNode):
         from ..pipelines.adapters.lora import with_lora
 
         path = Path(comfy_host.pick_file("lora", lora, "loras"))
-        return io.NodeOutput(with_lora(model, path, title=lora, strength=strength, text_strength=text_strength))
+        view = with_lora(model, path, title=lora, strength=strength, text_strength=text_strength)
+        for note in view.loras[-1].weights.notes:
+            comfy_host.runtime_for(cls).monitor.say(note)
+        return io.NodeOutput(view)
 
 
 class RelayLoadTextualInversion(io.ComfyNode):

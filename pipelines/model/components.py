@@ -15,8 +15,8 @@ from .options import ModelOptions
 if TYPE_CHECKING:
     import torch
 
-    from ..adapters.lora import Lora
     from ..adapters.textual_inversion import TextualInversion
+    from .adapters import Lora
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class PipelineComponents:
 
         What other views share counts in each of them, as in the host's own models: it goes when all of them go.
         """
-        tensors = [tensor for lora in self.loras for tensor in lora.weights.tensors.values()]
+        tensors = [tensor for lora in self.loras for tensor in lora.weights.tensors]
         tensors += [vectors for embedding in self.embeddings for vectors in embedding.vectors.values()]
         return module_bytes(self.modules.values()) + tensor_bytes(tensors)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def check_painted(latents: torch.Tensor, components: PipelineComponents) -> None:
-    """Refuses what a run painted where it is no numbers: a black picture would come of it.
+    """Refuses NaN and infinite values, which would become a black picture.
 
     Raises:
         RelayError: some value is NaN or infinite.
@@ -21,7 +21,8 @@ def check_painted(latents: torch.Tensor, components: PipelineComponents) -> None
         return
     denoiser = components[components.family.denoiser]
     dtype = str(denoiser.dtype).removeprefix("torch.")
+    loras = ", ".join(lora.title for lora in components.loras)
     raise RelayError(
-        f"model: {components.source} painted values that are no numbers (NaN or infinite) in {dtype}, so nothing was made. Load it in bfloat16 "
-        "or float32, lower guidance_scale or a weight in the prompt; if that does not help, its file may be damaged."
+        f"model: {components.source} painted values that are not numbers (NaN or infinite) in {dtype}, so nothing was made. Load it in bfloat16 "
+        f"or float32, or lower guidance_scale, a weight in the prompt{f', or the strength of the LoRA ({loras})' if loras else ''}."
     )

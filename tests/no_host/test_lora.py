@@ -210,7 +210,7 @@ def test_a_file_is_read_once_and_leaves_memory_with_the_last_view(models: SmallM
     assert REGISTRY.loads - loads <= 1
     assert views[0].loras[0].weights is views[1].loras[0].weights
     paint(views[0])
-    tensors = [weakref.ref(tensor) for tensor in views[0].loras[0].weights.tensors.values()]
+    tensors = [weakref.ref(tensor) for tensor in views[0].loras[0].weights.tensors]
     del views
     gc.collect()
     assert [ref for ref in tensors if ref() is not None] == []
@@ -234,9 +234,9 @@ def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
     ("model", "name", "says"),
     [
         ("sd15", "sdxl_kohya", r"lora: sdxl_kohya .*SDXL"),
-        ("sd15", "sdxl_peft", r"lora: sdxl_peft looks made for SDXL"),
+        ("sd15", "sdxl_peft", r"lora: sdxl_peft is made for SDXL and does not fit sd15"),
         ("sdxl_base", "sd15_kohya", r"lora: sd15_kohya .*does not fit sdxl_base"),
-        ("sdxl_base", "styles/sd15_peft", r"does not fit sdxl_base .*layer"),
+        ("sdxl_base", "styles/sd15_peft", r"does not fit sdxl_base .*layers are not there"),
         ("sdxl_refiner", "sdxl_peft", r"does not fit sdxl_refiner"),
         ("kandinsky_decoder", "sd15_kohya", r"Kandinsky 2.2 decoder\) can't use a LoRA.*Stable Diffusion XL"),
         ("kandinsky_prior", "sd15_kohya", r"can't use a LoRA"),
@@ -280,16 +280,22 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
     good = load_file(lora_path("styles/sd15_peft"))
     for tensors, says in (
         ({"emb_params": torch.zeros(2, 32)}, "lora: bad file"),
-        ({"transformer.blocks.0.attn.to_q.lora_A.weight": torch.zeros(4, 8)}, "another transformer"),
+        (
+            {"transformer.blocks.0.attn.to_q.lora_A.weight": torch.ones(4, 8)},
+            "is made for a transformer model and does not fit sd15",
+        ),
         ({"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": torch.zeros(4, 8)}, "Flux"),
-        ({**good, "unet.mid_block.nowhere.lora_A.weight": torch.zeros(4, 8)}, "no layer for mid_block.nowhere"),
+        (
+            {**good, "unet.mid_block.nowhere.lora_A.weight": torch.zeros(4, 8)},
+            "1 of its .* layers are not there, such as unet.mid_block.nowhere",
+        ),
         ({}, "lora: bad file"),
     ):
         save_file(tensors, path)
         refused(path, says)
     name = next(name for name in good if "attn2.to_k.lora_A" in name)
     save_file({**good, name: torch.zeros(4, 1024)}, path)
-    refused(path, r"does not fit sd15 .*is \[4, 1024\]")
+    refused(path, r"does not fit sd15 .*is for a layer of \[32, 1024\], and the model's is")
 
 
 def test_a_view_of_another_model_does_not_carry_it() -> None:

@@ -1,0 +1,81 @@
+"""What a file is that is no plain LoRA, and what a LoRA was made for: said only where its names or shapes prove it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+INSTEAD = "Use a LoRA file, or one that was merged or converted to a plain LoRA."
+
+
+class Format(NamedTuple):
+    what: str
+    signs: tuple[str, ...]
+    """Pieces of tensor names, any of which tells. A space: the name ends there."""
+
+
+FORMATS = (
+    Format("a Control-LoRA", ("lora_controlnet",)),
+    Format("a LoHa (LyCORIS)", (".hada_w1", ".hada_w2", ".hada_t1")),
+    Format("a LoKr (LyCORIS)", (".lokr_w1", ".lokr_w2", ".lokr_t2")),
+    Format("an OFT or BOFT", (".oft_blocks", ".oft_diag", ".oft_R", ".boft_R", ".oft_r")),
+    Format("a GLoRA (LyCORIS)", (".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight")),
+    Format("an IA3 (LyCORIS)", (".on_input", ".ia3_l")),
+    Format("a VeRA", ("vera_lambda_", "vera_A", "vera_B")),
+    Format(
+        "a LoRA that also changes biases or norms",
+        (".diff_b ", ".lora_B.bias ", ".lora_up.bias ", ".w_norm ", ".b_norm "),
+    ),
+    Format("a set of full weight differences", (".diff ", ".set_weight ")),
+    Format("a LoRA in the format of lora_diffusion", (":up ", ":down ")),
+    Format("an IP-Adapter", ("ip_adapter.", "image_proj.", ".to_k_ip.", ".to_v_ip.")),
+    Format("an AnimateDiff motion module or LoRA", ("motion_modules.", "motion_modules_")),
+    Format("a ControlNet", ("control_model.", "controlnet_cond_embedding.", "zero_convs.")),
+    Format("a textual inversion, which belongs into models/embeddings", ("emb_params", "string_to_param")),
+    Format(
+        "a whole checkpoint, which belongs into models/checkpoints",
+        ("first_stage_model.", "cond_stage_model.", "conditioner.embedders."),
+    ),
+)
+MADE_FOR = {
+    "SDXL": ("lora_te2_", "text_encoder_2.", "label_emb", "add_embedding"),
+    "Flux": ("double_blocks", "single_transformer_blocks", "single_blocks"),
+    "Stable Diffusion 3": ("joint_blocks",),
+    "Stable Cascade": ("lora_prior_unet_", "prior_unet."),
+    "Qwen-Image": ("txt_mod", "img_mod", "add_q_proj.lora"),
+    "Wan": ("blocks.0.cross_attn", "blocks_0_cross_attn"),
+    "Z-Image or Lumina": ("context_refiner", "noise_refiner", "adaLN_modulation"),
+    "PixArt or another model with T5": ("lora_te3_", "text_encoder_3."),
+    "a transformer model": (
+        " transformer.",
+        "lora_transformer_",
+        "transformer_blocks.0.attn.",
+        "transformer_blocks_0_attn_",
+    ),
+}
+"""A kind of model -> pieces of tensor names that only its LoRAs have, the most telling first. A space: the name begins there."""
+CONTEXT_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL", 1280: "the SDXL refiner"}
+"""Width of the text that a UNet's cross-attention reads -> the model."""
+
+
+def other_format(names: Iterable[str]) -> str:
+    """What the file is, if it is no plain LoRA; empty where nothing tells that."""
+    names = [f".{name} " for name in names]
+    return next((kind.what for kind in FORMATS if any(sign in name for name in names for sign in kind.signs)), "")
+
+
+def made_for(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The kind of model; empty where neither names nor shapes prove one.
+
+    Args:
+        shapes: of the file's tensors, by their names.
+    """
+    for kind, signs in MADE_FOR.items():
+        if any(sign in f" {name}" for name in shapes for sign in signs):
+            return kind
+    widths = {
+        shape[1]
+        for name, shape in shapes.items()
+        if "attn2" in name and "to_k" in name and ("down" in name or "lora_A" in name) and len(shape) >= 2
+    }
+    return CONTEXT_WIDTHS.get(widths.pop(), "") if len(widths) == 1 else ""
