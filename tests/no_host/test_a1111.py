@@ -126,6 +126,9 @@ REFUSED = {
     "[(cat:1.2)|dog]": "character 1 .*every other step",
     "a AND b": r"AND at character 3 .*BREAK",
     "a cat <lora:style:0.8>": "<lora:...> at character 7 .*Load LoRA",
+    "(embedding:EasyNegative:1.2), a cat": r'"embedding:EasyNegative" at character 2 .*Load Textual Inversion',
+    '("a", "b").and(1, 0.5)': r"character 10 .*Compel's syntax",
+    "(cat:" + "1" * 5000 + "x)": r"character 5 .*not a number",
     "<hypernet:x:1>": "<hypernet:...> at character 1 ",
 }
 
