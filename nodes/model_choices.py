@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..pipelines.safetensors_file import SAFE_SUFFIXES
 from . import comfy_host
 
 FOLDER, CHECKPOINT = " (folder)", " (checkpoint)"
-SAFE = (".safetensors", ".sft")
 
 
 def shown(folders: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
     """What the choice lists. Pickles are not in it; a name that a folder and a file share is there twice, with what it is."""
-    safe = [name for name in files if name.lower().endswith(SAFE)]
+    safe = [name for name in files if name.lower().endswith(SAFE_SUFFIXES)]
     return [name + FOLDER if name in safe else name for name in folders] + [
         name + CHECKPOINT if name in folders else name for name in safe
     ]

@@ -16,6 +16,8 @@ from .read_ahead import Span
 if TYPE_CHECKING:
     import torch
 
+SAFE_SUFFIXES = (".safetensors", ".sft")
+"""What safetensors files are called, in every folder; the case does not matter."""
 PICKLE_STARTS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """Of a zip, as torch writes, and of the pickle protocols 2 to 5."""
 PORTION = 64 * 2**20

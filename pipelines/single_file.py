@@ -24,7 +24,7 @@ from .monitor import Monitor
 from .prediction import prediction_of
 from .read_ahead import read_ahead
 from .registry import REGISTRY, content_digest, file_identity
-from .safetensors_file import HOW_TO_CONVERT_FILE, Header, read_header, read_tensors, tensor_spans
+from .safetensors_file import HOW_TO_CONVERT_FILE, SAFE_SUFFIXES, Header, read_header, read_tensors, tensor_spans
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).parent / "configs"
 """A folder for each kind, laid out as a diffusers model without weights and vocabularies."""
-SUFFIXES = (".safetensors", ".sft")
 TEXT_ENCODERS = {
     (CheckpointKind.SD15, "text_encoder"): ("cond_stage_model.transformer.",),
     (CheckpointKind.SD2, "text_encoder"): ("cond_stage_model.model.", "conditioner.embedders.0.model."),
@@ -120,7 +119,7 @@ def check_file(path: Path, where: str) -> Header:
 
 def check_name(path: Path, where: str) -> None:
     """Refuses a file whose name says that it is no safetensors file."""
-    if not path.name.lower().endswith(SUFFIXES):
+    if not path.name.lower().endswith(SAFE_SUFFIXES):
         raise RelayError(f"{where} is not a .safetensors file. {HOW_TO_CONVERT_FILE}.")
 
 

@@ -9,6 +9,7 @@ import comfy.utils
 import folder_paths
 
 from ...pipelines.errors import RelayError
+from ...pipelines.safetensors_file import SAFE_SUFFIXES
 
 
 def diffusers_folders() -> dict[str, str]:
@@ -35,7 +36,7 @@ def folders_with(file: str, kind: str) -> dict[str, str]:
 
 def safetensors_files(kind: str) -> list[str]:
     """The names of the host's files of ``kind`` (``loras``, ``embeddings``) that can be read without running code."""
-    return [name for name in folder_paths.get_filename_list(kind) if name.lower().endswith(".safetensors")]
+    return [name for name in folder_paths.get_filename_list(kind) if name.lower().endswith(SAFE_SUFFIXES)]
 
 
 def pick_file(name: str, value: str, kind: str) -> str:
