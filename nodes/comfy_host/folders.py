@@ -9,7 +9,7 @@ import comfy.utils
 import folder_paths
 
 from ...pipelines.errors import RelayError
-from ...pipelines.safetensors_file import SAFE_SUFFIXES
+from ...pipelines.safetensors_file import HOW_TO_CONVERT_WEIGHTS, SAFE_SUFFIXES
 
 
 def diffusers_folders() -> dict[str, str]:
@@ -46,8 +46,7 @@ def pick_file(name: str, value: str, kind: str) -> str:
         return folder_paths.get_full_path_or_raise(kind, value)
     if value in folder_paths.get_filename_list(kind):
         raise RelayError(
-            f"{name}: {value!r} is a pickle, which can run any code when it is read. Only safetensors are read: convert it once, on a "
-            "machine where you trust its author, or choose another."
+            f"{name}: {value!r} is a pickle, and only safetensors are read: choose another, or convert it once. {HOW_TO_CONVERT_WEIGHTS}"
         )
     listed = ", ".join(have) or f"none: put a safetensors file in models/{kind}"
     raise RelayError(
