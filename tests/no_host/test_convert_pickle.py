@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
+import runpy
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import safetensors.torch
@@ -64,11 +68,32 @@ def converted(name: str, folder: Path, way: str) -> dict[str, torch.Tensor]:
     return load_file(made)
 
 
+def command() -> str:
+    advised = re.search(r'python "([^"]+)" FILE', HOW_TO_CONVERT_WEIGHTS)
+    assert advised is not None
+    assert advised[0] in HOW_TO_CONVERT_FILE
+    return advised[1]
+
+
 def run(file: Path) -> subprocess.CompletedProcess[str]:
-    command = re.search(r'python ("[^"]+") FILE', HOW_TO_CONVERT_WEIGHTS)
-    assert command is not None
-    assert command[0] in HOW_TO_CONVERT_FILE
-    return subprocess.run([sys.executable, command[1].strip('"'), str(file)], capture_output=True, text=True, timeout=120)
+    """The command, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", [command(), str(file)]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as left,
+    ):
+        runpy.run_path(command(), run_name="__main__")
+    return subprocess.CompletedProcess([], left.value.code, out.getvalue(), err.getvalue())
+
+
+def test_the_command_in_a_terminal(tmp_path: Path) -> None:
+    torch.save(LORA, tmp_path / "lora.pt")
+    arguments = [sys.executable, command(), "lora.pt"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "lora.safetensors: 2 tensors\n"), done.stderr
+    assert set(load_file(tmp_path / "lora.safetensors")) == set(LORA)
 
 
 @pytest.mark.parametrize("way", ["the command", "the line of Python"])

@@ -1,5 +1,6 @@
 """Prompt syntaxes: what each reads, what it refuses, and that no text makes it hang."""
 
+import json
 import re
 import time
 from contextlib import suppress
@@ -15,6 +16,7 @@ from diffusers_relay.weighting.foreign import notes_on
 from diffusers_relay.weighting.prompt_text import Blend, Fragment, Passage, Prompt
 from diffusers_relay.weighting.shortened import shortened, written_out
 from diffusers_relay.weighting.syntax import SYNTAXES, parse
+from relay_dev.paths import ROOT
 
 
 def fragments(*pairs):
@@ -208,6 +210,34 @@ def test_the_word_of_a_loaded_embedding_is_named():
 @pytest.mark.parametrize("text", [text for text in REFUSED if text.isprintable() and len(text) < 500])
 def test_plain_refuses_nothing_of_it(text):
     assert parse(text, "plain").text == text
+
+
+def example_prompts():
+    for file in sorted((ROOT / "example_workflows").glob("*.json")):
+        for node in json.loads(file.read_text(encoding="utf-8"))["nodes"]:
+            if node["type"] in ("RelayEncodePrompt", "RelayKandinskyPrior"):
+                prompt, negative, syntax = node["widgets_values"][:3]
+                yield from ((file.name, text, syntax) for text in (prompt, negative))
+
+
+def test_the_examples_prompts_are_read_with_nothing_to_say():
+    examples = list(example_prompts())
+    assert len({file for file, _, _ in examples}) > 10
+    for file, text, syntax in examples:
+        assert parse(text, syntax).is_empty == (not text.strip()), file
+        assert list(notes_on(text, syntax)) == [], file
+
+
+def test_the_help_page_s_quotes_and_weights_are_so():
+    page = (ROOT / "web/docs/RelayEncodePrompt.md").read_text(encoding="utf-8")
+    assert 'a sign that says "open"' in page
+    assert parse('a sign that says "open"', "compel") == one_passage(('a sign that says "open"', 1))
+    assert parse('"red cat"1.3', "compel") == one_passage(("red cat", 1.3))
+    assert parse(r'("a \"big\" cat", "b").and()', "compel").text == 'a "big" cat b'
+    assert f"{limits.MAX_CHARACTERS:,} characters" in page
+    assert f"{compel_syntax.MAX_SYNTAX:,} characters of weights" in page
+    assert parse("((cat:1.3))", "a1111") == one_passage(("cat", 1.3))
+    assert "whatever brackets are round it" in page
 
 
 def test_unknown_syntax_lists_the_known():
