@@ -196,6 +196,8 @@ LONG = {
     "colons": ":" * 10000,
     "weights": "(a:1.1)" * 1428,
     "open weights": "(a:1.1" * 1666,
+    "a long number": "(a:" + "1" * 9990 + "x)",
+    "a long number with a point": "(a:" + "1" * 5000 + "." + "1" * 4990 + "x)",
     "backslashes": "\\" * 10000,
     "networks": "<a:" * 3333,
     "breaks": "BREAK " * 1666,
