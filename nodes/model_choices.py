@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
+from ..pipelines.files.safetensors import SAFE_SUFFIXES
 from . import comfy_host
 
 FOLDER, CHECKPOINT = " (folder)", " (checkpoint)"
 WEIGHTS = re.compile(r"diffusion_pytorch_model.*|model[.-].*")
 """How diffusers and transformers name a folder's weights."""
-SAFE = (".safetensors", ".sft")
 
 
 def shown(folders: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
     """What the choice lists. Pickles are not in it; a name that a folder and a file share is there twice, with what it is."""
-    safe = [name for name in files if name.lower().endswith(SAFE)]
+    safe = [name for name in files if name.lower().endswith(SAFE_SUFFIXES)]
     return [name + FOLDER if name in safe else name for name in folders] + [
         name + CHECKPOINT if name in folders else name for name in safe
     ]

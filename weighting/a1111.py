@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from ..pipelines.base.errors import RelayError
-from .prompt_text import Fragment, Passage, Prompt, place
+from .foreign import BREAK, NUMBER, refuse_in_a1111
+from .prompt_text import Fragment, Passage, Prompt, excerpt, place
 
 STEP = 1.1
 """What a pair of brackets with no number multiplies or divides by."""
@@ -27,10 +29,7 @@ TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)\s*", re.ASCII)
-BREAK = re.compile(r"\bBREAK\b")
-AND = re.compile(r"\bAND\b")
-EXTRA_NETWORK = re.compile(r"<(\w+):[^<>]*>")
+SIGNED = re.compile(rf"\s*[+-]?{NUMBER}\s*", re.ASCII)
 PARTNERS = {")": "(", "]": "["}
 
 
@@ -58,14 +57,17 @@ class _Run:
     texts: list[str] = field(default_factory=list)
 
 
-def parse_a1111(text: str) -> Prompt:
+def parse_a1111(text: str, words: Collection[str] = ()) -> Prompt:
     """Stable Diffusion web UI's syntax; each ``BREAK`` begins a new part, which is encoded in 77 tokens of its own.
+
+    Args:
+        words: of the embeddings that the model knows.
 
     Raises:
         RelayError: with the place: a bracket without its partner, a weight that is no number or below 0, and what the
             web UI has and this pack has not, or has a node for: ``[a:b:0.5]``, ``[a|b]``, ``AND``, ``<lora:...>``.
     """
-    _refuse_foreign(text)
+    refuse_in_a1111(text, words)
     passages: list[list[Fragment]] = [[]]
     for run in _runs(text):
         for index, piece in enumerate(BREAK.split("".join(run.texts))):
@@ -125,22 +127,26 @@ def _weight(text: str, match: re.Match[str], bracket: _Bracket) -> float | None:
     tail, at = match["tail"], match.start()
     if not bracket.sign or at == bracket.at + 1:
         return None
-    number = NUMBER.fullmatch(tail)
+    number = SIGNED.fullmatch(tail)
     if bracket.sign == "[":
         if number is None:
             return None
         raise RelayError(
-            f"prompt: [...:{tail.strip()}] at {place(text, bracket.at)} asks for a change of the text at a step, which diffusers' "
+            f"prompt: [...:{excerpt(tail)[1:-1]}] at {place(text, bracket.at)} asks for a change of the text at a step, which diffusers' "
             "pipelines can't do. For less weight write (words:0.8); to change the prompt on the way, use one Image to Image after another."
         )
     if number is not None and float(tail) >= 0:
         return float(tail)
     if number is not None or not (re.search(r"\s", tail) or re.match(r"[\s,]", text[at - 1])):
         raise RelayError(
-            f"prompt: the weight ':{tail}' at {place(text, at)} is not a number of 0 or more, such as (words:1.3). "
+            f"prompt: the weight '{_short(':' + tail)}' at {place(text, at)} is not a number of 0 or more, such as (words:1.3). "
             "Mend it, or write \\: for a colon that is text."
         )
     return None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 20 else f"{text[:17]}..."
 
 
 def _no_partner(text: str, token: str, at: int, innermost: _Bracket) -> RelayError:
@@ -148,16 +154,3 @@ def _no_partner(text: str, token: str, at: int, innermost: _Bracket) -> RelayErr
     return RelayError(
         f"prompt: the '{token}' at {place(text, at)} closes no bracket{still_open}. Take it out, or write \\{token} for a bracket that is text."
     )
-
-
-def _refuse_foreign(text: str) -> None:
-    if network := EXTRA_NETWORK.search(text):
-        node = "LoRAs are loaded with the Load LoRA node. " if network[1].lower() in ("lora", "lyco") else ""
-        raise RelayError(
-            f"prompt: <{network[1]}:...> at {place(text, network.start())} loads nothing from a prompt here. {node}Take it out of the text."
-        )
-    if both := AND.search(text):
-        raise RelayError(
-            f"prompt: AND at {place(text, both.start())} asks for several denoised pictures in one, which diffusers' pipelines can't do. "
-            'Write BREAK between the texts, use Compel\'s syntax ("a", "b").blend(1, 1), or write a small "and" for the word.'
-        )

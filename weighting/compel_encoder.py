@@ -19,6 +19,7 @@ from ..pipelines.model.components import PipelineComponents
 from ..pipelines.model.embeds import PriorText, PriorTextEmbeds, PromptEmbeds, TextEmbeds, mark_of
 from ..pipelines.model.family import Task, TextLayer
 from .encoded_texts import find_texts, keep_texts, wanted_texts
+from .foreign import notes_on
 from .prompt_text import Prompt
 from .syntax import parse
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     import torch
 
     from .text_encoder import LayerEncoder, ReadLayer
+
+
+CLIP_L_ACTIVATION = "quick_gelu"
+"""Of Stable Diffusion 1.x's text encoder; 2.x has "gelu"."""
 
 
 @tried_once_more
@@ -71,7 +76,9 @@ def encode_prompt(
             f"Encode Prompt: {components.source} is a {family.title}, which is not prompted with text embeddings. "
             "Use the Kandinsky Prior node with the prior model, and give its prompt to the decoder."
         )
-    positive, negative = parse(prompt, syntax), parse(negative_prompt, syntax)
+    words = [embedding.token for embedding in components.embeddings]
+    positive, negative = (parse(text, syntax, words=words) for text in (prompt, negative_prompt))
+    _say_notes({"prompt": prompt, "negative_prompt": negative_prompt}, syntax, monitor)
     pairs = [(components[name], components[name.replace("text_encoder", "tokenizer")]) for name in family.text_encoders]
     _check_clip_skip(clip_skip, components, min(encoder.config.num_hidden_layers for encoder, _ in pairs))
     flags = {**family.config_flags, **components.config}
@@ -84,6 +91,7 @@ def encode_prompt(
     positives: list[torch.Tensor] = []
     negatives: list[torch.Tensor] = []
     pooled: list[torch.Tensor] = []
+    host_pooled: list[torch.Tensor] = []
     encoders = [encoder for encoder, _ in pairs]
     on_device = policy.on_device(Stage.TEXT, encoders, text_bytes(encoders, [prompt, negative_prompt]))
     with (
@@ -94,7 +102,7 @@ def encode_prompt(
     ):
         for encoder, tokenizer in pairs:
             monitor.check()
-            source = TextEncoder(encoder, tokenizer, device, token_expansions(components, tokenizer))
+            source = TextEncoder(encoder, tokenizer, device, token_expansions(components, tokenizer), monitor.check)
             layer = LayerEncoder(source, _layer(components, encoder, 0))
             skipping = LayerEncoder(source, _layer(components, encoder, clip_skip)) if clip_skip else layer
             hidden = skipping.hidden(positive)
@@ -105,22 +113,34 @@ def encode_prompt(
         if family.has_pooled_embeds:  # of the last encoder
             pooled = [layer.pooled(positive)]
             pooled.append(torch.zeros_like(pooled[0]) if zeros else layer.pooled(negative))
+        elif family.serves_host_samplers and encoder.config.hidden_act == CLIP_L_ACTIVATION:
+            host_pooled = [layer.host_pooled(positive), layer.host_pooled(negative)]
         dtype = encoder.dtype
         nothing = parse("", syntax)
         empty = [layer.hidden(nothing), layer.pooled(nothing)] if family.drops_prompt_at_guidance_0 else []
 
-    def finished(name: str, states: list[torch.Tensor], pooled: torch.Tensor | None) -> TextEmbeds:
+    def finished(name: str, states: list[torch.Tensor], **pooled: torch.Tensor | None) -> TextEmbeds:
         return TextEmbeds(
             hidden=_handed_over(torch.cat(states, dim=-1), name, dtype, policy),
-            pooled=None if pooled is None else _handed_over(pooled, name, dtype, policy),
+            **{
+                kind: None if state is None else _handed_over(state, name, dtype, policy)
+                for kind, state in pooled.items()
+            },
         )
 
+    nones = [None, None]
     embeds = {
-        "positive": finished("prompt", positives, pooled[0] if pooled else None),
-        "negative": finished("negative_prompt", negatives, pooled[1] if pooled else None),
+        name: finished(title, states, pooled=own, host_pooled=host)
+        for name, title, states, own, host in zip(
+            ("positive", "negative"),
+            ("prompt", "negative_prompt"),
+            (positives, negatives),
+            pooled or nones,
+            host_pooled or nones,
+        )
     }
     if empty:
-        embeds["empty"] = finished("prompt", empty[:1], empty[1])
+        embeds["empty"] = finished("prompt", empty[:1], pooled=empty[1])
     keep_texts(wanted, embeds)
     return PromptEmbeds(**embeds, mark=mark_of(components))
 
@@ -158,6 +178,7 @@ def encode_for_prior(
         raise RelayError(
             f"Kandinsky Prior: {components.source} is a {components.family.title}, and not a prior. Load a Kandinsky 2.2 prior."
         )
+    _say_notes({"prompt": prompt, "negative_prompt": negative_prompt}, syntax, monitor)
     texts = {"prompt": parse(prompt, syntax), "negative_prompt": parse(negative_prompt, syntax), "": parse("", syntax)}
     wanted = wanted_texts(components, tuple(texts.values()))
     rows: dict[str, PriorTextEmbeds] | None = find_texts(wanted, policy.output_device())
@@ -188,7 +209,7 @@ def _encode_rows(
     rows: dict[str, PriorTextEmbeds] = {}
     working_bytes = text_bytes([encoder], [text.text for text in texts.values()])
     with torch.no_grad(), policy.on_device(Stage.TEXT, [encoder], working_bytes) as device:
-        source = TextEncoder(encoder, tokenizer, device)
+        source = TextEncoder(encoder, tokenizer, device, check=monitor.check)
         if not texts["negative_prompt"].is_empty:  # the prior's pipeline then encodes the two in one batch
             source.encode_together([texts["prompt"].text, texts["negative_prompt"].text])
         layer = LayerEncoder(source, lambda output: output.last_hidden_state)
@@ -218,6 +239,12 @@ def _laid_over(layer: LayerEncoder, text: Prompt) -> tuple[torch.Tensor, torch.T
     shares[0, ~mask[0]] = 1.0  # the padding behind the longest part is the first part's
     shares = shares / shares.sum(dim=0)
     return torch.einsum("pt,ptw->tw", shares, states)[None], mask, parts
+
+
+def _say_notes(texts: Mapping[str, str], syntax: str, monitor: Monitor) -> None:
+    for title, text in texts.items():
+        for note in notes_on(text, syntax):
+            monitor.say(f"{title}: {note}")
 
 
 def _layer(components: PipelineComponents, encoder: Any, clip_skip: int) -> ReadLayer:

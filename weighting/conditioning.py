@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..pipelines.model.embeds import TextEmbeds
 
+if TYPE_CHECKING:
+    import torch
+
 
 def to_conditioning(text: TextEmbeds) -> list[list[Any]]:
-    """``[[hidden, {"pooled_output": pooled}]]``, float32. Sizes and scores are left to the host's nodes, which set them."""
-    extras = {} if text.pooled is None else {"pooled_output": text.pooled.float()}
-    return [[text.hidden.float(), extras]]
+    """``[[hidden, {"pooled_output": pooled}]]``, float32. Sizes and scores are left to the host's nodes, which set them.
+
+    Both are copies: the host's nodes and others may write into what they are given.
+    Stable Diffusion 2.x has no ``pooled_output``: the host's is of a layer and a projection that diffusers' model lacks.
+    """
+    pooled = text.host_pooled if text.pooled is None else text.pooled
+    extras = {} if pooled is None else {"pooled_output": _copied(pooled)}
+    return [[_copied(text.hidden), extras]]
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return tensor.to(torch.float32, copy=True)

@@ -57,6 +57,11 @@ class Prompt:
         return not self.text.strip()
 
 
+def plain_prompt(text: str) -> Prompt:
+    """Every character is text."""
+    return Prompt(parts=(Passage((Fragment(text),)),), weights=(1.0,))
+
+
 def place(text: str, index: int) -> str:
     """For errors: ``character 7 ("a (cat")``, counted from 1, with what stands round it."""
     return f"character {index + 1} ({excerpt(text[max(0, index - 12) : index + 12])})"

@@ -8,13 +8,22 @@ from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from .prompt_text import Blend, Passage, Prompt
+from ..pipelines.base.errors import RelayError
+from .prompt_text import Blend, Fragment, Passage, Prompt
 
 if TYPE_CHECKING:
     import torch
 
 ReadLayer = Callable[[Any], "torch.Tensor"]
 """Takes the wanted hidden state [1, tokens, width] out of a CLIP text encoder's output."""
+
+
+MAX_RUNS = 4_096
+"""Of an encoder, for one prompt. What they give lies side by side in memory: 1.6 GB for SDXL's larger one."""
+
+
+HOST_KEEPS_WHOLE = 8
+"""ComfyUI's ``max_word_length``: a piece of fewer tokens begins the next 77 where it does not fit."""
 
 
 class TextEncoder:
@@ -26,15 +35,18 @@ class TextEncoder:
         tokenizer: Any,
         device: torch.device,
         expansions: Mapping[int, list[int]] | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
             expansions: token -> the tokens that stand for it: textual inversions with several vectors.
+            check: called before each run; whatever it raises ends the encoding.
         """
         self.encoder = encoder
         self.tokenizer = tokenizer
         self.device = device
         self.expansions = expansions or {}
+        self._check = check
         self._outputs: dict[tuple[Any, ...], Any] = {}
 
     def output(self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> Any:
@@ -45,9 +57,13 @@ class TextEncoder:
             *token_ids.flatten().tolist(),
             None if attention_mask is None else tuple(attention_mask.flatten().tolist()),
         )
-        if key not in self._outputs:
-            self._outputs[key] = self.encoder(token_ids, attention_mask=attention_mask, output_hidden_states=True)
-        return self._outputs[key]
+        if key in self._outputs:
+            return self._outputs[key]
+        self._check()
+        output = self.encoder(token_ids, attention_mask=attention_mask, output_hidden_states=True)
+        if attention_mask is None:  # one with a mask is a weight's below 1, and never asked for again
+            self._outputs[key] = output
+        return output
 
     def encode_together(self, texts: Sequence[str]) -> None:
         """Runs ``texts``, each cut at the encoder's length, as one batch. :meth:`output` then gives their rows of it.
@@ -81,6 +97,11 @@ class _QuietTokenizer:
 
     def __call__(self, texts: list[str], **options: Any) -> Any:
         return self._tokenizer(texts, verbose=False, **options)
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        """Compel looks for the place to split at among the first 77, and asks for all that are left each time."""
+        tokens: list[str] = self._tokenizer.convert_ids_to_tokens(ids[: self._tokenizer.model_max_length])
+        return tokens
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
@@ -155,8 +176,27 @@ class LayerEncoder:
         )
 
     def hidden(self, prompt: Prompt) -> torch.Tensor:
-        """[1, n * 77, width], float32: as many runs of the encoder's 77 tokens as the text needs."""
+        """[1, n * 77, width], float32: as many runs of the encoder's 77 tokens as the text needs.
+
+        Raises:
+            RelayError: weights below 1 ask for more than :data:`MAX_RUNS` runs.
+        """
+        self._check_runs(prompt)
         return self._compel.build_conditioning_tensor_for_conjunction(_compel_tree(prompt))[0]
+
+    def _check_runs(self, prompt: Prompt) -> None:
+        provider = self._compel.conditioning_provider
+        runs = most = 0
+        for passage in (one for side in _passages_side_by_side(prompt) for one in side):
+            tokens = sum(map(len, provider.get_token_ids([f.text for f in passage.fragments], False)))
+            lighter = sum(fragment.weight < 1 for fragment in passage.fragments)
+            runs += (1 + lighter) * (1 + tokens // (provider.max_token_count - 2))
+            most = max(most, lighter)
+        if runs > MAX_RUNS:
+            raise RelayError(
+                f"prompt: it would take {runs:,} runs of the text encoder, and at most {MAX_RUNS:,} are made. Each weight below 1 reads the whole "
+                f"text again, and here {most:,} are. Use fewer of these, or a shorter text."
+            )
 
     def padded(self, hidden: torch.Tensor, tokens: int) -> torch.Tensor:
         """``hidden`` with empty texts behind it, up to ``tokens``."""
@@ -169,16 +209,50 @@ class LayerEncoder:
 
     def pooled(self, prompt: Prompt) -> torch.Tensor:
         """[1, width], float32: of the literal text, cut at 77 tokens as diffusers cuts it. A blend's is blended."""
-        import torch
         from compel import EmbeddingsProvider
 
         provider = self._compel.conditioning_provider
         if len(prompt.parts) == 1 and isinstance(blend := prompt.parts[0], Blend):
-            each = torch.stack([provider.get_pooled_embeddings([passage.text]) for passage in blend.passages], dim=1)
-            return EmbeddingsProvider.apply_embedding_weights(each[..., None], list(blend.weights), blend.normalize)[
-                ..., 0
-            ]
+            return _blended(
+                EmbeddingsProvider,
+                [provider.get_pooled_embeddings([passage.text]) for passage in blend.passages],
+                blend,
+            )
         return provider.get_pooled_embeddings([prompt.text])
+
+    def host_pooled(self, prompt: Prompt) -> torch.Tensor:
+        """[1, width], float32: what ComfyUI's CLIP-L gives as ``pooled_output``: the last layer, normalised, at the end mark.
+
+        It is of the first 77 tokens as ComfyUI fills them: a weighted piece of fewer than 8 tokens is not cut in two.
+        A blend's is blended. Source: ``comfy/sd1_clip.py``, ``tokenize_with_weights``.
+        """
+        from compel import EmbeddingsProvider
+
+        if len(prompt.parts) == 1 and isinstance(blend := prompt.parts[0], Blend):
+            each = [self._state_at_end(passage.fragments) for passage in blend.passages]
+            return _blended(EmbeddingsProvider, each, blend)
+        passages = [passage for side in _passages_side_by_side(prompt) for passage in side]
+        return self._state_at_end([fragment for passage in passages for fragment in passage.fragments])
+
+    def _state_at_end(self, fragments: Sequence[Fragment]) -> torch.Tensor:
+        import torch
+
+        provider = self._compel.conditioning_provider
+        length = provider.max_token_count
+        ids: list[int] = []
+        for tokens in provider.get_token_ids([fragment.text for fragment in fragments], False):
+            room = length - 2 - len(ids)
+            if room < len(tokens) < HOST_KEEPS_WHOLE:
+                break
+            ids += tokens[:room]
+            if room < len(tokens):
+                break
+        end = 1 + len(ids)
+        ids = [*provider.bos_sequence, *ids, *provider.eos_sequence]
+        ids += [self._source.tokenizer.pad_token_id] * (length - len(ids))
+        output = self._source.output(torch.tensor([ids], device=self.device), None)
+        state: torch.Tensor = output.last_hidden_state[:, end]
+        return state.float()
 
     def token_masks(self, prompt: Prompt) -> torch.Tensor:
         """[n, 77] bool, a row for each 77 tokens of :meth:`hidden`: where there is text, its start and end marks included."""
@@ -206,6 +280,14 @@ class LayerEncoder:
         for mask in masks:
             together[: mask.shape[0]] |= mask
         return together
+
+
+def _blended(provider: Any, pooled: Sequence[torch.Tensor], blend: Blend) -> torch.Tensor:
+    import torch
+
+    each = torch.stack(list(pooled), dim=1)[..., None]
+    mean: torch.Tensor = provider.apply_embedding_weights(each, list(blend.weights), blend.normalize)[..., 0]
+    return mean
 
 
 def _passages_side_by_side(prompt: Prompt) -> list[tuple[Passage, ...]]:

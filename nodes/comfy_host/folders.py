@@ -10,6 +10,7 @@ import comfy.utils
 import folder_paths
 
 from ...pipelines.base.errors import RelayError
+from ...pipelines.files.safetensors import HOW_TO_CONVERT_WEIGHTS, SAFE_SUFFIXES
 
 
 def diffusers_folders() -> dict[str, str]:
@@ -45,7 +46,7 @@ def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
 
 def safetensors_files(kind: str) -> list[str]:
     """The names of the host's files of ``kind`` (``loras``, ``embeddings``) that can be read without running code."""
-    return [name for name in folder_paths.get_filename_list(kind) if name.lower().endswith(".safetensors")]
+    return [name for name in folder_paths.get_filename_list(kind) if name.lower().endswith(SAFE_SUFFIXES)]
 
 
 def pick_file(name: str, value: str, kind: str) -> str:
@@ -55,8 +56,7 @@ def pick_file(name: str, value: str, kind: str) -> str:
         return folder_paths.get_full_path_or_raise(kind, value)
     if value in folder_paths.get_filename_list(kind):
         raise RelayError(
-            f"{name}: {value!r} is a pickle, which can run any code when it is read. Only safetensors are read: convert it once, on a "
-            "machine where you trust its author, or choose another."
+            f"{name}: {value!r} is a pickle, and only safetensors are read: choose another, or convert it once. {HOW_TO_CONVERT_WEIGHTS}"
         )
     listed = ", ".join(have) or f"none: put a safetensors file in models/{kind}"
     raise RelayError(

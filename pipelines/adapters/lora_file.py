@@ -213,8 +213,8 @@ class _Alphas:
             if component == place.component and (layer == name or layer.endswith(f".{name}")):
                 self._used.add(pattern)
                 return alpha, rooted
-        alpha = self._config.get(f"{place.component}.lora_alpha")
-        return None if alpha is None else (self._number(alpha), rooted)
+        common = self._config.get(f"{place.component}.lora_alpha")
+        return None if common is None else (self._number(common), rooted)
 
     def check_used(self) -> None:
         """

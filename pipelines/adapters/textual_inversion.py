@@ -10,62 +10,27 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from ..files.registry import REGISTRY, file_identity
-from ..files.safetensors import HOW_TO_CONVERT_WEIGHTS, check_file
+from ..model.adapters import EmbeddingFile, TextualInversion
 from ..model.components import PipelineComponents
 from ..model.family import FAMILIES
+from .textual_inversion_file import SDXL_KEYS, read_embedding
 
 if TYPE_CHECKING:
     import torch
 
-ONE_ENCODER_KEY = "emb_params"
-"""What A1111 calls the vectors; a file of diffusers has its word there."""
-SDXL_KEYS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
 KNOWN_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 1280: "SDXL's second text encoder"}
-
-
-@dataclass(frozen=True, eq=False)
-class EmbeddingFile:
-    """One file, read once and shared by every view that uses it."""
-
-    vectors: Mapping[str, torch.Tensor]
-    """Name in the file -> [vectors, width]."""
-
-
-@dataclass(frozen=True, eq=False)
-class TextualInversion:
-    """A word that one view of a model knows."""
-
-    title: str
-    """The file's name, for messages and marks."""
-    token: str
-    file: EmbeddingFile
-    """Held, so that another view finds it."""
-    vectors: Mapping[str, torch.Tensor]
-    """Text encoder component -> [vectors, width]. All have the same number of vectors."""
-
-    @property
-    def tokens(self) -> tuple[str, ...]:
-        """A token for each vector, named as diffusers names them."""
-        count = next(iter(self.vectors.values())).shape[0]
-        return (self.token, *(f"{self.token}_{index}" for index in range(1, count)))
-
-    @property
-    def mark(self) -> str:
-        return f"embedding {self.title} as {self.token}"
 
 
 def with_textual_inversion(components: PipelineComponents, path: Path, *, title: str, token: str) -> PipelineComponents:
     """A view of the model whose prompts may use one more word.
 
     Args:
-        path: a safetensors file: diffusers' (one tensor, named by its word), A1111's (``emb_params``), or one for SDXL's
-            two text encoders (``clip_l``, ``clip_g``). Each [width] or [vectors, width].
+        path: a safetensors file, see :func:`~.textual_inversion_file.read_embedding`.
         title: the file's name, for messages.
         token: the word; empty: the file's own, or the file's name where it has none.
 
@@ -79,11 +44,9 @@ def with_textual_inversion(components: PipelineComponents, path: Path, *, title:
         raise RelayError(
             f"model: {components.source} ({family.title}) can't use an embedding: diffusers has none for its pipelines. Families that can: {able}."
         )
-    check_file(path, f"embedding: {title}", HOW_TO_CONVERT_WEIGHTS)
-    file = REGISTRY.get(("embedding", file_identity(path)), lambda: EmbeddingFile(_read(path, title)))
+    file = REGISTRY.get(("embedding", file_identity(path)), lambda: EmbeddingFile(*read_embedding(path, title)))
     vectors = _for_encoders(file.vectors, components, title)
-    own = next(iter(file.vectors)) if len(file.vectors) == 1 else ""
-    word = token.strip() or ("" if own in (ONE_ENCODER_KEY, *SDXL_KEYS) else own) or path.stem
+    word = token.strip() or file.word or path.stem
     inversion = TextualInversion(title, word, file, vectors)
     tokenizers = {}
     for encoder in family.text_encoders:
@@ -145,8 +108,7 @@ def _knowing(tokenizer: Any, inversion: TextualInversion, source: str) -> Any:
             f"token: {taken[0]!r} is a token that {source} knows already. Give another word in token, one that no text contains by chance."
         )
     copied = copy.deepcopy(tokenizer)
-    for token in inversion.tokens:
-        copied.add_tokens(token)
+    copied.add_tokens(list(inversion.tokens))
     return copied
 
 
@@ -174,28 +136,6 @@ def _for_encoders(
             f"{components.source} ({components.family.title}) read {' and '.join(map(str, fits.values()))}. Use one that was trained for this kind of model."
         )
     return {name: by_encoder[name] for name in encoders}
-
-
-def _read(path: Path, title: str) -> dict[str, torch.Tensor]:
-    import torch
-    from safetensors.torch import load_file
-
-    with torch.inference_mode(False):  # what is made inside of it could be used nowhere else
-        vectors = {name: tensor[None] if tensor.ndim == 1 else tensor for name, tensor in load_file(path).items()}
-    several = len(vectors) > 1 and not set(vectors) <= set(SDXL_KEYS)
-    shapes = [list(tensor.shape) for tensor in vectors.values()]
-    if several or not vectors or any(len(shape) != 2 or 0 in shape for shape in shapes):
-        raise RelayError(
-            f"embedding: {title} is no textual inversion: it holds {len(vectors)} tensors ({', '.join(list(vectors)[:3])}), and one is expected, or "
-            "clip_l and clip_g, of shape [vectors, width]. LoRAs go into models/loras."
-        )
-    if len({shape[0] for shape in shapes}) > 1:
-        raise RelayError(
-            f"embedding: {title} has another number of vectors for each text encoder {shapes}. It is damaged."
-        )
-    if not all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in vectors.values()):
-        raise RelayError(f"embedding: {title} holds values that are no numbers. It is damaged: download it anew.")
-    return vectors
 
 
 def _tokenizer_of(encoder: str) -> str:

@@ -1,6 +1,7 @@
 """What has been encoded: a picture, a prompt, a control picture, each once, whatever number of nodes ask for it.
 
-The host caches per node, and forgets what the last prompt had; this caches by content. An entry dies with any of the objects that
+The host caches per node, and forgets what the last prompt had; this caches by content. What goes in and what comes out are
+copies: nodes of other packs, and diffusers, may write into what they are given. An entry dies with any of the objects that
 made it, and holds none of them: a model that is dropped leaves memory, and what it encoded with it.
 """
 
@@ -11,7 +12,7 @@ import logging
 import weakref
 from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ class EncodedOnce:
         self.misses: Counter[str] = Counter()
 
     def find(self, wanted: Wanted) -> Any:
-        """What was kept for this, or None."""
+        """A copy of what was kept for this, or None."""
         key = self._key(wanted)
         with self._lock:
             self._drop_gone()
@@ -63,11 +64,11 @@ class EncodedOnce:
             if value is not None:
                 self._entries.move_to_end(key)
         logger.debug("%s: encoded %s", wanted.kind, "now" if value is None else "before")
-        return value
+        return copied(value)
 
     def keep(self, wanted: Wanted, value: Any, size: int) -> None:
-        """Keeps ``value``, of ``size`` bytes, for :meth:`find`. Whoever gets it must not change it."""
-        key = self._key(wanted)
+        """Keeps a copy of ``value``, of ``size`` bytes, for :meth:`find`."""
+        key, value = self._key(wanted), copied(value)
         with self._lock:
             self._drop_gone()
             self._drop(key)
@@ -109,6 +110,21 @@ class EncodedOnce:
 
 ENCODED = EncodedOnce()
 """The process's own."""
+
+
+def copied(value: Any) -> Any:
+    """``value`` with tensors of its own, in dicts, tuples and dataclasses too. They keep their layout in memory."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, tuple):
+        return tuple(copied(one) for one in value)
+    if isinstance(value, dict):
+        return {name: copied(one) for name, one in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{one.name: copied(getattr(value, one.name)) for one in fields(value)})
+    return value
 
 
 def tensor_digest(tensor: torch.Tensor) -> Hashable:

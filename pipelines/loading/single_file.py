@@ -19,7 +19,7 @@ from ..base.library_log import without_empty_warning
 from ..base.monitor import Monitor
 from ..files.read_ahead import read_ahead
 from ..files.registry import REGISTRY, content_digest, file_identity
-from ..files.safetensors import HOW_TO_CONVERT_FILE, Header, read_header, read_tensors, tensor_spans
+from ..files.safetensors import HOW_TO_CONVERT_FILE, SAFE_SUFFIXES, Header, read_header, read_tensors, tensor_spans
 from ..model.components import PipelineComponents
 from ..model.family import recognise
 from .block_layout import original_numbers
@@ -49,7 +49,6 @@ logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).parent / "configs"
 """A folder for each kind, laid out as a diffusers model without weights and vocabularies."""
-SUFFIXES = (".safetensors", ".sft")
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def check_file(path: Path, where: str) -> Header:
 
 def check_name(path: Path, where: str) -> None:
     """Refuses a file whose name says that it is no safetensors file."""
-    if not path.name.lower().endswith(SUFFIXES):
+    if not path.name.lower().endswith(SAFE_SUFFIXES):
         raise RelayError(f"{where} is not a .safetensors file. {HOW_TO_CONVERT_FILE}.")
 
 

@@ -67,3 +67,36 @@ class Lora:
         if not self.text_strength or not any(name.startswith("text_encoder") for name in self.weights.layers):
             return None
         return f"LoRA {self.title} at text_strength {self.text_strength:g}"
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingFile:
+    """One file, read once and shared by every view that uses it."""
+
+    vectors: Mapping[str, torch.Tensor]
+    """``clip_l`` and ``clip_g``, or "" for the only encoder -> [vectors, width]."""
+    word: str
+    """Its own, or empty."""
+
+
+@dataclass(frozen=True, eq=False)
+class TextualInversion:
+    """A word that one view of a model knows."""
+
+    title: str
+    """The file's name, for messages and marks."""
+    token: str
+    file: EmbeddingFile
+    """Held, so that another view finds it."""
+    vectors: Mapping[str, torch.Tensor]
+    """Text encoder component -> [vectors, width]. All have the same number of vectors."""
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """A token for each vector, named as diffusers names them."""
+        count = next(iter(self.vectors.values())).shape[0]
+        return (self.token, *(f"{self.token}_{index}" for index in range(1, count)))
+
+    @property
+    def mark(self) -> str:
+        return f"embedding {self.title} as {self.token}"

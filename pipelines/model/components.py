@@ -15,8 +15,7 @@ from .options import ModelOptions
 if TYPE_CHECKING:
     import torch
 
-    from ..adapters.textual_inversion import TextualInversion
-    from .adapters import Lora
+    from .adapters import Lora, TextualInversion
 
 
 @dataclass(frozen=True)

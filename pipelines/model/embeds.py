@@ -66,6 +66,8 @@ class TextEmbeds:
 
     hidden: torch.Tensor
     pooled: torch.Tensor | None = None
+    host_pooled: torch.Tensor | None = None
+    """[1, width]: the host's ``pooled_output`` where the family's own pipelines read none (Stable Diffusion 1.x)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +83,8 @@ class PromptEmbeds:
     def get_ram_usage(self) -> int:
         """Bytes that this value keeps in memory, see :meth:`.PipelineComponents.get_ram_usage`."""
         texts = [text for text in (self.positive, self.negative, self.empty) if text is not None]
-        return tensor_bytes([*self.mark.rows, *(text.hidden for text in texts), *(text.pooled for text in texts)])
+        tensors = [tensor for text in texts for tensor in (text.hidden, text.pooled, text.host_pooled)]
+        return tensor_bytes([*self.mark.rows, *tensors])
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,6 +64,38 @@ def test_compel_at_weight_one_is_clip_text_encode(native: Any, encoded: list[Any
         assert conditioning[0][0].dtype == expected[0][0].dtype
 
 
+LONG = "a red cat on a blue sofa, an oil painting of the sea in summer, " * 8
+POOLED = {
+    "plain": PROMPT,
+    "nothing": "",
+    "weights": "a (red:1.3) cat on a ((blue)) sofa (:d:0.5)",
+    "escapes": r"a red \(dark\) cat (at 10:30 in the morning)",
+    "long": LONG,
+    "a weight where the first 77 end": "cat " * 73 + "(red blue green:1.2) sofa",
+    "a long one there": "cat " * 73 + "(red blue green red blue green red blue green:1.2) sofa",
+    "long and weighted": LONG + "(blurry:1.4) " + LONG,
+}
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_pooled_output_is_the_host_s(native: Any, ours: PipelineComponents, name: str) -> None:
+    from nodes import CLIPTextEncode
+
+    from diffusers_relay.nodes.prompts import RelayEncodePrompt
+
+    text = POOLED[name]
+    theirs = CLIPTextEncode().encode(native[1], text)[0][0][1]["pooled_output"]
+    other = CLIPTextEncode().encode(native[1], "a dog")[0][0][1]["pooled_output"]
+    _, positive, negative = RelayEncodePrompt.execute(ours, text, text, "a1111", 0).result
+    for conditioning in (positive, negative):
+        mine = conditioning[0][1]["pooled_output"]
+        assert mine.dtype == theirs.dtype
+        assert relative(mine, theirs) <= 1e-5
+        assert relative(mine, other) > 0.01
+    skipped = RelayEncodePrompt.execute(ours, text, "", "a1111", 1).result[1][0][1]["pooled_output"]
+    assert relative(skipped, theirs) <= 1e-5, "the host's pooled_output is of the last layer, whatever is skipped"
+
+
 def test_compel_weights_act_in_the_conditioning(ours: PipelineComponents, encoded: list[Any]) -> None:
     from diffusers_relay.nodes.prompts import RelayEncodePrompt
 

@@ -126,6 +126,9 @@ REFUSED = {
     "[(cat:1.2)|dog]": "character 1 .*every other step",
     "a AND b": r"AND at character 3 .*BREAK",
     "a cat <lora:style:0.8>": "<lora:...> at character 7 .*Load LoRA",
+    "(embedding:EasyNegative:1.2), a cat": r'"embedding:EasyNegative" at character 2 .*Load Textual Inversion',
+    '("a", "b").and(1, 0.5)': r"character 10 .*Compel's syntax",
+    "(cat:" + "1" * 5000 + "x)": r"character 5 .*not a number",
     "<hypernet:x:1>": "<hypernet:...> at character 1 ",
 }
 
@@ -193,6 +196,8 @@ LONG = {
     "colons": ":" * 10000,
     "weights": "(a:1.1)" * 1428,
     "open weights": "(a:1.1" * 1666,
+    "a long number": "(a:" + "1" * 9990 + "x)",
+    "a long number with a point": "(a:" + "1" * 5000 + "." + "1" * 4990 + "x)",
     "backslashes": "\\" * 10000,
     "networks": "<a:" * 3333,
     "breaks": "BREAK " * 1666,

@@ -270,6 +270,102 @@ def test_long_sdxl_is_compels_own(load):
     assert torch.allclose(embeds.negative.hidden, theirs.negative_embeds, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", TEXT_MODELS)
+def test_too_many_runs_are_refused_before_the_first(load, name):
+    _, components = load(name)
+    for encoder in [components[part] for part in components.family.text_encoders]:
+        encoder.register_forward_pre_hook(lambda *_: pytest.fail("it ran"))
+    text = "(cat dog:0.9) sofa " * 900  # read again 900 times
+    with pytest.raises(RelayError, match=r"prompt: it would take \d+,\d+ runs .*4,096.* 900 .*Use fewer"):
+        encode(components, text, syntax="a1111")
+
+
+def test_many_weights_and_many_texts_take_a_run_for_each_77_tokens(load):
+    _, components = load("sd15")
+    runs = []
+    components["text_encoder"].register_forward_hook(lambda *_: runs.append(1))
+    encode(components, "(cat:1.1) " * 1000, syntax="a1111")
+    assert len(runs) <= 1000 / 75 + 4
+    runs.clear()
+    texts = ", ".join(f'"a cat {number}"' for number in range(500))
+    hidden = encode(components, f"({texts}).and()").positive.hidden
+    assert hidden.shape[1] == 500 * 77
+    assert len(runs) <= 500 + 3
+    runs.clear()
+    encode(components, "a (cat)0.5 on a (sofa)0.9 here")
+    assert len(runs) == 4, "the text, and less each of the two; the empty negative"
+
+
+def test_a_cancel_is_noticed_between_two_runs(load):
+    _, components = load("sd15")
+    runs, stopped = [], type("Stopped", (Exception,), {})
+    components["text_encoder"].register_forward_hook(lambda *_: runs.append(1))
+
+    def check():
+        if len(runs) >= 3:
+            raise stopped
+
+    with pytest.raises(stopped):
+        encode(components, WORDS * 10, monitor=SimpleNamespace(check=check))
+    assert len(runs) == 3
+
+
+def test_where_a_long_text_is_split_only_the_next_77_tokens_are_looked_at(load, monkeypatch):
+    """And the places are Compel's own: `test_long_sdxl_is_compels_own`."""
+    _, components = load("sd15")
+    tokenizer, asked = components["tokenizer"], []
+    real = tokenizer.convert_ids_to_tokens
+    monkeypatch.setattr(tokenizer, "convert_ids_to_tokens", lambda ids: asked.append(len(ids)) or real(ids))
+    encode(components, WORDS * 20)
+    assert len(asked) > 10
+    assert max(asked) <= 77
+
+
+# --- pooled_output
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_sd15_pooled_for_the_host_is_transformers_own(load, dtype):
+    """Against the host's own encoder: `in_host/test_native_values.py`."""
+    pipe, components = load("sd15", dtype)
+    for text in (PROMPT, "", LONG):
+        embeds = encode(components, text, NEGATIVE)
+        for made, wanted in ((embeds.positive, text), (embeds.negative, NEGATIVE)):
+            ids = pipe.tokenizer(wanted, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+            with torch.no_grad():
+                assert torch.equal(made.host_pooled, pipe.text_encoder(ids.input_ids).pooler_output)
+            assert made.pooled is None
+    skipped = encode(components, PROMPT, clip_skip=1).positive
+    assert torch.equal(skipped.host_pooled, encode(components, PROMPT).positive.host_pooled)
+    blend = encode(components, '("a cat", "a dog").blend(3, 1)').positive.host_pooled.float()
+    cat, dog = (encode(components, text).positive.host_pooled.float() for text in ("a cat", "a dog"))
+    assert torch.allclose(blend, 0.75 * cat + 0.25 * dog, atol=0.02)
+
+
+def test_other_models_have_none_for_the_host(load):
+    """SDXL's own is the host's; OpenCLIP's projection, which the host's of SD 2.x is of, is not in diffusers' model."""
+    for name in ("sdxl_base", "sdxl_refiner"):
+        assert encode(load(name)[1], PROMPT).positive.host_pooled is None
+    _, components = load("sd15")
+    components["text_encoder"].config.hidden_act = "gelu"
+    assert encode(components, PROMPT).positive.host_pooled is None
+
+
+def test_what_may_be_prose_is_said_for_both_texts_each_time(load):
+    _, components = load("sd15")
+    for _ in range(2):
+        monitor = Hearing()
+        compel_encoder.encode_prompt(
+            components, "a AND b", "[bad]", syntax="compel", policy=PlainOffload(), monitor=monitor
+        )
+        assert [line.split(":")[0] for line in monitor.heard] == ["prompt", "negative_prompt"]
+    monitor = Hearing()
+    encode_prior(load("kandinsky_prior")[1], "a AND b", monitor=monitor)
+    assert [line.split(":")[0] for line in monitor.heard] == ["prompt"]
+    with pytest.raises(RelayError, match="BREAK"):
+        encode_prior(load("kandinsky_prior")[1], "a BREAK b")
+
+
 # --- clip_skip
 
 

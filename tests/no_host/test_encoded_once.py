@@ -21,16 +21,25 @@ from diffusers_relay.pipelines.control.kandinsky_hint import make_hint, take_hin
 from diffusers_relay.pipelines.control.units import ControlNet, fit_picture, make_unit
 from diffusers_relay.pipelines.device.offload import Stage
 from diffusers_relay.pipelines.device.runtime import Runtime
-from diffusers_relay.pipelines.families.kandinsky22_prior import embed_image
+from diffusers_relay.pipelines.families.kandinsky22_prior import PriorSettings, embed_image, run_prior
 from diffusers_relay.pipelines.latents.autoencoder import Autoencoder, autoencoder_of
+from diffusers_relay.pipelines.latents.encode_decode import decode
 from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from diffusers_relay.pipelines.model.embeds import PromptEmbeds
-from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, generators, image_to_image
+from diffusers_relay.pipelines.model.mixing import mix
+from diffusers_relay.pipelines.runs.sampling import (
+    ImageToImageSettings,
+    TextToImageSettings,
+    generators,
+    image_to_image,
+    text_to_image,
+)
 from diffusers_relay.weighting.compel_encoder import encode_for_prior, encode_prompt
+from diffusers_relay.weighting.conditioning import to_conditioning
 from reference.scripts import read_like_host, soft_picture
 from relay_dev.model_folders import SmallModels
-from support.without_host import counting_runtime, load
+from support.without_host import ListeningMonitor, counting_runtime, load
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
@@ -215,18 +224,117 @@ def test_the_prior_s_text_and_picture() -> None:
 def test_a_control_picture_is_fitted_once_for_a_size() -> None:
     unit, hits = make_unit(ControlNet("a", None), picture()), ENCODED.hits["control picture"]
     wide, again = fit_picture(unit, Extent(96, 64)), fit_picture(unit, Extent(96, 64))
-    assert wide.image is again.image
+    assert torch.equal(wide.image, again.image)
     assert fit_picture(unit, Extent(64, 96)).image.shape == (1, 96, 64, 3)
     hint = make_hint(picture())
     depth = load("kandinsky_depth")
     fitted = [take_hint((hint,), depth, Extent(128, 64), batch)[0] for batch in (1, 2)]
     assert fitted[0] is not None and fitted[1] is not None
-    assert fitted[0].data_ptr() == fitted[1].data_ptr()
+    assert torch.equal(fitted[0].expand(2, -1, -1, -1), fitted[1])
     assert ENCODED.hits["control picture"] - hits == 2
     assert len(ENCODED) == 3
     del unit, wide, again
     gc.collect()
     assert len(ENCODED) == 1, "they go with the unit"
+
+
+# --- what leaves
+
+
+def decoded_image(runtime: Runtime) -> list[torch.Tensor]:
+    model = load("sd15")
+    settings = TextToImageSettings(64, 64, 2, 2, 4.0, 3)
+    latents = text_to_image(model, text(model, "a red cat", runtime), settings, runtime)
+    return [latents.samples, decode(model, latents, tiled=False, runtime=runtime)]
+
+
+def conditioning(name: str, runtime: Runtime) -> list[torch.Tensor]:
+    embeds = text(load(name), "a (red:1.2) cat", runtime, "dog", syntax="a1111")
+    values = [to_conditioning(one)[0] for one in (embeds.positive, embeds.negative)]
+    return [tensor for hidden, extras in values for tensor in (hidden, extras["pooled_output"])]
+
+
+def prompt_values(name: str, runtime: Runtime) -> list[torch.Tensor]:
+    embeds = text(load(name), "a red cat", runtime, "dog")
+    return [one for side in (embeds.positive, embeds.negative) for one in vars(side).values() if one is not None]
+
+
+def mixed(runtime: Runtime) -> list[torch.Tensor]:
+    a, b = (text(load("sdxl_base"), prompt, runtime) for prompt in ("a cat", "a dog"))
+    both = [mix(a, b, weight) for weight in (0.0, 1.0)]
+    return [one for prompt in both for one in (prompt.positive.hidden, prompt.positive.pooled)]
+
+
+def prior_values(runtime: Runtime) -> list[torch.Tensor]:
+    prior = load("kandinsky_prior")
+    read = encode_for_prior(prior, "a cat", "dog", syntax="compel", policy=runtime.policy, monitor=runtime.monitor)
+    made = run_prior(prior, read, PriorSettings(2, 4.0, 1, 1.0), runtime)
+    seen = embed_image(prior, picture(), runtime)
+    return [made.positive, made.negative, seen.positive, seen.negative, read.prompt.hidden, read.empty.pooled]
+
+
+UNIT, HINT = make_unit(ControlNet("a", None), picture()), make_hint(picture())
+
+
+def control_pictures(runtime: Runtime) -> list[torch.Tensor]:
+    hint = take_hint((HINT,), load("kandinsky_depth"), Extent(128, 64), 1)[0]
+    assert hint is not None
+    return [fit_picture(UNIT, Extent(96, 64)).image, hint]
+
+
+OUTPUTS: dict[str, Callable[[Runtime], list[torch.Tensor]]] = {
+    "CONDITIONING of SD1.5": lambda runtime: conditioning("sd15", runtime),
+    "CONDITIONING of SDXL": lambda runtime: conditioning("sdxl_base", runtime),
+    "DIFFUSERS_PROMPT": lambda runtime: prompt_values("sd15", runtime),
+    "DIFFUSERS_PROMPT of SDXL": lambda runtime: prompt_values("sdxl_base", runtime),
+    "mixed": mixed,
+    "Kandinsky's prior": prior_values,
+    "LATENT": lambda runtime: [encode_image(load("sd15"), picture(), 1, runtime).samples],
+    "LATENT of MoVQ": lambda runtime: [encode_image(load("kandinsky_decoder"), picture(), 1, runtime).samples],
+    "LATENT and IMAGE": decoded_image,
+    "control pictures": control_pictures,
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_who_writes_into_an_output_changes_no_later_one(name: str) -> None:
+    runtime = counting_runtime()
+    first = OUTPUTS[name](runtime)
+    before = [tensor.clone() for tensor in first]
+    for _ in range(2):  # what was made now, and what was found
+        for tensor in first:
+            tensor.fill_(7)
+        first = OUTPUTS[name](runtime)
+        assert all(torch.equal(now, then) for now, then in zip(first, before, strict=True))
+    places = [tensor.data_ptr() for tensor in first]
+    assert len(set(places)) == len(places), "two outputs in one place"
+
+
+def test_conditioning_is_no_part_of_the_prompt_that_goes_beside_it() -> None:
+    for dtype in (torch.float32, torch.float16):
+        embeds = text(load("sdxl_base", dtype), "a cat", counting_runtime())
+        before = [embeds.positive.hidden.clone(), embeds.positive.pooled.clone()]
+        ((hidden, extras),) = to_conditioning(embeds.positive)
+        hidden.fill_(7)
+        extras["pooled_output"].fill_(7)
+        assert torch.equal(embeds.positive.hidden, before[0])
+        assert torch.equal(embeds.positive.pooled, before[1])
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl_base"])
+def test_who_writes_into_a_preview_does_not_paint(name: str) -> None:
+    class Scribbling(ListeningMonitor):
+        def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
+            super().progress(done, total, latents)
+            if latents is not None:
+                latents.fill_(7)
+
+    model = load(name)
+    prompt, settings = text(model, "a cat", counting_runtime()), TextToImageSettings(64, 64, 1, 3, 4.0, 3)
+    scribbled = Runtime(counting_runtime().policy, Scribbling(previews=True))
+    plain = text_to_image(model, prompt, settings, counting_runtime()).samples
+    assert torch.equal(text_to_image(model, prompt, settings, scribbled).samples, plain)
+    assert scribbled.monitor.previewed
 
 
 # --- what is kept, and for how long

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from diffusers_relay.pipelines.adapters import textual_inversion
 from diffusers_relay.pipelines.adapters.lora import with_lora
 from diffusers_relay.pipelines.adapters.textual_inversion import with_textual_inversion
 from diffusers_relay.pipelines.base.encoded_once import ENCODED
@@ -238,7 +239,15 @@ def test_damaged_files(tmp_path: Path, models: SmallModels) -> None:
     for tensors, says in (
         (lora, r"is no textual inversion.*models/loras"),
         ({}, "is no textual inversion"),
-        ({"emb_params": torch.zeros(2, 3, 32)}, "is no textual inversion"),
+        ({"emb_params": torch.zeros(2, 3, 32)}, r"is no textual inversion.*\[2, 3, 32\]"),
+        ({"emb_params": torch.zeros(())}, "is no textual inversion"),
+        ({"emb_params": torch.zeros(0, 32)}, "is no textual inversion"),
+        ({"emb_params": torch.zeros(2, 9000)}, "is no textual inversion"),
+        ({"a": torch.zeros(2, 32), "b": torch.zeros(2, 32)}, "is no textual inversion: it holds 2 tensors, and one"),
+        ({"clip_l": torch.zeros(2, 32), "t5xxl": torch.zeros(2, 64)}, "vectors for t5xxl, .*another kind of model"),
+        ({"clip_l": torch.zeros(2, 32), "clip_l_out": torch.zeros(2, 32)}, "vectors for clip_l_out"),
+        ({"emb_params": torch.zeros(76, 32)}, "has 76 vectors, and a prompt has 75 places"),
+        ({f"w_{index}" if index else "w": torch.zeros(1, 32) for index in range(76)}, "has 76 vectors"),
         ({"emb_params": torch.full((2, 32), float("nan"))}, "no numbers"),
         ({"emb_params": torch.zeros(2, 32, dtype=torch.int32)}, "no numbers"),
         ({"clip_l": torch.zeros(2, 32), "clip_g": torch.zeros(3, 32)}, "another number of vectors"),
@@ -252,6 +261,70 @@ def test_damaged_files(tmp_path: Path, models: SmallModels) -> None:
     torch.save({"emb_params": torch.zeros(2, 32)}, path)
     with pytest.raises(RelayError, match="embedding: x is a pickle"):
         with_textual_inversion(load("sd15"), path, title="x", token="")
+
+
+def test_thousands_of_vectors_are_refused_before_any_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file({"emb_params": torch.zeros(50_000, 32)}, tmp_path / "x.safetensors")
+    monkeypatch.setattr(torch, "cat", lambda *_, **__: pytest.fail("it was read"))
+    monkeypatch.setattr(textual_inversion, "_knowing", lambda *_: pytest.fail("a tokenizer was copied"))
+    with pytest.raises(RelayError, match=r"^embedding: x has 50,000 vectors, and a prompt has 75 places"):
+        with_textual_inversion(load("sd15"), tmp_path / "x.safetensors", title="x", token="")
+
+
+# --- what trainers write
+
+ROWS = torch.randn(3, 32, generator=torch.Generator().manual_seed(5))
+TRAINERS = {
+    "A1111": ({"emb_params": ROWS}, "BadDream"),
+    "A1111's pickle, converted": ({"*": ROWS}, "BadDream"),
+    "its dict, flattened": ({"string_to_param.*": ROWS, "string_to_token.*": torch.tensor(265)}, "BadDream"),
+    "its dict with a word": ({"string_to_param.baddy": ROWS}, "baddy"),
+    "ComfyUI's name for SD2": ({"clip_h": ROWS}, "BadDream"),
+    "no name": ({"": ROWS}, "BadDream"),
+    "a general name": ({"learned_embeds": ROWS}, "BadDream"),
+    "diffusers": ({"<bad-dream>": ROWS}, "<bad-dream>"),
+    "diffusers, one tensor a vector": (
+        {"<bad>": ROWS[0], "<bad>_1": ROWS[1], "<bad>_2": ROWS[2]},
+        "<bad>",
+    ),
+    "three dimensions": ({"emb_params": ROWS[None]}, "BadDream"),
+    "one encoder of SDXL's": ({"clip_l": ROWS}, "BadDream"),
+    "float16": ({"emb_params": ROWS.half()}, "BadDream"),
+    "bfloat16": ({"emb_params": ROWS.bfloat16()}, "BadDream"),
+    "float64": ({"emb_params": ROWS.double()}, "BadDream"),
+    "float8": ({"emb_params": ROWS.to(torch.float8_e4m3fn)}, "BadDream"),
+}
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_what_trainers_write_is_read(inference_mode: None, tmp_path: Path, name: str) -> None:
+    tensors, word = TRAINERS[name]
+    path = tmp_path / "BadDream.safetensors"
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
+    view = with_textual_inversion(load("sd15"), path, title=path.name, token="")
+    assert view.embeddings[0].token == word
+    wanted = torch.cat([tensor.reshape(-1, 32).float() for tensor in tensors.values() if tensor.ndim])
+    assert torch.equal(view.embeddings[0].vectors["text_encoder"].float(), wanted)
+    save_file({"<x>": wanted.to(torch.float32)}, tmp_path / "other.safetensors")
+    same = with_textual_inversion(load("sd15"), tmp_path / "other.safetensors", title="other", token="<x>")
+    for syntax in SYNTAXES:
+        mine, theirs = encode(view, f"a {word} cat", syntax=syntax), encode(same, "a <x> cat", syntax=syntax)
+        assert torch.equal(mine.positive.hidden, theirs.positive.hidden)
+
+
+def test_both_encoders_of_sdxl_by_their_other_names(inference_mode: None, tmp_path: Path) -> None:
+    tensors = load_file(path_of("sdxl_style"))
+    renamed = {"text_encoders_0": tensors["clip_l"], "text_encoders_1": tensors["clip_g"]}
+    save_file(renamed, tmp_path / "x.safetensors")
+    view = with_textual_inversion(load("sdxl_base"), tmp_path / "x.safetensors", title="x", token="sdxl_style")
+    mine, theirs = (encode(one, "a sdxl_style cat") for one in (view, taught(load("sdxl_base"), "sdxl_style")))
+    assert torch.equal(mine.positive.hidden, theirs.positive.hidden)
+
+
+def test_embedding_and_its_word_are_named_in_a_prompt(inference_mode: None) -> None:
+    view = taught(load("sd15"), "badhands")
+    with pytest.raises(RelayError, match="write badhands alone"):
+        encode(view, "a cat, embedding:badhands")
 
 
 def test_a_fresh_model_is_never_changed(inference_mode: None) -> None:

@@ -1,0 +1,179 @@
+"""Compel's prompt syntax: ``word++``, ``(some words)1.3``, ``("a", "b").and(1, 0.5)``, ``("a", "b").blend(1, 0.5)``.
+
+It is read by Compel's own parser, which says nothing when it cannot make sense of a prompt; what it would drop or read as
+text by mistake is refused here, with the place. The parser is slow, some 0.3 ms a character, so :mod:`.shortened` hands it
+one character for each run of plain words.
+Source: https://github.com/damian0815/compel/blob/main/doc/syntax.md
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
+
+from ..pipelines.base.errors import RelayError
+from .foreign import refuse_in_compel
+from .prompt_text import Blend, Fragment, Passage, Prompt, excerpt, place, plain_prompt
+from .shortened import shortened, with_quotation_marks, written_out
+
+MAX_NESTING = 10
+"""Brackets inside brackets. Compel's parser uses some thirty Python frames for each level."""
+MAX_SYNTAX = 8_000
+"""Characters that Compel's parser takes for one prompt, runs of plain words shortened to one each: some 2.5 s, 800 weights."""
+
+
+def parse_compel(text: str, words: Collection[str] = ()) -> Prompt:
+    """
+    Args:
+        words: of the embeddings that the model knows.
+    """
+    if not text.strip():
+        return plain_prompt("")
+    _refuse_unbalanced(text)
+    refuse_in_compel(text, words)
+    # A quoted text of Compel's ends with its line, and a comma hides a bracket behind it. CLIP's tokenizer reads any
+    # white space as one space, and splits a comma from a word by itself, so neither change shows in the tokens.
+    line = with_quotation_marks(re.sub(r",(?=[^\W_]|[(\"])", ", ", re.sub(r"\s+", " ", text).strip()))
+    return _checked(_read(line, text), text)
+
+
+def _read(line: str, text: str) -> Prompt:
+    """``line`` as Compel reads it, by way of a shorter one where there is such."""
+    short, runs = shortened(line)
+    if len(short) > MAX_SYNTAX:
+        raise RelayError(
+            f"prompt: it has {len(short):,} characters of weights, brackets and quotes, and at most {MAX_SYNTAX:,} are read in Compel's "
+            "syntax. Use fewer weights, or choose a1111 in syntax and its own way to write them."
+        )
+    if short != line:
+        with suppress(Exception):
+            prompt = written_out(_by_compel(short), runs)
+            if prompt is not None:
+                return prompt
+    try:
+        if len(line) > MAX_SYNTAX:
+            line = short
+        return _by_compel(line)
+    except Exception as error:  # pyparsing's, Compel's and Python's own, from Compel's conversions
+        raise RelayError(
+            f"Compel cannot read the prompt {excerpt(text)}: {excerpt(str(error))[1:-1]}. Texts to combine stand in quotes, the operator comes "
+            'last, and there is one number for each text or none: ("a cat", "a dog").and(1, 0.5)'
+        ) from error
+
+
+def _by_compel(line: str) -> Prompt:
+    # pyparsing's exceptions keep each other, the frames that they went through and all that called those, with the models
+    # in their variables, until the garbage is collected. In a thread of its own nothing else called them.
+    with ThreadPoolExecutor(max_workers=1) as apart:
+        return _prompt_of(apart.submit(_parsed, line).result())
+
+
+# --- Compel's parser
+
+
+@cache
+def _compel_parser() -> Any:
+    from compel.prompt_parser import PromptParser
+
+    return PromptParser()
+
+
+def _parsed(line: str) -> Any:
+    with _remembering_parser() as parser:
+        return parser.flatten(parser.conjunction.parse_string(line, parse_all=True)[0])
+
+
+@contextmanager
+def _remembering_parser() -> Iterator[Any]:
+    """Compel's parser, with pyparsing's memory on: without it, each level of brackets costs four times the one before."""
+    from pyparsing import ParserElement
+
+    parser = _compel_parser()
+    if ParserElement._packratEnabled or ParserElement._left_recursion_enabled:  # the process has its own wish
+        yield parser
+        return
+    ParserElement.enable_packrat(None)
+    try:
+        yield parser
+    finally:
+        ParserElement.disable_memoization()
+
+
+def _prompt_of(conjunction: Any) -> Prompt:
+    """Compel's tree as ours. An empty conjunction is an empty text."""
+    parts = tuple(_part_of(part) for part in conjunction.prompts)
+    if not parts:
+        return plain_prompt("")
+    return Prompt(parts=parts, weights=tuple(float(weight) for weight in conjunction.weights))
+
+
+def _part_of(part: Any) -> Passage | Blend:
+    if hasattr(part, "normalize_weights"):
+        return Blend(
+            passages=tuple(_passage_of(prompt) for prompt in part.prompts),
+            weights=tuple(float(weight) for weight in part.weights),
+            normalize=part.normalize_weights,
+        )
+    return _passage_of(part)
+
+
+def _passage_of(flattened: Any) -> Passage:
+    return Passage(tuple(Fragment(_unescaped(child.text), float(child.weight)) for child in flattened.children))
+
+
+def _unescaped(text: str) -> str:
+    """Compel lets ``+ - . , =`` be escaped too, and then leaves the backslash in the text."""
+    return re.sub(r"\\([()\"+\-.,=])", r"\1", text)
+
+
+# --- what Compel's parser would let pass
+
+
+def _refuse_unbalanced(text: str) -> None:
+    opened: list[int] = []
+    for match in re.finditer(r"(?<!\\)[()]", text):
+        if match.group() == "(":
+            opened.append(match.start())
+            if len(opened) > MAX_NESTING:
+                raise RelayError(
+                    f"prompt: brackets are nested more than {MAX_NESTING} deep at {place(text, match.start())}. Use fewer, or a weight: (words)1.5"
+                )
+        elif opened:
+            opened.pop()
+        else:
+            raise RelayError(
+                f"prompt: the ')' at {place(text, match.start())} closes no bracket. Take it out, or write \\) for a bracket that is text."
+            )
+    if opened:
+        raise RelayError(
+            f"prompt: the '(' at {place(text, opened[-1])} is never closed. Close it, or write \\( for a bracket that is text."
+        )
+
+
+def _checked(prompt: Prompt, text: str) -> Prompt:
+    operator = re.compile(r"\.(and|add|blend|attend)\s*\(")
+    if (found := operator.search(text)) and operator.search(prompt.text):
+        raise RelayError(
+            f"prompt: the .{found.group(1)}(...) at {place(text, found.start())} was not understood. It follows its texts at once, "
+            'and .and() and .blend() take the whole prompt: ("a cat", "a dog").and(1, 0.5)'
+        )
+    for number in [*prompt.weights, *(weight for part in prompt.parts for weight in _weights_of(part))]:
+        if not math.isfinite(number):
+            raise RelayError(f"prompt: a weight in {excerpt(text)} is too large, or no number. Use a smaller one.")
+    for part in prompt.parts:
+        if isinstance(part, Blend) and part.normalize and math.isclose(sum(part.weights), 0, abs_tol=1e-6):
+            raise RelayError(
+                f"prompt: the weights of .blend({', '.join(map(str, part.weights))}) add up to 0. Add no_normalize as the last argument to subtract one text from another."
+            )
+    return prompt
+
+
+def _weights_of(part: Passage | Blend) -> list[float]:
+    passages = part.passages if isinstance(part, Blend) else (part,)
+    own = list(part.weights) if isinstance(part, Blend) else []
+    return own + [fragment.weight for passage in passages for fragment in passage.fragments]

@@ -1,0 +1,160 @@
+"""Text in the syntax of another program, which the chosen syntax would read as letters: refused, or said, with what to take instead.
+
+Refused is what is no prose: nobody means the letters of ``<lora:x:1>``. What may be prose is only said. In the plain syntax
+every character is text, so nothing is foreign there. No pattern here looks at a character more than a few times.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+from ..pipelines.base.errors import RelayError
+from .prompt_text import excerpt, place
+
+NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
+EXTRA_NETWORK = re.compile(r"<(\w+):[^<>]*>")
+EMBEDDING = re.compile(r"\bembedding:([^\s,:()\[\]{}|]+)")
+"""ComfyUI's own way to name an embedding."""
+AND = re.compile(r"\bAND\b")
+BREAK = re.compile(r"\bBREAK\b")
+AT_A_STEP = re.compile(rf"\[[^\[\]:]*:(?:[^\[\]:]*:\s*{NUMBER}|\s*\d*\.\d+)\s*\]")
+"""``[cat:dog:0.5]``, ``[cat:0.5]``; ``[16:9]`` is text."""
+ALTERNATING = re.compile(r"\[[^\[\]|]*\|[^\[\]]*\]")
+WEIGHT_INSIDE = re.compile(rf"[^\s\d():\\]\s*:\s*{NUMBER}\s*\)(?![+\-\d]|\.\w)")
+BRACKETS = re.compile(r"(?<!\\)[()]")
+WEIGHED = re.compile(r"[+\-\d]|\.\w")
+"""What follows a bracket that weighs, in Compel's syntax."""
+BROKEN_WEIGHT = re.compile(
+    r"""(?:(?<!\\)\)|(?<!\S)"[^"]+")(?P<weight>
+        [+-]+\.?\d[\w.]*                                       # (x)-0.5: read as a sign, and the number as text
+      | (?:\d*\.\d*\.\d|(?:\d+(?:\.\d*)?|\.\d+)e[+-]?\d)[\w.+-]*   # (x)1.5.5, (x)1e309
+      | (?:nan|inf|infinity)\b
+    )""",
+    re.VERBOSE | re.IGNORECASE,
+)
+WEBUI_OPERATOR = re.compile(r"\)\s*\.(?:and|add|blend|swap|attend)\s*\(")
+WILDCARD = re.compile(r"(?<!\w)__\w[\w/*-]{0,80}__(?!\w)")
+CHOICE = re.compile(r"\{[^{}|]*\|[^{}]*\}")
+SQUARE = re.compile(r"(?<![\w\\])\[[^\[\]]+\]")
+WEIGHT_BEHIND = re.compile(r"(?<!\\)\)\d*\.\d+(?![\w.])")
+
+
+def refuse_in_compel(text: str, words: Collection[str] = ()) -> None:
+    """
+    Args:
+        words: of the embeddings that the model knows.
+
+    Raises:
+        RelayError: with the place, and what to write or to choose.
+    """
+    _refuse_networks_and_embeddings(text, words)
+    if swap := re.search(r"\.swap\s*\(", text):
+        raise RelayError(
+            f"prompt: .swap() at {place(text, swap.start())} is not supported: Compel reads it and does nothing. Encode the two texts apart, or use .blend()."
+        )
+    if lora := re.search(r"(with|use)Lora\s*\(", text):
+        raise RelayError(
+            f"prompt: {lora.group()}...) at {place(text, lora.start())} would do nothing. LoRAs are loaded with Load LoRA (Diffusers)."
+        )
+    if found := BREAK.search(text):
+        raise RelayError(
+            f"prompt: BREAK at {place(text, found.start())} is of the a1111 syntax. Choose a1111 in syntax, write "
+            '("one text", "another").and(), or write a small "break" for the word.'
+        )
+    if found := AT_A_STEP.search(text) or ALTERNATING.search(text):
+        raise RelayError(
+            f"prompt: {excerpt(found.group())} at {place(text, found.start())} asks for a change of the text on the way, which diffusers' "
+            "pipelines can't do. Choose one of the texts; to change the prompt on the way, use one Image to Image after another."
+        )
+    if weight := WEIGHT_INSIDE.search(text):
+        raise RelayError(
+            f"prompt: the weight at {place(text, weight.start())} is not in Compel's syntax, which writes (words)1.3 and not "
+            "(words:1.3). Write it so, choose a1111 in syntax, or write \\( and \\) for brackets that are text."
+        )
+    if weight := BROKEN_WEIGHT.search(text):
+        raise RelayError(
+            f"prompt: {excerpt(weight['weight'])} at {place(text, weight.start('weight'))} is no weight: it would be read in part, and the rest as "
+            "text. Write a number of 0 or more, such as (words)1.3, then a space; or \\( and \\) for brackets that are text."
+        )
+    _refuse_doubled(text)
+
+
+def refuse_in_a1111(text: str, words: Collection[str] = ()) -> None:
+    """As :func:`refuse_in_compel`."""
+    _refuse_networks_and_embeddings(text, words)
+    if both := AND.search(text):
+        raise RelayError(
+            f"prompt: AND at {place(text, both.start())} asks for several denoised pictures in one, which diffusers' pipelines can't do. "
+            'Write BREAK between the texts, use Compel\'s syntax ("a", "b").blend(1, 1), or write a small "and" for the word.'
+        )
+    if operator := WEBUI_OPERATOR.search(text):
+        raise RelayError(
+            f"prompt: {excerpt(operator.group()[1:] + '...)')} at {place(text, operator.start())} is of Compel's syntax. Choose compel in "
+            "syntax, or write BREAK between the texts."
+        )
+
+
+def notes_on(text: str, syntax: str) -> Iterator[str]:
+    """What may be prose, and would mean something in another program: a line for the user each."""
+    if syntax == "plain":
+        return
+    if found := WILDCARD.search(text):
+        yield f"{excerpt(found.group())} is read as text: a wildcard is filled in by a node of another pack, before it comes here."
+    if found := CHOICE.search(text):
+        yield f"{excerpt(found.group())} is read as text: ComfyUI's page makes the choice as it sends the prompt, and here it was not made."
+    if syntax == "compel" and (found := AND.search(text)):
+        yield f'AND at {place(text, found.start())} is read as the word "and". To combine texts write ("one", "another").and().'
+    square = next((one for one in SQUARE.finditer(text) if any(map(str.isalpha, one.group()))), None)
+    if syntax == "compel" and (found := square):
+        yield f"{excerpt(found.group())} weighs nothing in Compel's syntax, and its brackets are read as text. For less weight write (words)0.9 or choose a1111."
+    if syntax == "a1111" and (found := WEIGHT_BEHIND.search(text)):
+        yield f"{excerpt(found.group()[1:])} at {place(text, found.start() + 1)} is read as text. In the a1111 syntax a weight stands inside: (words:1.3)."
+
+
+def _refuse_networks_and_embeddings(text: str, words: Collection[str]) -> None:
+    if network := EXTRA_NETWORK.search(text):
+        is_lora = network[1].lower() in ("lora", "lyco")
+        node = "LoRAs are loaded with Load LoRA (Diffusers). " if is_lora else ""
+        raise RelayError(
+            f"prompt: <{network[1]}:...> at {place(text, network.start())} loads nothing from a prompt here. {node}Take it out of the text."
+        )
+    if embedding := EMBEDDING.search(text):
+        name = embedding[1].removesuffix(".safetensors").removesuffix(".pt")
+        known = next((word for word in words if word.lower() == name.lower()), None)
+        how = (
+            f"The model knows its word: write {known} alone."
+            if known
+            else "Load it with Load Textual Inversion, and write its word alone."
+        )
+        raise RelayError(
+            f"prompt: {excerpt(embedding.group())} at {place(text, embedding.start())} is how ComfyUI's own nodes name an embedding. {how}"
+        )
+
+
+def _refuse_doubled(text: str) -> None:
+    """``((x))``, which is nothing in Compel's syntax and a weight in others; ``((x))1.3`` is a weight in Compel's."""
+    opened: list[int] = []
+    inner = -1, -1
+    for match in BRACKETS.finditer(text):
+        end = match.start()
+        if match.group() == "(":
+            opened.append(end)
+            continue
+        start = opened.pop()  # each has its partner by now
+        pair = start, end
+        if inner == (start + 1, end - 1):
+            depth, words = 2, text[start + 2 : end - 1]
+            while text[start - 1 : start] == "(" and text[end + 1 : end + 2] == ")":
+                start, end, depth = start - 1, end + 1, depth + 1
+            if words.strip() and not WEIGHED.match(text, end + 1):
+                raise RelayError(
+                    f"prompt: {excerpt(text[start : end + 1])} at {place(text, start)} weighs nothing in Compel's syntax, and {1.1**depth:.3g} in "
+                    f"the a1111 syntax. Write {_weighed(words, '+' * depth)} for that, or choose a1111 in syntax."
+                )
+        inner = pair
+
+
+def _weighed(words: str, signs: str) -> str:
+    shown = excerpt(words)[1:-1]
+    return f"{shown}{signs}" if shown.isalnum() else f"({shown}){signs}"
