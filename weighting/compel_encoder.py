@@ -68,7 +68,8 @@ def encode_prompt(
     """
     import torch
 
-    from .text_encoder import LayerEncoder, TextEncoder
+    from .encoder_runs import TextEncoder
+    from .text_encoder import LayerEncoder
 
     family = components.family
     if family.takes_image_embeds or Task.PRIOR in family.pipeline_classes:
@@ -202,7 +203,8 @@ def _encode_rows(
 ) -> dict[str, PriorTextEmbeds]:
     import torch
 
-    from .text_encoder import LayerEncoder, TextEncoder
+    from .encoder_runs import TextEncoder
+    from .text_encoder import LayerEncoder
 
     (name,) = components.family.text_encoders
     encoder, tokenizer = components[name], components[name.replace("text_encoder", "tokenizer")]

@@ -22,17 +22,17 @@ PICKLE_STARTS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """Of a zip, as torch writes, and of the pickle protocols 2 to 5."""
 PORTION = 64 * 2**20
 """Bytes of a file that are cast before their pages are given back."""
-CONVERTER = Path(__file__).parents[1] / "convert_pickle.py"
-"""A command of the pack's that a user may run; no node does."""
+CONVERTER = f"custom_nodes/{Path(__file__).parents[1].name}/convert_pickle.py"
+"""A command of the pack's that a user may run, as seen from ComfyUI's folder; no node does."""
 HOW_TO_CONVERT_FILE = (
     "A pickle can run any code when it is read, so Diffusers Relay loads safetensors only. Take the .safetensors file that "
-    f'its author publishes, or convert it once: python "{CONVERTER}" FILE; or in Python: '
+    f'its author publishes, or convert it once: python "{CONVERTER}" FILE (in ComfyUI\'s folder), or in Python: '
     '`StableDiffusionPipeline.from_single_file("model.ckpt").save_pretrained("models/diffusers/model", safe_serialization=True)`'
 )
 
 HOW_TO_CONVERT_WEIGHTS = (
     "A pickle can run any code when it is read, so Diffusers Relay loads safetensors only. Convert it once: "
-    f'python "{CONVERTER}" FILE; or in Python: '
+    f'python "{CONVERTER}" FILE (in ComfyUI\'s folder), or in Python: '
     "`safetensors.torch.save_file({k: v.detach().clone().contiguous() for p in [torch.load(open(file, 'rb'), weights_only=True)] "
     "for d in [p, *p.values()] if isinstance(d, dict) for k, v in d.items() if torch.is_tensor(v)}, name)`"
 )

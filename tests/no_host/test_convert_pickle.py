@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from diffusers_relay.pipelines.adapters.textual_inversion import with_textual_inversion
 from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.files import safetensors as safetensors_file
 from diffusers_relay.pipelines.files.safetensors import CONVERTER, HOW_TO_CONVERT_FILE, HOW_TO_CONVERT_WEIGHTS
 from support.without_host import load
 
@@ -68,11 +69,16 @@ def converted(name: str, folder: Path, way: str) -> dict[str, torch.Tensor]:
     return load_file(made)
 
 
+PACK = Path(safetensors_file.__file__).parents[1]
+
+
 def command() -> str:
-    advised = re.search(r'python "([^"]+)" FILE', HOW_TO_CONVERT_WEIGHTS)
+    """The command's file, as seen from ComfyUI's folder: here the pack's own."""
+    advised = re.search(r'python "custom_nodes/([^/"]+)/(convert_pickle\.py)" FILE', HOW_TO_CONVERT_WEIGHTS)
     assert advised is not None
     assert advised[0] in HOW_TO_CONVERT_FILE
-    return advised[1]
+    assert advised[1] == PACK.name
+    return str(PACK / advised[2])
 
 
 def run(file: Path) -> subprocess.CompletedProcess[str]:
@@ -154,8 +160,7 @@ def test_no_node_runs_it(tmp_path: Path) -> None:
     torch.save(A1111, file)
     with pytest.raises(RelayError, match="is a pickle") as refused:
         with_textual_inversion(load("sd15"), file, title="x", token="")
-    assert str(CONVERTER) in str(refused.value)
-    pack = CONVERTER.parent
-    for source in [path for part in ("nodes", "pipelines", "weighting") for path in (pack / part).rglob("*.py")]:
+    assert CONVERTER in str(refused.value)
+    for source in [path for part in ("nodes", "pipelines", "weighting") for path in (PACK / part).rglob("*.py")]:
         text = source.read_text(encoding="utf-8")
         assert not re.search(r"import\b.*convert_pickle|(torch|_torch)\.load\((?!open\()", text), source

@@ -1,0 +1,73 @@
+"""One text encoder for the length of one call: it runs once for the same tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+class TextEncoder:
+    """A tokenizer and its encoder, which lies on ``device``. The same tokens are run through the encoder once."""
+
+    def __init__(
+        self,
+        encoder: torch.nn.Module,
+        tokenizer: Any,
+        device: torch.device,
+        expansions: Mapping[int, list[int]] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Args:
+            expansions: token -> the tokens that stand for it: textual inversions with several vectors.
+            check: called before each run; whatever it raises ends the encoding.
+        """
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self.device = device
+        self.expansions = expansions or {}
+        self._check = check
+        self._outputs: dict[tuple[Any, ...], Any] = {}
+
+    def output(self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> Any:
+        """What the encoder gives for ``token_ids`` [1, tokens]. A mask of ones is taken for none, which diffusers gives."""
+        if attention_mask is not None and bool(attention_mask.all()):
+            attention_mask = None
+        key = (
+            *token_ids.flatten().tolist(),
+            None if attention_mask is None else tuple(attention_mask.flatten().tolist()),
+        )
+        if key in self._outputs:
+            return self._outputs[key]
+        self._check()
+        output = self.encoder(token_ids, attention_mask=attention_mask, output_hidden_states=True)
+        if attention_mask is None:  # one with a mask is a weight's below 1, and never asked for again
+            self._outputs[key] = output
+        return output
+
+    def encode_together(self, texts: Sequence[str]) -> None:
+        """Runs ``texts``, each cut at the encoder's length, as one batch. :meth:`output` then gives their rows of it.
+
+        A row's last bits depend on how many rows the encoder was given.
+        """
+        ids = self.tokenizer(
+            list(texts),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids.to(self.device)
+        batch = self.encoder(ids, output_hidden_states=True)
+        for row, tokens in enumerate(ids.tolist()):
+            one = {
+                name: value[row : row + 1]
+                if hasattr(value, "shape")
+                else tuple(state[row : row + 1] for state in value)
+                for name, value in batch.items()
+            }
+            key = (*tokens, None)
+            self._outputs[key] = SimpleNamespace(**one)
