@@ -24,7 +24,7 @@ from .out_of_memory import tried_once_more
 from .run import denoise
 from .run_input import batch_of, check_counts, check_one_source, check_strength, is_inpainting_model, painted_extent
 from .runtime import Runtime
-from .schedulers import build_scheduler
+from .schedulers import build_scheduler, check_schedule
 from .steps import KeepUnmasked, StepWatcher
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def inpaint(
         check_clean(latent, components, runtime)
     check_counts(1, settings.steps)
     check_strength(settings.strength, settings.steps)
+    check_schedule(components, settings.steps)
     sees_mask = is_inpainting_model(components)
     if sees_mask and not family.inpaints_plain_models and settings.strength != 1:
         raise RelayError(

@@ -35,7 +35,7 @@ from .run_input import (
     painted_extent,
 )
 from .runtime import Runtime
-from .schedulers import build_scheduler
+from .schedulers import build_scheduler, check_schedule
 from .steps import KeepUnmasked, StepWatcher
 from .working_memory import denoising_bytes
 
@@ -94,6 +94,7 @@ def text_to_image(
     check_counts(settings.batch_size, settings.steps)
     check_pixels(extent, settings.batch_size)
     end = denoising_end(components, settings.denoising_end, start=None)
+    check_schedule(components, settings.steps, in_part=end is not None)
     check_prompt_fits(prompt, components)
     hint, units = take_hint(control, components, extent, settings.batch_size)
     controls = fit_controls(units, components, Task.TEXT_TO_IMAGE, extent, settings.batch_size)
@@ -146,6 +147,7 @@ def image_to_image(
     start = denoising_start(components, settings.denoising_start, latent, runtime)
     end = denoising_end(components, settings.denoising_end, start)
     check_counts(1, settings.steps)
+    check_schedule(components, settings.steps, in_part=start is not None or end is not None)
     if start is None:
         check_strength(settings.strength, settings.steps)
     if start is not None and latent is not None and latent.noise_mask is not None:

@@ -25,7 +25,7 @@ from .out_of_memory import tried_once_more
 from .painted import check_painted
 from .run_input import check_counts, check_one_source
 from .runtime import Runtime
-from .schedulers import build_scheduler
+from .schedulers import build_scheduler, check_schedule
 from .steps import StepWatcher
 from .tiling import Tiles, blended, check_tile_size, tiles_for
 from .working_memory import unet_bytes
@@ -81,6 +81,7 @@ def upscale_latent(
     components.family.require(Task.LATENT_UPSCALE, components.source)
     autoencoder = autoencoder_of(components)
     check_counts(1, settings.steps)
+    check_schedule(components, settings.steps)
     check_prompt_fits(prompt, components)
     check_clean(latent, components, runtime)
     own_generators = generators_for(latent, settings.seed, latent.batch)
@@ -151,6 +152,7 @@ def super_resolution(
     autoencoder = autoencoder_of(components)
     check_one_source(image, latent)
     check_counts(1, settings.steps)
+    check_schedule(components, settings.steps)
     _check_noise_level(settings.noise_level, components)
     check_tile_size(settings.tile_size)
     check_prompt_fits(prompt, components)
