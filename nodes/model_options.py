@@ -8,6 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..pipelines.base.errors import RelayError
+from ..pipelines.denoising.noise_law import EDM_SCHEDULERS
 from ..pipelines.denoising.schedulers import SIGMA_FLAGS, TIMESTEP_SPACINGS, with_scheduler
 from ..pipelines.model.components import SchedulerChoice
 from ..pipelines.model.family import KARRAS_DIFFUSION_SCHEDULERS
@@ -17,6 +18,7 @@ from .wire_types import DiffusersModel
 CATEGORY = f"{comfy_host.CATEGORY}/model"
 DEFAULT = "default"
 NONE = "none"
+SCHEDULERS = [DEFAULT, *KARRAS_DIFFUSION_SCHEDULERS, *EDM_SCHEDULERS]
 
 
 class RelaySetScheduler(io.ComfyNode):
@@ -31,7 +33,7 @@ class RelaySetScheduler(io.ComfyNode):
                 DiffusersModel.Input("model", tooltip="The model to change."),
                 io.Combo.Input(
                     "scheduler",
-                    options=[DEFAULT, *KARRAS_DIFFUSION_SCHEDULERS],
+                    options=SCHEDULERS,
                     default=DEFAULT,
                     tooltip="A scheduler of diffusers. default: the model's own. The Kandinsky decoder runs with DDPM and DDIM only.",
                 ),
@@ -54,7 +56,7 @@ class RelaySetScheduler(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, scheduler: str | None = None) -> bool | str:
         return comfy_host.refusal(
-            lambda value: comfy_host.check_choice("scheduler", value, [DEFAULT, *KARRAS_DIFFUSION_SCHEDULERS]),
+            lambda value: comfy_host.check_choice("scheduler", value, SCHEDULERS),
             scheduler,
         )
 

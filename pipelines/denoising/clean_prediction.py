@@ -44,9 +44,11 @@ class CleanPrediction:
             said = result[1] if len(result) > 1 else None
         return self._from_parts(model_output, timestep, sample) if said is None else said
 
-    def _from_parts(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor) -> torch.Tensor | None:
+    def _from_parts(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor) -> Any:
         """For the schedulers that don't say it: theirs is sample = alpha * clean + sigma * noise, with alpha² + sigma² = 1."""
         scheduler = self._scheduler
+        if hasattr(scheduler, "precondition_outputs"):  # EDM, whose model says neither noise nor v of this kind
+            return scheduler.precondition_outputs(sample, model_output, scheduler.sigmas[scheduler.step_index - 1])
         if hasattr(
             scheduler, "_sigma_to_alpha_sigma_t"
         ):  # its steps may lie between the model's own; it has counted on

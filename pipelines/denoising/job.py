@@ -16,6 +16,7 @@ from ..model.embeds import ImageEmbeds, PromptEmbeds
 from ..model.family import Task
 from .masked_picture import EncodedPictures, Given, MaskedPicture
 from .step_callback import StepWatcher
+from .whole_steps import begun_whole, ended_whole, has_two_calls
 
 if TYPE_CHECKING:
     import torch
@@ -133,15 +134,21 @@ def _borrowed_class(cls: Any) -> Any:
 
     def get_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:
         timesteps, count = cls.get_timesteps(self, *args, **kwargs)
+        asked: int = args[0] if args else kwargs["num_inference_steps"]
+        if kwargs.get("denoising_start") is not None and has_two_calls(self.scheduler):
+            timesteps = begun_whole(self.scheduler, timesteps, kwargs["denoising_start"])
+            count = len(timesteps)
         if len(timesteps) == 0:
             raise RelayError(
-                f"steps: none of the {args[0] if args else kwargs.get('num_inference_steps')} steps is left to run. "
-                "Raise strength or steps, or lower denoising_start."
+                f"steps: none of the {asked} steps is left to run. Raise strength or steps, or lower denoising_start."
             )
         self.relay_timesteps = timesteps
+        if self.relay_end is not None:
+            timesteps = ended_whole(self.scheduler, timesteps, self.relay_end, asked)
         return timesteps, count
 
-    members: dict[str, Any] = {"_execution_device": property(lambda self: self.relay_device), "relay_timesteps": None}
+    members: dict[str, Any] = {"_execution_device": property(lambda self: self.relay_device)}
+    members |= {"relay_timesteps": None, "relay_end": None}
     if hasattr(cls, "get_timesteps"):
         members["get_timesteps"] = get_timesteps
     return type(cls.__name__, (cls,), members)

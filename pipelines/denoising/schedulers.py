@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from ..model.components import PipelineComponents, SchedulerChoice
+from ..model.family import ModelFamily
+from .noise_law import EDM_SCHEDULERS, LAW_CONFIG, STABLE_DIFFUSION_BETAS, NoiseLaw, law_of
+from .scheduler_mends import mended
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 SIGMA_FLAGS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas", "beta": "use_beta_sigmas"}
 TORCHSDE_SEEDS = 2**63
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
+STABLE_DIFFUSION_FAMILIES = ("stable-diffusion", "sdxl", "sdxl-refiner")
+LATENT_DEFAULTS = {"clip_sample": False, "skip_prk_steps": True}
+"""What Stable Diffusion's configs say, and some schedulers' do not."""
 
 
 def build_scheduler(components: PipelineComponents, generators: Sequence[torch.Generator] = ()) -> Any:
@@ -40,12 +46,52 @@ def with_scheduler(components: PipelineComponents, choice: SchedulerChoice) -> P
     return components.with_changes(scheduler=choice)
 
 
+def check_schedule(components: PipelineComponents, steps: int, *, in_part: bool = False) -> None:
+    """Tries the run's schedule before anything is encoded.
+
+    Args:
+        components: the model and its scheduler.
+        steps: as asked.
+        in_part: the run begins at a denoising_start or stops at a denoising_end.
+
+    Raises:
+        RelayError: the model's scheduler is of another noise law than the family, or can't make a schedule of these steps.
+    """
+    scheduler = build_scheduler(components)
+    name = type(scheduler).__name__
+    if in_part and law_of(scheduler) is NoiseLaw.EDM:
+        raise RelayError(
+            f"denoising_start, denoising_end: {components.source} is an EDM model, whose schedule has no such parts. "
+            "Set denoising_start to 0 and denoising_end to 1."
+        )
+    if _runs(scheduler, steps):
+        return
+    most, beyond = 0, steps
+    while beyond - most > 1:  # the limits of these classes are a largest number of steps
+        middle = (most + beyond) // 2
+        most, beyond = (middle, beyond) if _runs(scheduler, middle) else (most, middle)
+    if most == 0:
+        raise RelayError(
+            f"steps: {name} can't run {steps} steps with {components.source}. Choose another in Set Scheduler."
+        )
+    raise RelayError(
+        f"steps: {name} runs at most {most} steps with {components.source}, and {steps} are asked. Set steps to {most} or fewer."
+    )
+
+
+def _runs(scheduler: Any, steps: int) -> bool:
+    try:
+        scheduler.set_timesteps(steps)
+    except (ValueError, IndexError, ZeroDivisionError, AssertionError):
+        return False
+    return len(scheduler.timesteps) > 0 and bool(scheduler.timesteps.isfinite().all())
+
+
 def _from_choice(components: PipelineComponents, choice: SchedulerChoice) -> Any:
     own = components["scheduler"]
-    cls = type(own) if choice.class_name is None else _class_named(choice.class_name, components)
-    options: dict[str, Any] = {}
-    if cls is not type(own) and own.config.get("prediction_type") == "original_sample":
-        options["prediction_type"] = "sample"  # an older word for it, which Euler alone still knows
+    name = type(own).__name__ if choice.class_name is None else choice.class_name
+    cls = mended(_class_named(name, components))
+    options = _carried_over(cls, components)
     takes = inspect.signature(cls.__init__).parameters
     if choice.sigmas is not None:
         flag = SIGMA_FLAGS.get(choice.sigmas)
@@ -65,11 +111,100 @@ def _from_choice(components: PipelineComponents, choice: SchedulerChoice) -> Any
     return cls.from_config(own.config, **options)
 
 
+def _carried_over(cls: Any, components: PipelineComponents) -> dict[str, Any]:
+    """What a scheduler of ``cls`` needs beside the config of the model's own one, to run the model as it was trained.
+
+    Raises:
+        RelayError: ``cls`` can't take a setting of the model's own scheduler that belongs to its noise law.
+    """
+    own = components["scheduler"]
+    if cls.__name__ == type(own).__name__:
+        return {}
+    options: dict[str, Any] = {}
+    if own.config.get("prediction_type") == "original_sample":
+        options["prediction_type"] = "sample"  # an older word for it, which Euler alone still knows
+    takes = inspect.signature(cls.__init__).parameters
+    for setting, without in LAW_CONFIG.items():
+        if setting not in takes and own.config.get(setting, without) not in (without, None):
+            able = [name for name in _offered(components) if setting in _parameters(name)]
+            raise RelayError(
+                f"scheduler: {components.source} was trained with {setting}, which {cls.__name__} does not know. "
+                f"Those that do: {', '.join(able)}."
+            )
+    # diffusers' defaults of these are made for models of pixels
+    options |= {key: value for key, value in LATENT_DEFAULTS.items() if key in takes and key not in own.config}
+    if _can_be_replaced(components):
+        options |= STABLE_DIFFUSION_BETAS
+        if own.config.get("prediction_type") not in ("epsilon", "v_prediction", "sample"):
+            options["prediction_type"] = "epsilon"
+        options |= {flag: False for flag in ("use_flow_sigmas",) if flag in takes}
+    return options
+
+
 def _class_named(name: str, components: PipelineComponents) -> Any:
+    """diffusers' class, if it is of the law of the model.
+
+    Raises:
+        RelayError: it is of another, or the family's pipelines do not run it.
+    """
     import diffusers
 
-    family = components.family
-    allowed = {type(components["scheduler"]).__name__, *family.schedulers}
-    if name not in allowed:
+    family, own = components.family, components["scheduler"]
+    own_name, own_law = type(own).__name__, law_of(own)
+    if name == own_name:
+        if own_law not in _laws_of(family):
+            raise RelayError(_of_another_law(components))
+        return type(own)
+    allowed = _offered(components)
+    if name in EDM_SCHEDULERS or own_law is NoiseLaw.EDM:
+        if name not in allowed:
+            raise RelayError(
+                f"scheduler: {components.source} {'is' if own_law is NoiseLaw.EDM else 'is not'} an EDM model, and {name} "
+                f"{'knows nothing of its noise' if own_law is NoiseLaw.EDM else 'is made for those only'}. "
+                f"It can run: {', '.join(sorted(allowed))}."
+            )
+    elif name not in allowed:
         raise RelayError(f"scheduler: {family.title} can't run {name!r}. It can run: {', '.join(sorted(allowed))}.")
+    elif own_law is not NoiseLaw.DIFFUSION and not _can_be_replaced(components):
+        raise RelayError(_of_another_law(components))
     return getattr(diffusers, name)
+
+
+def _of_another_law(components: PipelineComponents) -> str:
+    own = components["scheduler"]
+    law = law_of(own)
+    advice = ""
+    if _can_be_replaced(components):
+        advice = f" If the model was trained as other models of {components.family.title} are, choose EulerDiscreteScheduler in Set Scheduler."
+    return (
+        f"model: {components.source}'s own scheduler, {type(own).__name__}{f' ({law.value})' if law else ''}, does not run "
+        f"{components.family.title}.{advice}"
+    )
+
+
+def _offered(components: PipelineComponents) -> tuple[str, ...]:
+    """The classes that the model can run with."""
+    own = components["scheduler"]
+    if law_of(own) is NoiseLaw.EDM:
+        return EDM_SCHEDULERS
+    others = components.family.schedulers
+    name = type(own).__name__
+    return others if name in others or law_of(own) is not NoiseLaw.DIFFUSION else (name, *others)
+
+
+def _parameters(name: str) -> Any:
+    import diffusers
+
+    return inspect.signature(getattr(diffusers, name).__init__).parameters
+
+
+def _laws_of(family: ModelFamily) -> tuple[NoiseLaw, ...]:
+    if family.name in STABLE_DIFFUSION_FAMILIES:
+        return NoiseLaw.DIFFUSION, NoiseLaw.EDM
+    return (NoiseLaw.UNCLIP,) if not family.schedulers else (NoiseLaw.DIFFUSION,)
+
+
+def _can_be_replaced(components: PipelineComponents) -> bool:
+    """Whether the betas of the family's models are known, so that a folder with a scheduler of another law can be run."""
+    law = law_of(components["scheduler"])
+    return components.family.name in STABLE_DIFFUSION_FAMILIES and law not in (NoiseLaw.DIFFUSION, NoiseLaw.EDM)

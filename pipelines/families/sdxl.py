@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..control.fitting import control_arguments, step_callback_to
 from ..denoising.job import DenoisingJob, borrow_inpainting_pipeline, borrow_pipeline, repeat
+from ..denoising.whole_steps import end_whole, has_two_calls
 from ..model.embeds import PromptEmbeds
 
 if TYPE_CHECKING:
@@ -25,11 +26,14 @@ def text_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
     flags = _flags(job)
     flags.pop("requires_aesthetics_score", None)
     pipeline = borrow_pipeline(job, device, WITHOUT | flags)
-    arguments = _arguments(job, device)
-    if job.controls and job.denoising_end is not None:
-        arguments["callback_on_step_end"] = step_callback_to(job.denoising_end, job.scheduler, job.on_step)
+    arguments, end = _arguments(job, device), job.denoising_end
+    if end is not None and has_two_calls(job.scheduler):
+        end_whole(job.scheduler, end, job.steps)
+        end = None
+    if job.controls and end is not None:
+        arguments["callback_on_step_end"] = step_callback_to(end, job.scheduler, job.on_step)
     size = {"width": job.extent.width, "height": job.extent.height}
-    return pipeline(**size, denoising_end=job.denoising_end, **arguments).images
+    return pipeline(**size, denoising_end=end, **arguments).images
 
 
 def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
@@ -39,6 +43,8 @@ def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
     pipeline = borrow_pipeline(job, device, WITHOUT | _flags(job))
     # with ControlNets this pipeline knows no range: see run.py, which refuses one
     part = {} if job.controls else {"denoising_start": job.denoising_start, "denoising_end": job.denoising_end}
+    if job.denoising_end is not None and has_two_calls(job.scheduler):
+        pipeline.relay_end, part["denoising_end"] = job.denoising_end, None
     return pipeline(
         image=job.latents.to(device),
         strength=job.strength,

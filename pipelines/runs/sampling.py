@@ -14,7 +14,7 @@ from ..control.fitting import control_modules, fit_controls
 from ..control.kandinsky_hint import take_hint
 from ..denoising.job import DenoisingJob, denoising_bytes
 from ..denoising.optimising import in_force
-from ..denoising.schedulers import build_scheduler
+from ..denoising.schedulers import build_scheduler, check_schedule
 from ..denoising.step_callback import KeepUnmasked, StepWatcher
 from ..device.offload import Stage
 from ..device.out_of_memory import tried_once_more
@@ -93,6 +93,7 @@ def text_to_image(
     check_counts(settings.batch_size, settings.steps)
     check_pixels(extent, settings.batch_size)
     end = denoising_end(components, settings.denoising_end, start=None)
+    check_schedule(components, settings.steps, in_part=end is not None)
     check_prompt_fits(prompt, components)
     hint, units = take_hint(control, components, extent, settings.batch_size)
     controls = fit_controls(units, components, Task.TEXT_TO_IMAGE, extent, settings.batch_size)
@@ -145,6 +146,7 @@ def image_to_image(
     start = denoising_start(components, settings.denoising_start, latent, runtime)
     end = denoising_end(components, settings.denoising_end, start)
     check_counts(1, settings.steps)
+    check_schedule(components, settings.steps, in_part=start is not None or end is not None)
     if start is None:
         check_strength(settings.strength, settings.steps)
     if start is not None and latent is not None and latent.noise_mask is not None:

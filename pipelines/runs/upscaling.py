@@ -12,7 +12,7 @@ from ..base.errors import RelayError
 from ..base.images import Extent, as_rgb, extent_of, to_pixels
 from ..denoising.job import DenoisingJob
 from ..denoising.optimising import in_force
-from ..denoising.schedulers import build_scheduler
+from ..denoising.schedulers import build_scheduler, check_schedule
 from ..denoising.step_callback import StepWatcher
 from ..denoising.tiling import Tiles, blended, check_tile_size, tiles_for
 from ..device.offload import Stage
@@ -81,6 +81,7 @@ def upscale_latent(
     components.family.require(Task.LATENT_UPSCALE, components.source)
     autoencoder = autoencoder_of(components)
     check_counts(1, settings.steps)
+    check_schedule(components, settings.steps)
     check_prompt_fits(prompt, components)
     check_clean(latent, components, runtime)
     own_generators = generators_for(latent, settings.seed, latent.batch)
@@ -151,6 +152,7 @@ def super_resolution(
     autoencoder = autoencoder_of(components)
     check_one_source(image, latent)
     check_counts(1, settings.steps)
+    check_schedule(components, settings.steps)
     _check_noise_level(settings.noise_level, components)
     check_tile_size(settings.tile_size)
     check_prompt_fits(prompt, components)

@@ -1,0 +1,82 @@
+"""What diffusers' scheduler classes get wrong, put right in subclasses that a run's own scheduler is made of.
+
+tests/no_host/test_scheduler_mends.py says when diffusers has mended one: then its row here goes.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@cache
+def mended(cls: Any) -> Any:
+    """``cls``, or a subclass of its name that does what ``cls`` is meant to do."""
+    mend = MENDS.get(cls.__name__)
+    return cls if mend is None else type(cls.__name__, (cls,), {"__module__": cls.__module__, **mend(cls)})
+
+
+def _order_by_history(cls: Any) -> dict[str, Any]:
+    """LMS takes its order from the place in the whole schedule. A run that starts late has fewer derivatives than that:
+    the coefficients of those that are missing are left out of the sum, and noise stays."""
+
+    def step(
+        self: Any,
+        model_output: torch.Tensor,
+        timestep: Any,
+        sample: torch.Tensor,
+        order: int = 4,
+        return_dict: bool = True,
+    ) -> Any:
+        known = len(self.derivatives) + 1
+        return cls.step(self, model_output, timestep, sample, order=min(order, known), return_dict=return_dict)
+
+    return {"step": step}
+
+
+def _noise_at_half_steps(cls: Any) -> dict[str, Any]:
+    """Of the schedulers that call the model at a noise level between two steps: between the two calls ``add_noise``
+    gives the level of the whole step, and the latents have that of the half step."""
+
+    def add_noise(
+        self: Any, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        if self.step_index is None or self.state_in_first_order:
+            noisy: torch.Tensor = cls.add_noise(self, original_samples, noise, timesteps)
+            return noisy
+        if hasattr(self, "mid_point_sigma"):
+            sigma = self.mid_point_sigma
+        else:  # the table of half steps begins one place earlier in the ancestral class
+            shift = 1 if hasattr(self, "sigmas_down") else 0
+            sigma = self.sigmas_interpol[self.step_index - shift]
+        return original_samples + noise * sigma.to(original_samples)
+
+    return {"add_noise": add_noise}
+
+
+def _begins_at_the_beginning(cls: Any) -> dict[str, Any]:
+    """These round their timesteps. Where the first two are equal (beta sigmas, many steps), a run that does not say where
+    it begins is taken to begin at the second, and runs out of steps."""
+
+    def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
+        cls.set_timesteps(self, *args, **kwargs)
+        self.set_begin_index(0)
+
+    return {"set_timesteps": set_timesteps}
+
+
+MENDS = {
+    "LMSDiscreteScheduler": _order_by_history,
+    "KDPM2DiscreteScheduler": _noise_at_half_steps,
+    "KDPM2AncestralDiscreteScheduler": _noise_at_half_steps,
+    "DPMSolverSDEScheduler": _noise_at_half_steps,
+    "DPMSolverMultistepScheduler": _begins_at_the_beginning,
+    "DPMSolverSinglestepScheduler": _begins_at_the_beginning,
+    "DEISMultistepScheduler": _begins_at_the_beginning,
+    "UniPCMultistepScheduler": _begins_at_the_beginning,
+    "SASolverScheduler": _begins_at_the_beginning,
+}
+"""Class name -> the methods that replace the class's own."""
