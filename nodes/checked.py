@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..pipelines.base.errors import RelayError
+from . import comfy_host
 
 LONGEST = 60
+MOST_SAID = 200
 LINKED = ("IMAGE", "MASK", "LATENT", "DIFFUSERS_MODEL", "DIFFUSERS_PROMPT", "DIFFUSERS_CONTROLNET", "DIFFUSERS_CONTROL")
 WIDGETS: dict[str, tuple[type, ...]] = {
     "INT": (int,),
@@ -26,12 +29,14 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     """The node; from now on its ``execute`` is called only with values of the kinds that its inputs have, and its errors name an input.
 
     Raises:
-        RelayError: from ``execute``; it names the input and the value.
+        RelayError: from ``execute``; it names the input and the value. Whatever a library raises becomes one too, but for what
+            the host itself handles: a cancel, and memory that has run out.
     """
     run = node.execute.__func__  # type: ignore[attr-defined]
     if hasattr(run, "__wrapped__"):
         return node
-    declared = node.define_schema().inputs
+    schema = node.define_schema()
+    declared, title = schema.inputs, schema.display_name
     kinds = {one.id: one.get_io_type() for one in declared}
     required = {one.id for one in declared if not getattr(one, "optional", False)}
     named = re.compile(rf"({'|'.join(map(re.escape, kinds))})\b")
@@ -48,12 +53,21 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
                 raise RelayError(
                     f"{name}: {_short(value)} is no {kinds[name]}. Connect an output of that kind, or enter a value."
                 )
+            if isinstance(value, float) and not math.isfinite(value):
+                raise RelayError(f"{name}: {value} can't be used. Enter a finite number.")
         try:
             result: io.NodeOutput = run(cls, **inputs)
         except RelayError as error:
             if is_loader and not named.match(str(error)):  # it is about what the first input names
                 error.args = (f"{next(iter(kinds))}: {error}",)
             raise
+        except Exception as error:
+            if comfy_host.handles(error):
+                raise
+            raise RelayError(
+                f"{title} stopped: {_in_a_line(error)} ({type(error).__name__}). Try other values, or another scheduler in Set Scheduler; the log "
+                "has the details, for a report."
+            ) from error
         return result
 
     node.execute = classmethod(execute)  # type: ignore[arg-type,assignment,method-assign]
@@ -82,6 +96,12 @@ def _linked(kind: str) -> tuple[type, ...] | None:
         "DIFFUSERS_CONTROLNET": (ControlNet,),
         "DIFFUSERS_CONTROL": (tuple,),
     }.get(kind)
+
+
+def _in_a_line(error: Exception) -> str:
+    """What a library says, in so many words that a node can show them."""
+    said = " ".join(str(error).split()) or "a library gives no reason"
+    return said.rstrip(".") if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}..."
 
 
 def _short(value: Any) -> str:

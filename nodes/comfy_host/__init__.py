@@ -1,5 +1,6 @@
 """The only package that talks to the host: its devices and memory, progress, previews, cancel, and model folders."""
 
+from .caught import handles
 from .choices import check_choice, pick_folder, refusal
 from .devices import DTYPES, denoising_device, pick_dtype
 from .folders import (
@@ -31,6 +32,7 @@ __all__ = [
     "denoising_device",
     "diffusers_folders",
     "folders_with",
+    "handles",
     "model_files",
     "pick_dtype",
     "pick_file",

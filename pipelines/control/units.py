@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,8 @@ def make_unit(
         RelayError: an image that is none, a range that is empty or not within 0..1.
     """
     check_range(start, end)
+    if not math.isfinite(conditioning_scale):
+        raise RelayError(f"conditioning_scale: {conditioning_scale} can't be used. Enter a finite number.")
     return ControlNetUnit(
         controlnet, as_unclamped_rgb(image), float(conditioning_scale), float(start), float(end), guess_mode
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.encoded_once import ENCODED, Wanted
 from ..base.errors import RelayError
 from ..base.images import as_rgb, to_pil
+from ..base.numbers import check_numbers
 from ..denoising.schedulers import build_scheduler
 from ..device.offload import Stage
 from ..device.out_of_memory import tried_once_more
@@ -91,6 +92,7 @@ def check_prior(settings: PriorSettings, image: torch.Tensor | None) -> None:
     Raises:
         RelayError: no step left to run, several pictures.
     """
+    check_numbers(settings)
     if image is not None:
         _one_picture(image)
     if settings.steps < LEAST_STEPS:

@@ -34,8 +34,6 @@ SAME_SPACE_TOLERANCE = 0.05
 """Relative RMS between two encoders' latents of the probe. Measured: a bfloat16 copy 0.022, weights moved 1 % 0.076."""
 PROBE_EXTENT = Extent(64, 64)
 
-_overflowing: weakref.WeakSet[Any] = weakref.WeakSet()
-"""The modules that gave no numbers in float16, and so run in float32 from then on."""
 _probes: weakref.WeakKeyDictionary[Any, torch.Tensor] = weakref.WeakKeyDictionary()
 
 
@@ -108,22 +106,32 @@ class Autoencoder:
         return [DiagonalGaussianDistribution(one) for one in self._encoded(list(pixels.split(1)), policy)]
 
     def _encoded(self, pictures: list[torch.Tensor], policy: OffloadPolicy) -> list[torch.Tensor]:
-        """What the encoder gives for each, before a draw: a distribution's parameters [1, 2C, h, w], or MoVQ's latents."""
-        encoded = self._encoded_once(pictures, policy)
-        if not _are_numbers(encoded) and self._runs_in_float32_from_now_on():
-            encoded = self._encoded_once(pictures, policy)
+        """What the encoder gives for each, before a draw: a distribution's parameters [1, 2C, h, w], or MoVQ's latents.
+
+        A picture that overflows float16 is encoded in float32, and no other.
+        """
+        import torch
+
+        encoded = self._encoded_once(pictures, policy, self.encoding_dtype)
+        overflown = [index for index, one in enumerate(encoded) if not one.isfinite().all()]
+        if overflown and self._can_be_widened(self.encoding_dtype):
+            again = self._encoded_once([pictures[index] for index in overflown], policy, torch.float32)
+            for index, one in zip(overflown, again):
+                encoded[index] = one
         if not _are_numbers(encoded):
             raise RelayError(
-                f"image: the autoencoder of {self.title} made values of it that are no numbers (NaN or infinite), so nothing was made. The "
+                f"image: the autoencoder of {self.title} made values of it that are not numbers (NaN or infinite), so nothing was made. The "
                 "model's file may be damaged."
             )
         return encoded
 
-    def _encoded_once(self, pictures: list[torch.Tensor], policy: OffloadPolicy) -> list[torch.Tensor]:
+    def _encoded_once(
+        self, pictures: list[torch.Tensor], policy: OffloadPolicy, run_in: torch.dtype
+    ) -> list[torch.Tensor]:
         import torch
 
         dtype, tiled = self.module.dtype, self.tiling or getattr(self.module, "use_tiling", False)
-        settings = (dtype, self.encoding_dtype, tiled)
+        settings = (dtype, run_in, tiled)
         wanted = [Wanted("picture", (self.module,), (*settings, tensor_digest(picture))) for picture in pictures]
         encoded: dict[Wanted, torch.Tensor] = {}
         for one in dict.fromkeys(wanted):
@@ -134,10 +142,10 @@ class Autoencoder:
         if len(encoded) == len(set(wanted)):
             return [encoded[one] for one in wanted]
         at_once = max(picture.shape[0] * picture.shape[2] * picture.shape[3] for picture in pictures)
-        working_bytes = encode_bytes(self.module, at_once, self.encoding_dtype)
+        working_bytes = encode_bytes(self.module, at_once, run_in)
         with (
             policy.on_device(Stage.VAE, [self.module], working_bytes) as device,
-            self._in_float32(self.encoding_dtype != dtype),
+            self._in_float32(run_in != dtype),
             self._tiling(self.tiling),
             torch.no_grad(),
         ):
@@ -187,45 +195,51 @@ class Autoencoder:
         Raises:
             RelayError: another channel count; ``tiled`` with an autoencoder that can't; a picture that is no numbers, in float32 too.
         """
+        import torch
+
         self.check_channels(raw)
         monitor = monitor or SilentMonitor()
 
-        def image_of(tiled: bool) -> torch.Tensor:
-            return self._image(raw, policy, tiled, whole_by, at_once)
+        def image(raw: torch.Tensor, run_in: torch.dtype) -> torch.Tensor:
+            def image_of(tiled: bool) -> torch.Tensor:
+                return self._image(raw, policy, tiled, whole_by, at_once, run_in)
 
-        def image() -> torch.Tensor:
             may_tile = self.can_tile and whole_by is None and not (tiled or self.tiling)
             instead = (lambda: image_of(True)) if may_tile else None
             return once_more(lambda: image_of(tiled), policy, monitor, instead)
 
-        made = image()
-        if not made.isfinite().all() and self._runs_in_float32_from_now_on():
-            made = image()
-            if not made.isfinite().all():  # then it is not the dtype: the next latent may do in float16
-                _overflowing.discard(self.module)
+        made = image(raw, self.decoding_dtype)
+        overflown = [index for index, one in enumerate(made) if not one.isfinite().all()]
+        if overflown and self._can_be_widened(self.decoding_dtype):
+            made[overflown] = image(raw[overflown], torch.float32)
         if not made.isfinite().all():
             raise RelayError(
-                f"latent: the autoencoder of {self.title} made values of it that are no numbers (NaN or infinite), so nothing was made. The "
+                f"latent: the autoencoder of {self.title} made values of it that are not numbers (NaN or infinite), so nothing was made. The "
                 "latent may be far out of range (after a node that computes with latents), or the model's file may be damaged."
             )
         return made
 
-    def _runs_in_float32_from_now_on(self) -> bool:
-        """Where it ran in float16, which some autoencoders overflow; False where it did not."""
+    def _can_be_widened(self, dtype: torch.dtype) -> bool:
+        """Whether what overflowed in ``dtype`` may be tried in float32: for that call alone, so that the same input always gives the same."""
         import torch
 
-        if self.module.dtype != torch.float16 or self._forces_upcast:
+        if dtype != torch.float16:
             return False
-        logger.warning("the autoencoder of %s overflows in float16, and runs in float32 from now on", self.title)
-        _overflowing.add(self.module)
+        logger.info("the autoencoder of %s overflows in float16 here: once more in float32", self.title)
         return True
 
     def _image(
-        self, raw: torch.Tensor, policy: OffloadPolicy, tiled: bool, whole_by: Whole | None, at_once: int | None
+        self,
+        raw: torch.Tensor,
+        policy: OffloadPolicy,
+        tiled: bool,
+        whole_by: Whole | None,
+        at_once: int | None,
+        dtype: torch.dtype,
     ) -> torch.Tensor:
         import torch
 
-        dtype, tiled = self.decoding_dtype, tiled or self.tiling
+        tiled = tiled or self.tiling
         pixels = at_once or raw.shape[0] * raw.shape[2] * raw.shape[3] * self.factor**2
         working_bytes = decode_bytes(self.module, pixels, dtype, tiled)
         with (
@@ -286,8 +300,6 @@ class Autoencoder:
 
     @property
     def _forces_upcast(self) -> bool:
-        if self.module in _overflowing:
-            return True
         return self.follows_force_upcast and bool(getattr(self.module.config, "force_upcast", False))
 
     def _normalisation(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from ..base.images import to_pixels
+from ..base.numbers import check_numbers
 from ..control.fitting import fit_controls
 from ..control.kandinsky_hint import take_hint
 from ..denoising.job import DenoisingJob
@@ -80,6 +81,7 @@ def inpaint(
     check_one_source(image, latent)
     if latent is not None:
         check_clean(latent, components, runtime)
+    check_numbers(settings)
     check_counts(1, settings.steps)
     check_strength(settings.strength, settings.steps)
     check_schedule(components, settings.steps)

@@ -31,6 +31,8 @@ def check_counts(batch_size: int, steps: int) -> None:
         raise RelayError(f"steps: {steps} steps can't be run. Use at least 1.")
 
 
+MOST_STEPS = 1000
+"""What the nodes' inputs take."""
 MOST_PIXELS = 2**30
 """Of all pictures that one run paints: 64 of 4096 x 4096. What is beyond is a slip of the hand, or meant to take the machine down."""
 
@@ -47,18 +49,18 @@ def check_pixels(extent: Extent, batch_size: int) -> None:
 
 def check_strength(strength: float, steps: int) -> None:
     """Refuses a strength of which no step is left: diffusers would give an empty latent."""
-    if int(steps * strength) < 1:
-        raise RelayError(
-            f"strength, steps: {steps} steps at strength {strength:g} leave no step to run. Raise strength to at "
-            f"least {1 / steps:.2g}, or steps to at least {_steps_for(strength)}."
-        )
-
-
-def _steps_for(strength: float) -> int | str:
-    """The fewest steps of which at least one is run at ``strength``."""
+    if int(steps * strength) >= 1:
+        return
+    least = next(n for n in range(1, 101) if int(steps * n / 100) >= 1) / 100
     if strength <= 0:
-        return "(no number of steps helps at strength 0)"
-    return next(n for n in range(int(1 / strength), int(1 / strength) + 3) if int(n * strength) >= 1)
+        raise RelayError(
+            f"strength: at {strength:g} nothing is repainted. Raise strength to at least {least:g}, or use the picture as it is."
+        )
+    enough = next((n for n in range(steps, MOST_STEPS + 1) if int(n * strength) >= 1), None)
+    more = "with which one step is run" if enough is None else f"or steps to at least {enough}"
+    raise RelayError(
+        f"strength, steps: {steps} steps at strength {strength:g} leave no step to run. Raise strength to at least {least:g}, {more}."
+    )
 
 
 def batch_of(image: torch.Tensor | None, latent: Latents | None) -> int:

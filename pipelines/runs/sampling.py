@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..adapters.lora import active_loras
 from ..base.errors import RelayError
 from ..base.images import Extent, check_extent, to_pixels
+from ..base.numbers import check_numbers
 from ..control.fitting import control_modules, fit_controls
 from ..control.kandinsky_hint import take_hint
 from ..denoising.job import DenoisingJob, denoising_bytes
@@ -86,6 +87,7 @@ def text_to_image(
     """
     family = components.family
     family.require(Task.TEXT_TO_IMAGE, components.source)
+    check_numbers(settings)
     check_not_inpainting(components)
     autoencoder = autoencoder_of(components)
     extent = Extent(settings.width, settings.height)
@@ -140,6 +142,7 @@ def image_to_image(
     """
     family = components.family
     family.require(Task.IMAGE_TO_IMAGE, components.source)
+    check_numbers(settings)
     check_not_inpainting(components)
     autoencoder = autoencoder_of(components)
     check_one_source(image, latent)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..adapters.lora import active_loras
 from ..base.errors import RelayError
 from ..base.images import Extent, as_rgb, extent_of, to_pixels
+from ..base.numbers import check_numbers
 from ..denoising.job import DenoisingJob
 from ..denoising.optimising import in_force
 from ..denoising.schedulers import build_scheduler, check_schedule
@@ -79,6 +80,7 @@ def upscale_latent(
     import torch
 
     components.family.require(Task.LATENT_UPSCALE, components.source)
+    check_numbers(settings)
     autoencoder = autoencoder_of(components)
     check_counts(1, settings.steps)
     check_schedule(components, settings.steps)
@@ -149,6 +151,7 @@ def super_resolution(
     import torch
 
     components.family.require(Task.SUPER_RESOLUTION, components.source)
+    check_numbers(settings)
     autoencoder = autoencoder_of(components)
     check_one_source(image, latent)
     check_counts(1, settings.steps)
