@@ -41,7 +41,9 @@ class RelayLoadControlNet(io.ComfyNode):
                 io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
             ],
             outputs=[
-                DiffusersControlNet.Output(display_name="controlnet", tooltip="The ControlNet, for Apply ControlNet.")
+                DiffusersControlNet.Output(
+                    display_name="controlnet", tooltip="The ControlNet, for Apply ControlNet (Diffusers)."
+                )
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -79,7 +81,9 @@ class RelayLoadControlNetFromHub(io.ComfyNode):
             description="Downloads a ControlNet from the Hugging Face Hub once, into its usual cache, and loads it. Only safetensors.",
             inputs=hub_inputs("lllyasviel/control_v11f1p_sd15_depth"),
             outputs=[
-                DiffusersControlNet.Output(display_name="controlnet", tooltip="The ControlNet, for Apply ControlNet.")
+                DiffusersControlNet.Output(
+                    display_name="controlnet", tooltip="The ControlNet, for Apply ControlNet (Diffusers)."
+                )
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -159,7 +163,7 @@ class RelayApplyControlNet(io.ComfyNode):
             outputs=[
                 DiffusersControl.Output(
                     display_name="control",
-                    tooltip="For the control input of a sampling node, or of another Apply ControlNet.",
+                    tooltip="For the control input of a sampling node, or of another Apply ControlNet (Diffusers).",
                 )
             ],
         )

@@ -68,12 +68,12 @@ def control() -> Any:
     return DiffusersControl.Input(
         "control",
         optional=True,
-        tooltip="ControlNet units, from Apply ControlNet; for Kandinsky's depth ControlNet decoder a depth map, from Kandinsky Hint.",
+        tooltip="ControlNet units, from Apply ControlNet (Diffusers); for Kandinsky's depth ControlNet decoder a depth map, from Kandinsky Hint.",
     )
 
 
 def latent_output() -> Any:
     return io.Latent.Output(
         display_name="latent",
-        tooltip="A latent in ComfyUI's scale, for the next model, Decode Latent, or ComfyUI's own nodes.",
+        tooltip="A latent in ComfyUI's scale, for the next model, Decode Latent (Diffusers), or ComfyUI's own nodes.",
     )

@@ -133,7 +133,7 @@ def _weight(text: str, match: re.Match[str], bracket: _Bracket) -> float | None:
             return None
         raise RelayError(
             f"prompt: [...:{excerpt(tail)[1:-1]}] at {place(text, bracket.at)} asks for a change of the text at a step, which diffusers' "
-            "pipelines can't do. For less weight write (words:0.8); to change the prompt on the way, use one Image to Image after another."
+            "pipelines can't do. For less weight write (words:0.8); to change the prompt on the way, use one Image to Image (Diffusers) after another."
         )
     if number is not None and float(tail) >= 0:
         return float(tail)

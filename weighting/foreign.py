@@ -65,7 +65,7 @@ def refuse_in_compel(text: str, words: Collection[str] = ()) -> None:
     if found := AT_A_STEP.search(text) or ALTERNATING.search(text):
         raise RelayError(
             f"prompt: {excerpt(found.group())} at {place(text, found.start())} asks for a change of the text on the way, which diffusers' "
-            "pipelines can't do. Choose one of the texts; to change the prompt on the way, use one Image to Image after another."
+            "pipelines can't do. Choose one of the texts; to change the prompt on the way, use one Image to Image (Diffusers) after another."
         )
     if weight := WEIGHT_INSIDE.search(text):
         raise RelayError(

@@ -45,7 +45,7 @@ def fit_controls(
     family, source = components.family, components.source
     if not all(isinstance(unit, ControlNetUnit) for unit in control):
         raise RelayError(
-            f"control: {source} ({family.title}) can't be steered by what is connected. Connect the output of Apply ControlNet."
+            f"control: {source} ({family.title}) can't be steered by what is connected. Connect the output of Apply ControlNet (Diffusers)."
         )
     if task not in family.control_pipeline_classes:
         able = ", ".join(f.title for f in FAMILIES if task in f.control_pipeline_classes)

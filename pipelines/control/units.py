@@ -95,7 +95,7 @@ def stack_units(earlier: Sequence[Any], unit: ControlNetUnit) -> tuple[ControlNe
         if not isinstance(other, ControlNetUnit):
             raise RelayError(
                 "control: what is connected is no ControlNet, and can't be joined with one. Connect the output of another "
-                "Apply ControlNet, or leave control open."
+                "Apply ControlNet (Diffusers), or leave control open."
             )
         if other.guess_mode != unit.guess_mode:
             raise RelayError(

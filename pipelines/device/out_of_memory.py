@@ -60,7 +60,7 @@ def once_more(
     policy.free()
     raise RelayError(
         f"memory: the device ran out of memory, and did again, {way}, with nothing else on it. Use a smaller picture, batch_size or tile_size, a model "
-        f"in float16 or bfloat16, or Optimize with VAE tiling; or start ComfyUI with --lowvram. It said: {reason}"
+        f"in float16 or bfloat16, or Optimize (Diffusers) with VAE tiling; or start ComfyUI with --lowvram. It said: {reason}"
     )
 
 

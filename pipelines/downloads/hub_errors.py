@@ -6,7 +6,7 @@ import errno
 
 from ..base.errors import RelayError
 
-OR_A_FOLDER = "or put a diffusers folder of the model under models/diffusers and use Load Model"
+OR_A_FOLDER = "or put a diffusers folder of the model under models/diffusers and use Load Diffusers Model"
 
 
 class HubError(RelayError):

@@ -30,7 +30,7 @@ def check_repo_id(repo_id: str) -> None:
     ):
         raise RelayError(
             f"repo_id: {repo_id!r} is not the id of a hub model. An id is owner/name, of letters, digits, '-', '_' and '.', "
-            f"such as stable-diffusion-v1-5/stable-diffusion-v1-5. For a folder of this machine use Load Model."
+            f"such as stable-diffusion-v1-5/stable-diffusion-v1-5. For a folder of this machine use Load Diffusers Model."
         )
 
 

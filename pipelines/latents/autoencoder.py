@@ -50,6 +50,8 @@ class Autoencoder:
     """Encode and decode in tiles: less memory, and near the same numbers."""
     slicing: bool = False
     """Decode a batch one picture after the other: less memory, and the same numbers."""
+    host_factor: float = 1.0
+    """Model scale / the host's LATENT in the family's space, for an autoencoder that itself works in model scale (TAESD)."""
 
     @property
     def factor(self) -> int:
@@ -64,6 +66,16 @@ class Autoencoder:
     def is_quantized(self) -> bool:
         """MoVQ: its latents have one scale and no distribution."""
         return hasattr(self.module.config, "num_vq_embeddings")
+
+    @property
+    def is_tiny(self) -> bool:
+        """TAESD (AutoencoderTiny): it encodes to model scale, and has no distribution."""
+        return hasattr(self.module.config, "latent_magnitude")
+
+    @property
+    def scaling_factor(self) -> float:
+        """Model scale / raw."""
+        return float(self.host_factor if self.is_tiny else self.module.config.scaling_factor)
 
     @property
     def can_tile(self) -> bool:
@@ -81,10 +93,13 @@ class Autoencoder:
             pixels: [B, 3, H, W] in -1..1.
             policy: where the encoder runs.
             generators: one an image: a sample of the distribution, as the pipelines draw it. None: its mode, as the
-                host's VAEEncode. MoVQ has no distribution and draws nothing.
+                host's VAEEncode. MoVQ and TAESD have no distribution and draw nothing.
         """
         import torch
 
+        if self.is_tiny:
+            latents = torch.cat(self._encoded(list(pixels.split(1)), policy)).float() / self.scaling_factor
+            return latents.to(policy.output_device())
         if self.is_quantized:
             (latents,) = (one.clone() for one in self._encoded([pixels], policy))
             return latents.to(policy.output_device())
@@ -103,6 +118,10 @@ class Autoencoder:
         """
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
+        if self.is_tiny:
+            raise RelayError(
+                f"model: the small autoencoder of {self.title} (AutoencoderTiny) can't be used for this. Give the model a whole one with Set VAE."
+            )
         return [DiagonalGaussianDistribution(one) for one in self._encoded(list(pixels.split(1)), policy)]
 
     def _encoded(self, pictures: list[torch.Tensor], policy: OffloadPolicy) -> list[torch.Tensor]:
@@ -155,7 +174,7 @@ class Autoencoder:
                 # Cast down first even where the encoder then runs in float32: the pipelines do.
                 pixels = picture.to(device=device, dtype=dtype).to(self.module.dtype)
                 given = self.module.encode(pixels)
-                encoded[one] = values = given.latents if self.is_quantized else given.latent_dist.parameters
+                encoded[one] = values = given.latent_dist.parameters if hasattr(given, "latent_dist") else given.latents
                 # A draw is made where the encoder was, as the pipelines make it: the device is kept too.
                 ENCODED.keep(one, (values.cpu(), values.device), values.nbytes)
         return [encoded[one] for one in wanted]
@@ -256,6 +275,8 @@ class Autoencoder:
     def _decoded(self, raw: torch.Tensor) -> torch.Tensor:
         """IMAGE, of latents that lie where the module is, in its dtype."""
         options = {"force_not_quantize": True} if self.is_quantized else {}
+        if self.is_tiny:
+            raw = raw * self.scaling_factor
         return to_host_images(self.module.decode(raw, return_dict=False, **options)[0])
 
     def to_model_scale(self, raw: torch.Tensor) -> torch.Tensor:
@@ -264,9 +285,9 @@ class Autoencoder:
             return raw
         normalisation = self._normalisation(raw)
         if normalisation is None:
-            return self.module.config.scaling_factor * raw
+            return self.scaling_factor * raw
         mean, deviation = normalisation
-        return (raw - mean) * self.module.config.scaling_factor / deviation
+        return (raw - mean) * self.scaling_factor / deviation
 
     def to_raw(self, latents: torch.Tensor) -> torch.Tensor:
         """Model scale -> raw float32. float32 first, then the division: the other order loses bfloat16's bits."""
@@ -275,9 +296,9 @@ class Autoencoder:
             return latents
         normalisation = self._normalisation(latents)
         if normalisation is None:
-            return latents / self.module.config.scaling_factor
+            return latents / self.scaling_factor
         mean, deviation = normalisation
-        return latents * deviation / self.module.config.scaling_factor + mean
+        return latents * deviation / self.scaling_factor + mean
 
     def is_same_space(self, other: Autoencoder, policy: OffloadPolicy) -> bool:
         """Whether the latents of one mean the same to the other, told from what the encoders do to a probe picture."""
@@ -402,4 +423,5 @@ def autoencoder_of(components: PipelineComponents) -> Autoencoder:
         family.force_upcast_by_config,
         options.vae_tiling,
         options.vae_slicing,
+        family.host_factor,
     )

@@ -37,7 +37,7 @@ def _with_autoencoder(components: PipelineComponents, theirs: Autoencoder, what:
     ours = autoencoder_of(components)
     if _kind(ours) != _kind(theirs):
         raise RelayError(
-            f"{what}: the autoencoder of {theirs.title} can't serve {ours.title}. Class, factor, channels and scale are "
+            f"{what}: the autoencoder of {theirs.title} can't serve {ours.title}. Kind, factor, channels and scale are "
             f"{_kind(theirs)}, and {_kind(ours)} is needed. Take one of the same family."
         )
     name = components.family.autoencoder
@@ -46,4 +46,4 @@ def _with_autoencoder(components: PipelineComponents, theirs: Autoencoder, what:
 
 
 def _kind(one: Autoencoder) -> tuple[object, ...]:
-    return type(one.module).__name__, one.factor, one.channels, round(float(one.module.config.scaling_factor), 4)
+    return "MoVQ" if one.is_quantized else "VAE", one.factor, one.channels, round(one.scaling_factor, 4)

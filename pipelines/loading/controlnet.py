@@ -93,5 +93,5 @@ CONTROLNET_REPO = RepoKind(
     files_in,
     "so it is no ControlNet in the diffusers format. Look on the hub for a repo of it with config.json at its top; a whole "
     "model belongs into Load Diffusers Model from Hub.",
-    "or put the ControlNet's folder under models/controlnet and use Load ControlNet",
+    "or put the ControlNet's folder under models/controlnet and use Load ControlNet (Diffusers)",
 )

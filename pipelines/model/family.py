@@ -90,6 +90,8 @@ class ModelFamily:
     """Its latents are its own: they never leave the run, and no other model's come in."""
     force_upcast_by_config: bool = False
     """The pipelines run the autoencoder in float32 where its config says ``force_upcast``."""
+    host_factor: float = 1.0
+    """Model scale / the host's LATENT: what the host's latent format of the family multiplies by."""
     preview_format: str | None = None
     """The class of the host's ``latent_formats`` that fits the family's latents."""
     config_flags: Mapping[str, object] = field(default_factory=dict)
@@ -132,6 +134,7 @@ STABLE_DIFFUSION = ModelFamily(
     schedulers=KARRAS_DIFFUSION_SCHEDULERS,
     module="stable_diffusion",
     inpaints_plain_models=True,
+    host_factor=0.18215,
     preview_format="SD15",
 )
 
@@ -169,6 +172,7 @@ SDXL_BASE = ModelFamily(
     has_denoising_range=True,
     has_pooled_embeds=True,
     force_upcast_by_config=True,
+    host_factor=0.13025,
     preview_format="SDXL",
     config_flags={"force_zeros_for_empty_prompt": True},
 )
@@ -197,6 +201,7 @@ SDXL_REFINER = ModelFamily(
     has_denoising_range=True,
     has_pooled_embeds=True,
     force_upcast_by_config=True,
+    host_factor=0.13025,
     preview_format="SDXL",
     config_flags={"force_zeros_for_empty_prompt": True, "requires_aesthetics_score": False},
 )
@@ -275,6 +280,7 @@ LATENT_UPSCALER = ModelFamily(
     schedulers=("EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler"),
     module="upscalers",
     has_pooled_embeds=True,
+    host_factor=0.18215,
     preview_format="SD15",
 )
 

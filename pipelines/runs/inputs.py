@@ -76,7 +76,7 @@ def check_not_inpainting(components: PipelineComponents) -> None:
     if is_inpainting_model(components):
         raise RelayError(
             f"model: {components.source} is made for inpainting (its UNet has {INPAINTING_CHANNELS} input channels): it paints only "
-            "with a mask and a masked picture beside the noise. Use it with Inpaint, or choose the plain model of the same kind."
+            "with a mask and a masked picture beside the noise. Use it with Inpaint (Diffusers), or choose the plain model of the same kind."
         )
 
 

@@ -263,7 +263,7 @@ def _decoded(latent: Latents, tile_size: int, components: PipelineComponents, ru
     if space is None:
         raise RelayError(
             f"latent: it does not say which model made it (a node of ComfyUI may have dropped that), so {components.source} can't decode it. "
-            "Decode it with Decode Latent and the model that made it, and connect image; or give it to Convert Latent with that model first."
+            "Decode it with Decode Latent (Diffusers) and the model that made it, and connect image; or give it to Convert Latent with that model first."
         )
     check_clean(latent, components, runtime)
     runtime.monitor.say(f"Latent decoded by the autoencoder of {space.title}: the upscaler reads pictures.")
