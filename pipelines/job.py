@@ -127,8 +127,7 @@ def _borrowed_class(cls: Any) -> Any:
             count = len(timesteps)
         if len(timesteps) == 0:
             raise RelayError(
-                f"steps: none of the {asked} steps is left to run. "
-                "Raise strength or steps, or lower denoising_start."
+                f"steps: none of the {asked} steps is left to run. Raise strength or steps, or lower denoising_start."
             )
         self.relay_timesteps = timesteps
         if self.relay_end is not None:
