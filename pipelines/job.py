@@ -121,7 +121,7 @@ def _borrowed_class(cls: Any) -> Any:
 
     def get_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:
         timesteps, count = cls.get_timesteps(self, *args, **kwargs)
-        asked = args[0] if args else kwargs.get("num_inference_steps")
+        asked: int = args[0] if args else kwargs["num_inference_steps"]
         if kwargs.get("denoising_start") is not None and has_two_calls(self.scheduler):
             timesteps = begun_whole(self.scheduler, timesteps, kwargs["denoising_start"])
             count = len(timesteps)
