@@ -39,7 +39,7 @@ def _order_by_history(cls: Any) -> dict[str, Any]:
 
 def _noise_at_half_steps(cls: Any) -> dict[str, Any]:
     """Of the schedulers that call the model at a noise level between two steps: between the two calls ``add_noise``
-    gives the level of the whole step, and the latents have that of the half step."""
+    gives the level of the whole step, and the latents have that of the half step. (KDPM2Ancestral goes half way to a level further down, which is that of the whole step.)"""
 
     def add_noise(
         self: Any, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
@@ -47,12 +47,8 @@ def _noise_at_half_steps(cls: Any) -> dict[str, Any]:
         if self.step_index is None or self.state_in_first_order:
             noisy: torch.Tensor = cls.add_noise(self, original_samples, noise, timesteps)
             return noisy
-        if hasattr(self, "mid_point_sigma"):
-            sigma = self.mid_point_sigma
-        else:  # the table of half steps begins one place earlier in the ancestral class
-            shift = 1 if hasattr(self, "sigmas_down") else 0
-            sigma = self.sigmas_interpol[self.step_index - shift]
-        return original_samples + noise * sigma.to(original_samples)
+        half = self.mid_point_sigma if hasattr(self, "mid_point_sigma") else self.sigmas_interpol[self.step_index]
+        return original_samples + noise * half.to(original_samples)
 
     return {"add_noise": add_noise}
 
@@ -71,7 +67,6 @@ def _begins_at_the_beginning(cls: Any) -> dict[str, Any]:
 MENDS = {
     "LMSDiscreteScheduler": _order_by_history,
     "KDPM2DiscreteScheduler": _noise_at_half_steps,
-    "KDPM2AncestralDiscreteScheduler": _noise_at_half_steps,
     "DPMSolverSDEScheduler": _noise_at_half_steps,
     "DPMSolverMultistepScheduler": _begins_at_the_beginning,
     "DPMSolverSinglestepScheduler": _begins_at_the_beginning,

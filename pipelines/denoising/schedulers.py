@@ -19,8 +19,8 @@ SIGMA_FLAGS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_si
 TORCHSDE_SEEDS = 2**63
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
 STABLE_DIFFUSION_FAMILIES = ("stable-diffusion", "sdxl", "sdxl-refiner")
-LATENT_DEFAULTS = {"clip_sample": False, "skip_prk_steps": True}
-"""What Stable Diffusion's configs say, and some schedulers' do not."""
+LATENT_DEFAULTS = {"clip_sample": False}
+"""What the configs of models of latents say, and some schedulers' do not."""
 
 
 def build_scheduler(components: PipelineComponents, generators: Sequence[torch.Generator] = ()) -> Any:
@@ -59,6 +59,8 @@ def check_schedule(components: PipelineComponents, steps: int, *, in_part: bool 
     """
     scheduler = build_scheduler(components)
     name = type(scheduler).__name__
+    if components.family.name == "stable-diffusion" and "steps_offset" in scheduler.config:
+        scheduler.register_to_config(steps_offset=1)  # as its pipelines do, whatever the config says
     if in_part and law_of(scheduler) is NoiseLaw.EDM:
         raise RelayError(
             f"denoising_start, denoising_end: {components.source} is an EDM model, whose schedule has no such parts. "
@@ -84,7 +86,11 @@ def _runs(scheduler: Any, steps: int) -> bool:
         scheduler.set_timesteps(steps)
     except (ValueError, IndexError, ZeroDivisionError, AssertionError):
         return False
-    return len(scheduler.timesteps) > 0 and bool(scheduler.timesteps.isfinite().all())
+    timesteps = scheduler.timesteps
+    if len(timesteps) == 0 or not bool(timesteps.isfinite().all()):
+        return False
+    # An offset may lead past the end of the table that these classes look their noise up in.
+    return hasattr(scheduler, "sigmas") or int(timesteps.max()) < scheduler.config.num_train_timesteps
 
 
 def _from_choice(components: PipelineComponents, choice: SchedulerChoice) -> Any:
@@ -134,7 +140,7 @@ def _carried_over(cls: Any, components: PipelineComponents) -> dict[str, Any]:
     # diffusers' defaults of these are made for models of pixels
     options |= {key: value for key, value in LATENT_DEFAULTS.items() if key in takes and key not in own.config}
     if _can_be_replaced(components):
-        options |= STABLE_DIFFUSION_BETAS
+        options |= {**STABLE_DIFFUSION_BETAS, **({"skip_prk_steps": True} if "skip_prk_steps" in takes else {})}
         if own.config.get("prediction_type") not in ("epsilon", "v_prediction", "sample"):
             options["prediction_type"] = "epsilon"
         options |= {flag: False for flag in ("use_flow_sigmas",) if flag in takes}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import diffusers
 import pytest
@@ -10,7 +11,8 @@ import torch
 
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.denoising.schedulers import build_scheduler, with_scheduler
-from diffusers_relay.pipelines.model.components import SchedulerChoice
+from diffusers_relay.pipelines.latents.autoencoder import Autoencoder
+from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
 from diffusers_relay.pipelines.model.family import KARRAS_DIFFUSION_SCHEDULERS
 from diffusers_relay.pipelines.runs.sampling import (
     ImageToImageSettings,
@@ -62,7 +64,8 @@ def test_every_scheduler_equals_the_script_s(name: str) -> None:
     ).images
     theirs = script.float() / model["vae"].config.scaling_factor
     assert ours.samples.isfinite().all()
-    if name == "DPMSolverSDEScheduler":  # draws its noise from a seed of its own, not from the generator
+    if name in ("DPMSolverSDEScheduler", "LMSDiscreteScheduler"):
+        # The one draws its noise from a seed of its own; the other's late start is mended, see test_scheduler_mends.py.
         assert ours.samples.shape == theirs.shape
     else:
         assert torch.equal(ours.samples, theirs)
@@ -109,6 +112,11 @@ def test_the_model_s_own_scheduler_is_never_touched() -> None:
 @pytest.mark.parametrize(
     ("model", "choice", "text"),
     [
+        (
+            "sd15",
+            SchedulerChoice("EDMEulerScheduler"),
+            "sd15 is not an EDM model, and EDMEulerScheduler is made for those",
+        ),
         ("sd15", SchedulerChoice("UnCLIPScheduler"), "scheduler: .*UnCLIPScheduler"),
         ("sd15", SchedulerChoice("os"), "scheduler: "),
         ("sd15", SchedulerChoice("PNDMScheduler", sigmas="karras"), "sigmas: PNDMScheduler.*default"),
@@ -145,3 +153,138 @@ def test_dpm_solver_sde_is_seeded_too() -> None:
     for i, seed in enumerate((2**64 - 2, 2**64 - 1, 0)):
         alone = run(seed, 1)
         assert float((batch[i : i + 1] - alone).abs().max() / alone.abs().max()) <= 1e-5
+
+
+def with_own(name: str, family: str = "sd15", **config: Any) -> PipelineComponents:
+    """The small model as if it had come with another scheduler."""
+    model = load(family)
+    own = getattr(diffusers, name)(**config)
+    return model.with_changes(modules={"scheduler": own})
+
+
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+
+
+def paint(model: PipelineComponents, steps: int, strength: float | None = None, **settings: Any) -> torch.Tensor:
+    prompt = encode(load("sd15" if model.family.name == "stable-diffusion" else "sdxl_base"), "a")
+    if strength is None:
+        return text_to_image(
+            model, prompt, TextToImageSettings(64, 64, 1, steps, 3.0, 3, **settings), counting_runtime()
+        ).samples
+    image = read_like_host(soft_picture())
+    return image_to_image(
+        model, prompt, ImageToImageSettings(strength, steps, 3.0, 3, **settings), counting_runtime(), image=image
+    ).samples
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("FlowMatchEulerDiscreteScheduler", {}),
+        ("IPNDMScheduler", {}),
+        ("UnCLIPScheduler", {}),
+        ("CMStochasticIterativeScheduler", {}),
+        ("VQDiffusionScheduler", {"num_vec_classes": 16}),
+        ("ScoreSdeVeScheduler", {}),
+        ("DPMSolverMultistepScheduler", {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}),
+    ],
+)
+@pytest.mark.parametrize("strength", [None, 0.6])
+def test_a_model_s_scheduler_of_another_law_is_refused_and_the_advice_works(
+    name: str, config: dict[str, Any], strength: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = with_own(name, **config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Autoencoder, "encode", lambda *_: pytest.fail("encoded before it was refused"))
+        with pytest.raises(RelayError, match=rf"own scheduler, {name}.*choose EulerDiscreteScheduler in Set Scheduler"):
+            paint(model, 4, strength)
+    advised = with_scheduler(model, SchedulerChoice("EulerDiscreteScheduler"))
+    assert torch.equal(
+        build_scheduler(advised).alphas_cumprod, diffusers.EulerDiscreteScheduler(**BETAS).alphas_cumprod
+    )
+    assert build_scheduler(advised).config.prediction_type == "epsilon"
+    assert paint(advised, 4, strength).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "most"),
+    [
+        ("LCMScheduler", BETAS, 50),
+        ("LCMScheduler", {**BETAS, "original_inference_steps": 12}, 12),
+        ("TCDScheduler", BETAS, 50),
+        ("DDIMScheduler", {**BETAS, "num_train_timesteps": 20}, 19),
+        ("DDPMScheduler", {**BETAS, "num_train_timesteps": 20, "steps_offset": 0}, 19),
+    ],
+)
+@pytest.mark.parametrize("strength", [None, 0.6])
+def test_a_limit_on_steps_is_said_before_anything_is_encoded(
+    name: str, config: dict[str, Any], most: int, strength: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = with_own(name, **config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Autoencoder, "encode", lambda *_: pytest.fail("encoded before it was refused"))
+        with pytest.raises(
+            RelayError, match=rf"steps: {name} runs at most {most} steps .* Set steps to {most} or fewer"
+        ):
+            paint(model, most + 1, strength)
+    if most <= 20:
+        assert paint(model, most, strength).isfinite().all()
+    scheduler = build_scheduler(model)
+    scheduler.set_timesteps(most)
+    assert len(scheduler.timesteps) == most
+
+
+EDM = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}
+
+
+@pytest.mark.parametrize("name", KARRAS_DIFFUSION_SCHEDULERS)
+def test_an_edm_model_takes_no_other(name: str) -> None:
+    model = with_own("EDMDPMSolverMultistepScheduler", "sdxl_base", **EDM)
+    with pytest.raises(RelayError, match=rf"is an EDM model, and {name} knows nothing of its noise.*EDMEulerScheduler"):
+        with_scheduler(model, SchedulerChoice(name))
+
+
+@pytest.mark.parametrize("name", [None, "EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
+@pytest.mark.parametrize("strength", [None, 0.6])
+def test_an_edm_model_ends_in_the_picture_that_it_knows(name: str | None, strength: float | None) -> None:
+    model = with_own("EDMDPMSolverMultistepScheduler", "sdxl_base", **EDM)
+    clean = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def forward(sample: torch.Tensor, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+        sigma = float((4 * torch.as_tensor(timestep).double().flatten()[0]).exp())  # 0.25 log sigma is what it is told
+        total = (sigma**2 + 0.25) ** 0.5
+        return ((clean - 0.25 / total**2 * sample * total) * total / (sigma * 0.5),)
+
+    runtime = counting_runtime(previews=True)
+    view = with_scheduler(model, SchedulerChoice(name))
+    prompt = encode(load("sdxl_base"), "a")
+    unet = model["unet"]
+    unet.forward = forward
+    try:
+        if strength is None:
+            made = text_to_image(view, prompt, TextToImageSettings(64, 64, 1, 12, 1.0, 3), runtime)
+        else:
+            image = read_like_host(soft_picture())
+            made = image_to_image(view, prompt, ImageToImageSettings(strength, 12, 1.0, 3), runtime, image=image)
+    finally:
+        del unet.forward
+    final = made.samples * model["vae"].config.scaling_factor
+    assert float((final - clean).abs().max()) < 0.02
+    for shown in runtime.monitor.previewed:
+        assert float((shown - clean).abs().max()) < 0.02
+    with pytest.raises(RelayError, match="EDM model, whose schedule has no such parts"):
+        paint(view, 4, denoising_end=0.5)
+
+
+@pytest.mark.parametrize(
+    "name", ["LMSDiscreteScheduler", "HeunDiscreteScheduler", "PNDMScheduler", "DPMSolverSinglestepScheduler"]
+)
+def test_zero_terminal_snr_is_not_dropped(name: str) -> None:
+    model = with_own("EulerDiscreteScheduler", **BETAS, rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    with pytest.raises(
+        RelayError, match=rf"trained with rescale_betas_zero_snr, which {name} does not know.*DDIMScheduler"
+    ):
+        with_scheduler(model, SchedulerChoice(name))
+    kept = build_scheduler(with_scheduler(model, SchedulerChoice("DDIMScheduler")))
+    assert kept.config.rescale_betas_zero_snr and kept.config.prediction_type == "v_prediction"
+    assert not kept.config.clip_sample, "latents go beyond 1"
