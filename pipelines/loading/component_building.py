@@ -17,6 +17,8 @@ from .tokenizer_files import checked_files, read_tokenizer
 if TYPE_CHECKING:
     import torch
 
+BESIDE_AN_ENCODER = ("position_ids", "visual_projection", "text_projection", "logit_scale")
+"""Pieces of keys of a whole CLIP model, which an encoder may have been saved with and does not read."""
 OLD_ATTENTION = (".query.", ".key.", ".value.", ".proj_attn.")
 """In keys of VAEs that were saved before diffusers renamed these layers; it renames them when it loads."""
 
@@ -123,6 +125,9 @@ def _encoder(
         None, local_files_only=True, config=settings, state_dict=tensors, dtype=dtype, output_loading_info=True
     )
     _refuse_missing(report["missing_keys"], where, files)
+    beside = (*BESIDE_AN_ENCODER, "text_model." if hasattr(settings, "image_size") else "vision_model.")
+    strangers = [key for key in report["unexpected_keys"] if not any(part in key for part in beside)]
+    _refuse_strangers(strangers, where, files)
     return module
 
 
@@ -146,10 +151,17 @@ def _diffusers_module(
         module = kind.from_config(config)
     state = module.state_dict()
     tensors: dict[str, torch.Tensor] = {}
+    strangers: list[str] = []
+
+    def wanted(key: str) -> str | None:
+        if key in state or any(old in key for old in OLD_ATTENTION):
+            return key
+        strangers.append(key)
+        return None
+
     for name in files.weights:
-        tensors |= read_tensors(
-            folder / name, lambda key: key if key in state or any(old in key for old in OLD_ATTENTION) else None, dtype
-        )
+        tensors |= read_tensors(folder / name, wanted, dtype)
+    _refuse_strangers(strangers, where, files)
     module._fix_state_dict_keys_on_load(tensors)  # test_loading.py tells if it moves
     _refuse_quantised(tensors, where, files)
     _refuse_missing(state.keys() - tensors.keys(), where, files)
@@ -182,6 +194,15 @@ def _refuse_missing(missing: Any, where: str, files: ComponentFiles) -> None:
         raise RelayError(
             f"{where}: the weights of its {files.name} are not those of its config: {len(missing)} tensors are missing, {min(missing)} first. "
             f"Download the model anew."
+        )
+
+
+def _refuse_strangers(strangers: list[str], where: str, files: ComponentFiles) -> None:
+    """The libraries warn, and leave out what has no place: a LoRA or an IP-Adapter that was saved with a model would do nothing."""
+    if strangers:
+        raise RelayError(
+            f"{where}: the weights of its {files.name} hold {len(strangers)} tensors that a {files.class_name} has no place for, such as "
+            f"{min(strangers)[:80]}. It is of another kind, or something was saved with it: use a copy that holds the model alone."
         )
 
 

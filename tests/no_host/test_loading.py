@@ -336,6 +336,29 @@ def test_missing_tensors_are_not_made_up(name: str, folder: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "kept"),
+    [
+        (UNET, "down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k_ip.weight", False),
+        ("vae/diffusion_pytorch_model.safetensors", "encoder.down_blocks.7.resnets.0.conv1.weight", False),
+        ("text_encoder/model.safetensors", "text_model.encoder.layers.99.mlp.fc1.weight", False),
+        ("text_encoder/model.safetensors", "vision_model.post_layernorm.weight", True),
+        ("text_encoder/model.safetensors", "text_projection.weight", True),
+        ("text_encoder/model.safetensors", "text_model.embeddings.position_ids", True),
+    ],
+)
+def test_tensors_that_have_no_place_are_not_dropped_in_silence(name: str, key: str, kept: bool, folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    stranger = torch.arange(77) if "position_ids" in key else torch.ones(4, 4)
+    save_file({**load_file(folder / name), key: stranger}, folder / name, metadata={"format": "pt"})
+    if kept:  # of a whole CLIP model: the encoder does not read it
+        load(folder)
+        return
+    with pytest.raises(RelayError, match=rf"hold 1 tensors that a \w+ has no place for, such as .*{key[-20:]}"):
+        load(folder)
+
+
 def test_a_library_error_names_the_component(folder: Path) -> None:
     config = folder / "unet" / "config.json"
     config.write_text(config.read_text("utf-8").replace('"CrossAttnDownBlock2D"', '"NoBlock2D"'), "utf-8")
