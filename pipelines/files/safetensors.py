@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ PICKLE_STARTS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """Of a zip, as torch writes, and of the pickle protocols 2 to 5."""
 PORTION = 64 * 2**20
 """Bytes of a file that are cast before their pages are given back."""
-CONVERTER = f"custom_nodes/{Path(__file__).parents[1].name}/convert_pickle.py"
+CONVERTER = f"custom_nodes/{Path(__file__).parents[2].name}/convert_pickle.py"
 """A command of the pack's that a user may run, as seen from ComfyUI's folder; no node does."""
 HOW_TO_CONVERT_FILE = (
     "A pickle can run any code when it is read, so Diffusers Relay loads safetensors only. Take the .safetensors file that "
@@ -131,6 +132,8 @@ def check_file(path: Path, where: str, how_to_convert: str) -> None:
 
 def damage(path: Path, error: Exception, how_to_convert: str) -> str:
     """What a file is that safetensors could not read, and what to do: the end of a sentence that begins with its name."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):  # the disk says so, not the file
+        return f"cannot be read: {error.strerror}. Look whether its disk or network drive is still there, and run again"
     try:
         with path.open("rb") as file:
             start = file.read(32)

@@ -58,7 +58,7 @@ def test_every_folder_lists_both_names(folder: Path, kind: str) -> None:
 def test_the_list_is_declared_once() -> None:
     from diffusers_relay.pipelines.files import safetensors as safetensors_file
 
-    pack = Path(safetensors_file.__file__).parents[1]
+    pack = Path(safetensors_file.__file__).parents[2]
     sources = [path for part in ("nodes", "pipelines", "weighting") for path in (pack / part).rglob("*.py")]
     named: list[Any] = [path.name for path in sources if '".sft"' in path.read_text(encoding="utf-8")]
-    assert named == ["safetensors_file.py"]
+    assert named == ["safetensors.py"]

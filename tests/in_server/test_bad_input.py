@@ -277,7 +277,7 @@ CASES: dict[str, tuple[Make, str, str]] = {
         "RelayImageToImage",
         r"strength, steps: 5 steps at strength 0\.1 .*at least 10",
     ),
-    "strength 0": (sd15_image_to_image(strength=0.0), "RelayImageToImage", r"strength.*leave no step"),
+    "strength 0": (sd15_image_to_image(strength=0.0), "RelayImageToImage", r"strength: at 0 nothing is repainted"),
     "neither": (neither, "RelayImageToImage", r"image, latent: connect exactly one.*neither"),
     "both": (both, "RelayImageToImage", r"image, latent: connect exactly one.*both"),
     "a size that does not divide": (

@@ -69,7 +69,7 @@ def converted(name: str, folder: Path, way: str) -> dict[str, torch.Tensor]:
     return load_file(made)
 
 
-PACK = Path(safetensors_file.__file__).parents[1]
+PACK = Path(safetensors_file.__file__).parents[2]
 
 
 def command() -> str:
