@@ -16,6 +16,7 @@ EMPTY = "should be kept in float32: []"
 OUTSIDE = re.compile(r"Should have t[ab][<>]=t[01] but got t[ab]=(\S+) and t[01]=(\S+?)\.?")
 """torchsde, of a time outside of its interval. It rounds the interval's ends to six digits, and warns of the ends themselves."""
 ROUNDED = 1e-6
+OLD_CONFIG = r"The configuration file of (this scheduler|the unet)"
 
 
 def _says_something(record: logging.LogRecord) -> bool:
@@ -45,3 +46,11 @@ def without_rounding_warnings() -> Iterator[None]:
         times = OUTSIDE.fullmatch(str(one.message))
         if times is None or not math.isclose(float(times[1]), float(times[2]), rel_tol=ROUNDED, abs_tol=ROUNDED):
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+
+
+@contextmanager
+def without_advice_on_configs() -> Iterator[None]:
+    """For making a pipeline: it says that an old model's config should be edited, and then itself runs with what it advises."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=OLD_CONFIG, category=FutureWarning)
+        yield

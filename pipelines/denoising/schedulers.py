@@ -114,7 +114,12 @@ def _from_choice(components: PipelineComponents, choice: SchedulerChoice) -> Any
                 f"timestep_spacing: {cls.__name__} can't use {choice.timestep_spacing!r}. It can use: {', '.join(['default', *able])}."
             )
         options["timestep_spacing"] = choice.timestep_spacing
-    return cls.from_config(own.config, **options)
+    scheduler = cls.from_config(own.config, **options)
+    if cls.__name__ == "DPMSolverSinglestepScheduler" and scheduler.config.final_sigmas_type == "zero":
+        scheduler.register_to_config(
+            lower_order_final=True
+        )  # as it would itself, with a warning: its defaults exclude each other
+    return scheduler
 
 
 def _carried_over(cls: Any, components: PipelineComponents) -> dict[str, Any]:

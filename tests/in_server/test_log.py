@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +28,16 @@ SCHEDULERS = [
     *((name, "karras") for name in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "DPMSolverSDEScheduler")),
     *((name, "beta") for name in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler")),
 ]
+OLD_CONFIGS = {
+    "scheduler/scheduler_config.json": {
+        "_class_name": "DDIMScheduler",
+        "_diffusers_version": "0.6.0",
+        "clip_sample": True,
+        "skip_prk_steps": False,
+        "steps_offset": 0,
+    },
+    "unet/config.json": {"_diffusers_version": "0.6.0", "sample_size": 32},
+}
 RECORDER = Path(graphs.__file__).with_name("log_recorder")
 
 
@@ -63,6 +74,25 @@ def there_and_back(graph: Graph, server: HostServer, model: Out, prompt: Out | N
 def plain(name: str, dtype: str) -> Callable[[Graph, HostServer], None]:
     def build(graph: Graph, server: HostServer) -> None:
         there_and_back(graph, server, graph.load(name, dtype))
+
+    return build
+
+
+def old(name: str) -> Callable[[Graph, HostServer], None]:
+    """A folder as diffusers wrote it in 2022: of what its scheduler and its UNet are, little was said."""
+
+    def build(graph: Graph, server: HostServer) -> None:
+        folder = server.models / "diffusers" / f"{name}_old"
+        shutil.copytree(server.models / "diffusers" / name, folder)
+        for file, changes in OLD_CONFIGS.items():
+            config = json.loads((folder / file).read_text("utf-8"))
+            (folder / file).write_text(json.dumps({**config, **changes}), "utf-8")
+        model = graph.load(folder.name)
+        there_and_back(graph, server, model)
+        prompt = graph.encode(model, PROMPT)
+        graph.save(graph.decode(model, graph.text_to_image(model, prompt)))
+        latent = graph.inpaint(model, prompt, masked(graph, server), image=soft(graph, server))
+        graph.save(graph.decode(model, latent))
 
     return build
 
@@ -175,7 +205,9 @@ def kandinsky(graph: Graph, server: HostServer) -> None:
     image = soft(graph, server)
     seen = graph.add("RelayImagePrompt", prior=prior, image=image)
     prompt = graph.add("RelayMixPrompts", prompt_a=graph.prior(prior, LONG, "dog"), prompt_b=seen, weight_b=0.3)
-    prompt = graph.add("RelayMixPrompts", prompt_a=prompt, prompt_b=graph.prior(prior, PROMPT, image=image), weight_b=0.3)
+    prompt = graph.add(
+        "RelayMixPrompts", prompt_a=prompt, prompt_b=graph.prior(prior, PROMPT, image=image), weight_b=0.3
+    )
     there_and_back(graph, server, decoder, prompt)
     hint = graph.hint(graph.picture(server, kandinsky_depth.depth_map(64, 64), "depth.png"))
     graph.save(graph.decode(depth, graph.text_to_image(depth, prompt, control=hint)))
@@ -193,6 +225,7 @@ RUNS: dict[str, Callable[[Graph, HostServer], None]] = {
     "SDXL in float16": plain("sdxl_base", "float16"),
     "single file": plain(f"{NATIVE_NAME}.safetensors", "float32"),
     "single file in bfloat16": plain(f"{NATIVE_NAME}.safetensors", "bfloat16"),
+    "old folder": old("sd15"),
     "hub": from_hub,
     "base, then refiner": base_then_refiner,
     "converted": converted,
