@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ SCHEDULERS = [
     *((name, "karras") for name in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "DPMSolverSDEScheduler")),
     *((name, "beta") for name in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler")),
 ]
-OLD_CONFIGS = {
+OLD_CONFIGS: dict[str, dict[str, Any]] = {
     "scheduler/scheduler_config.json": {
         "_class_name": "DDIMScheduler",
         "_diffusers_version": "0.6.0",
@@ -37,6 +38,16 @@ OLD_CONFIGS = {
         "steps_offset": 0,
     },
     "unet/config.json": {"_diffusers_version": "0.6.0", "sample_size": 32},
+    "model_index.json": {"scheduler": ["diffusers", "DDIMScheduler"]},
+}
+LCM_CONFIGS: dict[str, dict[str, Any]] = {
+    "scheduler/scheduler_config.json": {
+        "_class_name": "LCMScheduler",
+        "original_inference_steps": 50,
+        "timestep_scaling": 10.0,
+        "skip_prk_steps": None,
+    },
+    "model_index.json": {"scheduler": ["diffusers", "LCMScheduler"]},
 }
 RECORDER = Path(graphs.__file__).with_name("log_recorder")
 
@@ -78,16 +89,22 @@ def plain(name: str, dtype: str) -> Callable[[Graph, HostServer], None]:
     return build
 
 
+def changed(server: HostServer, name: str, copy: str, configs: dict[str, dict[str, Any]]) -> str:
+    """A copy of a model's folder with other configs; None takes a setting away."""
+    folder = server.models / "diffusers" / copy
+    shutil.copytree(server.models / "diffusers" / name, folder)
+    for file, changes in configs.items():
+        config = {**json.loads((folder / file).read_text("utf-8")), **changes}
+        kept = {key: value for key, value in config.items() if value is not None}
+        (folder / file).write_text(json.dumps(kept), "utf-8")
+    return copy
+
+
 def old(name: str) -> Callable[[Graph, HostServer], None]:
     """A folder as diffusers wrote it in 2022: of what its scheduler and its UNet are, little was said."""
 
     def build(graph: Graph, server: HostServer) -> None:
-        folder = server.models / "diffusers" / f"{name}_old"
-        shutil.copytree(server.models / "diffusers" / name, folder)
-        for file, changes in OLD_CONFIGS.items():
-            config = json.loads((folder / file).read_text("utf-8"))
-            (folder / file).write_text(json.dumps({**config, **changes}), "utf-8")
-        model = graph.load(folder.name)
+        model = graph.load(changed(server, name, f"{name}_old", OLD_CONFIGS))
         there_and_back(graph, server, model)
         prompt = graph.encode(model, PROMPT)
         graph.save(graph.decode(model, graph.text_to_image(model, prompt)))
@@ -95,6 +112,14 @@ def old(name: str) -> Callable[[Graph, HostServer], None]:
         graph.save(graph.decode(model, latent))
 
     return build
+
+
+def of_lcm(graph: Graph, server: HostServer) -> None:
+    """A model whose own scheduler has settings that no other class knows."""
+    model = graph.load(changed(server, "sd15", "sd15_lcm", LCM_CONFIGS))
+    there_and_back(graph, server, model)
+    chosen = {"scheduler": "EulerDiscreteScheduler", "sigmas": "default", "timestep_spacing": "default"}
+    there_and_back(graph, server, graph.add("RelaySetScheduler", model=model, **chosen))
 
 
 def from_hub(graph: Graph, server: HostServer) -> None:
@@ -226,6 +251,7 @@ RUNS: dict[str, Callable[[Graph, HostServer], None]] = {
     "single file": plain(f"{NATIVE_NAME}.safetensors", "float32"),
     "single file in bfloat16": plain(f"{NATIVE_NAME}.safetensors", "bfloat16"),
     "old folder": old("sd15"),
+    "LCM, and another scheduler": of_lcm,
     "hub": from_hub,
     "base, then refiner": base_then_refiner,
     "converted": converted,

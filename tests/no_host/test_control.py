@@ -496,7 +496,10 @@ def broken(name: str, models: SmallModels, folder: Path) -> Path:
         ("another class", r"net is no ControlNet .*'FluxControlNetModel'.*'ControlNetModel'"),
         ("no weights", r"net lacks diffusion_pytorch_model\.safetensors.*The ControlNet is not complete"),
         ("cut short", r"net: diffusion_pytorch_model\.safetensors is damaged or cut short"),
-        ("weights of another", r"net: the weights of its controlnet are not those of its config"),
+        (
+            "weights of another",
+            r"net: the weights of its controlnet hold 180 tensors that a ControlNetModel has no place for",
+        ),
     ],
 )
 def test_a_folder_that_is_no_controlnet(models: SmallModels, tmp_path: Path, name: str, message: str) -> None:
