@@ -118,9 +118,8 @@ def _from_choice(components: PipelineComponents, choice: SchedulerChoice) -> Any
     with without_foreign_attributes():
         scheduler = cls.from_config(own.config, **options)
     if cls.__name__ == "DPMSolverSinglestepScheduler" and scheduler.config.final_sigmas_type == "zero":
-        scheduler.register_to_config(
-            lower_order_final=True
-        )  # as it would itself, with a warning: its defaults exclude each other
+        # As it would itself, with a warning: its defaults exclude each other.
+        scheduler.register_to_config(lower_order_final=True)
     return scheduler
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ HOST_TITLES = {"Load LoRA"}
 """Of ComfyUI's own nodes: they are meant where the words before are "ComfyUI's own"."""
 SENTENCES = [file for file in layers.pack_files() if file.parts[-2] != "configs"]
 PAGES = [*sorted((ROOT / "web" / "docs").glob("*.md")), ROOT / "SECURITY.md", ROOT / "README.md"]
+EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 OF_THE_HOST = re.compile(r"ComfyUI's (?:own )?((?:[A-Z]\w*)(?: [A-Z]\w*)*)")
 NO_NODE_OF_THE_HOST = {"CLIP"}
 """What else stands after "ComfyUI's"."""
@@ -75,7 +77,11 @@ def titles_of_the_host() -> set[str]:
     found: set[str] = set()
     for file in (get_host() / "nodes.py", *sorted((get_host() / "comfy_extras").glob("*.py"))):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if isinstance(node, ast.keyword) and node.arg in ("display_name", "node_id") and isinstance(node.value, ast.Constant):
+            if (
+                isinstance(node, ast.keyword)
+                and node.arg in ("display_name", "node_id")
+                and isinstance(node.value, ast.Constant)
+            ):
                 found.add(str(node.value.value))
             if isinstance(node, ast.Dict):
                 pairs = zip(node.keys, node.values, strict=True)
@@ -100,6 +106,13 @@ def test_messages_and_tooltips_name_nodes_by_their_titles(file: Path) -> None:
 def test_help_pages_name_nodes_by_their_titles(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
     assert wrong_titles(text) == []
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_notes_of_examples_name_nodes_by_their_titles(file: Path) -> None:
+    notes = [node for node in json.loads(file.read_text("utf-8"))["nodes"] if node["type"] == "MarkdownNote"]
+    assert notes
+    assert [wrong_titles(str(node["widgets_values"])) for node in notes] == [[]] * len(notes)
 
 
 def test_messages_name_inputs_by_their_ids() -> None:
