@@ -29,7 +29,7 @@ ENDS = {
 }
 """How a tensor's name ends -> what it is of its layer."""
 WRAPPERS = ("module.", "base_model.model.", "model.diffusion_model.", "diffusion_model.")
-"""What PEFT, ComfyUI's Save LoRA and training wrappers put before a name."""
+"""What PEFT, ComfyUI's Save LoRA Weights and training wrappers put before a name."""
 HOST_ENCODERS = (
     "text_encoders.clip_l.transformer.",
     "text_encoders.clip_g.transformer.",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from ..base.images import Extent
+from ..base.library_log import without_advice_on_configs
 from ..control.units import ControlNetUnit
 from ..device.working_memory import unet_bytes
 from ..model.components import PipelineComponents
@@ -82,7 +83,8 @@ def borrow_pipeline(job: DenoisingJob, device: torch.device, without: Mapping[st
         nets = [unit.controlnet.module for unit in job.controls]
         modules["controlnet"] = nets[0] if len(nets) == 1 else nets
     borrowed_class = _borrowed_class(family.pipeline_class(job.task, control=bool(job.controls)))
-    pipeline = borrowed_class(**modules, scheduler=job.scheduler, **without)
+    with without_advice_on_configs():
+        pipeline = borrowed_class(**modules, scheduler=job.scheduler, **without)
     pipeline.relay_device = device
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -8,6 +8,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from ..base.library_log import without_rounding_warnings
+
 if TYPE_CHECKING:
     import torch
 
@@ -53,6 +55,23 @@ def _noise_at_half_steps(cls: Any) -> dict[str, Any]:
     return {"add_noise": add_noise}
 
 
+def _noise_by_torchsde(cls: Any) -> dict[str, Any]:
+    """torchsde warns of the ends of its own interval, which it has rounded."""
+
+    def step(
+        self: Any,
+        model_output: torch.Tensor,
+        timestep: Any,
+        sample: torch.Tensor,
+        return_dict: bool = True,
+        s_noise: float = 1.0,
+    ) -> Any:
+        with without_rounding_warnings():
+            return cls.step(self, model_output, timestep, sample, return_dict=return_dict, s_noise=s_noise)
+
+    return {**_noise_at_half_steps(cls), "step": step}
+
+
 def _begins_at_the_beginning(cls: Any) -> dict[str, Any]:
     """These round their timesteps. Where the first two are equal (beta sigmas, many steps), a run that does not say where
     it begins is taken to begin at the second, and runs out of steps."""
@@ -67,7 +86,7 @@ def _begins_at_the_beginning(cls: Any) -> dict[str, Any]:
 MENDS = {
     "LMSDiscreteScheduler": _order_by_history,
     "KDPM2DiscreteScheduler": _noise_at_half_steps,
-    "DPMSolverSDEScheduler": _noise_at_half_steps,
+    "DPMSolverSDEScheduler": _noise_by_torchsde,
     "DPMSolverMultistepScheduler": _begins_at_the_beginning,
     "DPMSolverSinglestepScheduler": _begins_at_the_beginning,
     "DEISMultistepScheduler": _begins_at_the_beginning,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
+from ..base.library_log import without_foreign_attributes
 from ..model.components import PipelineComponents, SchedulerChoice
 from ..model.family import ModelFamily
 from .noise_law import EDM_SCHEDULERS, LAW_CONFIG, STABLE_DIFFUSION_BETAS, NoiseLaw, law_of
@@ -114,7 +115,12 @@ def _from_choice(components: PipelineComponents, choice: SchedulerChoice) -> Any
                 f"timestep_spacing: {cls.__name__} can't use {choice.timestep_spacing!r}. It can use: {', '.join(['default', *able])}."
             )
         options["timestep_spacing"] = choice.timestep_spacing
-    return cls.from_config(own.config, **options)
+    with without_foreign_attributes():
+        scheduler = cls.from_config(own.config, **options)
+    if cls.__name__ == "DPMSolverSinglestepScheduler" and scheduler.config.final_sigmas_type == "zero":
+        # As it would itself, with a warning: its defaults exclude each other.
+        scheduler.register_to_config(lower_order_final=True)
+    return scheduler
 
 
 def _carried_over(cls: Any, components: PipelineComponents) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def once_more(
         reason = str(error).strip().split("\n")[0]
     policy.free()
     raise RelayError(
-        f"memory: the device ran out of memory, and did again, {way}, with nothing else on it. Use a smaller picture, batch_size or tile_size, a model "
+        f"The device ran out of memory, and did again, {way}, with nothing else on it. Use a smaller picture, batch_size or tile_size, a model "
         f"in float16 or bfloat16, or Optimize (Diffusers) with VAE tiling; or start ComfyUI with --lowvram. It said: {reason}"
     )
 

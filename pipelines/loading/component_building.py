@@ -120,15 +120,27 @@ def _encoder(
     for name in files.weights:
         tensors |= read_tensors(folder / name, lambda key: key, dtype)
     _refuse_quantised(tensors, where, files)
-    tensors = _as_this_version_names_them(tensors, kind, settings)
+    tensors = _as_this_version_names_them(_of_the_encoder(tensors, kind, settings), kind, settings)
     module, report = kind.from_pretrained(
         None, local_files_only=True, config=settings, state_dict=tensors, dtype=dtype, output_loading_info=True
     )
     _refuse_missing(report["missing_keys"], where, files)
-    beside = (*BESIDE_AN_ENCODER, "text_model." if hasattr(settings, "image_size") else "vision_model.")
-    strangers = [key for key in report["unexpected_keys"] if not any(part in key for part in beside)]
+    strangers = [key for key in report["unexpected_keys"] if not key.endswith("position_ids")]
     _refuse_strangers(strangers, where, files)
     return module
+
+
+def _of_the_encoder(tensors: dict[str, torch.Tensor], kind: Any, settings: Any) -> dict[str, torch.Tensor]:
+    """Less what a whole CLIP model has beside this encoder: of that, the library would write a table into the log."""
+    import torch
+
+    own, other = ("vision_model.", TEXT_MODEL) if hasattr(settings, "image_size") else (TEXT_MODEL, "vision_model.")
+    beside = {key for key in tensors if any(part in key for part in (*BESIDE_AN_ENCODER, other))}
+    if not beside:
+        return tensors
+    with torch.device("meta"):
+        expected = {key.removeprefix(own) for key in kind(settings).state_dict()}
+    return {key: tensor for key, tensor in tensors.items() if key not in beside or key.removeprefix(own) in expected}
 
 
 def _as_this_version_names_them(tensors: dict[str, torch.Tensor], kind: Any, settings: Any) -> dict[str, torch.Tensor]:

@@ -1,5 +1,6 @@
 """Tests of the pack's lower layers, with no host."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -20,3 +21,17 @@ def inference_mode() -> Iterator[None]:
 
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture
+def library_warnings() -> Iterator[list[str]]:
+    """What diffusers and transformers log at WARNING and above; they hand nothing on to the root logger."""
+    seen: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: seen.append(record.getMessage())  # type: ignore[method-assign]
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield seen
+    for logger in loggers:
+        logger.removeHandler(handler)

@@ -206,6 +206,21 @@ def test_a_model_s_scheduler_of_another_law_is_refused_and_the_advice_works(
     assert paint(advised, 4, strength).isfinite().all()
 
 
+def test_another_scheduler_is_made_with_no_warning(library_warnings: list[str]) -> None:
+    model = with_own("VQDiffusionScheduler", num_vec_classes=16)
+    build_scheduler(with_scheduler(model, SchedulerChoice("EulerDiscreteScheduler")))
+    singlestep = with_scheduler(load("sd15"), SchedulerChoice("DPMSolverSinglestepScheduler"))
+    scheduler, plain = (
+        build_scheduler(singlestep),
+        diffusers.DPMSolverSinglestepScheduler.from_config(load("sd15")["scheduler"].config),
+    )
+    scheduler.set_timesteps(6)
+    assert library_warnings == []
+    plain.set_timesteps(6)
+    assert scheduler.order_list == plain.order_list, "as diffusers changes it itself"
+    assert len(library_warnings) == 1, "diffusers warns no more of its own defaults: take the line out of _from_choice"
+
+
 @pytest.mark.parametrize(
     ("name", "config", "most"),
     [

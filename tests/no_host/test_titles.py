@@ -1,8 +1,9 @@
-"""Messages, tooltips and help pages call a node by its title as it stands on the canvas."""
+"""Messages, tooltips and help pages call nodes and inputs as they stand on the canvas: the pack's own and ComfyUI's."""
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from relay_dev import layers
+from relay_host.comfyui import get_host
 from relay_host.paths import ROOT
 
 TITLES = {
@@ -24,7 +26,16 @@ NO_NODES = ("Load Model", "Load Diffusers ControlNet", "Load Checkpoint (Diffuse
 HOST_TITLES = {"Load LoRA"}
 """Of ComfyUI's own nodes: they are meant where the words before are "ComfyUI's own"."""
 SENTENCES = [file for file in layers.pack_files() if file.parts[-2] != "configs"]
-PAGES = [*sorted((ROOT / "web" / "docs").glob("*.md")), ROOT / "SECURITY.md"]
+PAGES = [*sorted((ROOT / "web" / "docs").glob("*.md")), ROOT / "SECURITY.md", ROOT / "README.md"]
+EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
+OF_THE_HOST = re.compile(r"ComfyUI's (?:own )?((?:[A-Z]\w*)(?: [A-Z]\w*)*)")
+NO_NODE_OF_THE_HOST = {"CLIP"}
+"""What else stands after "ComfyUI's"."""
+BEFORE_A_COLON = re.compile(r"([a-z]\w*(?:, [a-z]\w*)*): ")
+CHOICES = {"auto", "none", "default", "compel"}
+"""Values of inputs that tooltips explain, and placeholders of empty lists."""
+SET_TO = re.compile(r"\b[Ss]et (\w+) to\b")
+NO_INPUTS = {"it", "HF_HOME"}
 
 
 def wrong_titles(text: str) -> list[str]:
@@ -50,6 +61,39 @@ def literals(file: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
+def inputs() -> set[str]:
+    """The ids of all inputs."""
+    calls = [
+        node
+        for file in (ROOT / "nodes").glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "Input"
+    ]
+    return {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}  # type: ignore[misc]
+
+
+def titles_of_the_host() -> set[str]:
+    """Titles in ComfyUI's source; a node that declares none is called by its class."""
+    found: set[str] = set()
+    for file in (get_host() / "nodes.py", *sorted((get_host() / "comfy_extras").glob("*.py"))):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if (
+                isinstance(node, ast.keyword)
+                and node.arg in ("display_name", "node_id")
+                and isinstance(node.value, ast.Constant)
+            ):
+                found.add(str(node.value.value))
+            if isinstance(node, ast.Dict):
+                pairs = zip(node.keys, node.values, strict=True)
+                found |= {
+                    str(key.value)
+                    for key, value in pairs
+                    if isinstance(key, ast.Constant) and isinstance(value, ast.Name)
+                }
+                found |= {str(value.value) for value in node.values if isinstance(value, ast.Constant)}
+    return found
+
+
 @pytest.mark.parametrize("file", SENTENCES, ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_messages_and_tooltips_name_nodes_by_their_titles(file: Path) -> None:
     wrong = [
@@ -62,6 +106,36 @@ def test_messages_and_tooltips_name_nodes_by_their_titles(file: Path) -> None:
 def test_help_pages_name_nodes_by_their_titles(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
     assert wrong_titles(text) == []
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_notes_of_examples_name_nodes_by_their_titles(file: Path) -> None:
+    notes = [node for node in json.loads(file.read_text("utf-8"))["nodes"] if node["type"] == "MarkdownNote"]
+    assert notes
+    assert [wrong_titles(str(node["widgets_values"])) for node in notes] == [[]] * len(notes)
+
+
+def test_messages_name_inputs_by_their_ids() -> None:
+    known = inputs()
+    assert {"vae_file", "prompt_b", "denoising_end", "matmul"} <= known
+    wrong = []
+    for file in SENTENCES:
+        for line, text in literals(file):
+            start = BEFORE_A_COLON.match(text)
+            named = set(start[1].split(", ")) - CHOICES if start else set()
+            named |= set(SET_TO.findall(text)) - NO_INPUTS
+            wrong += [(file.name, line, name) for name in sorted(named - known)]
+    assert wrong == []
+
+
+def test_nodes_of_comfyui_are_called_by_their_titles() -> None:
+    known = titles_of_the_host() | NO_NODE_OF_THE_HOST
+    assert {"KSampler", "VAE Decode", "Save LoRA Weights", "Upscale Latent", "ConditioningAverage"} <= known
+    texts = [(page.name, page.read_text("utf-8")) for page in PAGES]
+    texts += [(file.name, text) for file in SENTENCES for _, text in literals(file)]
+    named = {(name, title) for name, text in texts for title in OF_THE_HOST.findall(" ".join(text.split()))}
+    assert len(named) > 5
+    assert [pair for pair in sorted(named) if pair[1] not in known] == []
 
 
 def test_a_wrong_title_is_seen() -> None:

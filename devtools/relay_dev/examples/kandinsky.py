@@ -140,7 +140,7 @@ workflow runs. A depth node of another pack makes one from your picture.
 - Another **seed** in *Paint*: the same shapes, another picture.
 - Another prompt: the depth map stays.
 - *Image Prompt* in place of *What to paint*: the look of one picture, the shapes of another.
-- *Image to Image* in place of *Paint*: it takes the same hint, and a picture to start from.
+- *Image to Image (Diffusers)* in place of *Paint*: it takes the same hint, and a picture to start from.
 
 Width and height have to be multiples of 64: 512 x 512 here, and 768 x 768 is finer. The depth decoder always wants a hint; the
 other decoder takes none.

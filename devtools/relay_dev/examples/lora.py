@@ -20,7 +20,7 @@ only an example. Many LoRAs want a word of their own in the prompt.
 **Try**
 - **strength** 0.7, or 1.3, or below 0: away from what the LoRA has learned.
 - **text_strength** by itself. A file with no part for the text encoder gives equal pictures in the second row.
-- A second *Load LoRA* after the first, for both together.
+- A second *Load LoRA (Diffusers)* after the first, for both together.
 - The SDXL base in place of Stable Diffusion 1.5, with a LoRA that was made for SDXL, at 1024 x 1024.
 
 The model's weights are in memory once. Each branch has its own LoRA, and its prompt is encoded with it.
