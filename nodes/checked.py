@@ -65,8 +65,7 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
             if comfy_host.handles(error):
                 raise
             raise RelayError(
-                f"{title} stopped: {_in_a_line(error)} ({type(error).__name__}). Try other values, or another scheduler in Set Scheduler; the log "
-                "has the details, for a report."
+                f"{title} stopped{_with(inputs)}: {_in_a_line(error)}. {_advice(error, inputs)}"
             ) from error
         return result
 
@@ -101,7 +100,31 @@ def _linked(kind: str) -> tuple[type, ...] | None:
 def _in_a_line(error: Exception) -> str:
     """What a library says, in so many words that a node can show them."""
     said = " ".join(str(error).split()) or "a library gives no reason"
-    return said.rstrip(".") if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}..."
+    said = said.rstrip(".") if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}..."
+    return f"{said} ({type(error).__name__})"
+
+
+def _with(inputs: Mapping[str, Any]) -> str:
+    """The model that a node ran with, and where it samples the scheduler."""
+    from ..pipelines.model.components import PipelineComponents
+
+    model = inputs.get("model")
+    if not isinstance(model, PipelineComponents):
+        return ""
+    scheduler = model.scheduler.class_name or type(model.modules.get("scheduler")).__name__
+    return f" with {model.source}" + (f" and {scheduler}" if "steps" in inputs else "")
+
+
+def _advice(error: Exception, inputs: Mapping[str, Any]) -> str:
+    from ..pipelines.device.out_of_memory import ran_out
+
+    if ran_out(error):
+        return "There was too little memory. Close other programs, or use a smaller model, or one in float16."
+    if "steps" in inputs:
+        what = "Try other values, or another scheduler in Set Scheduler"
+    else:
+        what = "Try another file or other values"
+    return f"{what}; the log has the details, for a report."
 
 
 def _short(value: Any) -> str:

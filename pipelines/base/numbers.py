@@ -1,10 +1,13 @@
-"""Numbers of a run that are NaN or infinite."""
+"""Numbers of a run that can't be: NaN, infinite, or such that no step is left."""
 
 from __future__ import annotations
 
 import math
 
 from .errors import RelayError
+
+MOST_STEPS = 1000
+"""What the nodes' inputs take."""
 
 
 def check_numbers(settings: object) -> None:
@@ -18,3 +21,26 @@ def check_numbers(settings: object) -> None:
     for name, value in vars(settings).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise RelayError(f"{name}: {value} can't be used. Enter a finite number.")
+
+
+def check_strength(strength: float, steps: int) -> None:
+    """Refuses a strength of which no step is left: diffusers would give an empty latent.
+
+    What the message advises runs, and is a number that the inputs hold: they take strength in hundredths.
+    """
+    if strength > 1:
+        raise RelayError(
+            f"strength: {strength:g} is above 1, at which all of the picture is painted anew. Use 1 or less."
+        )
+    if int(steps * strength) >= 1:
+        return
+    least = next(n for n in range(1, 101) if int(steps * n / 100) >= 1) / 100
+    if strength <= 0:
+        raise RelayError(
+            f"strength: at {strength:g} nothing is repainted. Raise strength to at least {least:g}, or use the picture as it is."
+        )
+    enough = next((n for n in range(steps, MOST_STEPS + 1) if int(n * strength) >= 1), None)
+    more = "with which one step is run" if enough is None else f"or steps to at least {enough}"
+    raise RelayError(
+        f"strength, steps: {steps} steps at strength {strength:g} leave no step to run. Raise strength to at least {least:g}, {more}."
+    )

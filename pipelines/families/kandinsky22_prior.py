@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.encoded_once import ENCODED, Wanted
 from ..base.errors import RelayError
 from ..base.images import as_rgb, to_pil
-from ..base.numbers import check_numbers
+from ..base.numbers import check_numbers, check_strength
 from ..denoising.schedulers import build_scheduler
 from ..device.offload import Stage
 from ..device.out_of_memory import tried_once_more
@@ -99,11 +99,8 @@ def check_prior(settings: PriorSettings, image: torch.Tensor | None) -> None:
         raise RelayError(
             f"steps: {settings.steps} is too few for the prior, whose scheduler wants at least {LEAST_STEPS}."
         )
-    if image is not None and int(settings.steps * settings.strength) < 1:
-        raise RelayError(
-            f"steps, strength: {settings.steps} steps at strength {settings.strength:g} leave no step to run. Raise strength to at "
-            f"least {1 / settings.steps:.2g}, or raise steps."
-        )
+    if image is not None:
+        check_strength(settings.strength, settings.steps)
 
 
 @tried_once_more

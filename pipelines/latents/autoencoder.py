@@ -11,7 +11,7 @@ import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..base.encoded_once import ENCODED, Wanted, tensor_digest
@@ -98,14 +98,20 @@ class Autoencoder:
         import torch
 
         if self.is_tiny:
-            latents = torch.cat(self._encoded(list(pixels.split(1)), policy)).float() / self.scaling_factor
-            return latents.to(policy.output_device())
+            return self.encode_tiny(pixels, policy).float() / self.scaling_factor
         if self.is_quantized:
             (latents,) = (one.clone() for one in self._encoded([pixels], policy))
             return latents.to(policy.output_device())
         distributions = self.distributions(pixels, policy)
         drawn = [d.mode() if generators is None else d.sample(generators[i]) for i, d in enumerate(distributions)]
         return torch.cat(drawn).to(device=policy.output_device(), dtype=self.module.dtype)
+
+    def encode_tiny(self, pixels: torch.Tensor, policy: OffloadPolicy) -> torch.Tensor:
+        """Pixels [B, 3, H, W] -> TAESD's latents, which are in model scale, in its dtype on ``policy.output_device()``."""
+        import torch
+
+        latents = torch.cat(self._encoded(list(pixels.split(1)), policy))
+        return latents.to(device=policy.output_device(), dtype=self.module.dtype)
 
     def distributions(self, pixels: torch.Tensor, policy: OffloadPolicy) -> list[Any]:
         """Pixels -> what the encoder makes of each: diffusers' DiagonalGaussianDistribution of raw latents [1, C, h, w].
@@ -118,10 +124,7 @@ class Autoencoder:
         """
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-        if self.is_tiny:
-            raise RelayError(
-                f"model: the small autoencoder of {self.title} (AutoencoderTiny) can't be used for this. Give the model a whole one with Set VAE."
-            )
+        assert not self.is_tiny, "it has none"
         return [DiagonalGaussianDistribution(one) for one in self._encoded(list(pixels.split(1)), policy)]
 
     def _encoded(self, pictures: list[torch.Tensor], policy: OffloadPolicy) -> list[torch.Tensor]:
@@ -268,15 +271,15 @@ class Autoencoder:
             self._slicing(),
             torch.no_grad(),
         ):
+            if self.is_tiny:  # in the dtype of ``raw``, then the cast: the other order loses bits of half precision
+                raw = raw * self.scaling_factor
             raw = raw.to(device=device, dtype=dtype)
             image = self._decoded(raw) if whole_by is None else whole_by(raw, self._decoded)
             return image.to(policy.output_device())
 
     def _decoded(self, raw: torch.Tensor) -> torch.Tensor:
-        """IMAGE, of latents that lie where the module is, in its dtype."""
+        """IMAGE, of latents that lie where the module is, in its dtype and scale."""
         options = {"force_not_quantize": True} if self.is_quantized else {}
-        if self.is_tiny:
-            raw = raw * self.scaling_factor
         return to_host_images(self.module.decode(raw, return_dict=False, **options)[0])
 
     def to_model_scale(self, raw: torch.Tensor) -> torch.Tensor:
@@ -388,7 +391,8 @@ class Autoencoder:
 
     def _probe(self, policy: OffloadPolicy) -> torch.Tensor:
         if self.module not in _probes:
-            _probes[self.module] = self.encode(_probe_picture(), policy).float().cpu()
+            # never in tiles: whoever asks first must not decide what the others get
+            _probes[self.module] = replace(self, tiling=False).encode(_probe_picture(), policy).float().cpu()
         return _probes[self.module]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from ..base.images import to_pixels
-from ..base.numbers import check_numbers
+from ..base.numbers import check_numbers, check_strength
 from ..control.fitting import fit_controls
 from ..control.kandinsky_hint import take_hint
 from ..denoising.job import DenoisingJob
@@ -32,7 +32,7 @@ from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from ..model.family import Task
 from .denoising_range import check_clean
-from .inputs import batch_of, check_counts, check_one_source, check_strength, is_inpainting_model, painted_extent
+from .inputs import batch_of, check_counts, check_one_source, is_inpainting_model, painted_extent
 from .sampling import denoise
 
 if TYPE_CHECKING:
@@ -154,14 +154,17 @@ def _masked(
     """What the pipeline is to have for the picture less what is masked, one an image.
 
     A script that starts from a picture encodes and draws it, even for a plain model, which does not look at it; one that starts
-    from latents draws nothing.
+    from latents draws nothing, nor does one whose autoencoder has no distribution (TAESD).
     """
     if not sees_mask:
-        if pixels is None:
+        if pixels is None or autoencoder.is_tiny:
             return [Given(one) for one in raw.split(1)]
         unread = unread_distribution(autoencoder, raw)
         return [Drawn(unread, autoencoder) for _ in range(raw.shape[0])]
     if pixels is None:
         runtime.monitor.say("The latent was decoded, to show this model for inpainting what is not masked.")
         pixels = to_pixels(autoencoder.decode(raw, runtime.policy, monitor=runtime.monitor), autoencoder.factor)
-    return [Drawn(one, autoencoder) for one in autoencoder.distributions(pixels * (repaint < 0.5), runtime.policy)]
+    hidden = pixels * (repaint < 0.5)
+    if autoencoder.is_tiny:
+        return [Given(one) for one in autoencoder.encode_tiny(hidden, runtime.policy).split(1)]
+    return [Drawn(one, autoencoder) for one in autoencoder.distributions(hidden, runtime.policy)]

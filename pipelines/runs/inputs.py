@@ -31,8 +31,6 @@ def check_counts(batch_size: int, steps: int) -> None:
         raise RelayError(f"steps: {steps} steps can't be run. Use at least 1.")
 
 
-MOST_STEPS = 1000
-"""What the nodes' inputs take."""
 MOST_PIXELS = 2**30
 """Of all pictures that one run paints: 64 of 4096 x 4096. What is beyond is a slip of the hand, or meant to take the machine down."""
 
@@ -41,26 +39,11 @@ def check_pixels(extent: Extent, batch_size: int) -> None:
     """Refuses a run that would ask for tens of gigabytes before its first step."""
     pixels = extent.width * extent.height * batch_size
     if pixels > MOST_PIXELS:
+        fit = MOST_PIXELS // (extent.width * extent.height)
+        instead = f"Set batch_size to {fit} or less" if fit else "Use a smaller size"
         raise RelayError(
-            f"width, height, batch_size: {batch_size} pictures of {extent} are {pixels / 1e6:.0f} million pixels, and a run paints at most "
-            f"{MOST_PIXELS / 1e6:.0f} million. Paint fewer at a time."
+            f"width, height, batch_size: {batch_size} pictures of {extent} are {pixels:,} pixels, and a run paints at most {MOST_PIXELS:,}. {instead}."
         )
-
-
-def check_strength(strength: float, steps: int) -> None:
-    """Refuses a strength of which no step is left: diffusers would give an empty latent."""
-    if int(steps * strength) >= 1:
-        return
-    least = next(n for n in range(1, 101) if int(steps * n / 100) >= 1) / 100
-    if strength <= 0:
-        raise RelayError(
-            f"strength: at {strength:g} nothing is repainted. Raise strength to at least {least:g}, or use the picture as it is."
-        )
-    enough = next((n for n in range(steps, MOST_STEPS + 1) if int(n * strength) >= 1), None)
-    more = "with which one step is run" if enough is None else f"or steps to at least {enough}"
-    raise RelayError(
-        f"strength, steps: {steps} steps at strength {strength:g} leave no step to run. Raise strength to at least {least:g}, {more}."
-    )
 
 
 def batch_of(image: torch.Tensor | None, latent: Latents | None) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..adapters.lora import active_loras
 from ..base.errors import RelayError
 from ..base.images import Extent, check_extent, to_pixels
-from ..base.numbers import check_numbers
+from ..base.numbers import check_numbers, check_strength
 from ..control.fitting import control_modules, fit_controls
 from ..control.kandinsky_hint import take_hint
 from ..denoising.job import DenoisingJob, denoising_bytes
@@ -34,7 +34,6 @@ from .inputs import (
     check_not_inpainting,
     check_one_source,
     check_pixels,
-    check_strength,
     painted_extent,
 )
 from .result_check import check_painted

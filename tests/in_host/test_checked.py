@@ -42,6 +42,49 @@ def test_a_library_s_error_is_a_sentence_and_its_cause_is_kept() -> None:
     assert len(str(caught.value)) < 400
 
 
+class Sampler:
+    """A node that is given a model, as the sampling nodes are."""
+
+    @staticmethod
+    def make(run: Any) -> Any:
+        from comfy_api.latest import io
+
+        from diffusers_relay.nodes import sampling_inputs
+        from diffusers_relay.nodes.checked import checked
+
+        class Example(io.ComfyNode):
+            @classmethod
+            def define_schema(cls) -> io.Schema:
+                inputs = [sampling_inputs.model(), sampling_inputs.steps()]
+                return io.Schema(node_id="Example", display_name="Sampler", category="x", inputs=inputs, outputs=[])
+
+            @classmethod
+            def execute(cls, model: Any, steps: int) -> io.NodeOutput:
+                return run()
+
+        return checked(Example)
+
+
+def test_the_model_and_the_scheduler_are_named_where_there_are_any() -> None:
+    from diffusers_relay.pipelines.model.components import SchedulerChoice
+    from support.without_host import load
+
+    model = load("sd15").with_changes(scheduler=SchedulerChoice("DDIMScheduler"))
+    with pytest.raises(
+        RelayError, match=r"^Sampler stopped with sd15 and DDIMScheduler: odd \(ValueError\)\. .*Set Scheduler"
+    ):
+        Sampler.make(raising(ValueError("odd."))).execute(model=model, steps=4)
+    with pytest.raises(RelayError) as caught:
+        node_that(raising(ValueError("odd"))).execute(strength=1.0)
+    assert "Scheduler" not in str(caught.value), "a node with no steps has none"
+
+
+def test_a_processor_s_memory_that_ran_out_is_said_to_have() -> None:
+    said = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+    with pytest.raises(RelayError, match=r"^Example Node stopped: .*too little memory"):
+        node_that(raising(RuntimeError(said))).execute(strength=1.0)
+
+
 def test_what_the_host_handles_reaches_it() -> None:
     import comfy.model_management as memory
 

@@ -7,13 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from diffusers_relay.pipelines.base.errors import RelayError
-from diffusers_relay.pipelines.base.images import Extent, check_extent
-from diffusers_relay.pipelines.base.numbers import check_numbers
-from diffusers_relay.pipelines.families.kandinsky22_prior import PriorSettings
+from diffusers_relay.pipelines.base.images import Extent, check_extent, grid
+from diffusers_relay.pipelines.base.numbers import MOST_STEPS, check_numbers, check_strength
+from diffusers_relay.pipelines.denoising.tiling import check_tile_size
+from diffusers_relay.pipelines.families.kandinsky22_prior import LEAST_STEPS, PriorSettings, check_prior
 from diffusers_relay.pipelines.runs.inpainting import InpaintSettings
-from diffusers_relay.pipelines.runs.inputs import MOST_STEPS, check_strength
+from diffusers_relay.pipelines.runs.inputs import MOST_PIXELS, check_pixels
 from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, TextToImageSettings
 from diffusers_relay.pipelines.runs.upscaling import LatentUpscaleSettings, SuperResolutionSettings
 
@@ -43,6 +45,63 @@ def test_the_strength_and_steps_that_a_refusal_advises_run(strength: float) -> N
         if more is not None:
             assert int(more[1]) <= MOST_STEPS
             assert refusal(strength, int(more[1])) is None, said
+
+
+def test_the_prior_s_strength_and_steps_too() -> None:
+    picture = torch.zeros(1, 8, 8, 3)
+    for steps in range(LEAST_STEPS, 200):
+        with pytest.raises(RelayError, match="strength to at least") as caught:
+            check_prior(PriorSettings(steps, 4.0, 0, strength=1e-3), picture)
+        advised = re.search(r"strength to at least ([\d.]*\d)", str(caught.value))
+        assert advised is not None
+        check_prior(PriorSettings(steps, 4.0, 0, strength=float(advised[1])), picture)
+    with pytest.raises(RelayError, match="wants at least 2") as caught:
+        check_prior(PriorSettings(1, 4.0, 0), None)
+    check_prior(PriorSettings(2, 4.0, 0), None)
+
+
+def test_a_strength_above_1_is_refused_by_its_name() -> None:
+    assert refusal(1.0, 4) is None
+    assert (refusal(1.5, 4) or "").startswith("strength: 1.5 is above 1")
+
+
+@pytest.mark.parametrize("tile_size", [-8, 1, 63, 65, 68, 100, 127, 4095, 5001])
+def test_the_tile_size_that_a_refusal_advises_can_be_made(tile_size: int) -> None:
+    with pytest.raises(RelayError) as caught:
+        check_tile_size(tile_size)
+    advised = re.search(r"nearest is (\d+)\.", str(caught.value))
+    assert advised is not None
+    check_tile_size(int(advised[1]))
+
+
+@pytest.mark.parametrize("side", [1000, 1024, 4096, 16384])
+def test_the_batch_size_that_a_refusal_advises_is_the_largest_that_fits(side: int) -> None:
+    extent = Extent(side, side)
+    with pytest.raises(RelayError) as caught:
+        check_pixels(extent, 2000)
+    advised = re.search(r"batch_size to (\d+) or less", str(caught.value))
+    assert advised is not None
+    check_pixels(extent, int(advised[1]))
+    with pytest.raises(RelayError):
+        check_pixels(extent, int(advised[1]) + 1)
+
+
+def test_a_picture_that_is_too_large_alone_is_said_with_numbers_that_differ() -> None:
+    with pytest.raises(
+        RelayError, match=f"32769x32768 are {32769 * 32768:,} pixels, .* at most {MOST_PIXELS:,}. Use a smaller"
+    ):
+        check_pixels(Extent(32769, 32768), 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 7, 12])
+def test_the_cells_that_a_refusal_advises_hold_the_pictures(count: int) -> None:
+    pictures = torch.zeros(count, 2, 2, 3)
+    with pytest.raises(RelayError) as caught:
+        grid(pictures, count + 1, 1)
+    cells = re.findall(r"(\d+) x (\d+)", str(caught.value).partition("These do")[2])
+    assert len(cells) >= min(count, 2)
+    for rows, columns in cells:
+        grid(pictures, int(rows), int(columns))
 
 
 def test_the_size_that_a_refusal_advises_is_one_that_can_be_painted() -> None:

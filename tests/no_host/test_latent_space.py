@@ -61,6 +61,20 @@ def test_the_probe_is_taken_once_and_kept_with_the_vae() -> None:
     assert sum(runtime.policy.stages.values()) == 2
 
 
+def test_the_probe_is_the_same_whoever_asks_first() -> None:
+    """A model that encodes in tiles may be the first: what the others are told of the space is not its doing."""
+    made = []
+    for tiling in (True, False):
+        module = copy.deepcopy(load("sd15")["vae"])
+        module.tile_sample_min_size, module.tile_latent_min_size = 32, 4  # as a config without sample_size has it
+        first, second = Autoencoder(module, "a", False, tiling), Autoencoder(module, "a", False)
+        runtime = counting_runtime()
+        first.rgb_factors(runtime.policy)
+        made.append(second.rgb_factors(runtime.policy))
+    assert torch.equal(made[0][0], made[1][0])
+    assert torch.equal(made[0][1], made[1][1])
+
+
 def test_the_tolerance_is_where_the_contract_has_it() -> None:
     """Noise of known size on the encoder's output: just inside is the same space, just outside is not."""
 
