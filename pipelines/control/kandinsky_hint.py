@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.encoded_once import ENCODED, Wanted
 from ..base.errors import RelayError
-from ..base.images import Extent, as_rgb, to_pil
+from ..base.images import Extent, as_rgb
 from ..model.components import PipelineComponents
+from .picture import fitted_picture
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +76,7 @@ def take_hint(
 
 
 def _fitted(hint: KandinskyHint, extent: Extent, batch: int) -> torch.Tensor:
-    """Another size is stretched to exactly the target as the pipelines' own processor scales a PIL picture: lanczos, 8 bits."""
+    """Another size is scaled by :func:`.fitted_picture`."""
     depth = hint.depth
     if depth.shape[0] not in (1, batch):
         raise RelayError(
@@ -86,14 +87,6 @@ def _fitted(hint: KandinskyHint, extent: Extent, batch: int) -> torch.Tensor:
         wanted = Wanted("control picture", (hint,), (extent,))
         depth = ENCODED.find(wanted)
         if depth is None:
-            depth = _scaled(hint.depth, extent)
+            depth = fitted_picture(hint.depth.movedim(1, -1), extent).movedim(-1, 1)
             ENCODED.keep(wanted, depth, depth.nbytes)
     return depth.expand(batch, -1, -1, -1)
-
-
-def _scaled(depth: torch.Tensor, extent: Extent) -> torch.Tensor:
-    from diffusers.image_processor import VaeImageProcessor
-
-    pictures = [to_pil(one) for one in depth.movedim(1, -1)]
-    processor = VaeImageProcessor(do_normalize=False)
-    return processor.preprocess(pictures, height=extent.height, width=extent.width)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.encoded_once import ENCODED, Wanted
 from ..base.errors import RelayError
-from ..base.images import as_unclamped_rgb, extent_of, to_pil
+from ..base.images import as_unclamped_rgb, extent_of
 from ..base.memory_size import module_bytes
+from .picture import fitted_picture
 
 if TYPE_CHECKING:
     import torch
@@ -108,27 +109,15 @@ def stack_units(earlier: Sequence[Any], unit: ControlNetUnit) -> tuple[ControlNe
 def fit_picture(unit: ControlNetUnit, extent: Extent) -> ControlNetUnit:
     """The unit with its picture in the size of the run.
 
-    Another size is scaled as the pipelines' own control processor scales a PIL picture: lanczos, in 8 bits, to exactly
-    the target, its shape with it. Holes, whose values are below 0, stay holes: they are scaled apart, by the nearest pixel.
+    Another size is scaled by :func:`.fitted_picture`.
     """
-    import torch
-    from diffusers.image_processor import VaeImageProcessor
-
     if extent_of(unit.image) == extent:
         return unit
     wanted = Wanted("control picture", (unit,), (extent,))
     fitted = ENCODED.find(wanted)
-    if fitted is not None:
-        return replace(unit, image=fitted)
-    processor = VaeImageProcessor(do_convert_rgb=True, do_normalize=False)
-    pictures = [to_pil(picture) for picture in unit.image.clamp(0, 1)]
-    pixels = processor.preprocess(pictures, height=extent.height, width=extent.width).to(torch.float32)
-    if (unit.image < 0).any():
-        size = (extent.height, extent.width)
-        nearest = torch.nn.functional.interpolate(unit.image.movedim(-1, 1), size, mode="nearest-exact")
-        pixels = torch.where(nearest < 0, nearest, pixels)
-    fitted = pixels.movedim(1, -1)
-    ENCODED.keep(wanted, fitted, fitted.nbytes)
+    if fitted is None:
+        fitted = fitted_picture(unit.image, extent)
+        ENCODED.keep(wanted, fitted, fitted.nbytes)
     return replace(unit, image=fitted)
 
 

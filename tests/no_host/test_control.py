@@ -18,6 +18,7 @@ import torch
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.images import Extent
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.control.picture import fitted_picture
 from diffusers_relay.pipelines.control.units import ControlNet, ControlNetUnit, fit_picture, make_unit, stack_units
 from diffusers_relay.pipelines.device.offload import Stage
 from diffusers_relay.pipelines.files.registry import ComponentRegistry
@@ -165,14 +166,39 @@ def test_holes_in_a_control_picture_reach_the_controlnet_as_in_the_script(models
     assert np.abs(pictures_of("sd15", filled) - script).max() > 1e-4, "the holes change nothing, so this proves nothing"
 
 
-def test_holes_stay_holes_in_another_size() -> None:
-    picture = with_hole(128, 128)
-    fitted = fit_picture(make_unit(controlnet("sd15_depth"), picture), Extent(64, 64)).image
-    holes = torch.zeros(64, 64, dtype=torch.bool)
-    holes[16:32, 16:32] = True
-    assert torch.equal((fitted[0] == -1).all(-1), holes)
-    plain = fit_picture(make_unit(controlnet("sd15_depth"), picture.clamp(0, 1)), Extent(64, 64)).image
-    assert torch.equal(fitted[0][~holes], plain[0][~holes])
+@pytest.mark.parametrize("target", [Extent(64, 64), Extent(96, 40), Extent(200, 168)], ids=str)
+def test_holes_keep_their_edge_in_another_size(target: Extent) -> None:
+    grey = torch.full((1, 128, 160, 3), 0.7)
+    grey[:, 32:64, 40:80] = -1
+    fitted = fit_picture(make_unit(controlnet("sd15_depth"), grey), target).image
+    rows = (torch.arange(target.height) + 0.5) * 128 / target.height
+    columns = (torch.arange(target.width) + 0.5) * 160 / target.width
+    holes = ((rows >= 32) & (rows < 64))[:, None] & ((columns >= 40) & (columns < 80))
+    assert fitted.shape == (1, target.height, target.width, 3)
+    assert bool((fitted[0][holes] == -1).all())
+    assert (fitted[0][~holes] - 0.7).abs().max() <= 1e-5, "nothing of the holes is in what is round them"
+
+
+def test_values_above_1_are_scaled_as_the_others_are() -> None:
+    """Twice a picture is scaled to twice of what the picture is scaled to, but for the 8 bits."""
+    picture = read_like_host(soft_picture(150, 90))
+    twice = fitted_picture(picture * 2, Extent(64, 64))
+    assert twice.max() > 1
+    once = fitted_picture(picture, Extent(64, 64))
+    assert (twice / 2 - once)[(once > 0.02) & (once < 0.98)].abs().max() <= 0.006
+
+
+def test_a_shuffle_controlnet_is_the_script(models: SmallModels, tmp_path: Path) -> None:
+    """What it adds is averaged over the picture, and added to the prompt's half alone."""
+    folder = tmp_path / "shuffle"
+    shutil.copytree(models.controlnets["sd15_depth"], folder)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "global_pool_conditions": True}), "utf-8")
+    shuffle = load_controlnet_folder(folder, dtype=torch.float32, monitor=SilentMonitor())
+    ours = paint("sd15", (make_unit(shuffle, read_like_host(edges())),))
+    script = control_scripts.text_to_image(models.named["sd15"], [Control(folder, edges())], PROMPT, NEGATIVE, seed=3)
+    assert_same(pictures_of("sd15", ours), script)
+    assert not torch.equal(ours.samples, paint("sd15", (unit(),)).samples)
 
 
 @pytest.mark.parametrize("model", MODELS)
