@@ -10,8 +10,8 @@ from comfy_api.latest import io
 from ..pipelines.base.errors import RelayError
 from ..pipelines.denoising.noise_law import EDM_SCHEDULERS
 from ..pipelines.denoising.schedulers import SIGMA_FLAGS, TIMESTEP_SPACINGS, with_scheduler
+from ..pipelines.model.component_classes import KARRAS_DIFFUSION_SCHEDULERS
 from ..pipelines.model.components import SchedulerChoice
-from ..pipelines.model.family import KARRAS_DIFFUSION_SCHEDULERS
 from . import comfy_host
 from .wire_types import DiffusersModel
 

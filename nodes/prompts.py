@@ -180,9 +180,10 @@ class RelayKandinskyPrior(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..pipelines.families.kandinsky22_prior import PriorSettings, check_prior, run_prior
         from ..pipelines.model.family import Task
+        from ..pipelines.model.family_table import require_task
         from ..weighting.compel_encoder import encode_for_prior
 
-        prior.family.require(Task.PRIOR, prior.source)
+        require_task(prior.family, Task.PRIOR, prior.source)
         _check_syntax(syntax)
         runtime = comfy_host.runtime_for(cls)
         settings = PriorSettings(steps, guidance_scale, seed, strength)
@@ -215,8 +216,9 @@ class RelayImagePrompt(io.ComfyNode):
     def execute(cls, prior: Any, image: Any) -> io.NodeOutput:
         from ..pipelines.families.kandinsky22_prior import embed_image
         from ..pipelines.model.family import Task
+        from ..pipelines.model.family_table import require_task
 
-        prior.family.require(Task.PRIOR, prior.source)
+        require_task(prior.family, Task.PRIOR, prior.source)
         return io.NodeOutput(embed_image(prior, image, comfy_host.runtime_for(cls)))
 
 

@@ -169,6 +169,7 @@ class RelayImageToImage(io.ComfyNode):
         aesthetic_score: float = 6.0,
         negative_aesthetic_score: float = 2.5,
     ) -> io.NodeOutput:
+        from ..pipelines.families.sdxl import AestheticScores
         from ..pipelines.latents.latent_space import from_host
         from ..pipelines.runs.sampling import ImageToImageSettings, image_to_image
 
@@ -179,8 +180,7 @@ class RelayImageToImage(io.ComfyNode):
             seed,
             denoising_start,
             denoising_end,
-            aesthetic_score,
-            negative_aesthetic_score,
+            AestheticScores(aesthetic_score, negative_aesthetic_score),
         )
         runtime = comfy_host.runtime_for(cls, model)
         read = None if latent is None else from_host(latent)

@@ -29,7 +29,7 @@ def make_model(scale: float) -> Any:
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 
     from diffusers_relay.pipelines.model.components import PipelineComponents
-    from diffusers_relay.pipelines.model.family import SUPER_RESOLUTION
+    from diffusers_relay.pipelines.model.family_table import SUPER_RESOLUTION
     from small_models.parts import scheduler
     from small_models.upscalers import LOW_RES_SCHEDULER, X4_SCHEDULER
     from support.without_host import load

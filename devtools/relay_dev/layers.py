@@ -22,7 +22,7 @@ ROOMS = (
 """The folders of pipelines, from the top to the bottom; a room may import those after it."""
 DEVTOOLS = ("benchmarks", "relay_dev", "tiny_world", "small_models", "relay_host")
 """The packages of devtools, from the top to the bottom."""
-FAMILY_TABLE = "pipelines/families/modules.py"
+FAMILY_TABLE = "pipelines/families/family_runs.py"
 """The one module of the families that imports the others."""
 HOST_MODULES = {
     *("comfy", "comfy_execution", "comfy_extras", "comfy_config", "app", "api_server", "middleware", "utils"),

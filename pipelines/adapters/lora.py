@@ -19,7 +19,7 @@ from ..files.registry import REGISTRY, file_identity
 from ..files.safetensors import HOW_TO_CONVERT_WEIGHTS, check_file
 from ..model.adapters import Lora, LoraLayer
 from ..model.components import PipelineComponents
-from ..model.family import FAMILIES
+from ..model.family_table import FAMILIES
 from .lora_file import read_lora
 from .lora_names import places
 

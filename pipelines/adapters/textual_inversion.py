@@ -17,7 +17,7 @@ from ..base.errors import RelayError
 from ..files.registry import REGISTRY, file_identity
 from ..model.adapters import EmbeddingFile, TextualInversion
 from ..model.components import PipelineComponents
-from ..model.family import FAMILIES
+from ..model.family_table import FAMILIES
 from .textual_inversion_file import SDXL_KEYS, read_embedding
 
 if TYPE_CHECKING:

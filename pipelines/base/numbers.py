@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import is_dataclass
 
 from .errors import RelayError
 
@@ -13,12 +14,14 @@ MOST_STEPS = 1000
 def check_numbers(settings: object) -> None:
     """
     Args:
-        settings: a run's settings, whose fields have the names of a node's inputs.
+        settings: a run's settings, whose fields have the names of a node's inputs, or hold such settings.
 
     Raises:
         RelayError: a float of them is NaN or infinite: no comparison would find it, and it would become a black picture.
     """
     for name, value in vars(settings).items():
+        if is_dataclass(value):
+            check_numbers(value)
         if isinstance(value, float) and not math.isfinite(value):
             raise RelayError(f"{name}: {value} can't be used. Enter a finite number.")
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import RelayError
 from ..base.images import Extent
 from ..model.components import PipelineComponents
-from ..model.family import FAMILIES, Task
+from ..model.family import Task
+from ..model.family_table import FAMILIES
 from .units import ControlNetUnit, fit_picture
 
 if TYPE_CHECKING:

@@ -24,6 +24,14 @@ class KandinskyHint:
     """[1 or B, 3, H, W] float32 in 0..1, near parts bright."""
 
 
+@dataclass(frozen=True, eq=False)
+class FittedHint:
+    """A hint in the size of a run, one for each picture."""
+
+    depth: torch.Tensor
+    """[B, 3, height, width] float32 in 0..1."""
+
+
 def make_hint(image: torch.Tensor) -> KandinskyHint:
     """A depth map as an IMAGE, grey, RGB or RGBA -> a hint of the same size.
 
@@ -35,7 +43,7 @@ def make_hint(image: torch.Tensor) -> KandinskyHint:
 
 def take_hint(
     control: Sequence[Any], components: PipelineComponents, extent: Extent, batch: int
-) -> tuple[torch.Tensor | None, tuple[Any, ...]]:
+) -> tuple[tuple[FittedHint, ...], tuple[Any, ...]]:
     """What a ``control`` input holds, taken apart: the hint, fitted to the run, and all that is no hint.
 
     Args:
@@ -45,7 +53,7 @@ def take_hint(
         batch: how many pictures it paints.
 
     Returns:
-        The hint as [batch, 3, height, width] float32 in 0..1, or None, and the other entries in their order.
+        The hint if the model needs one, else nothing; and the other entries in their order.
 
     Raises:
         RelayError: a hint for a model that takes none, none for one that needs it, anything else for Kandinsky, a batch
@@ -65,14 +73,14 @@ def take_hint(
             "Kandinsky's depth ControlNet decoder (kandinsky-community/kandinsky-2-2-controlnet-depth)."
         )
     if not family.takes_hint:
-        return None, others
+        return (), others
     if not hints:
         raise RelayError(
             f"control: {source} ({family.title}) paints along a depth map, and none is connected. Connect Kandinsky Hint, or "
             "load the decoder that needs none (kandinsky-community/kandinsky-2-2-decoder)."
         )
     (hint,) = hints
-    return _fitted(hint, extent, batch), others
+    return (FittedHint(_fitted(hint, extent, batch)),), others
 
 
 def _fitted(hint: KandinskyHint, extent: Extent, batch: int) -> torch.Tensor:

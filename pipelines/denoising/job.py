@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..base.errors import RelayError
 from ..base.images import Extent
@@ -21,6 +21,8 @@ from .whole_steps import begun_whole, ended_whole, has_two_calls
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,18 +46,27 @@ class DenoisingJob:
     strength: float = 1.0
     denoising_start: float | None = None
     denoising_end: float | None = None
-    aesthetic_scores: tuple[float, float] = (6.0, 2.5)
-    """For the positive and the negative prompt; read by models that were trained with them."""
     controls: tuple[ControlNetUnit, ...] = ()
     """ControlNets that steer the run, their pictures fitted to ``extent``."""
-    hint: torch.Tensor | None = None
-    """Kandinsky's depth map, [B, 3, H, W] in 0..1 of the size of ``extent``."""
     painted_into: MaskedPicture | None = None
     """Inpainting: the mask, and what is seen through it."""
+    extras: tuple[object, ...] = ()
+    """What one family alone needs, each of a type of its own; others leave it unread."""
 
     @property
     def batch(self) -> int:
         return len(self.generators)
+
+    def own(self, kind: type[T]) -> T:
+        """The one of ``extras`` that is a ``kind``.
+
+        Raises:
+            LookupError: none is, which the run that made the job has to rule out.
+        """
+        for value in self.extras:
+            if isinstance(value, kind):
+                return value
+        raise LookupError(f"the job has no {kind.__name__}")
 
     def common_arguments(self) -> dict[str, Any]:
         """What every pipeline's ``__call__`` takes alike."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..control.kandinsky_hint import FittedHint
 from ..denoising.job import DenoisingJob, borrow_pipeline, repeat
 from ..model.embeds import ImageEmbeds
 
@@ -33,7 +34,6 @@ def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
 
 def _run(job: DenoisingJob, device: torch.device, own: dict[str, Any]) -> torch.Tensor:
     assert isinstance(job.prompt, ImageEmbeds)
-    assert job.hint is not None
     dtype = job.components.dtype
     pipeline = borrow_pipeline(job, device, {})
     pipeline.movq = movq = _MovqStandIn(pipeline.movq, None if job.latents is None else job.latents.to(device))
@@ -49,7 +49,7 @@ def _run(job: DenoisingJob, device: torch.device, own: dict[str, Any]) -> torch.
     pipeline(
         image_embeds=repeat(job.prompt.positive, job.batch, device, dtype),
         negative_image_embeds=repeat(job.prompt.negative, job.batch, device, dtype),
-        hint=job.hint.to(device=device, dtype=dtype),
+        hint=job.own(FittedHint).depth.to(device=device, dtype=dtype),
         num_inference_steps=job.steps,
         guidance_scale=job.guidance_scale,
         generator=job.generators,

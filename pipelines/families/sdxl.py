@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..control.fitting import control_arguments, step_callback_to
@@ -19,6 +20,15 @@ WITHOUT: dict[str, Any] = {
     "tokenizer_2": None,
     "add_watermarker": False,
 }
+
+
+@dataclass(frozen=True)
+class AestheticScores:
+    """How good a picture the prompts are for, from 0 to 10; read by models that were trained with scores (the refiner)."""
+
+    aesthetic_score: float = 6.0
+    negative_aesthetic_score: float = 2.5
+    """For the negative prompt."""
 
 
 def text_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
@@ -39,17 +49,15 @@ def text_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
 def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
     """Latents in model scale, [B, 4, h, w]; with ``denoising_start`` no noise is added to those that come in."""
     assert job.latents is not None
-    aesthetic, negative_aesthetic = job.aesthetic_scores
     pipeline = borrow_pipeline(job, device, WITHOUT | _flags(job))
-    # with ControlNets this pipeline knows no range: see run.py, which refuses one
+    # with ControlNets this pipeline knows no range: see runs/sampling.py, which refuses one
     part = {} if job.controls else {"denoising_start": job.denoising_start, "denoising_end": job.denoising_end}
     if job.denoising_end is not None and has_two_calls(job.scheduler):
         pipeline.relay_end, part["denoising_end"] = job.denoising_end, None
     return pipeline(
         image=job.latents.to(device),
         strength=job.strength,
-        aesthetic_score=aesthetic,
-        negative_aesthetic_score=negative_aesthetic,
+        **asdict(job.own(AestheticScores)),
         **part,
         **_arguments(job, device),
     ).images
@@ -57,14 +65,9 @@ def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
 
 def inpaint(job: DenoisingJob, device: torch.device) -> torch.Tensor:
     """Latents in model scale, [B, 4, h, w]."""
-    aesthetic, negative_aesthetic = job.aesthetic_scores
     pipeline, arguments = borrow_inpainting_pipeline(job, device, WITHOUT | _flags(job))
-    return pipeline(
-        aesthetic_score=aesthetic,
-        negative_aesthetic_score=negative_aesthetic,
-        **arguments,
-        **_arguments(job, device),
-    ).images
+    scores = asdict(job.own(AestheticScores))
+    return pipeline(**scores, **arguments, **_arguments(job, device)).images
 
 
 def _flags(job: DenoisingJob) -> dict[str, Any]:

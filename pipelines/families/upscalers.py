@@ -6,6 +6,7 @@ Both know only the legacy callback; see :func:`_callback`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..base.images import extent_of, to_pil
@@ -17,6 +18,20 @@ if TYPE_CHECKING:
     import torch
 
 WITHOUT: dict[str, Any] = {"text_encoder": None, "tokenizer": None}
+
+
+@dataclass(frozen=True, eq=False)
+class PictureToUpscale:
+    """What super-resolution reads beside the prompt."""
+
+    picture: torch.Tensor
+    """[H, W, 3] in 0..1; a size that is not of whole latent pixels takes the pipeline's own route for it."""
+    noise_level: int
+    """See :class:`.SuperResolutionSettings`."""
+    tiles: Tiles | None
+    """None: the picture at once."""
+    tile_done: Callable[[int], None]
+    """Called after each tile of each prediction, with how many predictions the run makes."""
 
 
 def upscale_latent(job: DenoisingJob, device: torch.device) -> torch.Tensor:
@@ -35,36 +50,24 @@ def upscale_latent(job: DenoisingJob, device: torch.device) -> torch.Tensor:
     return latents
 
 
-def super_resolution(
-    job: DenoisingJob,
-    picture: torch.Tensor,
-    noise_level: int,
-    device: torch.device,
-    *,
-    tiles: Tiles | None,
-    tile_done: Callable[[int], None],
-) -> torch.Tensor:
-    """A picture -> latents in model scale, [1, 4, H, W].
-
-    Args:
-        picture: [H, W, 3] in 0..1; a size that is not of whole latent pixels takes the pipeline's own route for it.
-        noise_level: see :class:`.upscaling_run.SuperResolutionSettings`.
-        tiles: None: the picture at once.
-        tile_done: called after each tile of each prediction, with how many predictions the run makes.
-    """
+def super_resolution(job: DenoisingJob, device: torch.device) -> torch.Tensor:
+    """The job's :class:`PictureToUpscale` -> latents in model scale, [1, 4, H, W]."""
     assert isinstance(job.prompt, PromptEmbeds)
     components = job.components
+    given = job.own(PictureToUpscale)
     low_res = components["low_res_scheduler"]
     own = {"low_res_scheduler": type(low_res).from_config(low_res.config)}
     flags = {name: components.config.get(name, default) for name, default in components.family.config_flags.items()}
     pipeline = borrow_pipeline(job, device, WITHOUT | own | flags)
-    if tiles is not None:
-        pipeline.unet = TiledUnet(pipeline.unet, tiles, lambda: tile_done(len(pipeline.scheduler.timesteps)))
-    extent = extent_of(picture[None])
+    if given.tiles is not None:
+        pipeline.unet = TiledUnet(
+            pipeline.unet, given.tiles, lambda: given.tile_done(len(pipeline.scheduler.timesteps))
+        )
+    extent = extent_of(given.picture[None])
     fits = extent == extent.floored(pipeline.vae_scale_factor)
     latents: torch.Tensor = pipeline(
-        image=picture.movedim(-1, 0)[None] if fits else [to_pil(picture)],
-        noise_level=noise_level,
+        image=given.picture.movedim(-1, 0)[None] if fits else [to_pil(given.picture)],
+        noise_level=given.noise_level,
         prompt_embeds=repeat(job.prompt.positive.hidden, 1, device, components.dtype),
         negative_prompt_embeds=repeat(job.prompt.negative.hidden, 1, device, components.dtype),
         **_arguments(pipeline, job),

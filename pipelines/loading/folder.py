@@ -18,7 +18,8 @@ from ..files.read_ahead import read_ahead, whole
 from ..files.registry import REGISTRY, component_key
 from ..files.safetensors import check_file
 from ..model.components import PipelineComponents
-from ..model.family import ModelFamily, recognise
+from ..model.family import ModelFamily
+from ..model.family_table import recognise
 from .component_building import build, read_config
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from ..base.monitor import Monitor
 from ..downloads.hub import RepoKind, fetch_repo
 from ..files.model_files import MODEL_INDEX, ComponentFiles, plan_files
 from ..model.components import PipelineComponents
-from ..model.family import recognise
+from ..model.family_table import recognise
 from .folder import load_folder, names_in, read_model_index
 
 if TYPE_CHECKING:

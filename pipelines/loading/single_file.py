@@ -21,7 +21,7 @@ from ..files.read_ahead import read_ahead
 from ..files.registry import REGISTRY, content_digest, file_identity
 from ..files.safetensors import HOW_TO_CONVERT_FILE, SAFE_SUFFIXES, Header, read_header, read_tensors, tensor_spans
 from ..model.components import PipelineComponents
-from ..model.family import recognise
+from ..model.family_table import recognise
 from .block_layout import original_numbers
 from .checkpoint_keys import (
     OPEN_CLIP,

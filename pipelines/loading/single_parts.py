@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from ..files.safetensors import Header
-from ..model.family import SDXL_BASE, SDXL_REFINER, STABLE_DIFFUSION, ModelFamily
+from ..model.family import ModelFamily
+from ..model.family_table import SDXL_BASE, SDXL_REFINER, STABLE_DIFFUSION
 from .block_layout import diffusers_numbers, original_numbers
 from .checkpoint_keys import flat_attention, place_before, vae_keys, without_prefix
 from .checkpoint_kinds import UNET, CheckpointKind

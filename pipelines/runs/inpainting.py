@@ -24,6 +24,7 @@ from ..denoising.schedulers import build_scheduler, check_schedule
 from ..denoising.step_callback import KeepUnmasked, StepWatcher
 from ..device.out_of_memory import tried_once_more
 from ..device.runtime import Runtime
+from ..families.sdxl import AestheticScores
 from ..latents.autoencoder import Autoencoder, autoencoder_of
 from ..latents.conversion import decode_for_conversion, must_convert
 from ..latents.generators import copies_of, generators_for
@@ -31,9 +32,10 @@ from ..latents.latent_space import Latents
 from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from ..model.family import Task
+from ..model.family_table import require_task
+from .denoise import denoise
 from .denoising_range import check_clean
 from .inputs import batch_of, check_counts, check_one_source, is_inpainting_model, painted_extent
-from .sampling import denoise
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +78,7 @@ def inpaint(
             run, a size that the model can't do, noise left in the latent, a strength below 1 for Kandinsky's inpainting decoder.
     """
     family = components.family
-    family.require(Task.IMAGE_TO_IMAGE, components.source)
+    require_task(family, Task.IMAGE_TO_IMAGE, components.source)
     autoencoder = autoencoder_of(components)
     check_one_source(image, latent)
     if latent is not None:
@@ -133,10 +135,10 @@ def inpaint(
         latents=begin,
         strength=settings.strength,
         controls=controls,
-        hint=hint,
         painted_into=MaskedPicture(repaint, begin_is_read, masked),
+        extras=(AestheticScores(), *hint),
     )
-    samples = autoencoder.to_raw(denoise(job, runtime)).to(runtime.policy.output_device())
+    samples = autoencoder.to_raw(denoise([job], runtime)[0])
     if sees_mask and family.inpaints_plain_models:
         where = at_latent_size(repaint, autoencoder.factor).to(samples)
         samples = where * samples + (1 - where) * raw.to(samples)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..adapters.lora import active_loras
 from ..base.errors import RelayError
 from ..base.images import Extent, check_extent, to_pixels
 from ..base.numbers import check_numbers, check_strength
-from ..control.fitting import control_modules, fit_controls
+from ..control.fitting import fit_controls
 from ..control.kandinsky_hint import take_hint
-from ..denoising.job import DenoisingJob, denoising_bytes
-from ..denoising.optimising import in_force
+from ..denoising.job import DenoisingJob
 from ..denoising.schedulers import build_scheduler, check_schedule
 from ..denoising.step_callback import KeepUnmasked, StepWatcher
-from ..device.offload import Stage
 from ..device.out_of_memory import tried_once_more
 from ..device.runtime import Runtime
+from ..families.sdxl import AestheticScores
 from ..latents.autoencoder import autoencoder_of
 from ..latents.conversion import decode_for_conversion, must_convert
 from ..latents.generators import generators, generators_for
@@ -27,6 +24,8 @@ from ..latents.latent_space import Latents
 from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from ..model.family import Task
+from ..model.family_table import require_task
+from .denoise import denoise
 from .denoising_range import denoising_end, denoising_start
 from .inputs import (
     batch_of,
@@ -36,7 +35,6 @@ from .inputs import (
     check_pixels,
     painted_extent,
 )
-from .result_check import check_painted
 
 if TYPE_CHECKING:
     import torch
@@ -64,8 +62,7 @@ class ImageToImageSettings:
     denoising_start: float = 0.0
     """0: follow the latent's tag. Where a start is in force, ``strength`` is not used."""
     denoising_end: float = 1.0
-    aesthetic_score: float = 6.0
-    negative_aesthetic_score: float = 2.5
+    aesthetic: AestheticScores = field(default_factory=AestheticScores)
 
 
 @tried_once_more
@@ -85,7 +82,7 @@ def text_to_image(
         RelayError: another family's prompt, a size, a count of steps or a range that the model can't do.
     """
     family = components.family
-    family.require(Task.TEXT_TO_IMAGE, components.source)
+    require_task(family, Task.TEXT_TO_IMAGE, components.source)
     check_numbers(settings)
     check_not_inpainting(components)
     autoencoder = autoencoder_of(components)
@@ -111,9 +108,9 @@ def text_to_image(
         extent=extent,
         denoising_end=end,
         controls=controls,
-        hint=hint,
+        extras=hint,
     )
-    samples = autoencoder.to_raw(denoise(job, runtime)).to(runtime.policy.output_device())
+    samples = autoencoder.to_raw(denoise([job], runtime)[0])
     return Latents(samples).with_samples(samples, autoencoder, noise_left=end)
 
 
@@ -140,7 +137,7 @@ def image_to_image(
             a size that the model can't do, noise left in a latent that would have to be converted.
     """
     family = components.family
-    family.require(Task.IMAGE_TO_IMAGE, components.source)
+    require_task(family, Task.IMAGE_TO_IMAGE, components.source)
     check_numbers(settings)
     check_not_inpainting(components)
     autoencoder = autoencoder_of(components)
@@ -196,32 +193,8 @@ def image_to_image(
         strength=settings.strength,
         denoising_start=start,
         denoising_end=end,
-        aesthetic_scores=(settings.aesthetic_score, settings.negative_aesthetic_score),
         controls=controls,
-        hint=hint,
+        extras=(settings.aesthetic, *hint),
     )
-    samples = autoencoder.to_raw(denoise(job, runtime)).to(runtime.policy.output_device())
+    samples = autoencoder.to_raw(denoise([job], runtime)[0])
     return (latent or Latents(samples)).with_samples(samples, autoencoder, noise_left=end)
-
-
-def denoise(job: DenoisingJob, runtime: Runtime) -> torch.Tensor:
-    """The family's run of the job's task, with the denoiser and nothing else on the device; latents in model scale."""
-    family_module = importlib.import_module(f"..families.{job.components.family.module}", __package__)
-    run = getattr(family_module, job.task.name.lower())
-    runtime.monitor.check()
-    if runtime.monitor.expect_latents():
-        job.on_step.show_clean(job.scheduler)
-    denoiser = job.components.family.denoiser
-    modules = [job.components[denoiser], *control_modules(job.controls)]
-    with (
-        runtime.policy.on_device(Stage.DENOISE, modules, denoising_bytes(job)) as device,
-        active_loras(job.components, [denoiser]),
-        in_force(job.components, modules, runtime.monitor),
-    ):
-        latents = run(job, device)
-    if job.on_step.steps == 0:
-        raise RelayError(
-            f"denoising_end, steps: none of the {job.steps} steps lies before {job.denoising_end:g}. Raise denoising_end or steps."
-        )
-    check_painted(latents, job.components)
-    return latents

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..adapters.lora import active_loras
 from ..base.errors import RelayError
 from ..base.images import Extent, as_rgb, extent_of, to_pixels
 from ..base.numbers import check_numbers
 from ..denoising.job import DenoisingJob
-from ..denoising.optimising import in_force
 from ..denoising.schedulers import build_scheduler, check_schedule
 from ..denoising.step_callback import StepWatcher
 from ..denoising.tiling import Tiles, blended, check_tile_size, tiles_for
-from ..device.offload import Stage
 from ..device.out_of_memory import tried_once_more
 from ..device.runtime import Runtime
-from ..device.working_memory import unet_bytes
+from ..families.upscalers import PictureToUpscale
 from ..latents.autoencoder import Autoencoder, autoencoder_of
 from ..latents.conversion import decode_for_conversion, must_convert
 from ..latents.generators import generators_for
@@ -27,9 +23,10 @@ from ..latents.latent_space import Latents
 from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from ..model.family import Task
+from ..model.family_table import require_task
+from .denoise import denoise
 from .denoising_range import check_clean
 from .inputs import check_counts, check_one_source
-from .result_check import check_painted
 
 if TYPE_CHECKING:
     import torch
@@ -77,9 +74,7 @@ def upscale_latent(
     Raises:
         RelayError: a model of another kind, another model's prompt, a latent that still holds noise.
     """
-    import torch
-
-    components.family.require(Task.LATENT_UPSCALE, components.source)
+    require_task(components.family, Task.LATENT_UPSCALE, components.source)
     check_numbers(settings)
     autoencoder = autoencoder_of(components)
     check_counts(1, settings.steps)
@@ -94,8 +89,7 @@ def upscale_latent(
         begin = latent.samples
     begin = autoencoder.to_model_scale(begin).to(components.dtype)
     height, width = begin.shape[-2:]
-    levels = len(components["unet"].config.block_out_channels)
-    begin = _filled_up(begin, levels)
+    begin = _filled_up(begin, levels=len(components["unet"].config.block_out_channels))
     job = DenoisingJob(
         task=Task.LATENT_UPSCALE,
         components=components,
@@ -105,24 +99,11 @@ def upscale_latent(
         steps=settings.steps,
         guidance_scale=settings.guidance_scale,
         on_step=StepWatcher(runtime.monitor),
-        extent=Extent(2 * width * autoencoder.factor, 2 * height * autoencoder.factor),
+        extent=Extent(2 * begin.shape[-1] * autoencoder.factor, 2 * begin.shape[-2] * autoencoder.factor),
         latents=begin,
     )
-    family_module = importlib.import_module(f"..families.{components.family.module}", __package__)
-    runtime.monitor.check()
-    if runtime.monitor.expect_latents():
-        job.on_step.show_clean(job.scheduler)
-    unet = components["unet"]
-    rows = latent.batch * (2 if settings.guidance_scale > 1 else 1)
-    working_bytes = unet_bytes(unet, rows=rows, latent_pixels=4 * begin.shape[-1] * begin.shape[-2])
-    with (
-        runtime.policy.on_device(Stage.DENOISE, [unet], working_bytes) as device,
-        in_force(components, [unet], runtime.monitor),
-        torch.no_grad(),
-    ):
-        latents = family_module.upscale_latent(job, device)
-    check_painted(latents, components)
-    samples = autoencoder.to_raw(latents[..., : 2 * height, : 2 * width]).to(runtime.policy.output_device())
+    (latents,) = denoise([job], runtime)
+    samples = autoencoder.to_raw(latents[..., : 2 * height, : 2 * width])
     return latent.with_samples(samples.contiguous(), autoencoder)
 
 
@@ -150,7 +131,7 @@ def super_resolution(
     """
     import torch
 
-    components.family.require(Task.SUPER_RESOLUTION, components.source)
+    require_task(components.family, Task.SUPER_RESOLUTION, components.source)
     check_numbers(settings)
     autoencoder = autoencoder_of(components)
     check_one_source(image, latent)
@@ -170,42 +151,25 @@ def super_resolution(
         )
     tiles = tiles_for(extent, settings.tile_size)
     own_generators = generators_for(latent, settings.seed, pictures.shape[0])
-    bar = _Bar(runtime.monitor, len(own_generators), 1 if tiles is None else len(tiles))
-    painted = []
-    family_module = importlib.import_module(f"..families.{components.family.module}", __package__)
-    runtime.monitor.check()
-    previews = runtime.monitor.expect_latents()
-    unet = components["unet"]
     at_once = extent if tiles is None else tiles.largest
-    working_bytes = unet_bytes(
-        unet, rows=2 if settings.guidance_scale > 1 else 1, latent_pixels=at_once.width * at_once.height
-    )
-    with (
-        runtime.policy.on_device(Stage.DENOISE, [unet], working_bytes) as device,
-        active_loras(components, ["unet"]),
-        in_force(components, [unet], runtime.monitor),
-        torch.no_grad(),
-    ):
-        for index, generator in enumerate(own_generators):
-            bar.picture = index
-            job = DenoisingJob(
-                task=Task.SUPER_RESOLUTION,
-                components=components,
-                prompt=prompt,
-                scheduler=build_scheduler(components, [generator]),
-                generators=[generator],
-                steps=settings.steps,
-                guidance_scale=settings.guidance_scale,
-                on_step=StepWatcher(bar),
-                extent=Extent(extent.width * SCALE, extent.height * SCALE),
-            )
-            if previews:
-                job.on_step.show_clean(job.scheduler)
-            latents = family_module.super_resolution(
-                job, pictures[index], settings.noise_level, device, tiles=tiles, tile_done=bar.tile_done
-            )
-            check_painted(latents, components)
-            painted.append(latents.to(runtime.policy.output_device()))
+
+    def job_of(index: int) -> DenoisingJob:
+        generator = own_generators[index]
+        bar = _Bar(runtime.monitor, index, len(own_generators), 1 if tiles is None else len(tiles))
+        return DenoisingJob(
+            task=Task.SUPER_RESOLUTION,
+            components=components,
+            prompt=prompt,
+            scheduler=build_scheduler(components, [generator]),
+            generators=[generator],
+            steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            on_step=StepWatcher(bar),
+            extent=Extent(at_once.width * SCALE, at_once.height * SCALE),
+            extras=(PictureToUpscale(pictures[index], settings.noise_level, tiles, bar.tile_done),),
+        )
+
+    painted = denoise([job_of(index) for index in range(len(own_generators))], runtime)
     images = [_picture(latents, autoencoder, tiles, runtime) for latents in painted]
     return torch.cat(images) if len(images) > 1 else images[0]
 
@@ -229,12 +193,11 @@ def _picture(latents: torch.Tensor, autoencoder: Autoencoder, tiles: Tiles | Non
 
 
 class _Bar:
-    """The monitor of a run over several pictures or tiles: one bar for all of them."""
+    """The monitor of one picture of a run over several, or over tiles: one bar for all of them."""
 
-    def __init__(self, monitor: Monitor, pictures: int, tiles: int) -> None:
-        self.picture = 0
-        """The one that is being painted."""
-        self._monitor, self._pictures, self._tiles = monitor, pictures, tiles
+    def __init__(self, monitor: Monitor, picture: int, pictures: int, tiles: int) -> None:
+        self._monitor, self._picture, self._pictures, self._tiles = monitor, picture, pictures, tiles
+        self._tiles_done = 0
         self._done, self._total = 0, 1
 
     def check(self) -> None:
@@ -247,14 +210,16 @@ class _Bar:
         self._monitor.say(message)
 
     def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
-        """A step of one picture. With tiles the bar has moved already, and only shows what there is now."""
+        """A step of the picture. With tiles the bar has moved already, and only shows what there is now."""
         if self._tiles == 1:
-            self._done, self._total = self.picture * total + done, self._pictures * total
+            self._done, self._total = self._picture * total + done, self._pictures * total
         self._monitor.progress(self._done, self._total, latents)
 
     def tile_done(self, predictions: int) -> None:
         """``predictions``: how many the UNet makes for one picture."""
-        self._done, self._total = self._done + 1, self._pictures * predictions * self._tiles
+        self._tiles_done += 1
+        a_picture = predictions * self._tiles
+        self._done, self._total = self._picture * a_picture + self._tiles_done, self._pictures * a_picture
         self._monitor.progress(self._done, self._total)
 
 

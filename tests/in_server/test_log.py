@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffusers_relay.pipelines.denoising.noise_law import EDM_SCHEDULERS
-from diffusers_relay.pipelines.model.family import KARRAS_DIFFUSION_SCHEDULERS
+from diffusers_relay.pipelines.model.component_classes import KARRAS_DIFFUSION_SCHEDULERS
 from reference import kandinsky_depth, scripts
 from reference.control_scripts import edges
 from relay_dev.model_folders import SmallModels

@@ -13,7 +13,7 @@ from diffusers_relay.pipelines.base.encoded_once import ENCODED
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.device.offload import PlainOffload, Stage
-from diffusers_relay.pipelines.model import family as families
+from diffusers_relay.pipelines.model import family_table as families
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from diffusers_relay.pipelines.model.embeds import mark_of
 from diffusers_relay.weighting import compel_encoder

@@ -27,7 +27,7 @@ from diffusers_relay.pipelines.latents.encode_decode import encode as encode_ima
 from diffusers_relay.pipelines.latents.latent_space import Latents
 from diffusers_relay.pipelines.loading import controlnet as controlnet_loading
 from diffusers_relay.pipelines.loading.controlnet import load_controlnet_folder
-from diffusers_relay.pipelines.model.family import FAMILIES
+from diffusers_relay.pipelines.model.family_table import FAMILIES
 from diffusers_relay.pipelines.runs.sampling import (
     ImageToImageSettings,
     TextToImageSettings,

@@ -330,9 +330,9 @@ def test_a_hint_of_any_kind_is_three_channels_between_0_and_1(channels: int, bat
     assert hint.depth.shape == (batch, 3, 64, 128)
     assert float(hint.depth.min()) == 0.0
     assert float(hint.depth.max()) == 1.0
-    taken, others = take_hint((hint,), load(NAME), Extent(128, 64), 2)
+    (fitted,), others = take_hint((hint,), load(NAME), Extent(128, 64), 2)
+    taken = fitted.depth
     assert others == ()
-    assert taken is not None
     assert taken.shape == (2, 3, 64, 128)
     expected = image[..., :3].clamp(0, 1).movedim(-1, 1).expand(2, 3, -1, -1)
     assert torch.equal(taken, expected)
@@ -340,10 +340,9 @@ def test_a_hint_of_any_kind_is_three_channels_between_0_and_1(channels: int, bat
 
 def test_a_hint_of_another_size_is_stretched_to_the_painted_one() -> None:
     depth = kandinsky_depth.depth_map(100, 90)
-    taken, _ = take_hint((make_hint(scripts.read_like_host(depth)),), load(NAME), Extent(128, 64), 1)
+    (fitted,), _ = take_hint((make_hint(scripts.read_like_host(depth)),), load(NAME), Extent(128, 64), 1)
     by_hand = kandinsky_depth.make_hint(depth.resize((128, 64), scripts.Image.Resampling.LANCZOS))
-    assert taken is not None
-    assert torch.allclose(taken, by_hand, atol=1e-6)
+    assert torch.allclose(fitted.depth, by_hand, atol=1e-6)
     assert from_text(control=(make_hint(torch.rand(1, 33, 50, 1)),), width=128).samples.shape == (1, 4, 8, 16)
 
 
@@ -395,8 +394,8 @@ def test_three_depth_maps_for_two_pictures_are_refused() -> None:
 
 def test_units_of_other_families_are_handed_on() -> None:
     unit = Unit()
-    assert take_hint((unit,), load("sd15"), Extent(64, 64), 1) == (None, (unit,))
-    assert take_hint((), load("kandinsky_decoder"), Extent(64, 64), 1) == (None, ())
+    assert take_hint((unit,), load("sd15"), Extent(64, 64), 1) == ((), (unit,))
+    assert take_hint((), load("kandinsky_decoder"), Extent(64, 64), 1) == ((), ())
 
 
 @pytest.mark.parametrize(

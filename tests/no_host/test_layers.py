@@ -97,7 +97,7 @@ def test_a_wrong_import_is_found(tmp_path: Path, file: str, line: str, objection
         ("weighting/encode.py", "from ..pipelines.runs import sampling"),
         ("pipelines/runs/sampling.py", "from ..families.sdxl import f"),
         ("pipelines/runs/sampling.py", "from ..base import errors"),
-        ("pipelines/families/modules.py", "from . import sdxl, stable_diffusion"),
+        ("pipelines/families/family_runs.py", "from . import sdxl, stable_diffusion"),
     ],
 )
 def test_a_right_import_is_allowed(tmp_path: Path, file: str, line: str) -> None:

@@ -14,8 +14,8 @@ from diffusers_relay.pipelines.denoising.schedulers import with_scheduler
 from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
 from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
 from diffusers_relay.pipelines.latents.latent_space import Latents, from_host
+from diffusers_relay.pipelines.model.component_classes import KARRAS_DIFFUSION_SCHEDULERS
 from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
-from diffusers_relay.pipelines.model.family import KARRAS_DIFFUSION_SCHEDULERS
 from diffusers_relay.pipelines.runs.sampling import (
     ImageToImageSettings,
     TextToImageSettings,

@@ -18,8 +18,8 @@ import torch
 from diffusers_relay.pipelines.denoising.scheduler_mends import MENDS, mended
 from diffusers_relay.pipelines.denoising.schedulers import SIGMA_FLAGS, with_scheduler
 from diffusers_relay.pipelines.latents.latent_space import Latents
+from diffusers_relay.pipelines.model.component_classes import KARRAS_DIFFUSION_SCHEDULERS
 from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
-from diffusers_relay.pipelines.model.family import KARRAS_DIFFUSION_SCHEDULERS
 from diffusers_relay.pipelines.runs.sampling import (
     ImageToImageSettings,
     TextToImageSettings,

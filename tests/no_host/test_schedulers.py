@@ -12,8 +12,8 @@ import torch
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.denoising.schedulers import build_scheduler, with_scheduler
 from diffusers_relay.pipelines.latents.autoencoder import Autoencoder
+from diffusers_relay.pipelines.model.component_classes import KARRAS_DIFFUSION_SCHEDULERS
 from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
-from diffusers_relay.pipelines.model.family import KARRAS_DIFFUSION_SCHEDULERS
 from diffusers_relay.pipelines.runs.sampling import (
     ImageToImageSettings,
     TextToImageSettings,

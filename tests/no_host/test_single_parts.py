@@ -19,7 +19,7 @@ from diffusers_relay.pipelines.files.registry import ComponentRegistry
 from diffusers_relay.pipelines.loading import single_file
 from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 from diffusers_relay.pipelines.loading.single_parts import load_controlnet_file, load_vae_file
-from diffusers_relay.pipelines.model.family import KANDINSKY22_DECODER, SDXL_BASE, SDXL_REFINER, STABLE_DIFFUSION
+from diffusers_relay.pipelines.model.family_table import KANDINSKY22_DECODER, SDXL_BASE, SDXL_REFINER, STABLE_DIFFUSION
 from relay_dev.model_folders import SmallModels
 from small_models.native_checkpoint import original_vae
 from small_models.original_checkpoints import original_controlnet

@@ -1,0 +1,56 @@
+"""The denoising stage of every run: the denoiser and nothing else on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..adapters.lora import active_loras
+from ..base.errors import RelayError
+from ..control.fitting import control_modules
+from ..denoising.job import DenoisingJob, denoising_bytes
+from ..denoising.optimising import in_force
+from ..device.offload import Stage
+from ..device.runtime import Runtime
+from ..families.family_runs import run_of
+from .result_check import check_painted
+
+if TYPE_CHECKING:
+    import torch
+
+
+def denoise(jobs: Sequence[DenoisingJob], runtime: Runtime) -> list[torch.Tensor]:
+    """Each job's latents in model scale, on the output device.
+
+    Args:
+        jobs: runs of one model and one size, one after the other; one job is the usual case.
+        runtime: where they run and who watches.
+
+    Raises:
+        RelayError: no step lies before ``denoising_end``, latents that are not numbers.
+    """
+    first = jobs[0]
+    components = first.components
+    run = run_of(components.family, first.task)
+    denoiser = components.family.denoiser
+    modules = [components[denoiser], *control_modules(first.controls)]
+    runtime.monitor.check()
+    previews = runtime.monitor.expect_latents()
+    painted = []
+    with (
+        runtime.policy.on_device(Stage.DENOISE, modules, denoising_bytes(first)) as device,
+        active_loras(components, [denoiser]),
+        in_force(components, modules, runtime.monitor),
+    ):
+        for job in jobs:
+            if previews:
+                job.on_step.show_clean(job.scheduler)
+            latents = run(job, device)
+            if job.on_step.steps == 0:
+                raise RelayError(
+                    f"denoising_end, steps: none of the {job.steps} steps lies before {job.denoising_end or 1:g}. Raise denoising_end or steps."
+                )
+            check_painted(latents, components)
+            painted.append(latents)
+    home = runtime.policy.output_device()
+    return [latents.to(home) for latents in painted]

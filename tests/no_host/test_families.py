@@ -1,0 +1,59 @@
+"""The table of families: complete, and true to diffusers' own tables."""
+
+import inspect
+
+import pytest
+from diffusers.pipelines import auto_pipeline
+
+from diffusers_relay.pipelines.families.family_runs import RUNS
+from diffusers_relay.pipelines.model.family import ModelFamily, Task
+from diffusers_relay.pipelines.model.family_table import FAMILIES
+
+AUTO_TABLES = {
+    Task.TEXT_TO_IMAGE: auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
+    Task.IMAGE_TO_IMAGE: auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
+    Task.INPAINT: auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
+}
+
+
+def decoder_name(auto_class: type) -> str:
+    """AutoPipeline's Kandinsky is a prior and a decoder in one, which are two families here: the decoder's class."""
+    return auto_class.__name__.replace("Combined", "")
+
+
+BESIDE_DIFFUSERS = {"sdxl-refiner"}
+"""Families that AutoPipeline takes for another: a refiner is an SDXL whose first text encoder is missing."""
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_every_task_of_a_family_has_its_run(family: ModelFamily) -> None:
+    ours = set(family.pipeline_classes) - {Task.PRIOR}
+    assert set(RUNS.get(family.name, {})) == ours
+    for task in ours:
+        assert list(inspect.signature(RUNS[family.name][task]).parameters) == ["job", "device"]
+
+
+def test_no_run_is_left_over() -> None:
+    assert set(RUNS) <= {family.name for family in FAMILIES}
+
+
+@pytest.mark.parametrize("family", [one for one in FAMILIES if one.auto_keys], ids=lambda family: family.name)
+def test_a_familys_rows_of_autopipeline_are_its_classes(family: ModelFamily) -> None:
+    """The first key is for the family's plain pipelines, one that ends in -controlnet for those with ControlNets."""
+    for key in family.auto_keys:
+        classes = family.control_pipeline_classes if key.endswith("-controlnet") else family.pipeline_classes
+        theirs = {task: decoder_name(table[key]) for task, table in AUTO_TABLES.items() if key in table}
+        assert theirs == dict(classes)
+
+
+def test_every_family_that_autopipeline_knows_says_so() -> None:
+    known = {decoder_name(cls) for table in AUTO_TABLES.values() for cls in table.values()}
+    ours = {f.name for f in FAMILIES if known & set(f.pipeline_classes.values())}
+    assert ours -
+
+def decoder_name(auto_class: type) -> str:
+    """AutoPipeline's Kandinsky is a prior and a decoder in one, which are two families here: the decoder's class."""
+    return auto_class.__name__.replace("Combined", "")
+
+
+BESIDE_DIFFUSERS == {f.name for f in FAMILIES if f.auto_keys}
