@@ -209,6 +209,14 @@ def test_models_are_made_as_a_folder_and_a_file_that_the_pack_loads(
     make_once(target, never)
 
 
+@pytest.mark.parametrize("kind", ["sd15", "sdxl", "sdxl_refiner"])
+def test_the_pack_has_the_configs_of_every_model_that_is_made(kind: str) -> None:
+    index = json.loads((make_models.CONFIGS / kind / "model_index.json").read_text("utf-8"))
+    parts = [name for name, entry in index.items() if isinstance(entry, list) and entry[0] is not None]
+    assert "unet" in parts
+    assert all(list((make_models.CONFIGS / kind / name).glob("*config.json")) for name in parts)
+
+
 def test_a_model_that_failed_to_be_made_is_not_taken_for_one(tmp_path: Path) -> None:
     def fail(folder: Path) -> None:
         folder.mkdir()
