@@ -103,11 +103,11 @@ class ModelFamily:
 
         return getattr(diffusers, (self.control_pipeline_classes if control else self.pipeline_classes)[task])
 
-    def require(self, task: Task, source: str) -> None:
-        """Refuses ``task`` where the family has no pipeline for it."""
+    def require(self, task: Task, source: str, said: Task | None = None) -> None:
+        """Refuses ``task`` where the family has no pipeline for it. ``said``: the task that the user asked for, if another."""
         if task not in self.pipeline_classes:
             raise RelayError(
-                f"model: {source} ({self.title}) can't do {task.value}. Families that can: "
+                f"model: {source} ({self.title}) can't do {(said or task).value}. Families that can: "
                 f"{', '.join(f.title for f in FAMILIES if task in f.pipeline_classes)}."
             )
 

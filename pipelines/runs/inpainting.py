@@ -76,7 +76,9 @@ def inpaint(
             run, a size that the model can't do, noise left in the latent, a strength below 1 for Kandinsky's inpainting decoder.
     """
     family = components.family
-    family.require(Task.IMAGE_TO_IMAGE, components.source)
+    family.require(
+        Task.IMAGE_TO_IMAGE, components.source, said=Task.INPAINT
+    )  # what can do that can be blended under a mask
     autoencoder = autoencoder_of(components)
     check_one_source(image, latent)
     if latent is not None:
