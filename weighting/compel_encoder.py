@@ -82,8 +82,7 @@ def encode_prompt(
     _say_notes({"prompt": prompt, "negative_prompt": negative_prompt}, syntax, monitor)
     pairs = [(components[name], components[name.replace("text_encoder", "tokenizer")]) for name in family.text_encoders]
     _check_clip_skip(clip_skip, components, min(encoder.config.num_hidden_layers for encoder, _ in pairs))
-    flags = {**family.config_flags, **components.config}
-    zeros = negative.is_empty and bool(flags.get("force_zeros_for_empty_prompt", False))
+    zeros = negative.is_empty and bool(components.config.get("force_zeros_for_empty_prompt"))  # a flag of SDXL's alone
     wanted = wanted_texts(components, (positive, negative), clip_skip, zeros)
     found = find_texts(wanted, policy.output_device())
     if found is not None:

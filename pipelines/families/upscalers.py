@@ -56,8 +56,7 @@ def super_resolution(
     components = job.components
     low_res = components["low_res_scheduler"]
     own = {"low_res_scheduler": type(low_res).from_config(low_res.config)}
-    flags = {name: components.config.get(name, default) for name, default in components.family.config_flags.items()}
-    pipeline = borrow_pipeline(job, device, WITHOUT | own | flags)
+    pipeline = borrow_pipeline(job, device, WITHOUT | own | dict(components.config))
     if tiles is not None:
         pipeline.unet = TiledUnet(pipeline.unet, tiles, lambda: tile_done(len(pipeline.scheduler.timesteps)))
     extent = extent_of(picture[None])
