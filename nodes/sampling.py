@@ -29,8 +29,7 @@ class RelayTextToImage(io.ComfyNode):
             inputs=[
                 sampling_inputs.model(),
                 sampling_inputs.prompt(),
-                sampling_inputs.side("width"),
-                sampling_inputs.side("height"),
+                *sampling_inputs.size(),
                 io.Int.Input("batch_size", default=1, min=1, max=MAX_BATCH, tooltip="How many pictures."),
                 sampling_inputs.steps(),
                 sampling_inputs.guidance_scale(),

@@ -30,16 +30,15 @@ def prompt() -> Any:
     )
 
 
-def side(name: str) -> Any:
-    """``name``: width or height."""
-    return io.Int.Input(
-        name,
-        default=512,
-        min=8,
-        max=MAX_SIZE,
-        step=8,
-        tooltip="Pixels, a multiple of 8; for Kandinsky of 64. SDXL is made for 1024.",
-    )
+def size() -> list[io.Input]:
+    alike: dict[str, Any] = {
+        "default": 512,
+        "min": 8,
+        "max": MAX_SIZE,
+        "step": 8,
+        "tooltip": "Pixels, a multiple of 8; for Kandinsky of 64. SDXL is made for 1024.",
+    }
+    return [io.Int.Input("width", **alike), io.Int.Input("height", **alike)]
 
 
 def strength(default: float, tooltip: str) -> Any:
