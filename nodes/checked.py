@@ -11,17 +11,16 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..pipelines.base.errors import RelayError
-from . import comfy_host
+from . import comfy_host, wire_types
 
 LONGEST = 60
 MOST_SAID = 200
-LINKED = ("IMAGE", "MASK", "LATENT", "DIFFUSERS_MODEL", "DIFFUSERS_PROMPT", "DIFFUSERS_CONTROLNET", "DIFFUSERS_CONTROL")
 WIDGETS: dict[str, tuple[type, ...]] = {
-    "INT": (int,),
-    "FLOAT": (int, float),
-    "STRING": (str,),
-    "COMBO": (str,),
-    "BOOLEAN": (bool,),
+    io.Int.io_type: (int,),
+    io.Float.io_type: (int, float),
+    io.String.io_type: (str,),
+    io.Combo.io_type: (str,),
+    io.Boolean.io_type: (bool,),
 }
 
 
@@ -40,7 +39,7 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     kinds = {one.id: one.get_io_type() for one in declared}
     required = {one.id for one in declared if not getattr(one, "optional", False)}
     named = re.compile(rf"({'|'.join(map(re.escape, kinds))})\b")
-    is_loader = not any(kind in LINKED for kind in kinds.values())
+    is_loader = all(kind in WIDGETS for kind in kinds.values())
 
     @functools.wraps(run)
     def execute(cls: type[io.ComfyNode], **inputs: Any) -> io.NodeOutput:
@@ -74,27 +73,8 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
 
 
 def _fits(kind: str, value: Any) -> bool:
-    known = WIDGETS.get(kind) or _linked(kind)
-    return known is None or isinstance(value, known)
-
-
-def _linked(kind: str) -> tuple[type, ...] | None:
-    """The classes of what goes over wires of the kind; None for what only the host knows."""
-    import torch
-
-    from ..pipelines.control.units import ControlNet
-    from ..pipelines.model.components import PipelineComponents
-    from ..pipelines.model.embeds import ImageEmbeds, PromptEmbeds
-
-    return {
-        "IMAGE": (torch.Tensor,),
-        "MASK": (torch.Tensor,),
-        "LATENT": (Mapping,),
-        "DIFFUSERS_MODEL": (PipelineComponents,),
-        "DIFFUSERS_PROMPT": (PromptEmbeds, ImageEmbeds),
-        "DIFFUSERS_CONTROLNET": (ControlNet,),
-        "DIFFUSERS_CONTROL": (tuple,),
-    }.get(kind)
+    classes = WIDGETS.get(kind) or wire_types.carried(kind)
+    return classes is None or isinstance(value, classes)
 
 
 def _in_a_line(error: Exception) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from . import comfy_host, model_choices
-from .loaders import DTYPE_TOOLTIP, hub_inputs
+from . import comfy_host, loading_inputs, model_choices
 from .wire_types import DiffusersControl, DiffusersControlNet
 
 NONE_HERE = "none: put a ControlNet's folder or file in models/controlnet"
@@ -38,7 +37,7 @@ class RelayLoadControlNet(io.ComfyNode):
                     options=model_choices.shown(*_choices()),
                     tooltip="A folder with a config.json, or a .safetensors file, anywhere under models/controlnet (or a controlnet path of extra_model_paths.yaml).",
                 ),
-                io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
+                loading_inputs.dtype(),
             ],
             outputs=[
                 DiffusersControlNet.Output(
@@ -79,7 +78,7 @@ class RelayLoadControlNetFromHub(io.ComfyNode):
             display_name="Load ControlNet from Hub (Diffusers)",
             category=f"{comfy_host.CATEGORY}/loaders",
             description="Downloads a ControlNet from the Hugging Face Hub once, into its usual cache, and loads it. Only safetensors.",
-            inputs=hub_inputs("lllyasviel/control_v11f1p_sd15_depth"),
+            inputs=loading_inputs.of_the_hub("lllyasviel/control_v11f1p_sd15_depth"),
             outputs=[
                 DiffusersControlNet.Output(
                     display_name="controlnet", tooltip="The ControlNet, for Apply ControlNet (Diffusers)."
@@ -90,23 +89,13 @@ class RelayLoadControlNetFromHub(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, repo_id: str | None = None) -> bool | str:
-        from ..pipelines.downloads.hub_names import check_repo_id
-
-        return comfy_host.refusal(lambda value: check_repo_id(value.strip()), repo_id)
+        return loading_inputs.refusal_of_repo(repo_id)
 
     @classmethod
     def execute(cls, repo_id: str, revision: str, variant: str, dtype: str) -> io.NodeOutput:
         from ..pipelines.loading.controlnet import load_controlnet_from_hub
 
-        return io.NodeOutput(
-            load_controlnet_from_hub(
-                repo_id.strip(),
-                revision=revision.strip(),
-                variant=variant,
-                dtype=comfy_host.pick_dtype(dtype),
-                monitor=comfy_host.runtime_for(cls).monitor,
-            )
-        )
+        return loading_inputs.load_from_hub(cls, load_controlnet_from_hub, repo_id, revision, variant, dtype)
 
 
 class RelayApplyControlNet(io.ComfyNode):

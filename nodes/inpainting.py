@@ -28,26 +28,16 @@ class RelayInpaint(io.ComfyNode):
                     "mask",
                     tooltip="1 = repaint, as in ComfyUI; from 0.5 on a value counts as 1. Another size is stretched to the picture's. One for all pictures of a batch, or one for each.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How much to change what is masked: 1 forgets it, below that it is the start. Of the steps, steps x strength are run. Kandinsky's inpainting decoder knows 1 only.",
+                sampling_inputs.strength(
+                    1.0,
+                    "How much to change what is masked: 1 forgets it, below that it is the start. Of the steps, steps x strength are run. Kandinsky's inpainting decoder knows 1 only.",
                 ),
                 sampling_inputs.steps(),
                 sampling_inputs.guidance_scale(),
                 sampling_inputs.seed(),
-                io.Image.Input(
-                    "image",
-                    optional=True,
-                    tooltip="The picture to repaint in, of any size: an odd one is brought to the next multiple of 8. Connect either image or latent.",
-                ),
-                io.Latent.Input(
-                    "latent",
-                    optional=True,
-                    tooltip="The latent to repaint in. Where it has a noise_mask of its own, only what both masks mark is repainted. Connect either image or latent.",
+                *sampling_inputs.image_or_latent(
+                    "The picture to repaint in, of any size: an odd one is brought to the next multiple of 8.",
+                    "The latent to repaint in. Where it has a noise_mask of its own, only what both masks mark is repainted.",
                 ),
                 sampling_inputs.control(),
             ],
@@ -69,11 +59,10 @@ class RelayInpaint(io.ComfyNode):
         latent: Any = None,
         control: Any = (),
     ) -> io.NodeOutput:
-        from ..pipelines.latents.latent_space import from_host
         from ..pipelines.runs.inpainting import InpaintSettings, inpaint
 
         settings = InpaintSettings(strength, steps, guidance_scale, seed)
-        read = None if latent is None else from_host(latent)
+        read = sampling_inputs.read(latent)
         runtime = runtime_for(cls, model)
         latents = inpaint(model, prompt, mask, settings, runtime, image=image, latent=read, control=control)
         return io.NodeOutput(latents.to_host())

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from . import comfy_host
+from . import comfy_host, sampling_inputs
 from .wire_types import DiffusersModel
 
 CATEGORY = f"{comfy_host.CATEGORY}/latent"
@@ -52,14 +52,7 @@ class RelayEncode(io.ComfyNode):
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model whose autoencoder encodes."),
                 io.Image.Input("image", tooltip="The picture. An odd size is brought to the next multiple of 8."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
-                    tooltip="The draw from the encoder's distribution. Image i of a batch uses seed + i.",
-                ),
+                sampling_inputs.seed("The draw from the encoder's distribution. Image i of a batch uses seed + i."),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="A latent in ComfyUI's scale.")],
             hidden=[io.Hidden.unique_id],

@@ -6,30 +6,10 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from . import comfy_host, model_choices
+from . import comfy_host, loading_inputs, model_choices
 from .wire_types import DiffusersModel
 
 NONE_HERE = "none: put a diffusers model in models/diffusers, or a file in models/checkpoints"
-DTYPE_TOOLTIP = "The precision of the weights in memory. auto: what ComfyUI would use on this device."
-
-
-def hub_inputs(example: str) -> list[io.Input]:
-    """What a repository of the hub is named with."""
-    return [
-        io.String.Input(
-            "repo_id",
-            default=example,
-            tooltip="owner/name of the repository on the Hugging Face Hub.",
-        ),
-        io.String.Input("revision", default="", tooltip="A branch, tag or commit. Empty: the main branch."),
-        io.Combo.Input(
-            "variant",
-            options=["auto", "fp16", "none"],
-            default="auto",
-            tooltip="Which weight files to take. auto: the fp16 files for a half-precision dtype and the plain files for float32, or whichever are there. fp16, none: those and no others.",
-        ),
-        io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
-    ]
 
 
 class RelayLoadModel(io.ComfyNode):
@@ -46,7 +26,7 @@ class RelayLoadModel(io.ComfyNode):
                     options=model_choices.shown(comfy_host.diffusers_folders(), comfy_host.model_files("checkpoints")),
                     tooltip="A folder with a model_index.json anywhere under models/diffusers, or a .safetensors file of models/checkpoints (Stable Diffusion 1.x, 2.x, SDXL base, SDXL refiner), or one of the paths of extra_model_paths.yaml.",
                 ),
-                io.Combo.Input("dtype", options=list(comfy_host.DTYPES), default="auto", tooltip=DTYPE_TOOLTIP),
+                loading_inputs.dtype(),
             ],
             outputs=[
                 DiffusersModel.Output(
@@ -94,7 +74,7 @@ class RelayLoadModelFromHub(io.ComfyNode):
             display_name="Load Diffusers Model from Hub",
             category=f"{comfy_host.CATEGORY}/loaders",
             description="Downloads a model from the Hugging Face Hub once, into its usual cache, and loads it. Only safetensors.",
-            inputs=hub_inputs("stable-diffusion-v1-5/stable-diffusion-v1-5"),
+            inputs=loading_inputs.of_the_hub("stable-diffusion-v1-5/stable-diffusion-v1-5"),
             outputs=[
                 DiffusersModel.Output(
                     display_name="model", tooltip="The model, for the other nodes of Diffusers Relay."
@@ -105,21 +85,10 @@ class RelayLoadModelFromHub(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, repo_id: str | None = None) -> bool | str:
-        from ..pipelines.downloads.hub_names import check_repo_id
-
-        return comfy_host.refusal(lambda value: check_repo_id(value.strip()), repo_id)
+        return loading_inputs.refusal_of_repo(repo_id)
 
     @classmethod
     def execute(cls, repo_id: str, revision: str, variant: str, dtype: str) -> io.NodeOutput:
         from ..pipelines.loading.from_hub import load_from_hub
 
-        monitor = comfy_host.runtime_for(cls).monitor
-        return io.NodeOutput(
-            load_from_hub(
-                repo_id.strip(),
-                revision=revision.strip(),
-                variant=variant,
-                dtype=comfy_host.pick_dtype(dtype),
-                monitor=monitor,
-            )
-        )
+        return loading_inputs.load_from_hub(cls, load_from_hub, repo_id, revision, variant, dtype)

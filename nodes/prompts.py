@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..weighting.syntax import SYNTAXES
-from . import comfy_host
+from . import comfy_host, sampling_inputs
 from .wire_types import DiffusersModel, DiffusersPrompt
 
 SYNTAX_TOOLTIP = (
@@ -80,15 +80,7 @@ class RelayEncodePrompt(io.ComfyNode):
 
         _check_syntax(syntax)
         runtime = comfy_host.runtime_for(cls)
-        embeds = encode_prompt(
-            model,
-            prompt,
-            negative_prompt,
-            syntax=syntax,
-            clip_skip=clip_skip,
-            policy=runtime.policy,
-            monitor=runtime.monitor,
-        )
+        embeds = encode_prompt(model, prompt, negative_prompt, runtime, syntax=syntax, clip_skip=clip_skip)
         if not model.family.serves_host_samplers:
             refused = comfy_host.refused_output(
                 f"Encode Prompt: {model.source} is a {model.family.title}, which ComfyUI's own samplers can't run. "
@@ -134,14 +126,7 @@ class RelayKandinskyPrior(io.ComfyNode):
                     step=0.1,
                     tooltip="How closely the embedding follows the text. The model's default is 4.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
-                    tooltip="The seed of the prior's noise.",
-                ),
+                sampling_inputs.seed("The seed of the prior's noise."),
                 io.Image.Input(
                     "image", optional=True, tooltip="One picture to start the embedding from, with strength."
                 ),
@@ -188,9 +173,7 @@ class RelayKandinskyPrior(io.ComfyNode):
         runtime = comfy_host.runtime_for(cls)
         settings = PriorSettings(steps, guidance_scale, seed, strength)
         check_prior(settings, image)
-        text = encode_for_prior(
-            prior, prompt, negative_prompt, syntax=syntax, policy=runtime.policy, monitor=runtime.monitor
-        )
+        text = encode_for_prior(prior, prompt, negative_prompt, runtime, syntax=syntax)
         return io.NodeOutput(run_prior(prior, text, settings, runtime, image))
 
 

@@ -9,14 +9,13 @@ from comfy_api.latest import io
 from . import comfy_host, sampling_inputs
 
 CATEGORY = f"{comfy_host.CATEGORY}/sampling"
-MAX_SIZE = 16384
 MAX_BATCH = 4096
 
 
 def _check_size(width: int, height: int) -> None:
     from ..pipelines.base.images import Extent, check_extent
 
-    check_extent(Extent(width, height), 8, "A diffusers model", greatest=MAX_SIZE)
+    check_extent(Extent(width, height), 8, "A diffusers model", greatest=sampling_inputs.MAX_SIZE)
 
 
 class RelayTextToImage(io.ComfyNode):
@@ -30,22 +29,7 @@ class RelayTextToImage(io.ComfyNode):
             inputs=[
                 sampling_inputs.model(),
                 sampling_inputs.prompt(),
-                io.Int.Input(
-                    "width",
-                    default=512,
-                    min=8,
-                    max=MAX_SIZE,
-                    step=8,
-                    tooltip="Pixels, a multiple of 8; for Kandinsky of 64. SDXL is made for 1024.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=512,
-                    min=8,
-                    max=MAX_SIZE,
-                    step=8,
-                    tooltip="Pixels, a multiple of 8; for Kandinsky of 64. SDXL is made for 1024.",
-                ),
+                *sampling_inputs.size(),
                 io.Int.Input("batch_size", default=1, min=1, max=MAX_BATCH, tooltip="How many pictures."),
                 sampling_inputs.steps(),
                 sampling_inputs.guidance_scale(),
@@ -97,13 +81,9 @@ class RelayImageToImage(io.ComfyNode):
             inputs=[
                 sampling_inputs.model(),
                 sampling_inputs.prompt(),
-                io.Float.Input(
-                    "strength",
-                    default=0.8,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How much to change: 1 forgets the picture. Of the steps, steps x strength are run. Not used where denoising_start is in force.",
+                sampling_inputs.strength(
+                    0.8,
+                    "How much to change: 1 forgets the picture. Of the steps, steps x strength are run. Not used where denoising_start is in force.",
                 ),
                 sampling_inputs.steps(),
                 sampling_inputs.guidance_scale(),
@@ -118,15 +98,9 @@ class RelayImageToImage(io.ComfyNode):
                     tooltip="SDXL only. Where to go on in a latent that still holds noise; strength is then not used. 0: follow the latent, which knows where it was left.",
                 ),
                 sampling_inputs.denoising_end(),
-                io.Image.Input(
-                    "image",
-                    optional=True,
-                    tooltip="The picture to repaint, of any size: an odd one is brought to the next multiple of 8. Connect either image or latent.",
-                ),
-                io.Latent.Input(
-                    "latent",
-                    optional=True,
-                    tooltip="The latent to repaint; its noise_mask and batch index are kept to. Connect either image or latent.",
+                *sampling_inputs.image_or_latent(
+                    "The picture to repaint, of any size: an odd one is brought to the next multiple of 8.",
+                    "The latent to repaint; its noise_mask and batch index are kept to.",
                 ),
                 sampling_inputs.control(),
                 io.Float.Input(
@@ -170,7 +144,6 @@ class RelayImageToImage(io.ComfyNode):
         negative_aesthetic_score: float = 2.5,
     ) -> io.NodeOutput:
         from ..pipelines.families.sdxl import AestheticScores
-        from ..pipelines.latents.latent_space import from_host
         from ..pipelines.runs.sampling import ImageToImageSettings, image_to_image
 
         settings = ImageToImageSettings(
@@ -183,6 +156,6 @@ class RelayImageToImage(io.ComfyNode):
             AestheticScores(aesthetic_score, negative_aesthetic_score),
         )
         runtime = comfy_host.runtime_for(cls, model)
-        read = None if latent is None else from_host(latent)
+        read = sampling_inputs.read(latent)
         latents = image_to_image(model, prompt, settings, runtime, image=image, latent=read, control=control)
         return io.NodeOutput(latents.to_host())

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 from .wire_types import DiffusersControl, DiffusersModel, DiffusersPrompt
+
+if TYPE_CHECKING:
+    from ..pipelines.latents.latent_space import Latents
+
+MAX_SIZE = 16384
+"""Pixels."""
+STEPS = "Denoising steps of a full run. The models' defaults: 50 for Stable Diffusion and SDXL, 100 for the Kandinsky decoder."
+GUIDANCE_SCALE = "How closely to follow the prompt; up to 1 switches guidance and the negative prompt off. The models' defaults: 7.5 for Stable Diffusion, 5 for SDXL, 4 for Kandinsky."
+SEED = "The noise. Image i of a batch uses seed + i, so each can be made again alone."
+EITHER = "Connect either image or latent."
 
 
 def model() -> Any:
@@ -20,36 +30,31 @@ def prompt() -> Any:
     )
 
 
-def steps() -> Any:
-    return io.Int.Input(
-        "steps",
-        default=50,
-        min=1,
-        max=1000,
-        tooltip="Denoising steps of a full run. The models' defaults: 50 for Stable Diffusion and SDXL, 100 for the Kandinsky decoder.",
-    )
+def size() -> list[io.Input]:
+    alike: dict[str, Any] = {
+        "default": 512,
+        "min": 8,
+        "max": MAX_SIZE,
+        "step": 8,
+        "tooltip": "Pixels, a multiple of 8; for Kandinsky of 64. SDXL is made for 1024.",
+    }
+    return [io.Int.Input("width", **alike), io.Int.Input("height", **alike)]
 
 
-def guidance_scale() -> Any:
-    return io.Float.Input(
-        "guidance_scale",
-        default=7.5,
-        min=0.0,
-        max=100.0,
-        step=0.1,
-        tooltip="How closely to follow the prompt; up to 1 switches guidance and the negative prompt off. The models' defaults: 7.5 for Stable Diffusion, 5 for SDXL, 4 for Kandinsky.",
-    )
+def strength(default: float, tooltip: str) -> Any:
+    return io.Float.Input("strength", default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
 
 
-def seed() -> Any:
-    return io.Int.Input(
-        "seed",
-        default=0,
-        min=0,
-        max=2**64 - 1,
-        control_after_generate=True,
-        tooltip="The noise. Image i of a batch uses seed + i, so each can be made again alone.",
-    )
+def steps(default: int = 50, tooltip: str = STEPS) -> Any:
+    return io.Int.Input("steps", default=default, min=1, max=1000, tooltip=tooltip)
+
+
+def guidance_scale(default: float = 7.5, tooltip: str = GUIDANCE_SCALE) -> Any:
+    return io.Float.Input("guidance_scale", default=default, min=0.0, max=100.0, step=0.1, tooltip=tooltip)
+
+
+def seed(tooltip: str = SEED) -> Any:
+    return io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip=tooltip)
 
 
 def denoising_end() -> Any:
@@ -62,6 +67,21 @@ def denoising_end() -> Any:
         optional=True,
         tooltip="SDXL only. Below 1 the run stops at that fraction and leaves its noise in the latent, for another SDXL model to go on with.",
     )
+
+
+def image_or_latent(image: str, latent: str) -> list[io.Input]:
+    """The two inputs of which one is to be connected, with a tooltip for each."""
+    return [
+        io.Image.Input("image", optional=True, tooltip=f"{image} {EITHER}"),
+        io.Latent.Input("latent", optional=True, tooltip=f"{latent} {EITHER}"),
+    ]
+
+
+def read(latent: Any) -> Latents | None:
+    """What is connected to a latent input; None where nothing is."""
+    from ..pipelines.latents.latent_space import from_host
+
+    return None if latent is None else from_host(latent)
 
 
 def control() -> Any:

@@ -17,14 +17,6 @@ def _prompt(more: str = "") -> Any:
     return DiffusersPrompt.Input("prompt", tooltip=f"From Encode Prompt with this model: what the picture shows.{more}")
 
 
-def _steps(default: int, tooltip: str) -> Any:
-    return io.Int.Input("steps", default=default, min=1, max=1000, tooltip=tooltip)
-
-
-def _guidance_scale(default: float, tooltip: str) -> Any:
-    return io.Float.Input("guidance_scale", default=default, min=0.0, max=100.0, step=0.1, tooltip=tooltip)
-
-
 def _check_tile_size(tile_size: int) -> None:
     from ..pipelines.denoising.tiling import check_tile_size
 
@@ -49,8 +41,8 @@ class RelayLatentUpscale(io.ComfyNode):
                     "latent",
                     tooltip="The latent to enlarge, of any size; it must be free of noise. Its noise_mask and batch index go through.",
                 ),
-                _steps(20, "Denoising steps. 20 is what the model's own example runs."),
-                _guidance_scale(
+                sampling_inputs.steps(20, "Denoising steps. 20 is what the model's own example runs."),
+                sampling_inputs.guidance_scale(
                     0.0,
                     "How closely to follow the prompt. 0, as in the model's own example, does not read it; up to 1 there is no negative prompt.",
                 ),
@@ -88,8 +80,8 @@ class RelaySuperResolution(io.ComfyNode):
             inputs=[
                 DiffusersModel.Input("model", tooltip="The upscaler: stabilityai/stable-diffusion-x4-upscaler."),
                 _prompt(),
-                _steps(75, "Denoising steps. 75 is the model's default."),
-                _guidance_scale(
+                sampling_inputs.steps(75, "Denoising steps. 75 is the model's default."),
+                sampling_inputs.guidance_scale(
                     9.0,
                     "How closely to follow the prompt; up to 1 switches guidance and the negative prompt off. The model's default is 9.",
                 ),
@@ -113,15 +105,9 @@ class RelaySuperResolution(io.ComfyNode):
                         "and 4 times as much at twice the size. 128 is what the model was trained on."
                     ),
                 ),
-                io.Image.Input(
-                    "image",
-                    optional=True,
-                    tooltip="The picture to enlarge; an odd size is brought to the next multiple of 4. Connect either image or latent.",
-                ),
-                io.Latent.Input(
-                    "latent",
-                    optional=True,
-                    tooltip="A latent that knows which model made it; it is decoded by that model's autoencoder first. Connect either image or latent.",
+                *sampling_inputs.image_or_latent(
+                    "The picture to enlarge; an odd size is brought to the next multiple of 4.",
+                    "A latent that knows which model made it; it is decoded by that model's autoencoder first.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The picture at four times the size.")],
@@ -146,10 +132,9 @@ class RelaySuperResolution(io.ComfyNode):
         image: Any = None,
         latent: Any = None,
     ) -> io.NodeOutput:
-        from ..pipelines.latents.latent_space import from_host
         from ..pipelines.runs.upscaling import SuperResolutionSettings, super_resolution
 
         settings = SuperResolutionSettings(steps, guidance_scale, noise_level, seed, tile_size)
         runtime = comfy_host.runtime_for(cls, model)
-        read = None if latent is None else from_host(latent)
+        read = sampling_inputs.read(latent)
         return io.NodeOutput(super_resolution(model, prompt, settings, runtime, image=image, latent=read))

@@ -1,12 +1,33 @@
-"""The pack's own socket types, each declared once."""
+"""The pack's own socket types, and what the links of a node carry: each declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
 
 from comfy_api.latest import io
 
 DiffusersModel = io.Custom("DIFFUSERS_MODEL")
-"""A :class:`pipelines.components.PipelineComponents`."""
 DiffusersPrompt = io.Custom("DIFFUSERS_PROMPT")
-"""A :class:`pipelines.embeds.PromptEmbeds` or :class:`pipelines.embeds.ImageEmbeds`."""
 DiffusersControlNet = io.Custom("DIFFUSERS_CONTROLNET")
-"""A :class:`pipelines.controlnet_unit.ControlNet`."""
 DiffusersControl = io.Custom("DIFFUSERS_CONTROL")
-"""A tuple: ControlNet units in the order in which they were applied, or one :class:`pipelines.hints.KandinskyHint`."""
+
+
+def carried(io_type: str) -> tuple[type, ...] | None:
+    """The classes of the values that a link of the type carries; None for a type that only the host knows."""
+    import torch
+
+    from ..pipelines.control.units import ControlNet
+    from ..pipelines.model.components import PipelineComponents
+    from ..pipelines.model.embeds import ImageEmbeds, PromptEmbeds
+
+    classes: dict[str, tuple[type, ...]] = {
+        io.Image.io_type: (torch.Tensor,),
+        io.Mask.io_type: (torch.Tensor,),
+        io.Latent.io_type: (Mapping,),
+        DiffusersModel.io_type: (PipelineComponents,),
+        DiffusersPrompt.io_type: (PromptEmbeds, ImageEmbeds),
+        DiffusersControlNet.io_type: (ControlNet,),
+        # ControlNet units in the order in which they were applied, or one Kandinsky hint
+        DiffusersControl.io_type: (tuple,),
+    }
+    return classes.get(io_type)

@@ -14,6 +14,7 @@ from ..pipelines.base.errors import RelayError
 from ..pipelines.base.monitor import Monitor
 from ..pipelines.device.offload import OffloadPolicy, Stage
 from ..pipelines.device.out_of_memory import tried_once_more
+from ..pipelines.device.runtime import Runtime
 from ..pipelines.device.working_memory import text_bytes
 from ..pipelines.model.components import PipelineComponents
 from ..pipelines.model.embeds import PriorText, PriorTextEmbeds, PromptEmbeds, TextEmbeds, mark_of
@@ -38,11 +39,10 @@ def encode_prompt(
     components: PipelineComponents,
     prompt: str,
     negative_prompt: str,
+    runtime: Runtime,
     *,
     syntax: str,
     clip_skip: int = 0,
-    policy: OffloadPolicy,
-    monitor: Monitor,
 ) -> PromptEmbeds:
     """Encodes a prompt and its negative for a family that reads text.
 
@@ -59,7 +59,7 @@ def encode_prompt(
         clip_skip: diffusers' ``clip_skip``: how many of the encoders' last layers to leave out, of the prompt only.
 
     Returns:
-        Hidden states [1, n * 77, width] in the encoder's dtype on ``policy.output_device()``, pooled [1, width] where
+        Hidden states [1, n * 77, width] in the encoder's dtype on ``runtime.policy.output_device()``, pooled [1, width] where
         the family has them.
 
     Raises:
@@ -71,7 +71,7 @@ def encode_prompt(
     from .encoder_runs import TextEncoder
     from .text_encoder import LayerEncoder
 
-    family = components.family
+    family, policy, monitor = components.family, runtime.policy, runtime.monitor
     if family.takes_image_embeds or Task.PRIOR in family.pipeline_classes:
         raise RelayError(
             f"Encode Prompt: {components.source} is a {family.title}, which is not prompted with text embeddings. "
@@ -82,8 +82,7 @@ def encode_prompt(
     _say_notes({"prompt": prompt, "negative_prompt": negative_prompt}, syntax, monitor)
     pairs = [(components[name], components[name.replace("text_encoder", "tokenizer")]) for name in family.text_encoders]
     _check_clip_skip(clip_skip, components, min(encoder.config.num_hidden_layers for encoder, _ in pairs))
-    flags = {**family.config_flags, **components.config}
-    zeros = negative.is_empty and bool(flags.get("force_zeros_for_empty_prompt", False))
+    zeros = negative.is_empty and bool(components.config.get("force_zeros_for_empty_prompt"))  # a flag of SDXL's alone
     wanted = wanted_texts(components, (positive, negative), clip_skip, zeros)
     found = find_texts(wanted, policy.output_device())
     if found is not None:
@@ -151,10 +150,9 @@ def encode_for_prior(
     components: PipelineComponents,
     prompt: str,
     negative_prompt: str,
+    runtime: Runtime,
     *,
     syntax: str,
-    policy: OffloadPolicy,
-    monitor: Monitor,
 ) -> PriorText:
     """Encodes what Kandinsky 2.2's prior reads: a row each for the prompt, its negative, and the empty text.
 
@@ -168,7 +166,7 @@ def encode_for_prior(
         syntax: a key of :data:`~.syntax.SYNTAXES`.
 
     Returns:
-        Rows in the encoder's dtype on ``policy.output_device()``. ``negative`` is None where the negative prompt is
+        Rows in the encoder's dtype on ``runtime.policy.output_device()``. ``negative`` is None where the negative prompt is
         empty, which is a script's ``negative_prompt=None``.
 
     Raises:
@@ -179,12 +177,13 @@ def encode_for_prior(
         raise RelayError(
             f"Kandinsky Prior: {components.source} is a {components.family.title}, and not a prior. Load a Kandinsky 2.2 prior."
         )
+    policy, monitor = runtime.policy, runtime.monitor
     _say_notes({"prompt": prompt, "negative_prompt": negative_prompt}, syntax, monitor)
     texts = {"prompt": parse(prompt, syntax), "negative_prompt": parse(negative_prompt, syntax), "": parse("", syntax)}
     wanted = wanted_texts(components, tuple(texts.values()))
     rows: dict[str, PriorTextEmbeds] | None = find_texts(wanted, policy.output_device())
     if rows is None:
-        rows = _encode_rows(components, texts, policy, monitor)
+        rows = _encode_rows(components, texts, runtime)
         keep_texts(wanted, rows)
     for title, row in rows.items():
         if row.parts > 1:
@@ -199,13 +198,14 @@ def encode_for_prior(
 
 
 def _encode_rows(
-    components: PipelineComponents, texts: Mapping[str, Prompt], policy: OffloadPolicy, monitor: Monitor
+    components: PipelineComponents, texts: Mapping[str, Prompt], runtime: Runtime
 ) -> dict[str, PriorTextEmbeds]:
     import torch
 
     from .encoder_runs import TextEncoder
     from .text_encoder import LayerEncoder
 
+    policy, monitor = runtime.policy, runtime.monitor
     (name,) = components.family.text_encoders
     encoder, tokenizer = components[name], components[name.replace("text_encoder", "tokenizer")]
     rows: dict[str, PriorTextEmbeds] = {}

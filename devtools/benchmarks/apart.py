@@ -14,16 +14,19 @@ from typing import Any
 from relay_host.paths import ROOT, WORK
 from relay_host.server import QUIET
 
+from . import glibc
+
 LOGS = WORK / "bench" / "logs"
 
 
 class Apart:
     """`target(**arguments)` in a new process; `call` calls methods of the object that it gives.
 
-    Arguments and results are JSON. The environment (thread count, allocator) is this process's, as that of the servers is.
+    Arguments and results are JSON. The environment (thread count) is this process's, as that of the servers is, and the allocator's
+    setting is theirs too; `default_allocator`: as the system has it.
     """
 
-    def __init__(self, target: Callable[..., Any], **arguments: Any) -> None:
+    def __init__(self, target: Callable[..., Any], *, default_allocator: bool = False, **arguments: Any) -> None:
         self.name = f"{target.__module__}:{target.__qualname__}"
         LOGS.mkdir(parents=True, exist_ok=True)
         self.log_path = LOGS / f"{target.__qualname__}.log"
@@ -33,7 +36,10 @@ class Apart:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=os.environ | QUIET | {"PYTHONPATH": str(ROOT / "devtools")},
+                env=glibc.changed(
+                    os.environ | QUIET | {"PYTHONPATH": str(ROOT / "devtools")},
+                    glibc.variables(keeps_memory=not default_allocator),
+                ),
                 cwd=WORK,
                 text=True,
             )
@@ -66,9 +72,9 @@ class Apart:
         self.close()
 
 
-def once(function: Callable[..., Any], **arguments: Any) -> Any:
+def once(function: Callable[..., Any], *, default_allocator: bool = False, **arguments: Any) -> Any:
     """The dict that `function` gives in a process that nothing else has run in."""
-    with Apart(function, **arguments) as apart:
+    with Apart(function, default_allocator=default_allocator, **arguments) as apart:
         return apart.made
 
 

@@ -1,4 +1,4 @@
-"""Configs of the published Kandinsky 2.2, of which the pack ships none; those of Stable Diffusion are in pipelines/configs."""
+"""Configs of the published Kandinsky 2.2, of which the pack ships none; those of Stable Diffusion are in pipelines/loading/configs."""
 
 from __future__ import annotations
 

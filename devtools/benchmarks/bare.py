@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from .apart import Apart
+from .glibc import minor_faults, per_step
 from .models import BenchModel
 from .settings import Settings
 
@@ -35,17 +36,18 @@ class BareForwards:
             }
 
     def run(self, count: int) -> dict[str, float]:
-        """Seconds a forward, over `count` of them. One before them is not counted, as a run's first step is not."""
+        """Seconds and minor page faults a forward, over `count` of them. One before them is not counted, as a run's first step is not."""
         torch = self.torch
         with torch.inference_mode():
             self.unet(self.sample, torch.tensor(999, device=self.device), self.text, added_cond_kwargs=self.added)
             self._wait()
-            began = time.perf_counter()
+            faults, began = minor_faults(), time.perf_counter()
             for step in range(count):
                 timestep = torch.tensor(999 - step, device=self.device)
                 self.unet(self.sample, timestep, self.text, added_cond_kwargs=self.added, return_dict=False)
             self._wait()
-        return {"denoising": (time.perf_counter() - began) / count}
+            seconds = (time.perf_counter() - began) / count
+        return {"denoising": seconds, **per_step("denoising", faults, minor_faults(), count)}
 
     def _wait(self) -> None:
         if self.device == "cuda":

@@ -23,7 +23,8 @@ def run(settings: Settings) -> Iterator[Row]:
     with BenchServer(model, settings) as server:
 
         def whole(in_latents: bool, seed: int) -> dict[str, float]:
-            return {"whole": timed(server, chain(model, request.with_seed(seed), in_latents)).seconds}
+            run = timed(server, chain(model, request.with_seed(seed), in_latents))
+            return {"whole": run.seconds, **run.whole_faults("whole", LINKS * request.run_steps)}
 
         # with one seed for both, the host would have the first link of the second in its cache
         samples = interleave(

@@ -59,7 +59,7 @@ def contender(
 ) -> Callable[[int], Quantities]:
     def turn(_: int) -> Quantities:
         dropped = cold and forget_pages(model.weight_files())
-        return {**once(load, path=str(path), dtype=model.dtype), "dropped": float(dropped)}
+        return {**once(load, default_allocator=True, path=str(path), dtype=model.dtype), "dropped": float(dropped)}
 
     return turn
 

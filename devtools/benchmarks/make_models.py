@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from diffusers_relay.pipelines.loading.single_file import CONFIGS
 from relay_host.comfyui import get_host
-from relay_host.paths import ROOT
 from small_models.finetunes import save_weights
 from small_models.original_checkpoints import original_checkpoint
 from small_models.parts import DDPM, EULER, UNCLIP
@@ -24,14 +24,13 @@ from small_models.weights import calibrate_autoencoder, calibrate_movq, random_m
 
 from . import architectures
 
-CONFIGS = ROOT / "pipelines" / "configs"
 SEED = 4721
 ONE_FILE = "100GB"
 """Shards larger than any component: the original layout is made of one file each."""
 
 
 def make_stable_diffusion(folder: Path, kind: str, dtype: torch.dtype) -> None:
-    """`kind`: a folder of pipelines/configs ("sd15", "sdxl", "sdxl_refiner")."""
+    """`kind`: a folder of pipelines/loading/configs ("sd15", "sdxl", "sdxl_refiner")."""
     configs = CONFIGS / kind
     index = json.loads((configs / "model_index.json").read_text("utf-8"))
     index["scheduler"] = ["diffusers", EULER["_class_name"]]

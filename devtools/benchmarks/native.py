@@ -85,9 +85,12 @@ def first_and_second(
         with PeakWatcher(server.pid) as watcher:
             first = timed(server, graph(request.with_seed(turn)).prompt)
         second = timed(server, graph(request.with_seed(turn + 1000)).prompt)
+        steps = request.run_steps
     return {
         "first": first.seconds,
         "second": second.seconds,
+        **first.whole_faults("first", steps),
+        **second.whole_faults("second", steps),
         "peak": watcher.peak.resident,
         "private": watcher.peak.private,
         "dropped": float(dropped),

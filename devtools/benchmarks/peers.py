@@ -54,9 +54,15 @@ def rows_of(peer: Peer, pack: Path, settings: Settings) -> Iterator[Row]:
         with BenchServer(models[0], settings, packs=[pack]) as server:
             put_kandinsky(server, models)
             request = Request(settings.run_steps, seed=turn)
-            first = timed(server, graph(models, request, server)).seconds
-            second = timed(server, graph(models, request.with_seed(turn + 1000), server)).seconds
-        return {"first": first, "second": second}
+            first = timed(server, graph(models, request, server))
+            second = timed(server, graph(models, request.with_seed(turn + 1000), server))
+        steps = request.run_steps
+        return {
+            "first": first.seconds,
+            "second": second.seconds,
+            **first.whole_faults("first", steps),
+            **second.whole_faults("second", steps),
+        }
 
     contenders: dict[str, Callable[[int], Quantities]] = {
         "ours": lambda turn: first_and_second(peer.ours, turn),

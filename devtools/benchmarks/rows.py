@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from .glibc import FAULTS
 from .timing import Samples, median, ratio, spread
 
 
@@ -48,6 +50,12 @@ class Row:
 
 def compared(what: str, samples: Samples, ours: str, other: str, most: float | None = None, note: str = "") -> Row:
     """A row of two quantities of an interleaved run; `most`: what the ratio is to reach."""
+    faults = [samples.get(name + FAULTS) for name in (ours, other)]
+    counts = ""
+    if all(faults):
+        counts = "minor page faults a step " + " and ".join(
+            f"{statistics.median(found or ()):,.0f}" for found in faults
+        )
     spreads = f"spread {spread(samples[ours]):.0%} and {spread(samples[other]):.0%} in {len(samples[ours])} rounds"
     return Row(
         what,
@@ -55,7 +63,7 @@ def compared(what: str, samples: Samples, ours: str, other: str, most: float | N
         median(samples, other),
         ratio=ratio(samples, ours, other),
         aim=None if most is None else Aim("ratio", most),
-        note="; ".join(part for part in (note, spreads) if part),
+        note="; ".join(part for part in (note, counts, spreads) if part),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from relay_host.paths import WORK
 
 from .apart import Apart
+from .glibc import minor_faults, per_step
 from .graphs import NEGATIVE, Request, write_picture
 from .models import BenchModel
 from .settings import Settings
@@ -29,14 +30,16 @@ class PlainScript:
             self.picture = opened.convert("RGB")
 
     def run(self, prompt: str, strength: float, steps: int, guidance_scale: float, seed: int) -> dict[str, float]:
-        """Seconds of the whole call, and, on the CPU, seconds a step from the end of the first to the end of the last."""
+        """Seconds of the whole call, and, on the CPU, seconds a step from the end of the first to the end of the last; page faults."""
         times: list[float] = []
+        faults: list[int | None] = []
 
         def after_step(_: Any, __: int, ___: Any, values: dict[str, Any]) -> dict[str, Any]:
             times.append(time.perf_counter())
+            faults.append(minor_faults())
             return values
 
-        began = time.perf_counter()
+        before, began = minor_faults(), time.perf_counter()
         self.pipeline(
             prompt,
             negative_prompt=NEGATIVE,
@@ -48,7 +51,12 @@ class PlainScript:
             callback_on_step_end=after_step,
         )
         whole = time.perf_counter() - began
-        return {"whole": whole, "denoising": (times[-1] - times[0]) / (len(times) - 1)}
+        return {
+            "whole": whole,
+            "denoising": (times[-1] - times[0]) / (len(times) - 1),
+            **per_step("whole", before, minor_faults(), len(times)),
+            **per_step("denoising", faults[0], faults[-1], len(times) - 1),
+        }
 
     def count(self, prompt: str, strengths: list[float], steps: int) -> dict[str, int]:
         """Texts and pictures that the models are asked to encode over runs of those strengths."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from support.server_log import stages_during
 
 from .bare import bare_forwards
+from .glibc import FAULTS
 from .graphs import PROMPT, Request, relay_graph
 from .models import bench_model
 from .rows import Row, compared
@@ -44,8 +45,14 @@ def run(settings: Settings) -> Iterator[Row]:
                 ran[name] = ", ".join(stage.partition(":")[0] for stage in stages()) or "nothing"
                 if name == "nothing":
                     return {"whole": run.seconds, "bare": run.seconds}
-                forward = bare.call("run", count=changed.run_steps)["denoising"]
-                return {"whole": run.seconds, "bare": forward * changed.run_steps}
+                steps = changed.run_steps
+                forward = bare.call("run", count=steps)
+                return {
+                    "whole": run.seconds,
+                    "bare": forward["denoising"] * steps,
+                    **run.whole_faults("whole", steps),
+                    **{f"bare{FAULTS}": count for name, count in forward.items() if name.endswith(FAULTS)},
+                }
 
             return once
 

@@ -12,6 +12,8 @@ from relay_host.paths import PACK_FOLDER
 from relay_host.server import HostServer, PendingRun, Prompt, RunResult, link_or_copy, put_pack
 from support.server_log import lines_during
 
+from . import glibc
+from .glibc import per_step
 from .graphs import PICTURE, Built, write_picture
 from .models import BenchModel
 from .settings import Settings
@@ -29,6 +31,10 @@ class TimedRun:
     """From before the prompt was sent to its end."""
     step_times: dict[str, dict[float, float]]
     """{node: {value of its progress bar: when it was reported}}"""
+    step_faults: dict[str, dict[float, int | None]]
+    """The same with the minor page faults of the server's process up to then."""
+    faults: tuple[int | None, int | None]
+    """Before the run and after it."""
 
     def denoising(self, sampler: str) -> float:
         """Seconds a step, from the report of the first to that of the last."""
@@ -36,16 +42,35 @@ class TimedRun:
         first, last = min(times), max(times)
         return (times[last] - times[first]) / (last - first)
 
+    def whole_faults(self, quantity: str, steps: int) -> dict[str, float]:
+        """Minor page faults of the whole run a step, as the quantity's."""
+        return per_step(quantity, *self.faults, steps)
+
+    def denoising_faults(self, sampler: str) -> dict[str, float]:
+        faults = self.step_faults[sampler]
+        first, last = min(faults), max(faults)
+        return per_step("denoising", faults[first], faults[last], last - first)
+
 
 class BenchServer(HostServer):
-    """`flags`: in place of the tests'. Torch has the threads that it wants, as for a user. `packs`: folders of other packs."""
+    """`flags`: in place of the tests'. Torch has the threads that it wants, as for a user. `packs`: folders of other packs.
+
+    `default_allocator`: glibc's allocator as the system has it, in place of the setting that all contenders have.
+    """
 
     def __init__(
-        self, model: BenchModel, settings: Settings, *, flags: Sequence[str] = (), packs: Sequence[Path] = ()
+        self,
+        model: BenchModel,
+        settings: Settings,
+        *,
+        flags: Sequence[str] = (),
+        packs: Sequence[Path] = (),
+        default_allocator: bool = False,
     ) -> None:
         self.flags = ("--verbose", "DEBUG", *(() if settings.gpu else ("--cpu",)), *flags)
         self.packs = tuple(packs)
-        super().__init__(models=model.root, threads=None)
+        environment = glibc.variables(keeps_memory=not default_allocator)
+        super().__init__(models=model.root, threads=None, environment=environment)
         write_picture(self.folders["input"] / PICTURE, model.side)
         probe = self.base / "custom_nodes" / PROBE
         probe.mkdir()
@@ -95,25 +120,33 @@ class Calls:
 def timed(server: HostServer, prompt: Prompt) -> TimedRun:
     """Runs a prompt and notes when each step was reported."""
     step_times: dict[str, dict[float, float]] = {}
+    step_faults: dict[str, dict[float, int | None]] = {}
     seen = 0
 
     def watch(run: PendingRun) -> bool:
         nonlocal seen
-        now = time.perf_counter()
+        now, faults = time.perf_counter(), glibc.minor_faults(server.pid)
         for step in run.progress[seen:]:
             if step.value > 0:
                 step_times.setdefault(step.node_id, {}).setdefault(step.value, now)
+                step_faults.setdefault(step.node_id, {}).setdefault(step.value, faults)
         seen = len(run.progress)
         return False
 
-    began = time.perf_counter()
+    before, began = glibc.minor_faults(server.pid), time.perf_counter()
     pending = server.queue(prompt)
     server.wait_until(pending, watch, TIMEOUT_SECONDS)
     seconds = time.perf_counter() - began
-    return TimedRun(server.wait(pending).raise_for_error(), seconds, step_times)
+    faults = before, glibc.minor_faults(server.pid)
+    return TimedRun(server.wait(pending).raise_for_error(), seconds, step_times, step_faults, faults)
 
 
 def quantities(server: HostServer, built: Built) -> dict[str, float]:
-    """Runs it: "whole" and, a step, "denoising", in seconds."""
+    """Runs it: "whole" and, a step, "denoising", in seconds; the minor page faults of both, a step."""
     run = timed(server, built.prompt)
-    return {"whole": run.seconds, "denoising": run.denoising(built.sampler)}
+    return {
+        "whole": run.seconds,
+        "denoising": run.denoising(built.sampler),
+        **run.whole_faults("whole", len(run.step_times[built.sampler])),
+        **run.denoising_faults(built.sampler),
+    }

@@ -24,6 +24,7 @@ BENCHMARKS = {
     "startup": "what the pack costs a host that starts",
     "options": "each option of RelayOptimize: time and relative error",
     "never_twice": "encodes and loads over a sweep of four strengths, counted",
+    "allocator": "glibc's allocator set to keep its memory, against as it comes: the pack's runs on a CPU",
     "peers": "other packs on the same models (--peers DIR)",
 }
 SCRIPTS = {

@@ -53,7 +53,10 @@ def measure(
 ) -> tuple[Memory, float, int, int]:
     """(peak above the start, seconds, pictures encoded, latents decoded) in a fresh server."""
     side = models[kinds[0]].side
-    with BenchServer(models[kinds[0]], settings, flags=flags) as server, server.counting() as calls:
+    with (
+        BenchServer(models[kinds[0]], settings, flags=flags, default_allocator=True) as server,
+        server.counting() as calls,
+    ):
         before = server.get("/relay_bench/gpu_peak")["now"]
         with PeakWatcher(server.pid) as watcher:
             seconds = timed(server, graph_of(models, kinds, request)).seconds

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from ..base.errors import RelayError
+from .runtime import Runtime
 
 if TYPE_CHECKING:
     from typing import ParamSpec
@@ -65,14 +65,11 @@ def once_more(
 
 
 def tried_once_more(function: Callable[Given, Made]) -> Callable[Given, Made]:
-    """The function by way of :func:`once_more`. It has a parameter ``runtime``, or two: ``policy`` and ``monitor``."""
-    signature = inspect.signature(function)
+    """The function by way of :func:`once_more`, with the :class:`Runtime` that is among its arguments."""
 
     @functools.wraps(function)
     def run(*arguments: Given.args, **named: Given.kwargs) -> Made:
-        given = signature.bind(*arguments, **named).arguments
-        runtime = given.get("runtime")
-        policy, monitor = (given["policy"], given["monitor"]) if runtime is None else (runtime.policy, runtime.monitor)
-        return once_more(lambda: function(*arguments, **named), policy, monitor)
+        (runtime,) = (one for one in (*arguments, *named.values()) if isinstance(one, Runtime))
+        return once_more(lambda: function(*arguments, **named), runtime.policy, runtime.monitor)
 
     return run

@@ -71,9 +71,7 @@ def inpaint(job: DenoisingJob, device: torch.device) -> torch.Tensor:
 
 
 def _flags(job: DenoisingJob) -> dict[str, Any]:
-    return {
-        name: job.components.config.get(name, default) for name, default in job.components.family.config_flags.items()
-    }
+    return dict(job.components.config)
 
 
 def _arguments(job: DenoisingJob, device: torch.device) -> dict[str, Any]:

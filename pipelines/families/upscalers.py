@@ -57,8 +57,7 @@ def super_resolution(job: DenoisingJob, device: torch.device) -> torch.Tensor:
     given = job.own(PictureToUpscale)
     low_res = components["low_res_scheduler"]
     own = {"low_res_scheduler": type(low_res).from_config(low_res.config)}
-    flags = {name: components.config.get(name, default) for name, default in components.family.config_flags.items()}
-    pipeline = borrow_pipeline(job, device, WITHOUT | own | flags)
+    pipeline = borrow_pipeline(job, device, WITHOUT | own | dict(components.config))
     if given.tiles is not None:
         pipeline.unet = TiledUnet(
             pipeline.unet, given.tiles, lambda: given.tile_done(len(pipeline.scheduler.timesteps))

@@ -73,7 +73,7 @@ def load_folder(
 
 def _flags(model_index: Mapping[str, Any], family: ModelFamily, where: str) -> dict[str, object]:
     """The entries of model_index.json that change results."""
-    found = {name: model_index.get(name, default) for name, default in family.config_flags.items()}
+    found = {name: model_index[name] for name in family.config_flags if name in model_index}
     for name, value in found.items():
         if isinstance(family.config_flags[name], bool):
             good, allowed = isinstance(value, bool), "true or false"

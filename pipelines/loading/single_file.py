@@ -116,7 +116,7 @@ def load_checkpoint(
             modules[name] = _tokenizer(tokenizer, folder / name, where)
         else:
             modules[name] = load_part(path, parts[name], dtype, where)
-    config = {name: model_index.get(name, default) for name, default in family.config_flags.items()}
+    config = {name: model_index[name] for name in family.config_flags if name in model_index}
     return PipelineComponents(family=family, source=where, modules=modules, dtype=dtype, config=config)
 
 

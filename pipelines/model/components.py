@@ -43,7 +43,7 @@ class PipelineComponents:
     """Component name -> module, tokenizer or processor. ``scheduler`` is read for its class and config only."""
     dtype: torch.dtype
     config: Mapping[str, Any] = field(default_factory=dict)
-    """The family's config flags, as model_index.json has them."""
+    """The family's config flags: as model_index.json has them, and diffusers' defaults for those that it lacks."""
     scheduler: SchedulerChoice = SchedulerChoice()
     loras: tuple[Lora, ...] = ()
     """In the order in which they were added; active for the length of a stage only."""
@@ -54,7 +54,7 @@ class PipelineComponents:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modules", MappingProxyType(dict(self.modules)))
-        object.__setattr__(self, "config", MappingProxyType(dict(self.config)))
+        object.__setattr__(self, "config", MappingProxyType({**self.family.config_flags, **self.config}))
 
     def __getitem__(self, name: str) -> Any:
         """The component ``name``, e.g. ``components["unet"]``."""

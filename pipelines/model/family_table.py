@@ -225,11 +225,11 @@ FAMILIES: tuple[ModelFamily, ...] = (
 )
 
 
-def require_task(family: ModelFamily, task: Task, source: str) -> None:
-    """Refuses ``task`` where ``family``, which ``source`` is of, has no pipeline for it."""
+def require_task(family: ModelFamily, task: Task, source: str, said: Task | None = None) -> None:
+    """Refuses ``task`` where ``family``, which ``source`` is of, has no pipeline for it. ``said``: the task that the user asked for, if another."""
     if task not in family.pipeline_classes:
         raise RelayError(
-            f"model: {source} ({family.title}) can't do {task.value}. Families that can: "
+            f"model: {source} ({family.title}) can't do {(said or task).value}. Families that can: "
             f"{', '.join(f.title for f in FAMILIES if task in f.pipeline_classes)}."
         )
 

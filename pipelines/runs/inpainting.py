@@ -78,7 +78,8 @@ def inpaint(
             run, a size that the model can't do, noise left in the latent, a strength below 1 for Kandinsky's inpainting decoder.
     """
     family = components.family
-    require_task(family, Task.IMAGE_TO_IMAGE, components.source)
+    # what can do image-to-image can be blended under a mask
+    require_task(family, Task.IMAGE_TO_IMAGE, components.source, said=Task.INPAINT)
     autoencoder = autoencoder_of(components)
     check_one_source(image, latent)
     if latent is not None:

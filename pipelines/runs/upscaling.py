@@ -252,7 +252,6 @@ def _filled_up(latents: torch.Tensor, levels: int) -> torch.Tensor:
 
 
 def _check_noise_level(level: int, components: PipelineComponents) -> None:
-    name = "max_noise_level"
-    most = components.config.get(name, components.family.config_flags[name])
+    most = components.config["max_noise_level"]
     if not 0 <= level <= most:
         raise RelayError(f"noise_level: {level} is not among the levels that {components.source} knows, 0 to {most}.")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.device.offload import PlainOffload
+from diffusers_relay.pipelines.device.runtime import Runtime
 from diffusers_relay.weighting.compel_encoder import encode_prompt
 from diffusers_relay.weighting.prompt_text import Fragment, Passage, Prompt
 from diffusers_relay.weighting.syntax import parse
@@ -219,7 +220,7 @@ def test_ten_thousand_characters_are_read_in_a_moment(name):
 
 
 def encoded(prompt, syntax, model="sd15", negative=""):
-    return encode_prompt(load(model), prompt, negative, syntax=syntax, policy=PlainOffload(), monitor=SilentMonitor())
+    return encode_prompt(load(model), prompt, negative, syntax=syntax, runtime=Runtime(PlainOffload(), SilentMonitor()))
 
 
 @pytest.mark.parametrize("model", ["sd15", "sdxl_base"])

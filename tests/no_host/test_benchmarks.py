@@ -21,15 +21,17 @@ from relay_host.paths import ROOT
 
 prepare_benchmarks()
 
-from benchmarks import architectures, command, counting, make_models, results, suite  # noqa: E402
+from benchmarks import architectures, command, counting, glibc, make_models, results, suite  # noqa: E402
 from benchmarks.apart import Apart, once  # noqa: E402
 from benchmarks.bare import BareForwards  # noqa: E402
 from benchmarks.graphs import EULER, Request, write_picture  # noqa: E402
 from benchmarks.machine import processor  # noqa: E402
 from benchmarks.memory import INTERVAL_SECONDS, PeakWatcher  # noqa: E402
-from benchmarks.models import make_once  # noqa: E402
+from benchmarks.models import BenchModel, make_once  # noqa: E402
 from benchmarks.rows import Aim, Row, compared, counted, not_there  # noqa: E402
 from benchmarks.script import PlainScript, script_arguments  # noqa: E402
+from benchmarks.served import BenchServer  # noqa: E402
+from benchmarks.settings import Settings  # noqa: E402
 from benchmarks.table import cells, markdown_table, text_table  # noqa: E402
 from benchmarks.timing import interleave, paired_ratio, spread  # noqa: E402
 from relay_dev.model_folders import SmallModels  # noqa: E402
@@ -63,6 +65,47 @@ def test_a_row_of_an_interleaved_run() -> None:
     row = compared("x", {"a.s": [1.0, 2.0, 4.0], "b.s": [2.0, 2.0, 2.0]}, "a.s", "b.s", 0.9, "note")
     assert (row.ours, row.other, row.ratio, row.reached) == (2.0, 2.0, 1.0, False)
     assert row.note == "note; spread 150% and 0% in 3 rounds"
+
+
+def test_a_row_says_the_page_faults_of_both_sides() -> None:
+    samples = {"a.s": [1.0] * 3, "b.s": [1.0] * 3, "a.s_faults": [5000.0, 3000, 4000], "b.s_faults": [460_000.0] * 3}
+    assert compared("x", samples, "a.s", "b.s").note.startswith("minor page faults a step 4,000 and 460,000; spread")
+    assert "faults" not in compared("x", {key: samples[key] for key in ("a.s", "b.s")}, "a.s", "b.s").note
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="no /proc")
+def test_page_faults_are_counted_as_the_system_counts_them() -> None:
+    import resource
+
+    before, counted_before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, glibc.minor_faults()
+    with mmap.mmap(-1, 2000 * mmap.PAGESIZE, access=mmap.ACCESS_COPY) as content:
+        for page in range(0, len(content), mmap.PAGESIZE):
+            content[page] = 1
+    counted, after = glibc.minor_faults(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    assert counted_before is not None and counted is not None
+    assert before <= counted_before <= counted <= after
+    found = glibc.per_step("denoising", counted_before, counted, 4)
+    assert list(found) == ["denoising_faults"]
+    assert found["denoising_faults"] > 0
+    assert glibc.per_step("denoising", None, None, 4) == {}
+
+
+@pytest.mark.parametrize("default_allocator", [False, True])
+def test_every_measured_process_has_the_allocator_s_setting(
+    models: SmallModels, monkeypatch: pytest.MonkeyPatch, default_allocator: bool
+) -> None:
+    """Whatever this process was started with; elsewhere than on glibc there is no such setting."""
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")
+    wanted = {} if default_allocator else dict(glibc.KEEPS)
+    if not glibc.is_glibc():
+        wanted = {"MALLOC_MMAP_MAX_": "7"}
+    assert once(glibc.in_force, default_allocator=default_allocator) == wanted
+    model = BenchModel("sd15", "sd15", models.models, 64, "float32")
+    server = BenchServer(model, Settings(), default_allocator=default_allocator)
+    try:
+        assert glibc.in_force(server.environment) == wanted
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize(
@@ -159,10 +202,14 @@ def test_a_process_of_its_own_answers_and_its_failure_is_told() -> None:
 @pytest.mark.parametrize("name", ["sd15", "sdxl_base"])
 def test_bare_forwards_and_the_plain_script_run(models: SmallModels, tmp_path: Path, name: str) -> None:
     folder, kind = str(models.named[name]), {"dtype": "float32", "device": "cpu"}
-    assert 0 < BareForwards(folder, 64, **kind).run(2)["denoising"] < 60
+    bare = BareForwards(folder, 64, **kind).run(2)
+    assert 0 < bare["denoising"] < 60
     script = PlainScript(folder, str(write_picture(tmp_path / "picture.png", 64)), **kind)
     found = script.run(**script_arguments(Request(3, 0.6)))
     assert 0 < 2 * found["denoising"] < found["whole"]
+    if glibc.minor_faults() is not None:
+        assert {"denoising_faults", "whole_faults"} <= set(found)
+        assert "denoising_faults" in bare
 
 
 def test_a_call_inside_a_call_is_counted_once() -> None:
@@ -207,6 +254,14 @@ def test_models_are_made_as_a_folder_and_a_file_that_the_pack_loads(
         raise AssertionError("it is there already")
 
     make_once(target, never)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl", "sdxl_refiner"])
+def test_the_pack_has_the_configs_of_every_model_that_is_made(kind: str) -> None:
+    index = json.loads((make_models.CONFIGS / kind / "model_index.json").read_text("utf-8"))
+    parts = [name for name, entry in index.items() if isinstance(entry, list) and entry[0] is not None]
+    assert "unet" in parts
+    assert all(list((make_models.CONFIGS / kind / name).glob("*config.json")) for name in parts)
 
 
 def test_a_model_that_failed_to_be_made_is_not_taken_for_one(tmp_path: Path) -> None:

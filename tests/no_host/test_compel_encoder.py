@@ -13,6 +13,7 @@ from diffusers_relay.pipelines.base.encoded_once import ENCODED
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.device.offload import PlainOffload, Stage
+from diffusers_relay.pipelines.device.runtime import Runtime
 from diffusers_relay.pipelines.model import family_table as families
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from diffusers_relay.pipelines.model.embeds import mark_of
@@ -68,8 +69,7 @@ def encode(components, prompt, negative_prompt="", syntax="compel", policy=None,
         prompt,
         negative_prompt,
         syntax=syntax,
-        policy=policy or PlainOffload(),
-        monitor=monitor or SilentMonitor(),
+        runtime=Runtime(policy or PlainOffload(), monitor or SilentMonitor()),
         **arguments,
     )
 
@@ -356,7 +356,7 @@ def test_what_may_be_prose_is_said_for_both_texts_each_time(load):
     for _ in range(2):
         monitor = Hearing()
         compel_encoder.encode_prompt(
-            components, "a AND b", "[bad]", syntax="compel", policy=PlainOffload(), monitor=monitor
+            components, "a AND b", "[bad]", syntax="compel", runtime=Runtime(PlainOffload(), monitor)
         )
         assert [line.split(":")[0] for line in monitor.heard] == ["prompt", "negative_prompt"]
     monitor = Hearing()
@@ -442,7 +442,7 @@ def test_encoders_go_back_as_they_were(load, name, inference):
     with torch.inference_mode() if inference else contextlib.nullcontext():
         if name == "kandinsky_prior":
             result = compel_encoder.encode_for_prior(
-                components, text, NEGATIVE, syntax="compel", policy=Policy(), monitor=SilentMonitor()
+                components, text, NEGATIVE, syntax="compel", runtime=Runtime(Policy(), SilentMonitor())
             )
             assert not result.prompt.hidden.requires_grad
         else:
@@ -501,7 +501,7 @@ class Hearing(SilentMonitor):
 
 def encode_prior(components, prompt, negative_prompt="", syntax="compel", monitor=None):
     return compel_encoder.encode_for_prior(
-        components, prompt, negative_prompt, syntax=syntax, policy=PlainOffload(), monitor=monitor or SilentMonitor()
+        components, prompt, negative_prompt, syntax=syntax, runtime=Runtime(PlainOffload(), monitor or SilentMonitor())
     )
 
 

@@ -50,7 +50,7 @@ def picture(seed: int = 271) -> torch.Tensor:
 
 def text(model: PipelineComponents, prompt: str, runtime: Runtime, negative: str = "", **how: Any) -> PromptEmbeds:
     how = {"syntax": "compel", **how}
-    return encode_prompt(model, prompt, negative, policy=runtime.policy, monitor=runtime.monitor, **how)
+    return encode_prompt(model, prompt, negative, runtime=runtime, **how)
 
 
 # --- pictures
@@ -205,7 +205,7 @@ def test_the_prior_s_text_and_picture() -> None:
     prior, runtime = load("kandinsky_prior"), counting_runtime()
 
     def read(prompt: str) -> Any:
-        return encode_for_prior(prior, prompt, "dog", syntax="compel", policy=runtime.policy, monitor=runtime.monitor)
+        return encode_for_prior(prior, prompt, "dog", syntax="compel", runtime=runtime)
 
     long = ", ".join(["a red cat on a blue sofa"] * 30)
     first, again = read(long), read(long)
@@ -267,7 +267,7 @@ def mixed(runtime: Runtime) -> list[torch.Tensor]:
 
 def prior_values(runtime: Runtime) -> list[torch.Tensor]:
     prior = load("kandinsky_prior")
-    read = encode_for_prior(prior, "a cat", "dog", syntax="compel", policy=runtime.policy, monitor=runtime.monitor)
+    read = encode_for_prior(prior, "a cat", "dog", syntax="compel", runtime=runtime)
     made = run_prior(prior, read, PriorSettings(2, 4.0, 1, 1.0), runtime)
     seen = embed_image(prior, picture(), runtime)
     return [made.positive, made.negative, seen.positive, seen.negative, read.prompt.hidden, read.empty.pooled]

@@ -409,11 +409,13 @@ def test_bad_input_is_refused_before_anything_runs(name: str, changes: dict[str,
         run(name, **changes)
 
 
-def test_a_prior_can_t_inpaint() -> None:
-    prior = load("kandinsky_prior")
+@pytest.mark.parametrize("name", ["kandinsky_prior", "x2_upscaler", "x4_upscaler"])
+def test_what_the_model_can_t_do_is_called_inpainting(name: str) -> None:
+    """And the decoders that run image-to-image under the mask are among the models that can."""
     settings, image = InpaintSettings(1.0, 3, 4.0, 7), read_like_host(soft_picture(*SIZE))
-    with pytest.raises(RelayError, match="can't do image-to-image"):
-        inpaint(prior, kandinsky_prompt(), as_mask(MASK), settings, counting_runtime(), image=image)
+    said = rf"^model: {name} .* can't do inpainting\. Families that can: .*Kandinsky 2\.2 depth ControlNet decoder"
+    with pytest.raises(RelayError, match=said):
+        inpaint(load(name), kandinsky_prompt(), as_mask(MASK), settings, counting_runtime(), image=image)
 
 
 def test_a_latent_that_holds_noise_is_refused() -> None:

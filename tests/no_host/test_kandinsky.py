@@ -28,8 +28,7 @@ def prior_text(negative_prompt: str = ""):
         PROMPT,
         negative_prompt,
         syntax="compel",
-        policy=runtime.policy,
-        monitor=runtime.monitor,
+        runtime=runtime,
     )
 
 

@@ -133,7 +133,7 @@ def test_the_guide_s_image_to_image_with_the_emb2emb_prior(models: SmallModels) 
     source, runtime = picture(128, 64), counting_runtime()
 
     def embedded(text: str, strength: float, seed: int) -> ImageEmbeds:
-        read = encode_for_prior(prior, text, "", syntax="plain", policy=runtime.policy, monitor=runtime.monitor)
+        read = encode_for_prior(prior, text, "", syntax="plain", runtime=runtime)
         return run_prior(prior, read, PriorSettings(4, 4.0, seed, strength), runtime, source)
 
     positive, negative = embedded("a robot", 0.85, 21), embedded("lowres, ugly", 1.0, 22)

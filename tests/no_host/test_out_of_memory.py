@@ -82,9 +82,7 @@ def repaint(runtime: Runtime) -> torch.Tensor:
 
 def encode_text(runtime: Runtime) -> torch.Tensor:
     ENCODED.clear()
-    text = encode_prompt(
-        load("sdxl_base"), "a cat", "", syntax="compel", policy=runtime.policy, monitor=runtime.monitor
-    )
+    text = encode_prompt(load("sdxl_base"), "a cat", "", syntax="compel", runtime=runtime)
     return text.positive.hidden
 
 

@@ -156,7 +156,7 @@ def test_a_streamed_text_encoder_encodes_the_same(inference_mode: None, name: st
     model = load(name)
 
     def hidden(policy: PlainOffload) -> torch.Tensor:
-        embeds = encode_prompt(model, "a cat", "b", syntax="compel", policy=policy, monitor=SilentMonitor())
+        embeds = encode_prompt(model, "a cat", "b", syntax="compel", runtime=Runtime(policy, SilentMonitor()))
         return embeds.positive.hidden
 
     streamed = hidden(PlainOffload(capacity=1000))

@@ -15,6 +15,7 @@ from diffusers_relay.pipelines.base.encoded_once import ENCODED
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.device.offload import PlainOffload
+from diffusers_relay.pipelines.device.runtime import Runtime
 from diffusers_relay.pipelines.files.registry import REGISTRY
 from diffusers_relay.pipelines.loading.folder import load_folder
 from diffusers_relay.pipelines.model.components import PipelineComponents
@@ -43,8 +44,7 @@ def encode(model: PipelineComponents, prompt: str, negative: str = "", syntax: s
         prompt,
         negative,
         syntax=syntax,
-        policy=PlainOffload(),
-        monitor=how.pop("monitor", SilentMonitor()),
+        runtime=Runtime(PlainOffload(), how.pop("monitor", SilentMonitor())),
         **how,
     )
 

@@ -11,7 +11,6 @@ from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler, LMSDis
 from diffusers import StableDiffusionLatentUpscalePipeline as Pipeline
 
 from diffusers_relay.pipelines.base.errors import RelayError
-from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.denoising.schedulers import with_scheduler
 from diffusers_relay.pipelines.device.offload import PlainOffload
 from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
@@ -250,9 +249,8 @@ def test_mixed_prompts_keep_the_empty_text() -> None:
 
 
 def test_clip_skip_is_refused_as_the_pipeline_has_none() -> None:
-    plain = {"syntax": "compel", "policy": PlainOffload(), "monitor": SilentMonitor()}
     with pytest.raises(RelayError, match=r"clip_skip: x2_upscaler .* reads the last layer .* Set clip_skip to 0"):
-        encode_prompt(load("x2_upscaler"), PROMPT, "", clip_skip=1, **plain)
+        encode_prompt(load("x2_upscaler"), PROMPT, "", counting_runtime(), syntax="compel", clip_skip=1)
 
 
 @pytest.mark.parametrize("name", ["sd15", "x4_upscaler", "kandinsky_decoder"])

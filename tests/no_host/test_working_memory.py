@@ -114,7 +114,7 @@ def test_every_stage_asks() -> None:
     from diffusers_relay.weighting.compel_encoder import encode_prompt
 
     model, policy = load("sd15"), AskingOffload()
-    encode_prompt(model, "a cat", "", syntax="compel", policy=policy, monitor=ListeningMonitor())
+    encode_prompt(model, "a cat", "", syntax="compel", runtime=Runtime(policy, ListeningMonitor()))
     runtime = Runtime(policy, ListeningMonitor())
     latents = encode_picture(model, torch.zeros(1, 64, 64, 3), 0, runtime)
     decode(model, latents, False, runtime)

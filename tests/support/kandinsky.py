@@ -14,7 +14,5 @@ from .without_host import counting_runtime, load
 @cache
 def kandinsky_prompt(prompt: str = "a red cat", negative_prompt: str = "", seed: int = 5) -> ImageEmbeds:
     prior, runtime = load("kandinsky_prior"), counting_runtime()
-    text = encode_for_prior(
-        prior, prompt, negative_prompt, syntax="compel", policy=runtime.policy, monitor=runtime.monitor
-    )
+    text = encode_for_prior(prior, prompt, negative_prompt, syntax="compel", runtime=runtime)
     return run_prior(prior, text, PriorSettings(4, 4.0, seed), runtime)

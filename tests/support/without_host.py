@@ -77,5 +77,5 @@ def encode(model: PipelineComponents, prompt: str, negative_prompt: str = "") ->
     """By the text encoders as they are now, whatever was encoded before."""
     ENCODED.clear()
     return encode_prompt(
-        model, prompt, negative_prompt, syntax="compel", policy=PlainOffload(), monitor=SilentMonitor()
+        model, prompt, negative_prompt, syntax="compel", runtime=Runtime(PlainOffload(), SilentMonitor())
     )
