@@ -10,11 +10,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..pipelines.base.errors import RelayError
+from ..pipelines.base.errors import RelayError, in_a_line
 from . import comfy_host
 
 LONGEST = 60
-MOST_SAID = 200
 LINKED = ("IMAGE", "MASK", "LATENT", "DIFFUSERS_MODEL", "DIFFUSERS_PROMPT", "DIFFUSERS_CONTROLNET", "DIFFUSERS_CONTROL")
 WIDGETS: dict[str, tuple[type, ...]] = {
     "INT": (int,),
@@ -99,9 +98,7 @@ def _linked(kind: str) -> tuple[type, ...] | None:
 
 def _in_a_line(error: Exception) -> str:
     """What a library says, in so many words that a node can show them."""
-    said = " ".join(str(error).split()) or "a library gives no reason"
-    said = said.rstrip(".") if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}..."
-    return f"{said} ({type(error).__name__})"
+    return f"{in_a_line(error)} ({type(error).__name__})"
 
 
 def _with(inputs: Mapping[str, Any]) -> str:
