@@ -10,11 +10,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..pipelines.base.errors import RelayError
+from ..pipelines.base.errors import RelayError, in_a_line
 from . import comfy_host, wire_types
 
 LONGEST = 60
-MOST_SAID = 200
 WIDGETS: dict[str, tuple[type, ...]] = {
     io.Int.io_type: (int,),
     io.Float.io_type: (int, float),
@@ -79,9 +78,7 @@ def _fits(kind: str, value: Any) -> bool:
 
 def _in_a_line(error: Exception) -> str:
     """What a library says, in so many words that a node can show them."""
-    said = " ".join(str(error).split()) or "a library gives no reason"
-    said = said.rstrip(".") if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}..."
-    return f"{said} ({type(error).__name__})"
+    return f"{in_a_line(error)} ({type(error).__name__})"
 
 
 def _with(inputs: Mapping[str, Any]) -> str:

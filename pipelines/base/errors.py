@@ -2,6 +2,8 @@
 
 from typing import Any
 
+LONGEST_NAME = 80
+
 
 class RelayError(ValueError):
     """Says what was attempted, the value, and what is allowed or what to do."""
@@ -9,6 +11,32 @@ class RelayError(ValueError):
     # The host shows a type with its module, which for a custom node is the path of its folder.
     __module__ = "diffusers_relay"
 
+    def __init__(self, text: object = "") -> None:
+        """What a page or a terminal obeys and does not show is escaped, and what no program can write: a stranger's names may have it."""
+        super().__init__(
+            "".join(one if one.isprintable() or one in ALSO_SHOWN else ascii(one)[1:-1] for one in str(text))
+        )
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.__module__ = RelayError.__module__
+
+
+def shown(name: object) -> str:
+    """A name or value that a file gives, as messages show it: on one line, with no control characters, and short."""
+    text = str(name)
+    if len(text) > 4 * LONGEST_NAME:  # what is left out in the middle is not escaped first
+        text = text[: 2 * LONGEST_NAME] + text[-2 * LONGEST_NAME :]
+    text = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    return text if len(text) <= LONGEST_NAME else f"{text[:45]}...{text[-32:]}"
+
+
+def in_a_line(error: object) -> str:
+    """What a library says, in so many words that a node can show them; without its last full stop."""
+    said = " ".join(str(error).split()) or "a library gives no reason"
+    return said.rstrip(".") if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}..."
+
+
+MOST_SAID = 200
+ALSO_SHOWN = "\n\xa0\u3000\u200d"
+"""Line ends, and what is in prompts of many languages and in emojis."""

@@ -13,6 +13,7 @@ NAME = "diffusers.models.modeling_utils"
 EMPTY = "should be kept in float32: []"
 """diffusers warns at every cast of a model, also where the list of what it warns of is empty."""
 
+SINGLE_FILE, UNUSED = "diffusers.loaders.single_file_model", "Some weights of the model checkpoint were not used"
 CONFIGS = "diffusers.configuration_utils"
 FOREIGN = "The config attributes "
 OUTSIDE = re.compile(r"Should have t[ab][<>]=t[01] but got t[ab]=(\S+) and t[01]=(\S+?)\.?")
@@ -45,6 +46,15 @@ def _filtered(name: str, passes: Callable[[logging.LogRecord], bool]) -> Iterato
 def without_empty_warning() -> AbstractContextManager[None]:
     """diffusers' loaders cast by ``to()``; other warnings pass."""
     return _filtered(NAME, _says_something)
+
+
+def _not_of_unused_weights(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(UNUSED)
+
+
+def without_unused_weights() -> AbstractContextManager[None]:
+    """For a conversion whose unused weights are an error of ours: diffusers lists the keys of all of them."""
+    return _filtered(SINGLE_FILE, _not_of_unused_weights)
 
 
 def without_foreign_attributes() -> AbstractContextManager[None]:

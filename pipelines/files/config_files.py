@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..base.errors import RelayError
+from .first_bytes import START, what_it_is
 
 MOST_CONFIG_BYTES = 2**20
 MOST_VOCABULARY_BYTES = 32 * 2**20
 """Of vocabularies and of indexes of shards; CLIP's tokenizer.json has 4 MB."""
+JSON = (b"{", b"[", b'"')
 MOST_DIGITS = 40
 """Of an integer. transformers writes 10**30 for "no limit"."""
 VOCABULARIES = ("vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json")
@@ -49,7 +51,7 @@ def read_small(path: Path, where: str) -> bytes:
 
 
 def read_json_object(path: Path, where: str) -> dict[str, Any]:
-    """The JSON object in a file: strict JSON of UTF-8, each key once, no NaN; infinities are let through.
+    """The JSON object in a file: strict JSON of UTF-8 (a mark at its start is passed over), each key once, no NaN; infinities are let through.
 
     Raises:
         FileNotFoundError, NotADirectoryError: as they are.
@@ -58,9 +60,11 @@ def read_json_object(path: Path, where: str) -> dict[str, Any]:
     content = read_small(path, where)
     try:
         value = json.loads(
-            content.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer
+            content.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer
         )
     except (ValueError, RecursionError) as error:
+        if (what := what_it_is(content[:START])) and not content.lstrip().startswith(JSON):
+            raise RelayError(f"{where} {what}.") from error
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise RelayError(f"{where} cannot be read ({reason}). The file is damaged: download it anew.") from error
     if not isinstance(value, dict):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.errors import RelayError
 from .casting import casting
+from .first_bytes import START, is_pickle, what_it_is
 from .read_ahead import Span
 
 if TYPE_CHECKING:
@@ -19,8 +21,12 @@ if TYPE_CHECKING:
 
 SAFE_SUFFIXES = (".safetensors", ".sft")
 """What safetensors files are called, in every folder; the case does not matter."""
-PICKLE_STARTS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-"""Of a zip, as torch writes, and of the pickle protocols 2 to 5."""
+MOST_TENSORS = 50_000
+"""SDXL has 2,500; large LoRAs have 10,000. A header of 100 MB would be looked through for half a minute."""
+FLOATS = frozenset(("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"))
+"""safetensors' names of what weights are, if they are not quantised."""
+TAIL = 2**20
+MOST_SAID = 120
 PORTION = 64 * 2**20
 """Bytes of a file that are cast before their pages are given back."""
 CONVERTER = f"custom_nodes/{Path(__file__).parents[2].name}/convert_pickle.py"
@@ -46,6 +52,8 @@ class Header:
     shapes: Mapping[str, tuple[int, ...]]
     """Of every tensor, by its key."""
     metadata: Mapping[str, str]
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    """By the same keys, as safetensors names them."""
 
     def has(self, *starts: str) -> bool:
         """A key begins with one of ``starts``."""
@@ -58,14 +66,13 @@ def read_header(path: Path, where: str) -> Header:
     Raises:
         RelayError: it is no safetensors file, or is cut short, or its header does not fit what follows.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-            return Header(shapes, file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise RelayError(f"{where}: {damage(path, error, HOW_TO_CONVERT_FILE)}.") from error
+    check_file(path, where, HOW_TO_CONVERT_FILE)
+    with safe_open(path, framework="pt") as file:
+        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+        shapes = {key: tuple(one.get_shape()) for key, one in slices.items()}
+        return Header(shapes, file.metadata() or {}, {key: one.get_dtype() for key, one in slices.items()})
 
 
 def read_tensors(path: Path, wanted: Callable[[str], str | None], dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -124,10 +131,28 @@ def check_file(path: Path, where: str, how_to_convert: str) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt"):
-            return
+        with safe_open(path, framework="pt") as file:
+            count = len(file.keys())
     except (SafetensorError, OSError) as error:
         raise RelayError(f"{where} {damage(path, error, how_to_convert)}.") from error
+    if count > MOST_TENSORS:
+        raise RelayError(
+            f"{where} holds {count:,} tensors, and no model has more than {MOST_TENSORS:,}. Take another file."
+        )
+    if _ends_in_zeros(path):
+        raise RelayError(
+            f"{where} ends in zeros, its last {TAIL // 2**20} MB and maybe more, as a download does that was not finished: download it anew."
+        )
+
+
+def _ends_in_zeros(path: Path) -> bool:
+    """Programs that load a file in pieces make it in its full size first. Its header is then good, and its weights are not."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size < 8 * TAIL:  # a small file may be all zeros, such as a LoRA that was not trained
+            return False
+        file.seek(size - TAIL)
+        return not file.read(TAIL).strip(b"\0")
 
 
 def damage(path: Path, error: Exception, how_to_convert: str) -> str:
@@ -136,11 +161,11 @@ def damage(path: Path, error: Exception, how_to_convert: str) -> str:
         return f"cannot be read: {error.strerror}. Look whether its disk or network drive is still there, and run again"
     try:
         with path.open("rb") as file:
-            start = file.read(32)
+            start = file.read(START)
     except OSError as unreadable:
         return f"cannot be read ({unreadable.strerror or unreadable}): look whether it is still there"
-    if start.startswith(b"version https://git-lfs"):
-        return "is a git-lfs pointer, not the file itself: run `git lfs pull` there"
-    if start.startswith(PICKLE_STARTS):
+    if is_pickle(start):
         return f"is a pickle under another name, and is not read. {how_to_convert.rstrip('.')}"
-    return f"is damaged or cut short ({error}): download it anew"
+    said = str(error).removeprefix("Error while deserializing header: ")
+    said = said if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}..."
+    return what_it_is(start) or f"is damaged or cut short ({said}): download it anew"

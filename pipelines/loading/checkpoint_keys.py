@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Rename = Callable[[str], "str | None"]
 """A key of the file -> the key that diffusers is given; None: the tensor is not of this component."""
 
+COMPILED = "_orig_mod."
 CLIP, OPEN_CLIP = "transformer.", "model."
 """The two layouts of a text encoder: as transformers writes it, and as OpenCLIP does. Each is how its place in a file ends."""
 TEXT_ENCODERS = {
@@ -52,6 +53,16 @@ def place_before(header: Header, *ends: str) -> str | None:
     return min((place for place in found if not place or place.endswith(".")), key=len, default=None)
 
 
+def plain(key: str) -> str:
+    """The key as it would be if the module had not been compiled: torch.compile puts a name of its own into the keys of what it wraps."""
+    return key.replace(COMPILED, "")
+
+
+def plain_keys(header: Header) -> Header:
+    """The header with :func:`plain` keys."""
+    return replace(header, shapes={plain(key): shape for key, shape in header.shapes.items()})
+
+
 def below(header: Header, place: str) -> Header:
     """The header as it would be with nothing before the keys: those that have no ``place`` before them stay as they are."""
     if not place:
@@ -60,8 +71,8 @@ def below(header: Header, place: str) -> Header:
 
 
 def found_below(rename: Rename, place: str) -> Rename:
-    """``rename``, for a file whose keys have ``place`` before them."""
-    return lambda key: rename(key.removeprefix(place)) if key.startswith(place) else None
+    """``rename``, for a file whose :func:`plain` keys have ``place`` before them."""
+    return lambda key: rename(plain(key).removeprefix(place)) if plain(key).startswith(place) else None
 
 
 def prefixed(*starts: str, to: str | None = None) -> Rename:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from enum import Enum
 
-from ..base.errors import RelayError
+from ..base.errors import RelayError, shown
 from ..files.safetensors import Header
-from .file_signs import ADAPTERS, ALONE, DENOISERS, UNET_ALONE, shows, unwrapped
+from .file_signs import ADAPTERS, ALONE, DENOISERS, FULL_WEIGHTS, UNET_ALONE, quantised, what_it_is
 
 UNET = "model.diffusion_model."
 FIRST_LAYER = UNET + "input_blocks.0.0.weight"
 VAES = ("first_stage_model.", "vae.")
 """Where a VAE may be."""
+TEXT_ENCODERS = ("cond_stage_model.", "conditioner.embedders.")
 
 
 class CheckpointKind(str, Enum):
@@ -38,7 +39,7 @@ def kind_of(header: Header, where: str) -> CheckpointKind:
     if what:
         raise RelayError(f"{where} is {what}, not a checkpoint that can be loaded here. {advice or RUNS}")
     if not header.has(UNET + "input_blocks."):
-        some = ", ".join(sorted(header.shapes)[:3]) or "nothing"
+        some = ", ".join(map(shown, sorted(header.shapes)[:3])) or "nothing"
         raise RelayError(f"{where} is a file of a kind that Diffusers Relay does not know (it holds {some}). {RUNS}")
     kind = _by_text_encoder(header)
     missing = [
@@ -49,6 +50,10 @@ def kind_of(header: Header, where: str) -> CheckpointKind:
         )
         if not there
     ]
+    if kind is None and header.has("conditioner.embedders.0.transformer."):
+        raise RelayError(
+            f"{where} holds an SDXL UNet with one of its two text encoders alone. Take the whole checkpoint."
+        )
     if kind is None or missing:
         raise RelayError(f"{where} holds a UNet, but no {' and no '.join(missing)}. {UNET_ALONE}")
     return kind
@@ -70,12 +75,13 @@ def _by_text_encoder(header: Header) -> CheckpointKind | None:
 
 def _something_else(header: Header) -> tuple[str, str]:
     """(what the file is, what to do with it), empty where nothing speaks against a checkpoint that the pack loads."""
-    for sign in ADAPTERS:
-        if shows(sign, header.shapes):
-            return sign.what, sign.advice
-    if not header.has(UNET + "input_blocks."):
-        bare = {unwrapped(key) for key in header.shapes}
-        found = next((sign for sign in (*DENOISERS, *ALONE) if shows(sign, bare | set(header.shapes))), None)
+    has_unet = header.has(UNET + "input_blocks.")
+    found = what_it_is(header.shapes, ADAPTERS if has_unet else (*ADAPTERS, *DENOISERS))
+    if found is None and not has_unet:
+        if what := _parts_of_a_checkpoint(header):
+            return what, ""
+        found = what_it_is(header.shapes, ALONE)
+    if found or not has_unet:
         return (found.what, found.advice) if found else ("", "")
     if any(".time_stack." in key for key in header.shapes):
         return "a Stable Video Diffusion", ""
@@ -87,11 +93,21 @@ def _something_else(header: Header) -> tuple[str, str]:
         return "a Stable Diffusion 2.1 unCLIP", ""
     if header.has("cc_projection."):
         return "a Zero123", ""
-    if any(key.endswith((".scale_weight", ".weight_scale")) for key in header.shapes) or "scaled_fp8" in header.shapes:
-        return "a checkpoint with scaled 8-bit weights", "Take the float16 file of the same model."
-    if any(key.endswith((".absmax", ".quant_map")) or ".quant_state." in key for key in header.shapes):
-        return "a checkpoint with 4-bit weights (bitsandbytes)", "Take the float16 file of the same model."
+    if header.has("cond_stage_model.roberta."):
+        return "an AltDiffusion", ""
+    if bits := quantised(header.shapes):
+        return f"a checkpoint with {bits} weights", FULL_WEIGHTS
     channels = (*header.shapes.get(FIRST_LAYER, ()), 0, 0)[1]
     if channels not in (0, 4, 9):
         return UNET_CHANNELS.get(channels, f"a UNet with {channels} input channels"), ""
     return "", ""
+
+
+def _parts_of_a_checkpoint(header: Header) -> str:
+    """What a file is that has other parts of a checkpoint, and no UNet under its usual keys."""
+    others = [name for name, starts in (("a VAE", VAES), ("a text encoder", TEXT_ENCODERS)) if header.has(*starts)]
+    if header.has("model_ema.diffusion_model"):
+        return "a checkpoint with the averaged (EMA) weights of its UNet alone"
+    if len(others) == 2:
+        return "a checkpoint that holds a VAE and a text encoder, and no UNet that is known here"
+    return ""

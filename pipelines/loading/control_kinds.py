@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..base.errors import RelayError
 from ..files.safetensors import Header
-from .checkpoint_kinds import UNET
+from .checkpoint_kinds import UNET, VAES
+from .file_signs import FULL_WEIGHTS, quantised, what_it_is
 
 FIRST_HINT_LAYERS = ("input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight")
 """What a ControlNet of a UNet looks at its picture with: in the original layout, and in diffusers'."""
@@ -70,8 +71,14 @@ def check_control(header: Header, path: Path, where: str) -> None:
             if (whole in header.shapes) if wanted.endswith("$") else any(wanted in key for key in header.shapes):
                 raise RelayError(f"{where} is {sign.what}. {sign.advice}")
     if not any(key.endswith(FIRST_HINT_LAYERS) for key in header.shapes):
-        what = "a whole checkpoint" if header.has(UNET) else "of a kind that Diffusers Relay does not know"
-        raise RelayError(f"{where} is {what}. {RUNS}")
+        what, advice = "of a kind that Diffusers Relay does not know", RUNS
+        if header.has(UNET + "input_blocks."):
+            what = "a whole checkpoint" if header.has(*VAES) else "a UNet alone, and no ControlNet"
+        elif found := what_it_is(header.shapes):
+            what, advice = f"{found.what}, and no ControlNet", found.advice or RUNS
+        raise RelayError(f"{where} is {what}. {advice}")
+    if bits := quantised(header.shapes):
+        raise RelayError(f"{where} has {bits} weights, which Diffusers Relay does not load. {FULL_WEIGHTS}")
     if DIFFERENCE_NAME.search(_name(path)):
         raise RelayError(
             f"{where} is a difference ControlNet by its name, whose weights are to be added to those of a model. Take the whole "

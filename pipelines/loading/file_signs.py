@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-WRAPPERS = ("module.", "state_dict.", "model.diffusion_model.", "diffusion_model.", "net.", "transformer.", "model.")
+WRAPPERS = (
+    *("module.", "state_dict.", "params_ema.", "params.", "model.diffusion_model.", "diffusion_model.", "net."),
+    *("transformer.", "model.", "model."),
+)
 """What stands before the keys of a denoiser in files of one or another program."""
 
 
 @dataclass(frozen=True)
 class Sign:
-    """Keys that only one kind of file has: every one of ``keys`` begins a key of the file, or ends one where it begins with ``*``."""
+    """Keys that only one kind of file has: every one of ``keys`` begins a key of the file; ends one where it begins with ``*``."""
 
     what: str
     keys: tuple[str, ...]
@@ -27,6 +30,18 @@ UNET_ALONE = (
     "Diffusers Relay can't load one by itself: take the whole checkpoint, with UNet, VAE and text encoder in one file, or a diffusers "
     "folder of the model."
 )
+FULL_WEIGHTS = "Take the float16 file of the same model."
+QUANTISED = (
+    Sign("8-bit", ("*.scale_weight",)),
+    Sign("8-bit", ("scaled_fp8",)),
+    Sign("8-bit or 4-bit", ("*.weight_scale",)),
+    Sign("8-bit or 4-bit", ("*.comfy_quant",)),
+    Sign("8-bit", ("*.input_scale",)),
+    Sign("4-bit (bitsandbytes)", ("*.absmax",)),
+    Sign("4-bit (bitsandbytes)", ("*.quant_map",)),
+    Sign("4-bit", ("*.qweight",)),
+)
+"""Tensors that stand beside quantised weights."""
 ADAPTERS = (
     Sign("a LoHa (LyCORIS)", ("*.hada_w1_a",), NO_PLAIN_LORA),
     Sign("a LoKr (LyCORIS)", ("*.lokr_w1",), NO_PLAIN_LORA),
@@ -40,6 +55,11 @@ ADAPTERS = (
     Sign("a LoRA", ("*.lora_down.weight",), IN_LORAS),
     Sign("a LoRA", ("*.lora_A.weight",), IN_LORAS),
     Sign("a LoRA", ("*.lora.down.weight",), IN_LORAS),
+    Sign("a LoRA", ("*.lora_A.default.weight",), IN_LORAS),
+    Sign("a LoRA of AnimateDiff", ("*_lora.down.weight", "down_blocks.0.motion_modules.")),
+    Sign("a PhotoMaker", ("id_encoder.",)),
+    Sign("a LoRA", ("*_lora.down.weight",), IN_LORAS),
+    Sign("an OFT or BOFT (LyCORIS)", ("*.oft_R.weight",), NO_PLAIN_LORA),
     Sign("a Control-LoRA", ("lora_controlnet",)),
     Sign("a ControlNet", ("control_model.",), IN_CONTROLNET),
     Sign("a ControlNet", ("controlnet_cond_embedding.",), IN_CONTROLNET),
@@ -48,7 +68,14 @@ ADAPTERS = (
     Sign("a T2I-Adapter", ("adapter.body.",)),
     Sign("a T2I-Adapter", ("body.0.resnets.",)),
     Sign("an IP-Adapter", ("ip_adapter.",)),
+    Sign("an IP-Adapter", ("image_proj.",)),
+    Sign("an IP-Adapter", ("ip_adapter_proj_model.",)),
+    Sign("a PuLID", ("pulid_encoder.",)),
+    Sign("a PuLID", ("id_adapter.",)),
+    Sign("a BrushNet", ("brushnet_down_blocks.",)),
+    Sign("a GLIGEN", ("position_net.",)),
     Sign("an AnimateDiff motion module", ("*.temporal_transformer.norm.weight",)),
+    Sign("an AnimateDiff motion module", ("down_blocks.0.motion_modules.",)),
     Sign("a textual inversion", ("emb_params",), IN_EMBEDDINGS),
     Sign("a textual inversion", ("clip_g", "clip_l"), IN_EMBEDDINGS),
 )
@@ -58,6 +85,8 @@ DENOISERS = (
     Sign("a Flux.2", ("double_stream_modulation_img.",)),
     Sign("a Chroma", ("distilled_guidance_layer.",)),
     Sign("a HunyuanVideo", ("txt_in.individual_token_refiner.",)),
+    Sign("a HunyuanImage", ("byt5_in.", "double_blocks.")),
+    Sign("a Hunyuan3D", ("latent_in.", "double_blocks.")),
     Sign("a Flux", ("double_blocks.", "single_blocks.")),
     Sign("a Flux (diffusers layout)", ("single_transformer_blocks.", "transformer_blocks.", "x_embedder.")),
     Sign("an AuraFlow", ("double_layers.", "cond_seq_linear.")),
@@ -73,18 +102,29 @@ DENOISERS = (
     Sign("a Lumina 2 or Z-Image", ("cap_embedder.", "layers.")),
     Sign("a Cosmos", ("x_embedder.proj.1.weight", "blocks.")),
     Sign("a Wan", ("head.modulation", "patch_embedding.")),
+    Sign("a Wan (diffusers layout)", ("condition_embedder.", "patch_embedding.")),
+    Sign("a Stable Diffusion 3 (diffusers layout)", ("context_embedder.", "pos_embed.proj.", "transformer_blocks.")),
+    Sign("an OmniGen2", ("noise_refiner.", "time_caption_embed.")),
+    Sign("a Kandinsky 5", ("visual_transformer_blocks.",)),
     Sign("a Qwen-Image", ("txt_norm.", "transformer_blocks.")),
     Sign("a Kandinsky prior", ("prd_embedding",)),
-    Sign("a Kandinsky UNet", ("down_blocks.", "encoder_hid_proj.")),
+    Sign("a DeepFloyd IF UNet", ("down_blocks.", "encoder_hid_proj.", "add_embedding.pool.")),
+    Sign("a Kandinsky UNet", ("down_blocks.", "encoder_hid_proj.image_embeds.")),
     Sign("a UNet alone in diffusers' layout", ("down_blocks.", "time_embedding.", "conv_norm_out."), UNET_ALONE),
     Sign("a UNet alone", ("input_blocks.", "output_blocks.", "time_embed."), UNET_ALONE),
 )
 ALONE = (
+    Sign("a whole CLIP, with its text and image encoder", ("text_model.encoder.layers.", "vision_model.")),
     Sign("a text encoder alone", ("text_model.encoder.layers.",)),
     Sign("a text encoder alone", ("transformer.resblocks.",)),
     Sign("a T5 text encoder alone", ("encoder.block.0.layer.0.SelfAttention.",)),
     Sign("a CLIP image encoder", ("vision_model.",)),
+    Sign("a language model, such as newer models have for a text encoder", ("embed_tokens.", "layers.0.self_attn.")),
     Sign("a video VAE", ("decoder.middle.0.residual.0.gamma",)),
+    Sign("a video VAE", ("decoder.conv_in.conv.",)),
+    Sign("a video VAE", ("decoder.time_conv_out.",)),
+    Sign("the VAE of a VQ model", ("decoder.conv_in.", "quantize.embedding.")),
+    Sign("a VAE of the asymmetric kind, which sees a mask", ("decoder.condition_encoder.",)),
     Sign("a VAE alone", ("decoder.conv_in.", "decoder.conv_out."), IN_VAE),
     Sign("a VAE alone", ("first_stage_model.decoder.",), IN_VAE),
     Sign("the decoder of a VAE alone", ("decoder.conv_in.",)),
@@ -92,7 +132,18 @@ ALONE = (
     Sign("a small preview VAE (TAESD)", ("decoder.layers.",)),
     Sign("a picture upscaler (ESRGAN and the like)", ("model.0.weight", "model.1.sub.")),
     Sign("a picture upscaler (ESRGAN and the like)", ("body.0.rdb1.",)),
+    Sign("a picture upscaler (ESRGAN and the like)", ("body.0.weight", "body.1.weight", "body.2.weight")),
+    Sign("a picture upscaler (SwinIR, DAT and the like)", ("conv_first.", "layers.0.")),
+    Sign("a small preview VAE (TAESD)", ("taesd_decoder.",)),
+    Sign("a depth estimator", ("depth_head.",)),
+    Sign("a Segment Anything", ("mask_decoder.", "image_encoder.")),
 )
+FIRST_OF_VAE = "decoder.conv_in.weight"
+LATENT_CHANNELS = {
+    4: "",
+    16: " of 16 channels (SD3, Flux, Qwen-Image and the like)",
+    32: " of 32 channels (Flux.2, Sana)",
+}
 
 
 def shows(sign: Sign, keys: Iterable[str]) -> bool:
@@ -101,6 +152,27 @@ def shows(sign: Sign, keys: Iterable[str]) -> bool:
         any(key.endswith(wanted[1:]) if wanted.startswith("*") else key.startswith(wanted) for key in keys)
         for wanted in sign.keys
     )
+
+
+def what_it_is(
+    shapes: Mapping[str, tuple[int, ...]], signs: Sequence[Sign] = (*ADAPTERS, *DENOISERS, *ALONE)
+) -> Sign | None:
+    """What a file with tensors of these shapes is, whatever stands before its keys; None where no sign tells."""
+    keys = {*shapes, *map(unwrapped, shapes)}
+    sign = next((sign for sign in signs if shows(sign, keys)), None)
+    if sign is not None and sign.advice == IN_VAE:
+        channels = next(
+            (shape[1] for key, shape in shapes.items() if key.endswith(FIRST_OF_VAE) and len(shape) == 4), 4
+        )
+        if channels != 4:
+            return Sign(f"a VAE{LATENT_CHANNELS.get(channels, f' of {channels} channels')}", sign.keys)
+    return sign
+
+
+def quantised(keys: Iterable[str]) -> str | None:
+    """Of how many bits the weights beside such keys are; None where they are not quantised."""
+    keys = list(keys)
+    return next((sign.what for sign in QUANTISED if shows(sign, keys)), None)
 
 
 def unwrapped(key: str) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base.errors import RelayError
+from ..base.errors import RelayError, in_a_line
 from ..base.monitor import Monitor
 from ..files.config_files import read_json_object
 from ..files.model_files import HOW_TO_CONVERT, MODEL_INDEX, ComponentFiles, MissingFiles, plan_files, short
@@ -153,7 +153,7 @@ def _reason(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.errno not in (None, errno.ENOENT):
             return f"{cause.strerror}. Look whether its disk or network drive is still there, and run again"
         cause = cause.__cause__ or cause.__context__
-    return str(error)
+    return in_a_line(error)
 
 
 def load_component(folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -> Any:

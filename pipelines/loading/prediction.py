@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.safetensors import Header, read_tensors
+from .checkpoint_keys import plain
 from .checkpoint_kinds import FIRST_LAYER, UNET, CheckpointKind
 
 V_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
@@ -54,5 +55,5 @@ def _has_wide_last_norm(path: Path, header: Header, place: str) -> bool:
 
     if header.shapes[FIRST_LAYER][1] != 4 or LAST_NORM not in header.shapes:
         return False
-    tensors = read_tensors(path, lambda key: LAST_NORM if key == place + LAST_NORM else None, torch.float32)
+    tensors = read_tensors(path, lambda key: LAST_NORM if plain(key) == place + LAST_NORM else None, torch.float32)
     return float(tensors[LAST_NORM].std(unbiased=False)) > V_SPREAD

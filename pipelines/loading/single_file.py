@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +15,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base.errors import RelayError
-from ..base.library_log import without_empty_warning
+from ..base.errors import RelayError, in_a_line, shown
+from ..base.library_log import without_empty_warning, without_unused_weights
 from ..base.monitor import Monitor
 from ..files.read_ahead import read_ahead
 from ..files.registry import REGISTRY, content_digest, file_identity
-from ..files.safetensors import HOW_TO_CONVERT_FILE, SAFE_SUFFIXES, Header, read_header, read_tensors, tensor_spans
+from ..files.safetensors import (
+    FLOATS,
+    HOW_TO_CONVERT_FILE,
+    SAFE_SUFFIXES,
+    Header,
+    read_header,
+    read_tensors,
+    tensor_spans,
+)
 from ..model.components import PipelineComponents
 from ..model.family_table import recognise
 from .block_layout import original_numbers
@@ -31,6 +40,7 @@ from .checkpoint_keys import (
     found_below,
     open_clip_projection,
     place_before,
+    plain_keys,
     prefixed,
     text_encoder_keys,
     text_encoder_place,
@@ -39,6 +49,7 @@ from .checkpoint_keys import (
     without_prefix,
 )
 from .checkpoint_kinds import FIRST_LAYER, UNET, CheckpointKind, kind_of
+from .file_signs import FULL_WEIGHTS
 from .folder import read_model_index
 from .prediction import prediction_of, scheduler_of
 
@@ -47,6 +58,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+OTHER_SHAPE = re.compile(r"because (\S+) expected shape torch\.Size\((.*?)\), but got torch\.Size\((.*?)\)")
+NO_TENSORS = re.compile(r"not seem to contain a valid|appear to be missing")
+"""What diffusers says of tensors that do not fit, or that are not all there."""
 CONFIGS = Path(__file__).parent / "configs"
 """A folder for each kind, laid out as a diffusers model without weights and vocabularies."""
 
@@ -92,7 +106,8 @@ def load_checkpoint(
         RelayError: it is a pickle, damaged, or of another kind, which the message names.
     """
     where = source or path.name
-    header = check_file(path, where)
+    whole_header = check_file(path, where)
+    header = plain_keys(whole_header)
     place = place_before(header, FIRST_LAYER) or ""
     header = below(header, place)
     kind = kind_of(header, where)
@@ -105,6 +120,8 @@ def load_checkpoint(
         if name != "scheduler" and not name.startswith("tokenizer")
     }
     parts = {name: replace(part, rename=found_below(part.rename, place)) for name, part in parts.items()}
+    for part in parts.values():
+        check_floats(whole_header, part, where)
     read_parts_ahead(path, list(parts.values()), dtype)
     modules: dict[str, Any] = {}
     for name in sorted(family.components):
@@ -136,6 +153,20 @@ def check_name(path: Path, where: str) -> None:
     """Refuses a file whose name says that it is no safetensors file."""
     if not path.name.lower().endswith(SAFE_SUFFIXES):
         raise RelayError(f"{where} is not a .safetensors file. {HOW_TO_CONVERT_FILE}.")
+
+
+def check_floats(header: Header, part: Part, where: str) -> None:
+    """Integers would be taken for weights: they are quantised ones, and what makes numbers of them is elsewhere.
+
+    Raises:
+        RelayError: a tensor of the part holds integers, truth values or complex numbers.
+    """
+    for key, dtype in header.dtypes.items():
+        if dtype not in FLOATS and part.rename(key) is not None:
+            raise RelayError(
+                f"{where}: the weights of its {part.name} are quantised or no weights ({shown(key)} is of {dtype}), which Diffusers Relay "
+                f"does not load. {FULL_WEIGHTS}"
+            )
 
 
 def read_parts_ahead(path: Path, parts: Sequence[Part], dtype: torch.dtype) -> None:
@@ -188,8 +219,16 @@ def _load(path: Path, part: Part, dtype: torch.dtype, where: str) -> Any:
         except NotImplementedError as error:  # diffusers moves the module, a part of which was given no data
             raise RelayError(_misfit(part, where)) from error
         except Exception as error:
-            reason = str(error).split(" If you want")[0]  # what follows there is advice to who calls the library
-            raise RelayError(f"{where}: could not load its {part.name} ({part.class_name}): {reason}") from error
+            reason = in_a_line(
+                str(error).split(" If you want")[0]
+            )  # what follows there is advice to who calls the library
+            if shapes := OTHER_SHAPE.search(reason):
+                raise RelayError(
+                    f"{where}: {_misfit(part, '').removeprefix(': ')} {shapes[1]} is {shapes[3]}, and one of its kind has {shapes[2]}."
+                ) from error
+            if NO_TENSORS.search(reason):
+                raise RelayError(_misfit(part, where)) from error
+            raise RelayError(f"{where}: could not load its {part.name} ({part.class_name}): {reason}.") from error
     _check_complete(module, part, len(tensors), where)
     logger.info("loaded %s of %s in %.2f s", part.name, where, time.perf_counter() - started)
     return module.eval().requires_grad_(False)
@@ -201,7 +240,7 @@ def _convert(part: Part, tensors: dict[str, Any], dtype: torch.dtype) -> Any:
     component_class = getattr(importlib.import_module(part.library), part.class_name)
     folder, subfolder = str(part.config.parent), part.config.name
     if part.library == "diffusers":
-        with without_empty_warning():
+        with without_empty_warning(), without_unused_weights():
             return component_class.from_single_file(
                 tensors, config=folder, subfolder=subfolder, torch_dtype=dtype, local_files_only=True, **part.numbers
             )

@@ -12,11 +12,11 @@ from ..files.safetensors import Header
 from ..model.family import ModelFamily
 from ..model.family_table import SDXL_BASE, SDXL_REFINER, STABLE_DIFFUSION
 from .block_layout import diffusers_numbers, original_numbers
-from .checkpoint_keys import flat_attention, place_before, vae_keys, without_prefix
-from .checkpoint_kinds import UNET, CheckpointKind
+from .checkpoint_keys import flat_attention, found_below, place_before, plain, plain_keys, vae_keys, without_prefix
+from .checkpoint_kinds import UNET, VAES, CheckpointKind
 from .control_kinds import FIRST_HINT_LAYERS, check_control, pools
-from .file_signs import ADAPTERS, ALONE, DENOISERS, shows
-from .single_file import CONFIGS, Part, check_file, load_part, read_parts_ahead
+from .file_signs import ADAPTERS, ALONE, DENOISERS, FULL_WEIGHTS, quantised, what_it_is
+from .single_file import CONFIGS, Part, check_file, check_floats, load_part, read_parts_ahead
 
 if TYPE_CHECKING:
     import torch
@@ -46,19 +46,26 @@ def load_vae_file(
         raise RelayError(
             f"{where}: {family.title} takes no VAE from a file. Use it with Stable Diffusion 1.x / 2.x or SDXL."
         )
-    header = check_file(path, where)
-    places = [place_before(header, f"{side}.conv_in.weight") for side in ("encoder", "decoder")]
-    place = places[1] if places[1] is not None else places[0]
+    whole_header = check_file(path, where)
+    header = plain_keys(whole_header)
+    place = _place_of_vae(header)
     _check_vae(header, place, where)
     config = configs / VAE_CONFIGS[family.name].value / "vae"
-    part = Part("vae", "diffusers", "AutoencoderKL", config, vae_keys(place or ""), {}, flat_attention)
+    part = Part("vae", "diffusers", "AutoencoderKL", config, found_below(vae_keys(place or ""), ""), {}, flat_attention)
+    check_floats(whole_header, part, where)
     read_parts_ahead(path, [part], dtype)
     return load_part(path, part, dtype, where)
 
 
-def _check_vae(header: Header, place: str | None, where: str) -> None:
+def _place_of_vae(header: Header) -> str | None:
+    """What stands before the VAE's keys; None: there is none. In a whole checkpoint it is not the first that is found."""
     if header.has(UNET):
-        return  # a whole checkpoint, whose VAE is taken
+        return next((start for start in VAES if header.has(start + "decoder.")), None)
+    places = [place_before(header, f"{side}.conv_in.weight") for side in ("encoder", "decoder")]
+    return places[1] if places[1] is not None else places[0]
+
+
+def _check_vae(header: Header, place: str | None, where: str) -> None:
     sides = ("encoder", "decoder")
     inputs = {side: (*header.shapes.get(f"{place or ''}{side}.conv_in.weight", ()), 0, 0)[1] for side in sides}
     for side, other in (sides, sides[::-1]):
@@ -66,9 +73,12 @@ def _check_vae(header: Header, place: str | None, where: str) -> None:
             raise RelayError(
                 f"{where} holds the {side} of a VAE alone, with no {other}. Set VAE needs both: take the whole VAE file."
             )
-    signs = (sign for sign in (*ADAPTERS, *DENOISERS, *ALONE) if not sign.what.endswith("VAE alone"))
-    sign = next((sign for sign in signs if shows(sign, header.shapes)), None)
-    if sign is not None:
+    whole = header.has(UNET)
+    signs = [sign for sign in (*ADAPTERS, *DENOISERS, *ALONE) if not sign.what.endswith("VAE alone")]
+    sign = None if whole and any(inputs.values()) else what_it_is(header.shapes, signs)
+    if whole and not any(inputs.values()):
+        what = f"It is {sign.what} with no VAE in it." if sign else "It is a checkpoint with no VAE in it."
+    elif sign is not None:
         what = f"It is {sign.what}."
     elif not any(inputs.values()):
         what = "It has no encoder.conv_in and decoder.conv_in."
@@ -76,6 +86,8 @@ def _check_vae(header: Header, place: str | None, where: str) -> None:
         what = f"Its decoder takes {inputs['decoder']} channels."
     elif inputs["encoder"] != 3:
         what = f"Its encoder takes pictures of {inputs['encoder']} channels."
+    elif bits := quantised(header.shapes):
+        raise RelayError(f"{where} has {bits} weights, which Diffusers Relay does not load. {FULL_WEIGHTS}")
     else:
         return
     raise RelayError(f"{where} is not a VAE of Stable Diffusion or SDXL, whose latents have 4 channels. {what}")
@@ -90,7 +102,8 @@ def load_controlnet_file(path: Path, dtype: torch.dtype, *, source: str | None =
         RelayError: it is a pickle, damaged, or control of another kind, which the message names.
     """
     where = source or path.name
-    header = check_file(path, where)
+    whole_header = check_file(path, where)
+    header = plain_keys(whole_header)
     check_control(header, path, where)
     place = place_before(header, *FIRST_HINT_LAYERS) or ""
     shapes = without_prefix(header, place)
@@ -106,9 +119,10 @@ def load_controlnet_file(path: Path, dtype: torch.dtype, *, source: str | None =
     numbers["global_pool_conditions"] = pools(path)
 
     def rename(key: str) -> str | None:
-        return key.removeprefix(place) if key.startswith(place) else None
+        return plain(key).removeprefix(place) if plain(key).startswith(place) else None
 
     part = Part("controlnet", "diffusers", "ControlNetModel", config, rename, numbers)
+    check_floats(whole_header, part, where)
     read_parts_ahead(path, [part], dtype)
     return load_part(path, part, dtype, where)
 

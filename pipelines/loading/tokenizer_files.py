@@ -173,7 +173,7 @@ def _merges(value: object, where: str) -> list[str]:
 
 def _text(path: Path, where: str) -> str:
     try:
-        return read_small(path, where).decode("utf-8")
+        return read_small(path, where).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RelayError(f"{where} is no text ({error.reason}). Download it anew.") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..base.errors import RelayError
+from ..base.errors import RelayError, shown
 from .component_classes import (
     AUTOENCODER,
     AUTOENCODER_KL,
@@ -247,15 +247,15 @@ def recognise(model_index: Mapping[str, object], where: str) -> ModelFamily:
     class_name = model_index.get("_class_name")
     if not isinstance(class_name, str):
         raise RelayError(
-            f"{where}: model_index.json names no pipeline class (_class_name is {class_name!r}). The file is damaged or not of a diffusers model."
+            f"{where}: model_index.json names no pipeline class (_class_name is {shown(repr(class_name))}). The file is damaged or not of a diffusers model."
         )
     for family in FAMILIES:
         if class_name in family.recognised_by:
             if family is SDXL_BASE and _is_absent(model_index.get("text_encoder")):
                 return SDXL_REFINER
             return family
-    known = ", ".join(sorted(name for family in FAMILIES for name in family.recognised_by))
-    raise RelayError(f"{where} is a {class_name}, which Diffusers Relay does not run. It runs: {known}.")
+    known = ", ".join(family.title for family in FAMILIES)
+    raise RelayError(f"{where} is a {shown(class_name)}, which Diffusers Relay does not run. It runs: {known}.")
 
 
 def _is_absent(entry: object) -> bool:

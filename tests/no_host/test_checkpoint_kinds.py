@@ -110,6 +110,49 @@ OTHERS = {
     "no VAE": ((FIRST, CLIP), "a UNet, but no VAE"),
     "no text encoder": ((FIRST, VAE), "a UNet, but no text encoder"),
     "nothing": ((), "does not know"),
+    "one SDXL text encoder": ((FIRST, LABEL, VAE, SDXL_CLIP), "an SDXL UNet with one of its two text encoders alone"),
+    "averages alone": (
+        ("model_ema.diffusion_modelout2weight", VAE, CLIP),
+        r"averaged \(EMA\) weights of its UNet alone",
+    ),
+    "a UNet elsewhere": (
+        ("model.diffusion_model.module.out.2.weight", VAE, CLIP),
+        "a VAE and a text encoder, and no UNet",
+    ),
+    "fp8 of ComfyUI": ((*SDXL, UNET + "out.2.comfy_quant"), "8-bit or 4-bit weights, .*Take the float16 file"),
+    "fp8 with scales of inputs": ((*SD15, UNET + "out.2.input_scale"), "8-bit"),
+    "GPTQ": ((*SD15, UNET + "out.2.qweight"), "4-bit"),
+    "AltDiffusion": ((FIRST, VAE, "cond_stage_model.roberta.x"), "an AltDiffusion"),
+    "LoRA of a peft model": (("base_model.model.unet.x.lora_A.default.weight",), "a LoRA"),
+    "OFT of peft": (("base_model.model.unet.x.oft_R.weight",), "an OFT"),
+    "PhotoMaker": (("id_encoder.x", "lora_weights.unet.to_k_lora.down.weight"), "a PhotoMaker"),
+    "AnimateDiff LoRA": (("down_blocks.0.motion_modules.0.processor.to_q_lora.down.weight",), "a LoRA of AnimateDiff"),
+    "IP-Adapter of Flux": (("ip_adapter_proj_model.proj.weight", "double_blocks.0.x"), "an IP-Adapter"),
+    "PuLID": (("pulid_ca.0.norm1.weight", "pulid_encoder.mapping_0.0.weight"), "a PuLID"),
+    "BrushNet": (("brushnet_down_blocks.0.weight", "down_blocks.0.x"), "a BrushNet"),
+    "SD3 of diffusers": (("context_embedder.x", "pos_embed.proj.x", "transformer_blocks.0.x"), "a Stable Diffusion 3"),
+    "Wan of diffusers": (("condition_embedder.x", "patch_embedding.weight"), "a Wan"),
+    "HunyuanVideo, wrapped twice": (
+        ("model.model.txt_in.individual_token_refiner.x", "model.model.double_blocks.0.x"),
+        "HunyuanVideo",
+    ),
+    "Hunyuan3D": (("model.double_blocks.0.x", "model.single_blocks.0.x", "model.latent_in.weight"), "a Hunyuan3D"),
+    "HunyuanImage": (("byt5_in.fc1.weight", "double_blocks.0.x", "single_blocks.0.x"), "a HunyuanImage"),
+    "DeepFloyd IF": (("down_blocks.0.x", "encoder_hid_proj.weight", "add_embedding.pool.x"), "a DeepFloyd IF"),
+    "Kandinsky 2.2": (("down_blocks.0.x", "encoder_hid_proj.image_embeds.weight"), "a Kandinsky UNet"),
+    "Kolors": (
+        ("down_blocks.0.x", "encoder_hid_proj.weight", "time_embedding.x", "conv_norm_out.weight"),
+        "a UNet alone in diffusers' layout",
+    ),
+    "Kandinsky 5": (("visual_transformer_blocks.0.x", "text_transformer_blocks.0.x"), "a Kandinsky 5"),
+    "whole CLIP": (("text_model.encoder.layers.0.x", "vision_model.x"), "a whole CLIP"),
+    "LLM": (("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight"), "a language model"),
+    "video VAE": (("decoder.conv_in.conv.weight", "decoder.conv_out.conv.weight"), "a video VAE"),
+    "VQ model": (("decoder.conv_in.weight", "decoder.conv_out.weight", "quantize.embedding.weight"), "the VAE of a VQ"),
+    "TAESD of ComfyUI": (("taesd_decoder.1.weight", "taesd_encoder.0.weight"), "TAESD"),
+    "compact upscaler": (("body.0.weight", "body.1.weight", "body.2.weight"), "a picture upscaler"),
+    "ESRGAN with averages": (("params_ema.body.0.rdb1.conv1.weight",), "a picture upscaler"),
+    "keys to be seen": (("\x1b[31m\n" + "k" * 5000,), r"it holds \\x1b\[31m\\nk{35}\.\.\.k{32}\)"),
     "unknown": (("some.weight", "other.weight"), r"does not know \(it holds other.weight, some.weight\)"),
 }
 
@@ -119,6 +162,20 @@ def test_other_kinds_are_refused_by_what_they_are(name: str) -> None:
     keys, words = OTHERS[name]
     with pytest.raises(RelayError, match=f"^some/file .*{words}"):
         kind_of(header(*keys), "some/file")
+
+
+@pytest.mark.parametrize(
+    ("channels", "what"),
+    [
+        (4, r"a VAE alone, not .* choose it as vae_file"),
+        (16, "a VAE of 16 channels .* not .* RUNS"),
+        (8, "a VAE of 8 channels"),
+    ],
+)
+def test_a_vae_that_set_vae_refuses_is_not_sent_there(channels: int, what: str) -> None:
+    shapes = {"decoder.conv_in.weight": (512, channels, 3, 3), "decoder.conv_out.weight": (3, 128, 3, 3)}
+    with pytest.raises(RelayError, match=what.replace("RUNS", "Diffusers Relay loads files of")):
+        kind_of(Header(shapes, {}), "file")
 
 
 @pytest.mark.parametrize(

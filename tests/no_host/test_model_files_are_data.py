@@ -308,7 +308,8 @@ def refused(folder: Path, registry: ComponentRegistry, *says: str) -> None:
     text = str(caught.value)
     assert all(word in text for word in says), text
     assert len(text) < 600
-    assert "\n" not in text
+    assert text.isprintable()
+    text.encode("utf-8")
     assert registry.loads == 0
     assert time.monotonic() - began < 5
 
@@ -322,8 +323,13 @@ def refused(folder: Path, registry: ComponentRegistry, *says: str) -> None:
         (b'{"in_channels": NaN}', "NaN"),
         (b'{"in_channels": 4, "in_channels": 5}', "'in_channels' is there twice"),
         (b'{"in_channels": "\xff"}', "cannot be read"),
-        (b"\x00" * 100, "cannot be read"),
-        (b"", "cannot be read"),
+        (b"\x00" * 100, "nothing but zeros"),
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+        (b"Entry not found", "is a text ('Entry not found')"),
+        (b'{"in_channels": 4,}', "cannot be read"),
+        (b"// text\n{}", "is a text"),
         (b"[]", "no JSON object"),
         (b" " * (2 * 2**20), "larger than 1 MB"),
     ],
@@ -332,6 +338,20 @@ def refused(folder: Path, registry: ComponentRegistry, *says: str) -> None:
 def test_json_of_a_stranger(content: bytes, says: str, file: str, folder: Path, registry: ComponentRegistry) -> None:
     (folder / file).write_bytes(content)
     refused(folder, registry, file, says)
+
+
+def test_a_mark_at_the_start_of_utf_8_is_passed_over(folder: Path, models: SmallModels) -> None:
+    """As editors on Windows write it."""
+    for name in ("model_index.json", "unet/config.json", "tokenizer/merges.txt", "tokenizer/vocab.json"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
+    same(load(folder), load(models.named["sd15"]))
+
+
+@pytest.mark.parametrize("name", ["F" * 900_000, "A\n\x1b[31mB", "\ud800", "\u202eA"])
+def test_a_pipeline_s_name_is_shown_in_one_line(name: str, folder: Path, registry: ComponentRegistry) -> None:
+    edit(folder / "model_index.json", _class_name=name)
+    refused(folder, registry, "which Diffusers Relay does not run. It runs: Stable Diffusion 1.x / 2.x")
 
 
 @pytest.mark.parametrize(

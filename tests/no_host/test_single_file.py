@@ -246,6 +246,13 @@ OTHER_WRITERS: dict[str, tuple[str, Callable[[Weights], Weights]]] = {
         lambda weights: {key.replace("first_stage_model.", "vae."): weights[key] for key in weights},
     ),
     "module.": ("sd15", lambda weights: {f"module.{key}": weights[key] for key in weights}),
+    "compiled": ("sd15", lambda weights: {f"_orig_mod.{key}": weights[key] for key in weights}),
+    "compiled UNet": (
+        "sd2",
+        lambda weights: {
+            key.replace("diffusion_model.", "diffusion_model._orig_mod."): weights[key] for key in weights
+        },
+    ),
     "state_dict. (SD2)": ("sd2", lambda weights: {f"state_dict.{key}": weights[key] for key in weights}),
     "float position_ids": (
         "sdxl_base",
@@ -425,6 +432,30 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
+def write(content: bytes) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(content) and None
+
+
+def zeros(path: Path) -> None:
+    os.truncate(path, 0)
+    os.truncate(path, 2**20)
+
+
+def zeros_after_the_header(path: Path) -> None:
+    """As a program leaves it that makes the whole file first; the header is good."""
+    file = write_file(path, {**load_file(path), "z": torch.ones(4 * 2**20)})
+    size = file.stat().st_size
+    os.truncate(path, size - 12 * 2**20)
+    os.truncate(path, size)
+
+
+def many_tensors(path: Path) -> None:
+    header = json.dumps(
+        {f"{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(50_001)}
+    ).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+
+
 def huge_header(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(struct.pack("<Q", 2**60) + content[8:])
@@ -464,7 +495,18 @@ def lfs(path: Path) -> None:
         (no_file, ["no file any more"]),
         (cut, ["damaged or cut short", "download it anew"]),
         (cut_in_header, ["damaged or cut short"]),
-        (empty, ["damaged or cut short"]),
+        (empty, ["is empty"]),
+        (zeros, ["nothing but zeros", "not finished"]),
+        (zeros_after_the_header, ["ends in zeros", "not finished"]),
+        (many_tensors, ["holds 50,001 tensors"]),
+        (write(b"<!DOCTYPE html><html>"), ["is a web page"]),
+        (write(b'\n<?xml version="1.0"?><Error><Code>AccessDenied</Code>'), ["is a web page"]),
+        (write(b'{"error": "Unauthorized"}'), ['is a text (\'{"error": "Unauthorized"}\')']),
+        (write(b"Entry not found"), ["is a text ('Entry not found')"]),
+        (write(b"GGUF\x03\0\0\0"), ["is a GGUF file", "float16"]),
+        (write(b"\x89PNG\r\n\x1a\n"), ["is a picture"]),
+        (write(b"PK\x03\x04\x14\0\0\0\0\0model.safetensors"), ["is an archive", "unpack it"]),
+        (write(b"\x1f\x8b\x08\0"), ["is an archive"]),
         (huge_header, ["damaged or cut short"]),
         (lying_offsets, ["damaged or cut short"]),
         (lying_shapes, ["damaged or cut short"]),
@@ -521,6 +563,34 @@ def test_missing_tensors_are_not_made_up(key: str, words: str, small: SmallCheck
     assert "ownload" not in str(caught.value), "nothing proves that the file is damaged"
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.int32, torch.complex64], ids=str)
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [
+        ("model.diffusion_model.out.2.weight", "unet"),
+        ("first_stage_model.decoder.conv_out.weight", "vae"),
+        ("cond_stage_model.transformer.text_model.final_layer_norm.weight", "text_encoder"),
+    ],
+)
+def test_integers_are_not_taken_for_weights(
+    key: str, part: str, dtype: torch.dtype, small: SmallCheckpoints, registry: ComponentRegistry, tmp_path: Path
+) -> None:
+    weights = load_file(small.file("sd15"))
+    path = write_file(tmp_path / "model.safetensors", {**weights, key: weights[key].mul(100).to(dtype)})
+    with pytest.raises(
+        RelayError, match=rf"the weights of its {part} are quantised or no weights .*Take the float16 file"
+    ):
+        load(small, path)
+    assert registry.loads == 0
+
+
+def test_weights_of_eight_bits_with_no_scales_load(small: SmallCheckpoints, tmp_path: Path) -> None:
+    weights = {key: value.to(torch.float8_e4m3fn) for key, value in load_file(small.file("sd15")).items()}
+    loaded = load(small, write_file(tmp_path / "model.safetensors", weights))
+    key = "model.diffusion_model.out.2.weight"
+    assert torch.equal(loaded["unet"].conv_out.weight, weights[key].float())
+
+
 @pytest.mark.parametrize(
     ("key", "part"),
     [
@@ -552,7 +622,7 @@ def test_a_width_that_is_not_the_kind_s_is_refused(small: SmallCheckpoints, tmp_
         key: torch.cat([value, value], dim=1) if ".attn2.to_k." in key or ".attn2.to_v." in key else value
         for key, value in weights.items()
     }
-    with pytest.raises(RelayError, match=r"could not load its unet .*expected shape"):
+    with pytest.raises(RelayError, match=r"attn2.to_k.weight is \[32, 64\], and one of its kind has \[32, 32\]\.$"):
         load(small, write_file(tmp_path / "model.safetensors", wide))
 
 

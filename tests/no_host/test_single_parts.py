@@ -97,6 +97,8 @@ LAYOUTS = {
     "module.": lambda weights: {f"module.{key}": value for key, value in weights.items()},
     "state_dict.": lambda weights: {f"state_dict.{key}": value for key, value in original_vae(weights).items()},
     "model.": lambda weights: {f"model.{key}": value for key, value in original_vae(weights).items()},
+    "compiled": lambda weights: {f"_orig_mod.{key}": value for key, value in original_vae(weights).items()},
+    "compiled inside": lambda weights: {key.replace("decoder.", "decoder._orig_mod."): weights[key] for key in weights},
     "with its loss": lambda weights: {**original_vae(weights), "loss.discriminator.main.0.bias": torch.ones(1)},
     "with its average": lambda weights: {
         **original_vae(weights),
@@ -149,6 +151,22 @@ def test_vae_files_that_are_refused(small: SmallCheckpoints, tmp_path: Path) -> 
     refusal("the tensors of its vae are not those of the AutoencoderKL", extra)
     gone = {key: value for key, value in weights.items() if key != "decoder.conv_norm_out.bias"}
     refusal("the tensors of its vae are not those of .* saved only in part", gone)
+    unet = "model.diffusion_model."
+    refusal(
+        "is not a VAE .* It is a Flux with no VAE in it",
+        {unet + "double_blocks.0.x": torch.ones(1), unet + "single_blocks.x": torch.ones(1)},
+    )
+    whole = {f"vae.{key}": value for key, value in wide.items()} | {unet + "joint_blocks.0.x": torch.ones(1)}
+    refusal("latents have 4 channels. Its decoder takes 16 channels", whole)
+    whole = {f"vae.{key}": value for key, value in weights.items()}
+    refusal("8-bit weights, which .* float16 file", weights | {"decoder.conv_out.scale_weight": torch.ones(())})
+    one = "decoder.conv_out.weight"
+    for integers in (weights[one].to(torch.int8), weights[one] > 0, weights[one].to(torch.complex64)):
+        refusal(r"quantised or no weights \(decoder.conv_out.weight is of (I8|BOOL|C64)\)", weights | {one: integers})
+    refusal(
+        r"saved only in part.*decoder.conv_out.bias is \[2\], and one of its kind has \[3\]",
+        weights | {"decoder.conv_out.bias": torch.ones(2)},
+    )
     pickle = tmp_path / "vae.pt"
     torch.save(weights, pickle)
     with pytest.raises(RelayError, match=r"vae\.pt is not a \.safetensors file"):
@@ -160,6 +178,7 @@ CONTROL_LAYOUTS = {
     "original": lambda weights: {f"control_model.{key}": value for key, value in original_controlnet(weights).items()},
     "original, no prefix": original_controlnet,
     "module.": lambda weights: {f"module.{key}": value for key, value in weights.items()},
+    "compiled": lambda weights: {f"_orig_mod.{key}": value for key, value in weights.items()},
     "module.control_model.": lambda weights: {
         f"module.control_model.{key}": value for key, value in original_controlnet(weights).items()
     },
@@ -234,7 +253,15 @@ OTHER_CONTROL = {
     "T2I, original": (("conv_in.weight", "body.0.block1.weight"), "a T2I-Adapter"),
     "T2I, style": (("transformer_layes.0.attn.in_proj_weight",), "a T2I-Adapter"),
     "IP-Adapter": (("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"), "an IP-Adapter"),
-    "checkpoint": (("model.diffusion_model.input_blocks.0.0.weight",), "a whole checkpoint"),
+    "checkpoint": (
+        ("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight"),
+        "a whole checkpoint",
+    ),
+    "UNet": (("model.diffusion_model.input_blocks.0.0.weight",), "a UNet alone, and no ControlNet"),
+    "VAE": (("decoder.conv_in.weight", "decoder.conv_out.weight"), "a VAE alone, and no ControlNet. Put it into"),
+    "upscaler": (("body.0.rdb1.conv1.weight",), "a picture upscaler .*, and no ControlNet"),
+    "embedding": (("emb_params",), "a textual inversion, and no ControlNet. Put it into"),
+    "Flux itself": (("double_blocks.0.x", "single_blocks.0.x"), "a Flux, and no ControlNet"),
     "unknown": (("some.weight",), "of a kind that Diffusers Relay does not know"),
     "difference": (
         ("difference", "control_model.input_hint_block.0.weight"),
