@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,9 @@ def with_lora(
     model = f"{components.source} ({family.title})"
     key = ("lora", file_identity(path), layout)
     weights = REGISTRY.get(key, lambda: read_lora(path, table, modules, title=title, model=model))
-    return components.with_changes(loras=(*components.loras, Lora(title, weights, strength, text_strength)))
+    lora = Lora(title, weights, strength, text_strength)
+    _check_range(lora, modules, model)
+    return components.with_changes(loras=(*components.loras, lora))
 
 
 @contextmanager
@@ -164,6 +166,21 @@ def _as_found(root: torch.nn.Module) -> Iterator[None]:
         for name in ADAPTER_ATTRIBUTES:
             vars(root).pop(name, None)
         vars(root).update(attributes)
+
+
+def _check_range(lora: Lora, modules: Mapping[str, Any], model: str) -> None:
+    """A value beyond the model's dtype would be infinite in it, and the picture empty."""
+    import torch
+
+    for component, largest in lora.weights.largest.items():
+        dtype = modules[component].dtype
+        most = torch.finfo(dtype).max
+        if lora.strength_in(component) and largest > most:
+            other = "Load the model with dtype bfloat16 or float32, or use another LoRA."
+            raise RelayError(
+                f"lora: {lora.title} holds values up to {largest:.3g}, and {model} in {str(dtype).removeprefix('torch.')} can hold {most:.5g}. "
+                f"{other if dtype == torch.float16 else 'Use another LoRA.'}"
+            )
 
 
 def _pipeline_class(family: Any) -> Any:

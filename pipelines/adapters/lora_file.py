@@ -1,28 +1,26 @@
 """A LoRA's file -> LoraWeights for one kind of model: every tensor has its layer, of its shape, and alpha / rank is folded in.
 
-Nothing in the file counts but its tensors, and of its metadata alpha and its patterns, as literal names.
+Nothing in the file counts but its tensors and what :mod:`.lora_metadata` reads.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base.errors import RelayError
+from ..base.errors import RelayError, shown
 from ..files.safetensors import read_header
 from ..model.adapters import LoraLayer, LoraWeights
 from .lora_formats import INSTEAD, made_for, other_format
+from .lora_metadata import METADATA, AdapterSettings, Metadata
 from .lora_names import Place, place_of, split
 
 if TYPE_CHECKING:
     import torch
 
 BUNDLED = "bundle_emb."
-METADATA = "lora_adapter_metadata"
-"""Where diffusers writes an adapter's config."""
 FOR_THIS_KIND = "Use a LoRA that was trained for this kind of model."
 
 
@@ -47,8 +45,8 @@ def read_lora(
     where = f"lora: {title}"
     header = read_header(path, where)
     names = [key for key in header.shapes if not key.startswith(BUNDLED)]
-    if what := other_format(names):
-        raise RelayError(f"{where} is {what}, which Load LoRA (Diffusers) can't load. {INSTEAD}")
+    if other := other_format(names):
+        raise RelayError(f"{where} is {other.what}, which Load LoRA (Diffusers) can't load. {other.instead}")
     kind = made_for(header.shapes)
     keys = _by_layer(names, where, kind)
     found = {name: place_of(name, table) for name in keys}
@@ -57,10 +55,11 @@ def read_lora(
     if strangers:
         raise RelayError(
             f"{where} {made}does not fit {model}: {len(strangers)} of its {len(keys)} layers are not there, such as "
-            f"{strangers[0][:80]}. {FOR_THIS_KIND}"
+            f"{shown(strangers[0])}. {FOR_THIS_KIND}"
         )
     _refuse_halves(keys, where)
-    alphas = _Alphas(header.metadata.get(METADATA), where)
+    metadata = Metadata(header.metadata.get(METADATA), where)
+    largest: dict[str, float] = {}
     layers: dict[str, dict[str, LoraLayer]] = {}
     with (
         torch.inference_mode(False),
@@ -69,17 +68,25 @@ def read_lora(
         for name, place in found.items():
             assert place is not None
             if place.layer in layers.setdefault(place.component, {}):
-                raise RelayError(f"{where} holds {name[:80]} twice, under two names. Use another file of it.")
-            tensors = {role: file.get_tensor(key) for role, key in keys[name].items()}
+                raise RelayError(f"{where} holds {shown(name)} twice, under two names. Use another file of it.")
             shape = tuple(modules[place.component].get_submodule(place.layer).weight.shape)
+            tensors = {role: file.get_tensor(key) for role, key in keys[name].items()}
+            tensors["down"] = _unflattened(tensors["down"], shape)
             problem = _problem(tensors, shape)
             if problem.startswith("is for"):
-                raise RelayError(f"{where} {made}does not fit {model}: {name[:80]} {problem}. {FOR_THIS_KIND}")
+                raise RelayError(f"{where} {made}does not fit {model}: {shown(name)} {problem}. {FOR_THIS_KIND}")
             if problem:
-                raise RelayError(f"{where} can't be used: {name[:80]} {problem}.")
-            layers[place.component][place.layer] = _layer(tensors, shape, alphas.of(place))
-    alphas.check_used()
-    return LoraWeights(layers, _notes(list(header.shapes), keys, alphas))
+                raise RelayError(f"{where} can't be used: {shown(name)} {problem}.")
+            scale = _scale(tensors, metadata.of(place.component), place.layer, where)
+            layer = _layer(tensors, shape, scale)
+            layers[place.component][place.layer] = layer
+            most = max(float(tensor.abs().max()) for tensor in layer.tensors)
+            if not math.isfinite(most):
+                raise RelayError(
+                    f"{where} can't be used: {shown(name)} has values that overflow with its alpha. {INSTEAD}"
+                )
+            largest[place.component] = max(most, largest.get(place.component, 0.0))
+    return LoraWeights(layers, _notes(list(header.shapes), keys, metadata), largest)
 
 
 def _by_layer(names: list[str], where: str, kind: str) -> dict[str, dict[str, str]]:
@@ -88,13 +95,15 @@ def _by_layer(names: list[str], where: str, kind: str) -> dict[str, dict[str, st
     unknown = []
     for key in names:
         name, role = split(key)
+        if role in keys.get(name, {}):
+            raise RelayError(f"{where} holds {shown(name)} twice, as {shown(key)} too. Use a file with one LoRA in it.")
         if role:
             keys.setdefault(name, {})[role] = key
         else:
             unknown.append(key)
     if unknown or not keys:
         what = (
-            f"{len(unknown)} of its {len(names)} tensors, such as {unknown[0][:80]}, are not a LoRA's"
+            f"{len(unknown)} of its {len(names)} tensors, such as {shown(unknown[0])}, are not a LoRA's"
             if unknown
             else "it is empty"
         )
@@ -109,7 +118,7 @@ def _refuse_halves(keys: Mapping[str, Mapping[str, str]], where: str) -> None:
     if halves:
         lacks = "up" if "down" in keys[halves[0]] else "down"
         raise RelayError(
-            f"{where} has no {lacks} weights for {len(halves)} of its {len(keys)} layers, such as {halves[0][:80]}. It was saved in "
+            f"{where} has no {lacks} weights for {len(halves)} of its {len(keys)} layers, such as {shown(halves[0])}. It was saved in "
             "part: use another file of it."
         )
 
@@ -136,20 +145,48 @@ def _problem(tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> str
     fits = kernel == shape[2:] or (set(kernel) | set(shape[2:]) <= {1})
     if sides != shape[:2] or not fits or set(up.shape[2:]) - {1}:
         return f"is for a layer of {[*sides, *kernel]}, and the model's is {list(shape)}"
-    magnitude = tensors.get("magnitude")
-    if magnitude is not None and magnitude.numel() != shape[0]:
+    return _lengths_problem(tensors, shape)
+
+
+def _lengths_problem(tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> str:
+    """The same for DoRA's lengths: [out, 1, ...], or in PEFT [out] and [1, out, 1, 1]. LyCORIS can write [1, in, ...]."""
+    lycoris, peft = tensors.get("dora_scale"), tensors.get("magnitude")
+    if lycoris is not None and peft is not None:
+        return "has the magnitude vector of a DoRA twice"
+    lengths = peft if lycoris is None else lycoris
+    if lengths is None:
+        return ""
+    of_inputs = lengths.ndim > 1 and lengths.shape[0] == 1 and lengths.numel() == lengths.shape[1] == shape[1]
+    in_peft = peft is not None and len(shape) > 2  # [1, out, 1, 1]
+    if of_inputs and shape[0] != 1 and not (in_peft and shape[0] == shape[1]):
         return "is a DoRA whose lengths are those of the inputs and not of the outputs, which can't be loaded here"
-    if (
-        magnitude is not None
-        and shape[0] == shape[1]
-        and tuple(magnitude.shape[:2]) == (1, shape[1])
-        and len(shape) == 2
-    ):
-        return "is a DoRA whose lengths are those of the inputs and not of the outputs, which can't be loaded here"
+    if lengths.numel() != shape[0]:
+        return f"has a DoRA magnitude vector of {lengths.numel()} values, and the layer has {shape[0]} outputs"
     return ""
 
 
-def _layer(tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...], alpha: tuple[float, bool] | None) -> LoraLayer:
+def _unflattened(down: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Some programs save a convolution's as one matrix, [rank, in * height * width]."""
+    is_flat = len(shape) > 2 and down.ndim == 2 and down.shape[1] == math.prod(shape[1:])
+    return down.reshape(down.shape[0], *shape[1:]) if is_flat else down
+
+
+def _scale(tensors: Mapping[str, torch.Tensor], settings: AdapterSettings | None, layer: str, where: str) -> float:
+    """alpha / rank. With neither an alpha nor metadata, alpha is the rank."""
+    rank = tensors["down"].shape[0]
+    own = float(tensors["alpha"]) / rank if "alpha" in tensors else None
+    if settings is None:
+        return 1.0 if own is None else own
+    said = settings.scale(layer, rank)
+    settings.check_dora(layer, not tensors.keys().isdisjoint(("magnitude", "dora_scale")))
+    if own is not None and not math.isclose(own, said, rel_tol=1e-3):  # an alpha may be saved in half precision
+        raise RelayError(
+            f"{where} contradicts itself: by its alpha {shown(layer)} has strength {own:g}, and by its metadata {said:g}. Use another copy of it."
+        )
+    return said
+
+
+def _layer(tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...], scale: float) -> LoraLayer:
     import torch
 
     down, up = tensors["down"], tensors["up"]
@@ -158,94 +195,35 @@ def _layer(tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...], alpha: t
     if "mid" in tensors:
         outer = down.float().reshape(rank, -1)
         down = torch.einsum("mrij,rc->mcij", tensors["mid"].float(), outer)
-    scale = 1.0
-    if "alpha" in tensors:
-        scale = float(tensors["alpha"]) / rank
-    elif alpha is not None:
-        scale = alpha[0] / (math.sqrt(rank) if alpha[1] else rank)
     ends = (1,) * (len(shape) - 2)
-    magnitude = tensors.get("magnitude")
+    magnitude = tensors.get("magnitude", tensors.get("dora_scale"))
+    up = up.float() * scale
+    if float(up.abs().max()) > torch.finfo(dtype).max:  # alpha makes more of them than the file's type holds
+        dtype = torch.float32
     return LoraLayer(
         down.reshape(rank, shape[1], *shape[2:]).to(dtype).contiguous(),
-        (up.float() * scale).reshape(shape[0], rank, *ends).to(dtype).contiguous(),
+        up.reshape(shape[0], rank, *ends).to(dtype).contiguous(),
         None
         if magnitude is None
         else magnitude.float().reshape((1, shape[0], *ends) if ends else (shape[0],)).contiguous(),
     )
 
 
-class _Alphas:
-    """What an adapter's config in the metadata says of alpha: numbers, for layers by their literal names."""
-
-    def __init__(self, text: str | None, where: str) -> None:
-        self._where = where
-        self._config: dict[str, Any] = {}
-        self._patterns: dict[str, float] = {}
-        self._used: set[str] = set()
-        if text is None:
-            return
-        try:
-            config = json.loads(text)
-        except (ValueError, RecursionError):
-            config = None
-        if not isinstance(config, dict):
-            raise self._unreadable()
-        self._config = config
-        for key, value in config.items():
-            if key.rpartition(".")[2] == "alpha_pattern" and value:
-                if not isinstance(value, dict):
-                    raise self._unreadable()
-                component = key.rpartition(".")[0]
-                self._patterns |= {
-                    f"{component}.{name.removeprefix('^')}": self._number(one) for name, one in value.items()
-                }
-
-    def __bool__(self) -> bool:
-        return bool(self._config)
-
-    def of(self, place: Place) -> tuple[float, bool] | None:
-        """(alpha, whether it is divided by the root of the rank); None: the metadata say nothing, and alpha is the rank."""
-        rooted = self._config.get(f"{place.component}.use_rslora", False) is True
-        layer = place.layer.removeprefix("text_model.")
-        for pattern, alpha in self._patterns.items():
-            component, _, name = pattern.partition(".")
-            name = name.removeprefix("text_model.")
-            if component == place.component and (layer == name or layer.endswith(f".{name}")):
-                self._used.add(pattern)
-                return alpha, rooted
-        common = self._config.get(f"{place.component}.lora_alpha")
-        return None if common is None else (self._number(common), rooted)
-
-    def check_used(self) -> None:
-        """
-        Raises:
-            RelayError: a pattern is no layer's name: it may be an expression, which is not evaluated.
-        """
-        if unused := set(self._patterns) - self._used:
-            raise RelayError(
-                f"{self._where}: alpha_pattern in its metadata names {len(unused)} layers that the file has not, such as {min(unused)[:80]}. "
-                "Save the LoRA again with the names of its layers."
-            )
-
-    def _number(self, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= 1e6:
-            raise self._unreadable()
-        return float(value)
-
-    def _unreadable(self) -> RelayError:
-        return RelayError(f"{self._where}: its {METADATA} can't be read. Save the LoRA again, or without metadata.")
-
-
-def _notes(names: list[str], keys: Mapping[str, Mapping[str, str]], alphas: _Alphas) -> tuple[str, ...]:
+def _notes(names: list[str], keys: Mapping[str, Mapping[str, str]], metadata: Metadata) -> tuple[str, ...]:
     notes = []
     words = sorted({name.removeprefix(BUNDLED).split(".")[0] for name in names if name.startswith(BUNDLED)})
     if words:
         notes.append(
-            f"The LoRA brings embeddings of its own ({', '.join(words)[:120]}), which are not loaded: use their files with Load Textual Inversion."
+            f"The LoRA brings embeddings of its own ({shown(', '.join(words))}), which are not loaded: use their files with Load Textual Inversion."
         )
-    from_peft = any(name.startswith("base_model.model.") for name in keys)
-    if from_peft and not alphas and not any("alpha" in tensors for tensors in keys.values()):
+    from_peft = any("base_model.model." in name for name in keys)
+    if from_peft and not metadata and not any("alpha" in tensors for tensors in keys.values()):
         notes.append(
             "The LoRA was saved by PEFT, which writes alpha into another file: it is taken to be the rank. Set strength to alpha / rank if that is not so."
+        )
+    if metadata.trained_too:
+        notes.append(
+            f"The LoRA's metadata say that {' and '.join(metadata.trained_too)} of the model were trained too. They are not in the file: the "
+            "picture is without them."
         )
     return tuple(notes)

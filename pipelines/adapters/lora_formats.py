@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from .lora_names import split
+
 INSTEAD = "Use a LoRA file, or one that was merged or converted to a plain LoRA."
 
 
@@ -12,6 +14,8 @@ class Format(NamedTuple):
     what: str
     signs: tuple[str, ...]
     """Pieces of tensor names, any of which tells. A space: the name ends there."""
+    instead: str = INSTEAD
+    """What to do."""
 
 
 FORMATS = (
@@ -30,11 +34,20 @@ FORMATS = (
     Format("a LoRA in the format of lora_diffusion", (":up ", ":down ")),
     Format("an IP-Adapter", ("ip_adapter.", "image_proj.", ".to_k_ip.", ".to_v_ip.")),
     Format("an AnimateDiff motion module or LoRA", ("motion_modules.", "motion_modules_")),
-    Format("a ControlNet", ("control_model.", "controlnet_cond_embedding.", "zero_convs.")),
-    Format("a textual inversion, which belongs into models/embeddings", ("emb_params", "string_to_param")),
     Format(
-        "a whole checkpoint, which belongs into models/checkpoints",
+        "a ControlNet",
+        ("control_model.", "controlnet_cond_embedding.", "zero_convs."),
+        "Put it into models/controlnet and use Load ControlNet (Diffusers).",
+    ),
+    Format(
+        "a textual inversion",
+        ("emb_params", "string_to_param"),
+        "Put it into models/embeddings and use Load Textual Inversion.",
+    ),
+    Format(
+        "a whole checkpoint",
         ("first_stage_model.", "cond_stage_model.", "conditioner.embedders."),
+        "Put it into models/checkpoints and use Load Diffusers Model.",
     ),
 )
 MADE_FOR = {
@@ -58,10 +71,10 @@ CONTEXT_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 204
 """Width of the text that a UNet's cross-attention reads -> the model."""
 
 
-def other_format(names: Iterable[str]) -> str:
-    """What the file is, if it is no plain LoRA; empty where nothing tells that."""
+def other_format(names: Iterable[str]) -> Format | None:
+    """What the file is, if it is no plain LoRA; None where nothing tells that."""
     names = [f".{name} " for name in names]
-    return next((kind.what for kind in FORMATS if any(sign in name for name in names for sign in kind.signs)), "")
+    return next((kind for kind in FORMATS if any(sign in name for name in names for sign in kind.signs)), None)
 
 
 def made_for(shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -76,6 +89,6 @@ def made_for(shapes: Mapping[str, tuple[int, ...]]) -> str:
     widths = {
         shape[1]
         for name, shape in shapes.items()
-        if "attn2" in name and "to_k" in name and ("down" in name or "lora_A" in name) and len(shape) >= 2
+        if "attn2" in name and "to_k" in name and split(name)[1] == "down" and len(shape) >= 2
     }
     return CONTEXT_WIDTHS.get(widths.pop(), "") if len(widths) == 1 else ""

@@ -24,12 +24,16 @@ ENDS = {
     "_lora.up.weight": "up",
     ".lora_magnitude_vector.weight": "magnitude",
     ".lora_magnitude_vector": "magnitude",
-    ".dora_scale": "magnitude",
+    ".dora_scale": "dora_scale",
+    ".lora_alpha": "alpha",
+    ".lora.alpha": "alpha",
     ".alpha": "alpha",
 }
-"""How a tensor's name ends -> what it is of its layer."""
+"""How a tensor's name ends -> what it is of its layer. DoRA's lengths are ``magnitude`` in PEFT's shapes, ``dora_scale`` in LyCORIS'."""
+PEFT_MARKS = {".lora_A.": "down", ".lora_B.": "up", ".lora_magnitude_vector.": "magnitude"}
+"""PEFT's own state has the adapter's name between this and ``weight``."""
 WRAPPERS = ("module.", "base_model.model.", "model.diffusion_model.", "diffusion_model.")
-"""What PEFT, ComfyUI's Save LoRA Weights and training wrappers put before a name."""
+"""What PEFT, ComfyUI's Save LoRA Weights and training wrappers put before a name, or after the component's."""
 HOST_ENCODERS = (
     "text_encoders.clip_l.transformer.",
     "text_encoders.clip_g.transformer.",
@@ -66,10 +70,14 @@ class Place(NamedTuple):
 
 def split(key: str) -> tuple[str, str]:
     """(a layer's name in the file, what the tensor is of it); what it is, is empty for a name of another kind."""
-    key = key.replace(".default.weight", ".weight").removesuffix(".default") if ".default" in key else key
     for end, role in ENDS.items():
         if key.endswith(end):
             return key.removesuffix(end), role
+    for mark, role in PEFT_MARKS.items():
+        layer, found, rest = key.rpartition(mark)
+        adapter = rest.removesuffix(".weight")
+        if found and "." not in adapter and (adapter != rest or adapter == "default" or role == "magnitude"):
+            return layer, role
     return key, ""
 
 
@@ -104,10 +112,10 @@ def places(modules: Mapping[str, Any], denoiser: str, encoders: tuple[str, ...])
 def place_of(name: str, table: Mapping[str, Place]) -> Place | None:
     """The layer that a file means by ``name``."""
     while name not in table:
-        wrapper = next((start for start in WRAPPERS if name.startswith(start)), None)
+        wrapper = next((one for one in WRAPPERS if f".{one}" in f".{name}"), None)
         if wrapper is None:
             return None
-        name = name.removeprefix(wrapper)
+        name = f".{name}".replace(f".{wrapper}", ".", 1)[1:]
     return table[name]
 
 
@@ -119,7 +127,7 @@ def _denoiser_names(unet: Any, layers: list[str]) -> dict[str, list[str]]:
         names[layer] = [
             *(f"unet.{name}" for name in dotted),
             *dotted,
-            *(f"lora_unet_{name.replace('.', '_')}" for name in dotted),
+            *(f"{start}{name.replace('.', '_')}" for name in dotted for start in ("lora_unet_", "lycoris_")),
             *_of_old_processors(layer, ("", "unet.")),
         ]
     return names
@@ -145,6 +153,7 @@ def _encoder_names(component: str, layers: list[str], encoders: tuple[str, ...])
             *(f"{start}{name.replace('.', '_')}" for name in spelled[:2] for start in kohya),
             # PEFT saves an encoder with no prefix: it is the model's first
             *(spelled if component == encoders[0] else ()),
+            *(f"lycoris_{name.replace('.', '_')}" for name in spelled[:2] if component == encoders[0]),
         ]
     return names
 

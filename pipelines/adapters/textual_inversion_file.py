@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base.errors import RelayError
+from ..base.errors import RelayError, shown
 from ..files.safetensors import HOW_TO_CONVERT_WEIGHTS, check_file
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ A1111_PREFIX = "string_to_param."
 MAX_VECTORS = 75
 """A prompt has 75 places between its marks, and trainers offer as many vectors."""
 MAX_WIDTH = 8192
-SHOWN = 20
+LONGEST_WORD = 80
 
 
 def read_embedding(path: Path, title: str) -> tuple[dict[str, torch.Tensor], str]:
@@ -80,15 +80,14 @@ def _read_names(shapes: Mapping[str, tuple[int, ...]], title: str) -> tuple[dict
         return {name: [key] for name, key in names.items()}, ""
     if others := [key for key in shapes if OTHER_ENCODERS.match(key)]:
         raise RelayError(
-            f"embedding: {title} has vectors for {_short(others[0])}, which the text encoders of Stable Diffusion and SDXL have no place for: it "
+            f"embedding: {title} has vectors for {shown(others[0])}, which the text encoders of Stable Diffusion and SDXL have no place for: it "
             "was made for another kind of model, such as SD3 or Flux. Take one that was trained for this kind."
         )
     if len(shapes) == 1:
         (key,) = shapes
-        word = key.removeprefix(A1111_PREFIX).strip()
-        return {"": [key]}, "" if word in INNER_NAMES else word
+        return {"": [key]}, _word(key.removeprefix(A1111_PREFIX).strip())
     if several := _numbered(shapes):
-        return {"": several}, several[0]
+        return {"": several}, _word(several[0])
     if any("lora" in key.lower() or key.endswith(".alpha") for key in shapes):
         raise RelayError(
             f"embedding: {title} is no textual inversion, but a LoRA: put it into models/loras and load it with Load LoRA (Diffusers)."
@@ -135,5 +134,7 @@ def _wide_enough(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
+def _word(name: str) -> str:
+    """Empty for a name that is no word, or that nobody can write into a prompt."""
+    is_word = name not in INNER_NAMES and name.isprintable() and len(name) <= LONGEST_WORD
+    return name if is_word else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ class LoraLayer:
     def rank(self) -> int:
         return int(self.down.shape[0])
 
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        return [one for one in (self.down, self.up, self.magnitude) if one is not None]
+
 
 @dataclass(frozen=True, eq=False)
 class LoraWeights:
@@ -34,14 +38,15 @@ class LoraWeights:
     """Component, e.g. ``"unet"`` -> the name of a layer in it -> what is added there."""
     notes: tuple[str, ...] = ()
     """What the user should know of the file."""
+    largest: Mapping[str, float] = field(default_factory=dict)
+    """Component -> the largest absolute value of its tensors."""
 
     def has_part(self, component: str) -> bool:
         return component in self.layers
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        found = [layer for layers in self.layers.values() for layer in layers.values()]
-        return [t for layer in found for t in (layer.down, layer.up, layer.magnitude) if t is not None]
+        return [one for layers in self.layers.values() for layer in layers.values() for one in layer.tensors]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,76 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from diffusers_relay.pipelines.adapters.lora import active_loras, with_lora
+from diffusers_relay.pipelines.adapters.lora_names import places
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from small_models.native_checkpoint import original_unet
+from support.lora_files import CONTEXT, QUERY, assert_merged, delta, kohya, layer, open_lora, pair, put
 from support.without_host import load
 
-RANK = 4
-UNET = "down_blocks.0.attentions.0.transformer_blocks.0"
-QUERY, CONTEXT = f"{UNET}.attn1.to_q", f"{UNET}.attn2.to_k"
 OUT = "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0"
+RESNET_CONV = "down_blocks.0.resnets.0.conv1"  # as many outputs as inputs
 CONV, TIME, PROJECTION = "up_blocks.0.resnets.0.conv1", "time_embedding.linear_1", "down_blocks.0.attentions.0.proj_in"
 DOWNSAMPLER, UPSAMPLER = "down_blocks.0.downsamplers.0.conv", "up_blocks.0.upsamplers.0.conv"
 LINEAR = (QUERY, CONTEXT, OUT)
 ALL = (*LINEAR, CONV, TIME, PROJECTION, DOWNSAMPLER, UPSAMPLER)
 TEXT = ("encoder.layers.0.self_attn.q_proj", "encoder.layers.1.self_attn.out_proj", "encoder.layers.0.mlp.fc1")
-Pair = tuple[torch.Tensor, torch.Tensor]
 Namer = Callable[[str], str]
-
-
-def layer(model: PipelineComponents, part: str, name: str) -> Any:
-    layers = dict(model[part].named_modules())
-    return layers.get(name) or layers[f"text_model.{name}"]
-
-
-def pair(model: PipelineComponents, part: str, name: str, rank: int = RANK) -> Pair:
-    """(down, up), of the layer's shape, the same each time."""
-    weight = layer(model, part, name).weight
-    numbers = torch.Generator().manual_seed(len(name) + rank)
-    return (
-        0.1 * torch.randn(rank, *weight.shape[1:], generator=numbers),
-        0.1 * torch.randn(weight.shape[0], rank, *(1,) * (weight.ndim - 2), generator=numbers),
-    )
-
-
-def delta(down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    return torch.einsum("or,ri...->oi...", up.flatten(1), down)
-
-
-def assert_merged(view: PipelineComponents, part: str, deltas: Mapping[str, torch.Tensor]) -> None:
-    """The layers with the LoRA are those whose weight is base + delta, and no others have changed."""
-    with torch.no_grad(), active_loras(view, [part]):
-        assert sum(hasattr(one, "base_layer") for one in view[part].modules()) == len(deltas)
-        for name, added in deltas.items():
-            adapted = layer(view, part, name)
-            base = adapted.base_layer
-            shape = (3, base.weight.shape[1], 5, 5) if base.weight.ndim == 4 else (3, base.weight.shape[1])
-            given = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-            merged = torch.func.functional_call(base, {"weight": base.weight + added}, (given,))
-            plain = base(given)
-            assert (merged - plain).abs().max() > 1e-4, "a LoRA that changes nothing proves nothing"
-            assert torch.allclose(adapted(given), merged, atol=2e-5 * float(merged.abs().max())), name
-
-
-def put(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> Path:
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
-    return path
-
-
-def open_lora(model: PipelineComponents, path: Path) -> PipelineComponents:
-    return with_lora(model, path, title="my lora", strength=1.0, text_strength=1.0)
 
 
 @cache
@@ -121,6 +74,14 @@ NAMINGS: dict[str, tuple[tuple[str, ...], Namer, str, str]] = {
         ".lora_down.weight",
         ".lora_up.weight",
     ),
+    "PEFT, with another name": (
+        ALL,
+        lambda name: f"unet.base_model.model.{name}",
+        ".lora_A.my_style.weight",
+        ".lora_B.my_style.weight",
+    ),
+    "PEFT, below unet": (ALL, lambda name: f"unet.base_model.model.{name}", ".lora_A.weight", ".lora_B.weight"),
+    "LyCORIS": (ALL, lambda name: f"lycoris_{name.replace('.', '_')}", ".lora_down.weight", ".lora_up.weight"),
     "module.": (ALL, lambda name: f"module.unet.{name}", ".lora_A.weight", ".lora_B.weight"),
 }
 TEXT_NAMINGS: dict[str, tuple[Namer, str, str]] = {
@@ -137,6 +98,16 @@ TEXT_NAMINGS: dict[str, tuple[Namer, str, str]] = {
         ".lora_linear_layer.up.weight",
     ),
     "PEFT": (lambda name: f"base_model.model.text_model.{name}", ".lora_A.weight", ".lora_B.weight"),
+    "PEFT, below text_encoder": (
+        lambda name: f"text_encoder.base_model.model.text_model.{name}",
+        ".lora_A.weight",
+        ".lora_B.weight",
+    ),
+    "LyCORIS": (
+        lambda name: f"lycoris_text_model_{name.replace('.', '_')}",
+        ".lora_down.weight",
+        ".lora_up.weight",
+    ),
     "ComfyUI's Save LoRA": (
         lambda name: f"text_encoders.clip_l.transformer.text_model.{name}",
         ".lora_down.weight",
@@ -167,8 +138,46 @@ def test_each_naming_of_the_text_encoder_is_the_merge_by_hand(naming: str, tmp_p
     assert_merged(open_lora(model, put(tmp_path / "x.safetensors", tensors)), "text_encoder", deltas)
 
 
-def kohya(name: str) -> str:
-    return f"lora_unet_{name.replace('.', '_')}"
+UPSAMPLERS = {
+    # model, name in the file -> the layer; by hand: the row of blocks of the first code, counted from the middle outwards
+    ("sdxl_base", "lora_unet_output_blocks_1_2_conv"): UPSAMPLER,  # after an attention
+    ("sdxl_base", "diffusion_model.output_blocks.1.2.conv"): UPSAMPLER,
+    ("sdxl_refiner", "lora_unet_output_blocks_1_2_conv"): UPSAMPLER,
+    ("sd15", "diffusion_model.output_blocks.1.1.conv"): UPSAMPLER,  # with no attention before it
+    ("sd15", "lora_unet_output_blocks_1_1_conv"): UPSAMPLER,
+    ("sdxl_base", "lora_unet_input_blocks_2_0_op"): DOWNSAMPLER,
+    ("sdxl_base", "lora_unet_label_emb_0_2"): "add_embedding.linear_2",
+}
+
+
+@pytest.mark.parametrize(("model_name", "name"), UPSAMPLERS)
+def test_samplers_of_the_first_code_are_the_merge_by_hand(model_name: str, name: str, tmp_path: Path) -> None:
+    model, place = load(model_name), UPSAMPLERS[model_name, name]
+    down, up = pair(model, "unet", place)
+    path = put(tmp_path / "x.safetensors", {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up})
+    assert_merged(open_lora(model, path), "unet", {place: delta(down, up)})
+
+
+@pytest.mark.parametrize("model_name", ["sd15", "sdxl_base", "sdxl_refiner"])
+def test_names_of_the_first_code_are_those_of_diffusers_own_converter(model_name: str) -> None:
+    """A checkpoint in our names, of one number a layer, becomes diffusers' state in which each number is at its layer."""
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
+    unet = load(model_name)["unet"]
+    layers = [name for name, one in unet.named_modules() if isinstance(one, (torch.nn.Linear, torch.nn.Conv2d))]
+    table = places({"unet": unet}, "unet", ())
+    ours: dict[str, str] = {}
+    for name, place in table.items():
+        if name.startswith(("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out.")):
+            assert place.layer not in ours, "a layer has one name in the first code"
+            ours[place.layer] = name
+    assert set(ours) == set(layers)
+    numbers = {name: torch.tensor(float(index)) for index, name in enumerate(layers)}
+    checkpoint = {
+        f"model.diffusion_model.{ours[name]}.{part}": numbers[name] for name in layers for part in ("weight", "bias")
+    }
+    converted = convert_ldm_unet_checkpoint(checkpoint, dict(unet.config))
+    assert {name: converted[f"{name}.weight"] for name in layers} == numbers
 
 
 def test_ranks_and_alphas_of_each_layer(tmp_path: Path) -> None:
@@ -228,33 +237,6 @@ def test_a_dora_is_the_merge_by_hand(name: str, as_kohya: bool, tmp_path: Path) 
     assert_merged(view, "unet", {name: wanted - weight, QUERY: delta(*plain)})
 
 
-def test_of_the_metadata_alpha_counts_and_nothing_else(tmp_path: Path) -> None:
-    model = load("sd15")
-    first, second = pair(model, "unet", QUERY), pair(model, "unet", CONTEXT)
-    tensors = {f"unet.{QUERY}.lora_A.weight": first[0], f"unet.{QUERY}.lora_B.weight": first[1]}
-    tensors |= {f"unet.{CONTEXT}.lora_A.weight": second[0], f"unet.{CONTEXT}.lora_B.weight": second[1]}
-    config = {
-        "r": 64,
-        "lora_alpha": 8,
-        "alpha_pattern": {f"^{CONTEXT}": 1},
-        "target_modules": "(((a+)+)+)+$",
-        "lora_dropout": 0.9,
-        "bias": "all",
-        "init_lora_weights": "gaussian",
-        "fan_in_fan_out": True,
-        "modules_to_save": ["conv_in"],
-        "megatron_core": "antigravity",
-        "base_model_name_or_path": "someone/else",
-    }
-    metadata = {"lora_adapter_metadata": json.dumps({f"unet.{name}": value for name, value in config.items()})}
-    view = open_lora(model, put(tmp_path / "x.safetensors", tensors, metadata))
-    found = {name: parameter.requires_grad for name, parameter in model["unet"].named_parameters()}
-    assert_merged(view, "unet", {QUERY: 2.0 * delta(*first), CONTEXT: 0.25 * delta(*second)})
-    with active_loras(view, ["unet"]):
-        assert not any(module.training for module in view["unet"].modules())
-    assert {name: parameter.requires_grad for name, parameter in model["unet"].named_parameters()} == found
-
-
 def test_what_a_parameter_asked_for_is_as_it_was_found(tmp_path: Path) -> None:
     model = load("sd15")
     down, up = pair(model, "unet", QUERY)
@@ -280,6 +262,17 @@ def with_ends(*ends: str) -> dict[str, torch.Tensor]:
     return {**good(), **{f"{kohya(CONTEXT)}{end}": torch.ones(1, 1) for end in ends}}
 
 
+def flat_pair(name: str) -> dict[str, torch.Tensor]:
+    """kohya's, but with a convolution's first half as one matrix."""
+    down, up = pair(load("sd15"), "unet", name)
+    return {f"{kohya(name)}.lora_down.weight": down.flatten(1), f"{kohya(name)}.lora_up.weight": up.flatten(1)}
+
+
+def peft_pair(name: str) -> dict[str, torch.Tensor]:
+    down, up = pair(load("sd15"), "unet", name)
+    return {f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up}
+
+
 BROKEN: dict[str, tuple[Callable[[], dict[str, torch.Tensor]], str]] = {
     "LoHa": (lambda: with_ends(".hada_w1_a", ".hada_w1_b", ".hada_w2_a", ".hada_w2_b"), "is a LoHa"),
     "LoKr": (lambda: with_ends(".lokr_w1", ".lokr_w2"), "is a LoKr"),
@@ -302,9 +295,113 @@ BROKEN: dict[str, tuple[Callable[[], dict[str, torch.Tensor]], str]] = {
     "twice": (lambda: {**good(), **{f"unet.{QUERY}.lora_{end}.weight": torch.ones(shape) for end, shape in (("A", (4, 32)), ("B", (32, 4)))}}, "twice"),
     "another layer": (lambda: {"unet.mid_block.nowhere.lora_A.weight": torch.ones(1, 1), **good()}, "1 of its 2 layers are not there, such as unet.mid_block.nowhere"),
     "inputs' lengths": (lambda: {**good(), f"{kohya(QUERY)}.dora_scale": torch.ones(1, 32)}, "is a DoRA whose lengths are those of the inputs"),
+    "inputs' lengths of a convolution": (lambda: {**flat_pair(RESNET_CONV), f"{kohya(RESNET_CONV)}.dora_scale": torch.ones(1, 32, 1, 1)}, "is a DoRA whose lengths are those of the inputs"),
+    "too few lengths": (lambda: {**good(), f"{kohya(QUERY)}.dora_scale": torch.ones(5, 1)}, "has a DoRA magnitude vector of 5 values, and the layer has 32 outputs"),
+    "PEFT's lengths": (lambda: {**good(), f"unet.{QUERY}.lora_magnitude_vector": torch.ones(5), **peft_pair(QUERY)}, "twice"),
+    "lengths twice": (lambda: {**good(), f"{kohya(QUERY)}.dora_scale": torch.ones(32, 1), f"{kohya(QUERY)}.lora_magnitude_vector": torch.ones(32)}, "magnitude vector of a DoRA twice"),
+    "two adapters": (lambda: {f"unet.{QUERY}.lora_A.{one}.weight": torch.ones(4, 32) for one in ("first", "second")}, "twice, as .*lora_A.second.weight too"),
+    "an alpha that is too much": (lambda: {**good(), f"{kohya(QUERY)}.alpha": torch.tensor(3e38) , f"{kohya(QUERY)}.lora_up.weight": torch.ones(32, 4) * 100}, "values that overflow with its alpha"),
+    "a checkpoint": (lambda: {"first_stage_model.decoder.conv_in.weight": torch.ones(1)}, r"^lora: my lora is a whole checkpoint, which Load LoRA \(Diffusers\) can't load. Put it into models/checkpoints and use Load Diffusers Model.$"),
+    "an embedding": (lambda: {"emb_params": torch.ones(2, 32)}, "is a textual inversion, which .* Put it into models/embeddings and use Load Textual Inversion"),
+    "a ControlNet": (lambda: {"control_model.zero_convs.0.0.weight": torch.ones(1)}, "is a ControlNet, which .* Put it into models/controlnet and use Load ControlNet"),
     "Flux": (lambda: {f"lora_unet_double_blocks_0_img_attn_qkv.lora_{end}.weight": torch.ones(4, 4) for end in ("down", "up")}, "is made for Flux and does not fit sd15"),
     "nothing that tells": (lambda: {f"lora_unet_other_block.lora_{end}.weight": torch.ones(4, 4) for end in ("down", "up")}, "lora: my lora does not fit sd15"),
 }  # fmt: skip
+
+
+UNUSUAL = "odd\nname\x1b[31m\u202e" + 5000 * "x"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"{UNUSUAL}.lora_down.weight",
+        UNUSUAL,
+        f"unet.{UNUSUAL}.to_q.lora_A.weight",
+        f"{UNUSUAL}.alpha",
+    ],
+    ids=["no layer", "no LoRA's", "PEFT", "a half"],
+)
+def test_names_in_messages_are_one_short_line(key: str, tmp_path: Path) -> None:
+    tensors = {**good(), key: torch.ones(1, 1)}
+    with pytest.raises(RelayError, match=r"^lora: my lora") as caught:
+        open_lora(load("sd15"), put(tmp_path / "x.safetensors", tensors))
+    message = str(caught.value)
+    assert len(message) < 400
+    assert message.isprintable()
+    assert r"odd\nname\x1b[31m\u202e" in message
+
+
+@pytest.mark.parametrize("name", [CONV, DOWNSAMPLER, PROJECTION])
+def test_a_convolution_saved_as_one_matrix(name: str, tmp_path: Path) -> None:
+    model = load("sd15")
+    view = open_lora(model, put(tmp_path / "x.safetensors", flat_pair(name)))
+    assert_merged(view, "unet", {name: delta(*pair(model, "unet", name))})
+
+
+@pytest.mark.parametrize("what", ["lora_up.weight", "lora_down.weight", "alpha", "dora_scale"])
+def test_values_that_the_model_s_type_can_not_hold(what: str, tmp_path: Path) -> None:
+    """Twice what float16 holds is the LoRA's fault there, and a merge by hand in float32."""
+    down, up = pair(load("sd15"), "unet", QUERY)
+    tensors = {"lora_down.weight": down, "lora_up.weight": up, "alpha": torch.tensor(4.0)}
+    if what == "alpha":
+        tensors["alpha"] = 4 * 131_008 / up.abs().max()
+    elif what == "dora_scale":
+        tensors[what] = torch.ones(32, 1).index_fill(0, torch.tensor(3), 131_008)
+    else:
+        tensors[what].view(-1)[7] = 131_008
+    path = put(tmp_path / "x.safetensors", {f"{kohya(QUERY)}.{end}": tensor for end, tensor in tensors.items()})
+    view = open_lora(load("sd15"), path)
+    assert view.loras[0].weights.largest == {"unet": pytest.approx(131_008)}
+    if what != "dora_scale":
+        assert_merged(
+            view, "unet", {QUERY: delta(tensors["lora_down.weight"], tensors["lora_up.weight"]) * tensors["alpha"] / 4}
+        )
+    open_lora(load("sd15", torch.bfloat16), path)
+    half = load("sd15", torch.float16)
+    with pytest.raises(
+        RelayError,
+        match=r"^lora: my lora holds values up to 1.31e\+05, and sd15 .* in float16 can hold 65504. Load the model with dtype bfloat16 or float32",
+    ):
+        open_lora(half, path)
+    with_lora(half, path, title="of no strength", strength=0.0, text_strength=1.0)
+
+
+def test_alpha_that_makes_more_than_the_file_s_type_holds(tmp_path: Path) -> None:
+    """A float16 file whose product with alpha is beyond float16, in a float32 model."""
+    model = load("sd15")
+    down, up = (tensor.half() for tensor in pair(model, "unet", QUERY))
+    tensors = {
+        f"{kohya(QUERY)}.lora_down.weight": down / 1000,
+        f"{kohya(QUERY)}.lora_up.weight": up * 1000,
+        f"{kohya(QUERY)}.alpha": torch.tensor(4000.0),
+    }
+    view = open_lora(model, put(tmp_path / "x.safetensors", tensors))
+    assert_merged(view, "unet", {QUERY: 1000 * delta((down / 1000).float(), (up * 1000).float())})
+
+
+@pytest.mark.parametrize(
+    ("width", "kind"),
+    [
+        (768, "Stable Diffusion 1.x"),
+        (1024, "Stable Diffusion 2.x"),
+        (1280, "the SDXL refiner"),
+        (2048, "SDXL"),
+        (640, ""),
+    ],
+)
+@pytest.mark.parametrize("naming", ["kohya", "diffusers", "diffusers 0.20", "diffusers 0.17", "PEFT"])
+def test_a_lora_of_another_width_is_called_what_it_was_made_for(
+    naming: str, width: int, kind: str, tmp_path: Path
+) -> None:
+    _, name_of, down_end, up_end = NAMINGS[naming]
+    tensors = {name_of(CONTEXT) + down_end: torch.ones(4, width), name_of(CONTEXT) + up_end: torch.ones(32, 4)}
+    with pytest.raises(RelayError, match="does not fit sd15") as caught:
+        open_lora(load("sd15"), put(tmp_path / "x.safetensors", tensors))
+    assert ("is made for" in str(caught.value)) == bool(kind)
+    assert str(caught.value).startswith(
+        f"lora: my lora is made for {kind} and " if kind else "lora: my lora does not fit"
+    )
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -314,24 +411,6 @@ def test_what_can_not_be_loaded_is_called_what_it_is(name: str, tmp_path: Path) 
         open_lora(load("sd15"), put(tmp_path / "x.safetensors", make()))
     assert len(str(caught.value)) < 400
     assert str(caught.value).startswith("lora: my lora")
-
-
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        ("[1]", "its lora_adapter_metadata can't be read"),
-        ('{"unet.lora_alpha": "8"}', "can't be read"),
-        ('{"unet.lora_alpha": NaN}', "can't be read"),
-        (
-            '{"unet.alpha_pattern": {"(((a+)+)+)+$": 8}}',
-            "alpha_pattern in its metadata names 1 layers that the file has not",
-        ),
-    ],
-)
-def test_metadata_that_is_not_alpha_s(config: str, words: str, tmp_path: Path) -> None:
-    path = put(tmp_path / "x.safetensors", good(), {"lora_adapter_metadata": config})
-    with pytest.raises(RelayError, match=words):
-        open_lora(load("sd15"), path)
 
 
 def test_many_keys_and_odd_names_take_no_time(tmp_path: Path) -> None:
