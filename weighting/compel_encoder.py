@@ -18,7 +18,8 @@ from ..pipelines.device.runtime import Runtime
 from ..pipelines.device.working_memory import text_bytes
 from ..pipelines.model.components import PipelineComponents
 from ..pipelines.model.embeds import PriorText, PriorTextEmbeds, PromptEmbeds, TextEmbeds, mark_of
-from ..pipelines.model.family import Task, TextLayer
+from ..pipelines.model.family import Task
+from ..pipelines.model.laws import TextLayer
 from .encoded_texts import find_texts, keep_texts, wanted_texts
 from .foreign import notes_on
 from .prompt_text import Prompt

@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Any
 
-
-class NoiseLaw(str, Enum):
-    """How noise lies over the steps, and what the model says of it. The value is what messages call it."""
-
-    DIFFUSION = "discrete betas"
-    EDM = "EDM"
-    FLOW = "flow matching"
-    UNCLIP = "UnCLIP"
-    CONSISTENCY = "consistency models"
-    VQ = "VQ diffusion"
-    IPNDM = "IPNDM, whose timesteps go from 0 to 1"
-
+from ..model.laws import NoiseLaw
 
 DIFFUSION_SCHEDULERS = (
     "DDIMScheduler",

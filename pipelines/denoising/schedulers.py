@@ -10,7 +10,8 @@ from ..base.errors import RelayError
 from ..base.library_log import without_foreign_attributes
 from ..model.components import PipelineComponents, SchedulerChoice
 from ..model.family import ModelFamily
-from .noise_law import EDM_SCHEDULERS, LAW_CONFIG, STABLE_DIFFUSION_BETAS, NoiseLaw, law_of
+from ..model.laws import NoiseLaw
+from .noise_law import EDM_SCHEDULERS, LAW_CONFIG, STABLE_DIFFUSION_BETAS, law_of
 from .scheduler_mends import mended
 
 if TYPE_CHECKING:

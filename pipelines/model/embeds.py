@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import RelayError
 from ..base.memory_size import tensor_bytes
 from .components import PipelineComponents
-from .family import TextLayer
+from .laws import TextLayer
 
 if TYPE_CHECKING:
     import torch

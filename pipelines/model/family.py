@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from .component_classes import Classes
+from .laws import Guidance, NoiseLaw, StepMemory, TextLayer, TextRecipe
 
 
 class Task(str, Enum):
@@ -18,14 +19,6 @@ class Task(str, Enum):
     PRIOR = "prior"
     LATENT_UPSCALE = "latent upscaling"
     SUPER_RESOLUTION = "super-resolution"
-
-
-class TextLayer(str, Enum):
-    """Which hidden state of a CLIP text encoder a family's denoiser reads."""
-
-    NORMALISED = "the last layer, normalised"
-    PENULTIMATE = "the last layer but one"
-    BARE = "the last layer, not normalised"
 
 
 @dataclass(frozen=True)
@@ -43,13 +36,19 @@ class ModelFamily:
     components: Mapping[str, Classes]
     """The components that the pack loads, and the classes that each may be; others of model_index.json (the safety checker)
     stay on disk."""
+    optional: frozenset[str] = frozenset()
+    """Those of ``components`` that a published model may lack (T5 beside Stable Diffusion 3's two CLIPs)."""
     control_pipeline_classes: Mapping[Task, str] = field(default_factory=dict)
     """The same for a run with ControlNets; empty: the family takes none."""
     autoencoder: str | None = None
     """The component that goes between pixels and latents; None: the family makes no latents."""
     text_encoders: tuple[str, ...] = ()
     """Text encoder components that :mod:`weighting` encodes a prompt with, first to last."""
+    text: TextRecipe = TextRecipe.CLIP
     text_layer: TextLayer = TextLayer.NORMALISED
+    noise: NoiseLaw = NoiseLaw.DIFFUSION
+    guidance: Guidance = Guidance.ONE_BATCH
+    memory: StepMemory = StepMemory.UNET
     drops_prompt_at_guidance_0: bool = False
     """At guidance 0 the script encodes "" in the place of the prompt."""
     serves_host_samplers: bool = True

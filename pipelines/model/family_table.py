@@ -20,7 +20,8 @@ from .component_classes import (
     TOKENIZER,
     UNET,
 )
-from .family import ModelFamily, Task, TextLayer
+from .family import ModelFamily, Task
+from .laws import NoiseLaw, TextLayer, TextRecipe
 
 STABLE_DIFFUSION = ModelFamily(
     name="stable-diffusion",
@@ -129,6 +130,8 @@ KANDINSKY22_PRIOR = ModelFamily(
         "image_processor": PICTURE_PROCESSOR,
     },
     text_encoders=("text_encoder",),
+    text=TextRecipe.NONE,
+    noise=NoiseLaw.UNCLIP,
     denoiser="prior",
 )
 
@@ -144,6 +147,7 @@ KANDINSKY22_DECODER = ModelFamily(
     components={"unet": UNET, "movq": MOVQ, "scheduler": SCHEDULER},
     auto_keys=("kandinsky22",),
     autoencoder="movq",
+    text=TextRecipe.NONE,
     schedulers=("DDPMScheduler", "DDIMScheduler"),
     size_multiple=64,
     takes_image_embeds=True,
@@ -159,6 +163,7 @@ KANDINSKY22_DEPTH = ModelFamily(
     recognised_by=frozenset({"KandinskyV22ControlnetPipeline", "KandinskyV22ControlnetImg2ImgPipeline"}),
     components={"unet": UNET, "movq": MOVQ, "scheduler": SCHEDULER},
     autoencoder="movq",
+    text=TextRecipe.NONE,
     schedulers=("DDPMScheduler", "DDIMScheduler"),
     size_multiple=64,
     takes_image_embeds=True,
