@@ -63,6 +63,19 @@ def without_foreign_attributes() -> AbstractContextManager[None]:
     return _filtered(CONFIGS, _not_of_foreign_attributes)
 
 
+BLOCKS = "diffusers.modular_pipelines.modular_pipeline"
+BLOCK_STOPPED = "\nError in block: "
+
+
+def _not_of_stopped_blocks(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(BLOCK_STOPPED)
+
+
+def without_stopped_blocks() -> AbstractContextManager[None]:
+    """For a run of modular blocks: they log whatever stops them, with a traceback and a cancel too, before they pass it on."""
+    return _filtered(BLOCKS, _not_of_stopped_blocks)
+
+
 @contextmanager
 def without_rounding_warnings() -> Iterator[None]:
     """For a step of a scheduler that draws noise by torchsde; other warnings pass, also of a time that is far outside."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..base.errors import RelayError
 from ..model.component_classes import Classes
 from ..model.family import ModelFamily
+from ..model.family_table import is_absent
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +104,12 @@ def plan_files(
     """
     wanted = _wanted(variant, dtype, where)
     folders = _by_folder(names)
-    declared = {name: _declaration(model_index, name, family, where) for name in sorted(family.components)}
+    lacking = {name for name in family.optional if is_absent(model_index.get(name))}
+    declared = {
+        name: _declaration(model_index, name, family, where)
+        for name in sorted(family.components)
+        if name not in lacking
+    }
     _refuse_pickles(
         {name: folders.get(name, []) for name in declared if family.components[name].kind == "model"}, where
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,8 @@ from ..base.errors import RelayError
 from ..files.config_files import read_json_object
 from ..files.model_files import SIDE_FILES, ComponentFiles, MissingFiles
 from ..files.safetensors import Header, read_header, read_tensors
-from .config_check import checked_config, numbers_of_clip
+from .config_check import checked_config, numbers_of_encoder
+from .t5_tokenizer import checked_t5_files
 from .tokenizer_files import checked_files, read_tokenizer
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def read_config(folder: Path, files: ComponentFiles, where: str) -> dict[str, An
         RelayError: a file is damaged, or asks for what no model has.
     """
     if files.classes.kind == "tokenizer":
-        return dict(checked_files(folder / files.folder, f"{where}: {files.folder}"))
+        return dict(_tokenizer_files(folder, files, where))
     name = SIDE_FILES[files.classes.kind][0]
     title = f"{where}: {files.folder}/{name}" if files.folder else f"{where}: {name}"
     try:
@@ -60,6 +61,11 @@ def read_config(folder: Path, files: ComponentFiles, where: str) -> dict[str, An
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFiles(f"{where} lacks {files.folder}/{name}.") from None
     return checked_config(config, files.classes, component_class(files, where), title)
+
+
+def _tokenizer_files(folder: Path, files: ComponentFiles, where: str) -> dict[str, str]:
+    checked = checked_t5_files if files.class_name.startswith("T5") else checked_files
+    return checked(folder / files.folder, f"{where}: {files.folder}")
 
 
 def build(folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -> Any:
@@ -70,7 +76,7 @@ def build(folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -
     """
     kind = component_class(files, where)
     if files.classes.kind == "tokenizer":
-        return read_tokenizer(folder / files.folder, kind, f"{where}: {files.folder}")
+        return read_tokenizer(_tokenizer_files(folder, files, where), kind)
     config = read_config(folder, files, where)
     if files.classes.kind == "processor":
         return kind.from_dict(config)
@@ -109,16 +115,18 @@ def _encoder(
     import math
 
     settings = kind.config_class(**config, architectures=[kind.__name__])
-    asked = numbers_of_clip(settings)
+    asked = numbers_of_encoder(settings)
     held = sum(math.prod(shape) for header in headers.values() for shape in header.shapes.values())
     if asked > held:  # the library would fill what is missing with random values of its own
         raise RelayError(
             f"{where}: the weights of its {files.name} are not those of its config: it asks for {asked:,} numbers, "
             f"and they are {held:,}. Download the model anew."
         )
+    wide = _wide_layers(kind, dtype)
     tensors: dict[str, torch.Tensor] = {}
     for name in files.weights:
-        tensors |= read_tensors(folder / name, lambda key: key, dtype)
+        tensors |= read_tensors(folder / name, lambda key: None if wide(key) else key, dtype)
+        tensors |= read_tensors(folder / name, lambda key: key if wide(key) else None, torch.float32)
     _refuse_quantised(tensors, where, files)
     tensors = _as_this_version_names_them(_of_the_encoder(tensors, kind, settings), kind, settings)
     module, report = kind.from_pretrained(
@@ -128,6 +136,14 @@ def _encoder(
     strangers = [key for key in report["unexpected_keys"] if not key.endswith("position_ids")]
     _refuse_strangers(strangers, where, files)
     return module
+
+
+def _wide_layers(kind: Any, dtype: torch.dtype) -> Callable[[str], bool]:
+    """Which keys transformers keeps in float32 in a model of float16: T5's ``wo``, which overflow. They are not narrowed first."""
+    import torch
+
+    names = set(kind._keep_in_fp32_modules or ()) if dtype == torch.float16 else set()
+    return lambda key: not names.isdisjoint(key.split("."))
 
 
 def _of_the_encoder(tensors: dict[str, torch.Tensor], kind: Any, settings: Any) -> dict[str, torch.Tensor]:

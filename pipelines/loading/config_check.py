@@ -20,6 +20,11 @@ CLIP = {
 }
 CLIP_TEXT = CLIP | {"vocab_size", "max_position_embeddings", "pad_token_id", "bos_token_id", "eos_token_id"}
 CLIP_PICTURE = CLIP | {"num_channels", "image_size", "patch_size"}
+T5_TEXT = {
+    *("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size", "feed_forward_proj", "layer_norm_epsilon"),
+    *("relative_attention_num_buckets", "relative_attention_max_distance", "dropout_rate", "initializer_factor"),
+    *("pad_token_id", "eos_token_id", "tie_word_embeddings"),
+}
 PICTURE_PROCESSOR = {
     *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"),
     *("do_normalize", "image_mean", "image_std", "do_convert_rgb"),
@@ -40,6 +45,9 @@ MOST = {
     "num_embeddings": 4_096,
     "additional_embeddings": 4_096,
     "num_attention_heads": 512,
+    "num_heads": 512,
+    "d_kv": 512,
+    "d_ff": 65_536,
     "attention_head_dim": 512,
     "sample_size": SIDE,
     "image_size": SIDE,
@@ -65,6 +73,7 @@ AT_LEAST_ONE = {
         "vocab_size",
     ),
     *("max_position_embeddings", "num_attention_heads", "norm_num_groups", "block_out_channels", "in_channels"),
+    *("d_model", "d_kv", "d_ff", "num_heads"),
     *("out_channels", "latent_channels", "patch_size", "image_size", "num_channels", "size", "crop_size"),
 }
 MOST_BLOCKS = 1_000
@@ -91,7 +100,7 @@ def checked_config(config: Mapping[str, Any], classes: Classes, component_class:
             f"{where}: its weights are quantised, which Diffusers Relay does not load. Use a copy in float16 or float32."
         )
     if classes.library == "transformers" and classes.kind == "model":
-        config, allowed = _clip_part(config, component_class.__name__)
+        config, allowed = _encoder_part(config, component_class.__name__)
     elif classes.kind == "processor":
         allowed = PICTURE_PROCESSOR
     elif classes.kind == "scheduler":
@@ -115,9 +124,11 @@ def _is_version(value: object) -> bool:
     return isinstance(value, str) and len(value) < LONGEST_WORD and VERSION.fullmatch(value) is not None
 
 
-def numbers_of_clip(config: Any) -> int:
-    """How many numbers the weights of one of transformers' CLIP configs have at least."""
+def numbers_of_encoder(config: Any) -> int:
+    """How many numbers the weights of one of transformers' CLIP or T5 configs have at least."""
     width = config.hidden_size
+    if hasattr(config, "d_kv"):
+        return int(config.num_layers * (4 * width * config.d_kv * config.num_heads + 2 * width * config.d_ff))
     layer = 4 * width**2 + 2 * width * config.intermediate_size
     tokens = getattr(config, "vocab_size", 0) + getattr(config, "max_position_embeddings", 0)
     return int(config.num_hidden_layers * layer + tokens * width)
@@ -136,8 +147,10 @@ def _scheduler_parameters(classes: Classes) -> set[str]:
     return set().union(*(_parameters(getattr(diffusers, name)) for name in names if hasattr(diffusers, name)))
 
 
-def _clip_part(config: Mapping[str, Any], class_name: str) -> tuple[Mapping[str, Any], Collection[str]]:
-    """The text or picture half of a whole CLIP's config, where it is one."""
+def _encoder_part(config: Mapping[str, Any], class_name: str) -> tuple[Mapping[str, Any], Collection[str]]:
+    """What an encoder is made from: T5's config, or CLIP's, of which a whole CLIP's has a text and a picture half."""
+    if class_name.startswith("T5"):
+        return config, T5_TEXT
     half, allowed = ("vision_config", CLIP_PICTURE) if "Vision" in class_name else ("text_config", CLIP_TEXT)
     if config.get("model_type") == "clip" and isinstance(config.get(half), Mapping):
         config = config[half]

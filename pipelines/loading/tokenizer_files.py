@@ -23,17 +23,12 @@ LONGEST_PROMPT = 4_096
 """Tokens. A greater model_max_length means "no limit", which transformers has where none is said."""
 
 
-def read_tokenizer(folder: Path, component_class: Any, where: str) -> Any:
+def read_tokenizer(files: Mapping[str, str], component_class: Any) -> Any:
     """
     Args:
-        folder: with vocab.json and merges.txt, or tokenizer.json, and their settings.
-        component_class: transformers' CLIPTokenizer.
-        where: the folder, for messages.
-
-    Raises:
-        RelayError: a file holds something else than it should.
+        files: name -> text, from :func:`checked_files` or :func:`.checked_t5_files`.
+        component_class: transformers' tokenizer.
     """
-    files = checked_files(folder, where)
     with TemporaryDirectory(prefix="diffusers-relay-") as copy:
         for name, text in files.items():
             (Path(copy) / name).write_text(text, "utf-8", newline="\n")
@@ -65,7 +60,7 @@ def checked_files(folder: Path, where: str) -> dict[str, str]:
         files["added_tokens.json"] = json.dumps(_vocabulary(added, at("added_tokens.json"), MOST_ADDED))
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         typed = name == "tokenizer_config.json"
-        settings = _settings(read_optional_json(folder / name, at(name)), at(name), typed=typed)
+        settings = settings_of(read_optional_json(folder / name, at(name)), at(name), typed=typed)
         if settings:
             files[name] = json.dumps(settings)
     return files
@@ -93,7 +88,7 @@ def _plain_tokenizer(
     }
 
 
-def _settings(config: Mapping[str, Any], where: str, *, typed: bool) -> dict[str, Any]:
+def settings_of(config: Mapping[str, Any], where: str, *, typed: bool) -> dict[str, Any]:
     """What of tokenizer_config.json and special_tokens_map.json is data. The keys that name files or classes are not.
 
     ``typed``: tokens say their type, as transformers wants it in the first of the two and can't have it in the second.

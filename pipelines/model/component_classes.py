@@ -31,10 +31,13 @@ AUTOENCODER_KL = Classes("diffusers", ("AutoencoderKL",))
 MOVQ = Classes("diffusers", ("VQModel",))
 PRIOR = Classes("diffusers", ("PriorTransformer",))
 CONTROLNET = Classes("diffusers", ("ControlNetModel",))
+SD3_TRANSFORMER = Classes("diffusers", ("SD3Transformer2DModel",))
 TEXT = Classes("transformers", ("CLIPTextModel",))
 TEXT_PROJECTED = Classes("transformers", ("CLIPTextModelWithProjection",))
 PICTURE = Classes("transformers", ("CLIPVisionModelWithProjection",))
+T5 = Classes("transformers", ("T5EncoderModel",))
 TOKENIZER = Classes("transformers", ("CLIPTokenizer",), {"CLIPTokenizerFast": "CLIPTokenizer"}, kind="tokenizer")
+T5_TOKENIZER = Classes("transformers", ("T5TokenizerFast",), {"T5Tokenizer": "T5TokenizerFast"}, kind="tokenizer")
 PICTURE_PROCESSOR = Classes(
     "transformers",
     ("CLIPImageProcessor",),
@@ -71,4 +74,6 @@ PUBLISHED_WITH = (
 )
 """Those that only a model that was made for them brings."""
 SCHEDULER = Classes("diffusers", KARRAS_DIFFUSION_SCHEDULERS + PUBLISHED_WITH, kind="scheduler")
+FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
+FLOW_SCHEDULER = Classes("diffusers", FLOW_SCHEDULERS, kind="scheduler")
 PRIOR_SCHEDULER = Classes("diffusers", ("UnCLIPScheduler",), kind="scheduler")

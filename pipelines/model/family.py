@@ -53,6 +53,8 @@ class ModelFamily:
     """At guidance 0 the script encodes "" in the place of the prompt."""
     serves_host_samplers: bool = True
     """Its text embeddings mean something to the host's own samplers."""
+    since: str | None = None
+    """The first version of diffusers that has what the family's module calls; None: all that the pack runs on have it."""
     auto_keys: tuple[str, ...] = ()
     """The family's rows of diffusers' AutoPipeline tables (``AUTO_IMAGE2IMAGE_PIPELINES_MAPPING`` and its sisters)."""
     denoiser: str = "unet"

@@ -256,12 +256,25 @@ def recognise(model_index: Mapping[str, object], where: str) -> ModelFamily:
         )
     for family in FAMILIES:
         if class_name in family.recognised_by:
-            if family is SDXL_BASE and _is_absent(model_index.get("text_encoder")):
+            if family is SDXL_BASE and is_absent(model_index.get("text_encoder")):
                 return SDXL_REFINER
+            _require_version(family, where)
             return family
     known = ", ".join(family.title for family in FAMILIES)
     raise RelayError(f"{where} is a {shown(class_name)}, which Diffusers Relay does not run. It runs: {known}.")
 
 
-def _is_absent(entry: object) -> bool:
+def _require_version(family: ModelFamily, where: str) -> None:
+    import diffusers
+    from packaging.version import Version
+
+    if family.since is not None and Version(diffusers.__version__) < Version(family.since):
+        raise RelayError(
+            f"{where} is a {family.title} model, which needs diffusers {family.since} or newer; {diffusers.__version__} is installed. "
+            "Update diffusers."
+        )
+
+
+def is_absent(entry: object) -> bool:
+    """Whether a component's entry of model_index.json says that the model has none."""
     return entry is None or (isinstance(entry, (list, tuple)) and all(part is None for part in entry))

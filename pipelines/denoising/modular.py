@@ -1,0 +1,111 @@
+"""The denoise stage of diffusers' modular blocks, for families whose module runs them: latents in and out in the spatial shape.
+
+The blocks are classes of the installed diffusers, and are given modules that are there: nothing is fetched, no code comes from a model.
+
+Source: https://huggingface.co/docs/diffusers/modular_diffusers/overview
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from ..base.errors import RelayError
+from ..base.library_log import without_stopped_blocks
+from .job import DenoisingJob, StepOfRun
+
+if TYPE_CHECKING:
+    import torch
+
+STAGE = "denoise"
+WATCHER = "relay_watcher"
+
+
+def run_denoise_blocks(job: DenoisingJob, device: torch.device, blocks_class: str, **arguments: Any) -> torch.Tensor:
+    """Latents in model scale, [B, C, h, w].
+
+    Args:
+        job: the run.
+        device: where the denoiser is now.
+        blocks_class: the family's ``...AutoBlocks``, by its name in ``diffusers.modular_pipelines``.
+        arguments: what the stage takes beside the steps, the size, the generators, and the latents and strength to start from.
+
+    Raises:
+        RelayError: no step is left to run.
+    """
+    import diffusers.modular_pipelines
+    from diffusers.guiders import ClassifierFreeGuidance
+
+    blocks = getattr(diffusers.modular_pipelines, blocks_class)().sub_blocks[STAGE]
+    watcher = _watcher_class()(job)
+    for loop in _loops(blocks):
+        loop.sub_blocks[WATCHER] = watcher
+    pipeline = blocks.init_pipeline()
+    own_class: Any = type(pipeline)
+    pipeline.__class__ = _borrowed_class(own_class)
+    pipeline.relay_device = device
+    denoiser = job.components.family.denoiser
+    guided = job.guidance_scale > 1  # as the classic pipelines have it
+    guider = ClassifierFreeGuidance(guidance_scale=job.guidance_scale, enabled=guided)
+    pipeline.update_components(**{denoiser: job.components[denoiser]}, scheduler=job.scheduler, guider=guider)
+    pipeline.set_progress_bar_config(disable=True)
+    if job.latents is not None:
+        arguments |= {"image_latents": job.latents.to(device), "strength": job.strength}
+    with without_stopped_blocks():
+        latents: torch.Tensor = pipeline(
+            height=job.extent.height,
+            width=job.extent.width,
+            num_inference_steps=job.steps,
+            generator=job.generators,
+            output="latents",
+            **arguments,
+        )
+    if job.on_step.steps == 0:
+        raise RelayError(f"steps: none of the {job.steps} steps is left to run. Raise strength or steps.")
+    return latents
+
+
+def _loops(block: Any) -> Iterator[Any]:
+    """The blocks that run their sub-blocks once a step."""
+    from diffusers.modular_pipelines import LoopSequentialPipelineBlocks
+
+    for inner in block.sub_blocks.values():
+        if isinstance(inner, LoopSequentialPipelineBlocks):
+            yield inner
+        elif getattr(inner, "sub_blocks", None):
+            yield from _loops(inner)
+
+
+@cache
+def _borrowed_class(cls: Any) -> Any:
+    """``cls`` with its device said instead of guessed from whichever module it finds first."""
+    return type(cls.__name__, (cls,), {"_execution_device": property(lambda self: self.relay_device)})
+
+
+@cache
+def _watcher_class() -> Any:
+    from diffusers.modular_pipelines import ModularPipelineBlocks
+
+    class Watcher(ModularPipelineBlocks):  # type: ignore[misc]
+        """The last block of the loop: progress, cancel, preview and mask after each step."""
+
+        def __init__(self, job: DenoisingJob) -> None:
+            super().__init__()
+            self._job = job
+
+        def __deepcopy__(self, memo: object) -> Any:
+            """The pipeline copies its blocks; the job is the run's own."""
+            return self
+
+        @property
+        def description(self) -> str:
+            return "Tells the run what a step made."
+
+        def __call__(self, components: Any, block_state: Any, i: int, t: Any) -> tuple[Any, Any]:
+            step = StepOfRun(components.scheduler, block_state.timesteps)
+            values = self._job.on_step(step, i, t, {"latents": block_state.latents})
+            block_state.latents = values["latents"]
+            return components, block_state
+
+    return Watcher
