@@ -114,6 +114,8 @@ def _encoder(
     """A text or picture encoder of transformers: with no folder, it looks for no adapter, no code and no other weights."""
     import math
 
+    import torch
+
     settings = kind.config_class(**config, architectures=[kind.__name__])
     asked = numbers_of_encoder(settings)
     held = sum(math.prod(shape) for header in headers.values() for shape in header.shapes.values())
