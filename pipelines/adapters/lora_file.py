@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import RelayError, shown
 from ..files.safetensors import read_header
 from ..model.adapters import LoraLayer, LoraWeights
-from .lora_formats import INSTEAD, made_for, other_format
+from .lora_formats import INSTEAD, made_for, other_format, own_kind
 from .lora_metadata import METADATA, AdapterSettings, Metadata
 from .lora_names import Place, place_of, split
 
@@ -48,6 +48,8 @@ def read_lora(
     if other := other_format(names):
         raise RelayError(f"{where} is {other.what}, which Load LoRA (Diffusers) can't load. {other.instead}")
     kind = made_for(header.shapes)
+    if kind == own_kind(modules):  # then it is something else that does not fit
+        kind = ""
     keys = _by_layer(names, where, kind)
     found = {name: place_of(name, table) for name in keys}
     strangers = [name for name, place in found.items() if place is None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .lora_names import split
 
@@ -92,3 +92,11 @@ def made_for(shapes: Mapping[str, tuple[int, ...]]) -> str:
         if "attn2" in name and "to_k" in name and split(name)[1] == "down" and len(shape) >= 2
     }
     return CONTEXT_WIDTHS.get(widths.pop(), "") if len(widths) == 1 else ""
+
+
+def own_kind(modules: Mapping[str, Any]) -> str:
+    """What :func:`made_for` says of a LoRA for a model of these components; empty where it says nothing."""
+    if {"text_encoder", "text_encoder_2"} <= modules.keys():
+        return "SDXL"
+    width = getattr(getattr(modules.get("unet"), "config", None), "cross_attention_dim", None)
+    return CONTEXT_WIDTHS.get(width, "") if isinstance(width, int) else ""

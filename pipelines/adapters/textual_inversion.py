@@ -115,7 +115,9 @@ def _knowing(tokenizer: Any, inversion: TextualInversion, source: str) -> Any:
 def _for_encoders(
     vectors: Mapping[str, torch.Tensor], components: PipelineComponents, title: str
 ) -> dict[str, torch.Tensor]:
-    """Text encoder component -> its vectors, all of the width that it reads."""
+    """Text encoder component -> its vectors, all of the width that it reads and in the range of its dtype."""
+    import torch
+
     encoders = components.family.text_encoders
     fits = {name: components[name].get_input_embeddings().weight.shape[-1] for name in encoders}
     if set(vectors) <= set(SDXL_KEYS):
@@ -135,6 +137,13 @@ def _for_encoders(
             f"embedding: {title} holds vectors of width {', '.join(map(str, widths.values()))}, made for {kind}, and the text encoders of "
             f"{components.source} ({components.family.title}) read {' and '.join(map(str, fits.values()))}. Use one that was trained for this kind of model."
         )
+    for name in encoders:
+        dtype, largest = components[name].dtype, float(by_encoder[name].abs().max())
+        if largest > torch.finfo(dtype).max:  # it would be infinite there
+            raise RelayError(
+                f"embedding: {title} holds values up to {largest:.3g}, and {components.source} in {str(dtype).removeprefix('torch.')} can hold "
+                f"{torch.finfo(dtype).max:.5g}. Its training went wrong: use another one."
+            )
     return {name: by_encoder[name] for name in encoders}
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from diffusers_relay.pipelines.adapters.lora import active_loras, with_lora
+from diffusers_relay.pipelines.adapters.lora_formats import own_kind
 from diffusers_relay.pipelines.adapters.lora_names import places
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.model.components import PipelineComponents
@@ -401,6 +403,17 @@ def test_a_lora_of_another_width_is_called_what_it_was_made_for(
     assert ("is made for" in str(caught.value)) == bool(kind)
     assert str(caught.value).startswith(
         f"lora: my lora is made for {kind} and " if kind else "lora: my lora does not fit"
+    )
+
+
+def test_a_lora_for_this_kind_that_has_one_layer_more_is_not_called_another_kind_s(tmp_path: Path) -> None:
+    model = load("sdxl_base")
+    names = ("lora_te2_text_model_encoder_layers_0_mlp_fc1", "lora_unet_mid_block_nowhere")
+    tensors = {f"{name}.lora_{end}.weight": torch.ones(4, 4) for name in names for end in ("down", "up")}
+    with pytest.raises(RelayError, match=r"^lora: my lora does not fit sdxl_base .*: 1 of its 2 layers are not there"):
+        open_lora(model, put(tmp_path / "x.safetensors", tensors))
+    assert (
+        own_kind({"unet": SimpleNamespace(config=SimpleNamespace(cross_attention_dim=1024))}) == "Stable Diffusion 2.x"
     )
 
 

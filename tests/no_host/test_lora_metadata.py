@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -165,6 +166,24 @@ def test_what_says_nothing_of_the_value(entries: dict[str, Any], start: Any, tmp
         assert not any(module.training for module in view["unet"].modules())
     assert {name: parameter.requires_grad for name, parameter in model["unet"].named_parameters()} == found
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(("value", "fits"), [(16, True), (17, False)])
+def test_a_setting_that_is_as_the_installed_peft_has_it_by_itself(
+    value: int, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in every file of a later peft, where nobody has set it."""
+    import peft
+
+    later = dataclasses.make_dataclass("Later", [("group_size", int, 16)], bases=(peft.LoraConfig,))
+    monkeypatch.setattr(peft, "LoraConfig", later)
+    metadata = metadata_of({"r": 4, "lora_alpha": 4, "group_size": value})
+    path = put(tmp_path / "x.safetensors", tensors_of(QUERY), metadata)
+    if fits:
+        assert open_lora(load("sd15"), path).loras
+        return
+    with pytest.raises(RelayError, match="was made with group_size: 17"):
+        open_lora(load("sd15"), path)
 
 
 def test_what_was_trained_too_and_is_not_in_the_file_is_noted(tmp_path: Path) -> None:

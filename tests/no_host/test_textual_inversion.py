@@ -246,6 +246,10 @@ def test_damaged_files(tmp_path: Path, models: SmallModels) -> None:
         ({"a": torch.zeros(2, 32), "b": torch.zeros(2, 32)}, "is no textual inversion: it holds 2 tensors, and one"),
         ({"clip_l": torch.zeros(2, 32), "t5xxl": torch.zeros(2, 64)}, "vectors for t5xxl, .*another kind of model"),
         ({"clip_l": torch.zeros(2, 32), "clip_l_out": torch.zeros(2, 32)}, "vectors for clip_l_out"),
+        (
+            {"clip_l": torch.zeros(2, 32), f"t5.\n\x1b{5000 * 'x'}": torch.zeros(2, 64)},
+            r"vectors for t5\.\\n\\x1bx{1,50}\.\.\.x{1,40},",
+        ),
         ({"emb_params": torch.zeros(76, 32)}, "has 76 vectors, and a prompt has 75 places"),
         ({f"w_{index}" if index else "w": torch.zeros(1, 32) for index in range(76)}, "has 76 vectors"),
         ({"emb_params": torch.full((2, 32), float("nan"))}, "no numbers"),
@@ -261,6 +265,15 @@ def test_damaged_files(tmp_path: Path, models: SmallModels) -> None:
     torch.save({"emb_params": torch.zeros(2, 32)}, path)
     with pytest.raises(RelayError, match="embedding: x is a pickle"):
         with_textual_inversion(load("sd15"), path, title="x", token="")
+
+
+def test_values_that_the_model_s_type_can_not_hold(tmp_path: Path) -> None:
+    save_file({"emb_params": torch.full((2, 32), 7e4)}, tmp_path / "x.safetensors")
+    with_textual_inversion(load("sd15"), tmp_path / "x.safetensors", title="x", token="bad")
+    with pytest.raises(
+        RelayError, match=r"^embedding: x holds values up to 7e\+04, and sd15 in float16 can hold 65504"
+    ):
+        with_textual_inversion(load("sd15", torch.float16), tmp_path / "x.safetensors", title="x", token="bad")
 
 
 def test_thousands_of_vectors_are_refused_before_any_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,6 +294,9 @@ TRAINERS = {
     "its dict with a word": ({"string_to_param.baddy": ROWS}, "baddy"),
     "ComfyUI's name for SD2": ({"clip_h": ROWS}, "BadDream"),
     "no name": ({"": ROWS}, "BadDream"),
+    "a name that nobody can write": ({"bad\n\x1b[31m": ROWS}, "BadDream"),
+    "a name of 5,000 letters": ({5000 * "x": ROWS}, "BadDream"),
+    "a general name, one tensor a vector": ({"emb": ROWS[0], "emb_1": ROWS[1]}, "BadDream"),
     "a general name": ({"learned_embeds": ROWS}, "BadDream"),
     "diffusers": ({"<bad-dream>": ROWS}, "<bad-dream>"),
     "diffusers, one tensor a vector": (
