@@ -8,9 +8,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..pipelines.base.errors import RelayError
-from ..pipelines.denoising.noise_law import EDM_SCHEDULERS
+from ..pipelines.denoising.noise_law import schedulers_to_choose
 from ..pipelines.denoising.schedulers import SIGMA_FLAGS, TIMESTEP_SPACINGS, with_scheduler
-from ..pipelines.model.component_classes import KARRAS_DIFFUSION_SCHEDULERS
 from ..pipelines.model.components import SchedulerChoice
 from . import comfy_host
 from .wire_types import DiffusersModel
@@ -18,7 +17,7 @@ from .wire_types import DiffusersModel
 CATEGORY = f"{comfy_host.CATEGORY}/model"
 DEFAULT = "default"
 NONE = "none"
-SCHEDULERS = [DEFAULT, *KARRAS_DIFFUSION_SCHEDULERS, *EDM_SCHEDULERS]
+SCHEDULERS = [DEFAULT, *schedulers_to_choose()]
 
 
 class RelaySetScheduler(io.ComfyNode):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..model.component_classes import FLOW_MATCH_SCHEDULERS
+from ..model.family_table import FAMILIES
 from ..model.laws import NoiseLaw
+
+if TYPE_CHECKING:
+    import torch
 
 DIFFUSION_SCHEDULERS = (
     "DDIMScheduler",
@@ -32,8 +37,7 @@ EDM_SCHEDULERS = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 LAW_OF = {
     **dict.fromkeys(DIFFUSION_SCHEDULERS, NoiseLaw.DIFFUSION),
     **dict.fromkeys(EDM_SCHEDULERS, NoiseLaw.EDM),
-    "FlowMatchEulerDiscreteScheduler": NoiseLaw.FLOW,
-    "FlowMatchHeunDiscreteScheduler": NoiseLaw.FLOW,
+    **dict.fromkeys(FLOW_MATCH_SCHEDULERS, NoiseLaw.FLOW),
     "FlowMatchLCMScheduler": NoiseLaw.FLOW,
     "UnCLIPScheduler": NoiseLaw.UNCLIP,
     "CMStochasticIterativeScheduler": NoiseLaw.CONSISTENCY,
@@ -42,16 +46,20 @@ LAW_OF = {
 }
 """By the name of diffusers' class. A class that is not here is of no law that the pack runs."""
 
-LAW_CONFIG = {"rescale_betas_zero_snr": False, "trained_betas": None}
+LAW_CONFIG: dict[NoiseLaw | None, dict[str, object]] = {
+    NoiseLaw.DIFFUSION: {"rescale_betas_zero_snr": False, "trained_betas": None},
+    NoiseLaw.FLOW: {
+        **{"shift": 1.0, "flow_shift": 1.0, "use_dynamic_shifting": False},
+        **{"shift_terminal": None, "invert_sigmas": False},
+    },
+}
 """Settings that belong to the law, with the value at which a class that does not take them gives the same schedule."""
 
-STABLE_DIFFUSION_BETAS = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
+USUAL_SCHEDULER = {
+    NoiseLaw.DIFFUSION: "EulerDiscreteScheduler",
+    NoiseLaw.FLOW: "FlowMatchEulerDiscreteScheduler",
 }
-"""Those of every published Stable Diffusion 1.x, 2.x and SDXL model, for one whose own scheduler's config has none."""
+"""What to advise for a model whose own scheduler is of another law than its family."""
 
 
 def law_of(scheduler: Any) -> NoiseLaw | None:
@@ -60,3 +68,29 @@ def law_of(scheduler: Any) -> NoiseLaw | None:
     if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
         return NoiseLaw.FLOW
     return LAW_OF.get(type(scheduler).__name__)
+
+
+def schedulers_to_choose() -> tuple[str, ...]:
+    """Every class that a model of some family can be set to; new families' come after the others'."""
+    names: list[str] = []
+    for family in FAMILIES:
+        names += family.schedulers
+        names += EDM_SCHEDULERS if NoiseLaw.EDM in family.also_noise else ()
+    return tuple(dict.fromkeys(names))
+
+
+def with_noise(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+    """``clean`` latents as a run has them before its model is called at ``timestep``.
+
+    Args:
+        scheduler: the run's own, where the run is now. Its own formula adds the noise: ``add_noise`` by diffusion, and
+            ``scale_noise`` in the classes that were made for flow matching.
+        clean: [B, C, h, w] in model scale.
+        noise: of the same shape, the run's own.
+        timestep: [1], one of the run's.
+    """
+    if hasattr(scheduler, "scale_noise"):
+        noisy: torch.Tensor = scheduler.scale_noise(clean, timestep, noise)
+    else:
+        noisy = scheduler.add_noise(clean, noise, timestep)
+    return noisy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
@@ -11,7 +12,7 @@ from ..base.library_log import without_foreign_attributes
 from ..model.components import PipelineComponents, SchedulerChoice
 from ..model.family import ModelFamily
 from ..model.laws import NoiseLaw
-from .noise_law import EDM_SCHEDULERS, LAW_CONFIG, STABLE_DIFFUSION_BETAS, law_of
+from .noise_law import EDM_SCHEDULERS, LAW_CONFIG, USUAL_SCHEDULER, law_of
 from .scheduler_mends import mended
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 SIGMA_FLAGS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas", "beta": "use_beta_sigmas"}
 TORCHSDE_SEEDS = 2**63
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
-STABLE_DIFFUSION_FAMILIES = ("stable-diffusion", "sdxl", "sdxl-refiner")
 LATENT_DEFAULTS = {"clip_sample": False}
 """What the configs of models of latents say, and some schedulers' do not."""
 
@@ -31,7 +31,8 @@ def build_scheduler(components: PipelineComponents, generators: Sequence[torch.G
     Args:
         components: the model and the choice.
         generators: the run's, one an image. A scheduler that takes no generator for the noise that it adds, and would
-            draw it from nowhere (DPMSolverSDEScheduler), is given their seeds.
+            draw it from nowhere (DPMSolverSDEScheduler), is given their seeds. One that takes them from the pipeline, whose
+            pipelines give none (flow matching's, with ``stochastic_sampling``), is given them here.
 
     Raises:
         RelayError: the choice names a class that the family can't run, or an option that the class does not have.
@@ -39,6 +40,8 @@ def build_scheduler(components: PipelineComponents, generators: Sequence[torch.G
     scheduler = _from_choice(components, components.scheduler)
     if hasattr(scheduler, "noise_sampler_seed") and scheduler.noise_sampler_seed is None and generators:
         scheduler.noise_sampler_seed = [generator.initial_seed() % TORCHSDE_SEEDS for generator in generators]
+    if scheduler.config.get("stochastic_sampling") and generators:
+        scheduler.step = partial(scheduler.step, generator=list(generators))
     return scheduler
 
 
@@ -61,8 +64,9 @@ def check_schedule(components: PipelineComponents, steps: int, *, in_part: bool 
     """
     scheduler = build_scheduler(components)
     name = type(scheduler).__name__
-    if components.family.name == "stable-diffusion" and "steps_offset" in scheduler.config:
-        scheduler.register_to_config(steps_offset=1)  # as its pipelines do, whatever the config says
+    offset = components.family.steps_offset
+    if offset is not None and "steps_offset" in scheduler.config:
+        scheduler.register_to_config(steps_offset=offset)
     if in_part and law_of(scheduler) is NoiseLaw.EDM:
         raise RelayError(
             f"denoising_start, denoising_end: {components.source} is an EDM model, whose schedule has no such parts. "
@@ -74,6 +78,10 @@ def check_schedule(components: PipelineComponents, steps: int, *, in_part: bool 
     while beyond - most > 1:  # the limits of these classes are a largest number of steps
         middle = (most + beyond) // 2
         most, beyond = (middle, beyond) if _runs(scheduler, middle) else (most, middle)
+    if most == 0 and _runs(scheduler, steps + 1):
+        raise RelayError(
+            f"steps: {name} can't run {steps} steps with {components.source}. Set steps to at least {steps + 1}."
+        )
     if most == 0:
         raise RelayError(
             f"steps: {name} can't run {steps} steps with {components.source}. Choose another in Set Scheduler."
@@ -84,8 +92,13 @@ def check_schedule(components: PipelineComponents, steps: int, *, in_part: bool 
 
 
 def _runs(scheduler: Any, steps: int) -> bool:
+    import numpy as np
+
+    # The pipelines make mu of the picture's size. It moves the steps, and leaves none out.
+    given = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
     try:
-        scheduler.set_timesteps(steps)
+        with np.errstate(all="ignore"):
+            scheduler.set_timesteps(steps, **given)
     except (ValueError, IndexError, ZeroDivisionError, AssertionError):
         return False
     timesteps = scheduler.timesteps
@@ -133,11 +146,11 @@ def _carried_over(cls: Any, components: PipelineComponents) -> dict[str, Any]:
     own = components["scheduler"]
     if cls.__name__ == type(own).__name__:
         return {}
-    options: dict[str, Any] = {}
+    family, options = components.family, dict[str, Any]()
     if own.config.get("prediction_type") == "original_sample":
         options["prediction_type"] = "sample"  # an older word for it, which Euler alone still knows
     takes = inspect.signature(cls.__init__).parameters
-    for setting, without in LAW_CONFIG.items():
+    for setting, without in LAW_CONFIG.get(law_of(own), {}).items():
         if setting not in takes and own.config.get(setting, without) not in (without, None):
             able = [name for name in _offered(components) if setting in _parameters(name)]
             raise RelayError(
@@ -147,10 +160,12 @@ def _carried_over(cls: Any, components: PipelineComponents) -> dict[str, Any]:
     # diffusers' defaults of these are made for models of pixels
     options |= {key: value for key, value in LATENT_DEFAULTS.items() if key in takes and key not in own.config}
     if _can_be_replaced(components):
-        options |= {**STABLE_DIFFUSION_BETAS, **({"skip_prk_steps": True} if "skip_prk_steps" in takes else {})}
-        if own.config.get("prediction_type") not in ("epsilon", "v_prediction", "sample"):
-            options["prediction_type"] = "epsilon"
-        options |= {flag: False for flag in ("use_flow_sigmas",) if flag in takes}
+        known = dict(family.known_schedule)
+        if family.noise is NoiseLaw.DIFFUSION:
+            known["use_flow_sigmas"] = False
+            if own.config.get("prediction_type") not in ("epsilon", "v_prediction", "sample"):
+                known["prediction_type"] = "epsilon"
+        options |= {key: value for key, value in known.items() if key in takes}
     return options
 
 
@@ -164,22 +179,21 @@ def _class_named(name: str, components: PipelineComponents) -> Any:
 
     family, own = components.family, components["scheduler"]
     own_name, own_law = type(own).__name__, law_of(own)
+    if own_law not in _laws_of(family) and (name == own_name or not _can_be_replaced(components)):
+        raise RelayError(_of_another_law(components))
     if name == own_name:
-        if own_law not in _laws_of(family):
-            raise RelayError(_of_another_law(components))
         return type(own)
     allowed = _offered(components)
-    if name in EDM_SCHEDULERS or own_law is NoiseLaw.EDM:
+    is_edm = _is_edm(components)
+    if name in EDM_SCHEDULERS or is_edm:
         if name not in allowed:
             raise RelayError(
-                f"scheduler: {components.source} {'is' if own_law is NoiseLaw.EDM else 'is not'} an EDM model, and {name} "
-                f"{'knows nothing of its noise' if own_law is NoiseLaw.EDM else 'is made for those only'}. "
+                f"scheduler: {components.source} {'is' if is_edm else 'is not'} an EDM model, and {name} "
+                f"{'knows nothing of its noise' if is_edm else 'is made for those only'}. "
                 f"It can run: {', '.join(sorted(allowed))}."
             )
     elif name not in allowed:
         raise RelayError(f"scheduler: {family.title} can't run {name!r}. It can run: {', '.join(sorted(allowed))}.")
-    elif own_law is not NoiseLaw.DIFFUSION and not _can_be_replaced(components):
-        raise RelayError(_of_another_law(components))
     return getattr(diffusers, name)
 
 
@@ -188,7 +202,8 @@ def _of_another_law(components: PipelineComponents) -> str:
     law = law_of(own)
     advice = ""
     if _can_be_replaced(components):
-        advice = f" If the model was trained as other models of {components.family.title} are, choose EulerDiscreteScheduler in Set Scheduler."
+        usual = USUAL_SCHEDULER[components.family.noise]
+        advice = f" If the model was trained as other models of {components.family.title} are, choose {usual} in Set Scheduler."
     return (
         f"model: {components.source}'s own scheduler, {type(own).__name__}{f' ({law.value})' if law else ''}, does not run "
         f"{components.family.title}.{advice}"
@@ -197,12 +212,11 @@ def _of_another_law(components: PipelineComponents) -> str:
 
 def _offered(components: PipelineComponents) -> tuple[str, ...]:
     """The classes that the model can run with."""
-    own = components["scheduler"]
-    if law_of(own) is NoiseLaw.EDM:
+    if _is_edm(components):
         return EDM_SCHEDULERS
-    others = components.family.schedulers
+    own, others = components["scheduler"], components.family.schedulers
     name = type(own).__name__
-    return others if name in others or law_of(own) is not NoiseLaw.DIFFUSION else (name, *others)
+    return others if name in others or law_of(own) is not components.family.noise else (name, *others)
 
 
 def _parameters(name: str) -> Any:
@@ -211,13 +225,15 @@ def _parameters(name: str) -> Any:
     return inspect.signature(getattr(diffusers, name).__init__).parameters
 
 
-def _laws_of(family: ModelFamily) -> tuple[NoiseLaw, ...]:
-    if family.name in STABLE_DIFFUSION_FAMILIES:
-        return NoiseLaw.DIFFUSION, NoiseLaw.EDM
-    return (NoiseLaw.UNCLIP,) if not family.schedulers else (NoiseLaw.DIFFUSION,)
+def _is_edm(components: PipelineComponents) -> bool:
+    return law_of(components["scheduler"]) is NoiseLaw.EDM and NoiseLaw.EDM in _laws_of(components.family)
+
+
+def _laws_of(family: ModelFamily) -> frozenset[NoiseLaw]:
+    return family.also_noise | {family.noise}
 
 
 def _can_be_replaced(components: PipelineComponents) -> bool:
-    """Whether the betas of the family's models are known, so that a folder with a scheduler of another law can be run."""
-    law = law_of(components["scheduler"])
-    return components.family.name in STABLE_DIFFUSION_FAMILIES and law not in (NoiseLaw.DIFFUSION, NoiseLaw.EDM)
+    """Whether the schedule of the family's models is known, so that a folder with a scheduler of another law can be run."""
+    family = components.family
+    return bool(family.known_schedule) and law_of(components["scheduler"]) not in _laws_of(family)

@@ -73,7 +73,8 @@ PUBLISHED_WITH = (
     "SASolverScheduler",
 )
 """Those that only a model that was made for them brings."""
+FLOW_MATCH_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
+"""Those that run a model of flow matching in diffusers' own pipelines and blocks."""
 SCHEDULER = Classes("diffusers", KARRAS_DIFFUSION_SCHEDULERS + PUBLISHED_WITH, kind="scheduler")
-FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
-FLOW_SCHEDULER = Classes("diffusers", FLOW_SCHEDULERS, kind="scheduler")
+FLOW_SCHEDULER = Classes("diffusers", FLOW_MATCH_SCHEDULERS, kind="scheduler")
 PRIOR_SCHEDULER = Classes("diffusers", ("UnCLIPScheduler",), kind="scheduler")

@@ -47,6 +47,13 @@ class ModelFamily:
     text: TextRecipe = TextRecipe.CLIP
     text_layer: TextLayer = TextLayer.NORMALISED
     noise: NoiseLaw = NoiseLaw.DIFFUSION
+    also_noise: frozenset[NoiseLaw] = frozenset()
+    """Other laws that some published models of the family were trained by."""
+    known_schedule: Mapping[str, object] = field(default_factory=dict)
+    """What the scheduler's config says in every published model of the family, for a folder whose own scheduler is of a law that
+    the family can't run. Empty: not known, and such a folder is refused."""
+    steps_offset: int | None = None
+    """The family's pipelines set the scheduler's ``steps_offset`` to this, whatever its config says; None: they leave it."""
     guidance: Guidance = Guidance.ONE_BATCH
     memory: StepMemory = StepMemory.UNET
     drops_prompt_at_guidance_0: bool = False
@@ -59,7 +66,7 @@ class ModelFamily:
     """The family's rows of diffusers' AutoPipeline tables (``AUTO_IMAGE2IMAGE_PIPELINES_MAPPING`` and its sisters)."""
     denoiser: str = "unet"
     schedulers: tuple[str, ...] = ()
-    """diffusers' scheduler classes that the family's pipelines run with, beside the model's own."""
+    """diffusers' scheduler classes of the law :attr:`noise` that the family's pipelines run with, beside the model's own."""
     size_multiple: int = 8
     """Pixels: a width or height that the family can paint is a multiple of this."""
     takes_image_embeds: bool = False

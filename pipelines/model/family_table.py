@@ -23,6 +23,14 @@ from .component_classes import (
 from .family import ModelFamily, Task
 from .laws import NoiseLaw, TextLayer, TextRecipe
 
+STABLE_DIFFUSION_SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "skip_prk_steps": True,
+}
+
 STABLE_DIFFUSION = ModelFamily(
     name="stable-diffusion",
     title="Stable Diffusion 1.x / 2.x",
@@ -43,6 +51,9 @@ STABLE_DIFFUSION = ModelFamily(
     auto_keys=("stable-diffusion", "stable-diffusion-controlnet"),
     autoencoder="vae",
     text_encoders=("text_encoder",),
+    also_noise=frozenset({NoiseLaw.EDM}),
+    known_schedule=STABLE_DIFFUSION_SCHEDULE,
+    steps_offset=1,
     schedulers=KARRAS_DIFFUSION_SCHEDULERS,
     inpaints_plain_models=True,
     host_factor=0.18215,
@@ -78,6 +89,8 @@ SDXL_BASE = ModelFamily(
     autoencoder="vae",
     text_encoders=("text_encoder", "text_encoder_2"),
     text_layer=TextLayer.PENULTIMATE,
+    also_noise=frozenset({NoiseLaw.EDM}),
+    known_schedule=STABLE_DIFFUSION_SCHEDULE,
     schedulers=KARRAS_DIFFUSION_SCHEDULERS,
     inpaints_plain_models=True,
     has_denoising_range=True,
@@ -106,6 +119,8 @@ SDXL_REFINER = ModelFamily(
     autoencoder="vae",
     text_encoders=("text_encoder_2",),
     text_layer=TextLayer.PENULTIMATE,
+    also_noise=frozenset({NoiseLaw.EDM}),
+    known_schedule=STABLE_DIFFUSION_SCHEDULE,
     schedulers=KARRAS_DIFFUSION_SCHEDULERS,
     inpaints_plain_models=True,
     has_denoising_range=True,
