@@ -20,6 +20,7 @@ from ..files.safetensors import check_file
 from ..model.components import PipelineComponents
 from ..model.family import ModelFamily, recognise
 from .component_building import build, read_config
+from .together import fitted_together
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +68,7 @@ def load_folder(
         monitor.check()
         load = partial(load_component, folder, files, dtype, where)
         modules[files.name] = REGISTRY.get(keys[files.name], load)
+    modules = fitted_together(family, modules, where)
     return PipelineComponents(family=family, source=source or folder.name, modules=modules, dtype=dtype, config=config)
 
 

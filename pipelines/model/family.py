@@ -71,6 +71,8 @@ class ModelFamily:
     serves_host_samplers: bool = True
     """Its text embeddings mean something to the host's own samplers."""
     denoiser: str = "unet"
+    unet_reads_beside: str | None = None
+    """What its UNet reads beside the text, as diffusers' ``addition_embed_type`` names it."""
     schedulers: tuple[str, ...] = ()
     """diffusers' scheduler classes that the family's pipelines run with, beside the model's own."""
     module: str = ""
@@ -167,6 +169,7 @@ SDXL_BASE = ModelFamily(
     text_encoders=("text_encoder", "text_encoder_2"),
     text_layer=TextLayer.PENULTIMATE,
     schedulers=KARRAS_DIFFUSION_SCHEDULERS,
+    unet_reads_beside="text_time",
     module="sdxl",
     inpaints_plain_models=True,
     has_denoising_range=True,
@@ -196,6 +199,7 @@ SDXL_REFINER = ModelFamily(
     text_encoders=("text_encoder_2",),
     text_layer=TextLayer.PENULTIMATE,
     schedulers=KARRAS_DIFFUSION_SCHEDULERS,
+    unet_reads_beside="text_time",
     module="sdxl",
     inpaints_plain_models=True,
     has_denoising_range=True,
@@ -236,6 +240,7 @@ KANDINSKY22_DECODER = ModelFamily(
     components={"unet": UNET, "movq": MOVQ, "scheduler": SCHEDULER},
     autoencoder="movq",
     schedulers=("DDPMScheduler", "DDIMScheduler"),
+    unet_reads_beside="image",
     module="kandinsky22",
     size_multiple=64,
     takes_image_embeds=True,
@@ -252,6 +257,7 @@ KANDINSKY22_DEPTH = ModelFamily(
     components={"unet": UNET, "movq": MOVQ, "scheduler": SCHEDULER},
     autoencoder="movq",
     schedulers=("DDPMScheduler", "DDIMScheduler"),
+    unet_reads_beside="image_hint",
     module="kandinsky22_depth",
     size_multiple=64,
     takes_image_embeds=True,
