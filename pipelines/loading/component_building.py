@@ -12,6 +12,7 @@ from ..files.config_files import read_json_object
 from ..files.model_files import SIDE_FILES, ComponentFiles, MissingFiles
 from ..files.safetensors import Header, read_header, read_tensors
 from .config_check import checked_config, numbers_of_clip
+from .processor_check import check_processor
 from .scheduler_check import check_scheduler
 from .tokenizer_files import checked_files, read_tokenizer
 
@@ -74,7 +75,9 @@ def build(folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -
         return read_tokenizer(folder / files.folder, kind, f"{where}: {files.folder}")
     config = read_config(folder, files, where)
     if files.classes.kind == "processor":
-        return kind.from_dict(config)
+        processor = _made(lambda: kind.from_dict(config), files, where)
+        check_processor(processor, f"{where}: {files.folder}/{SIDE_FILES[files.classes.kind][0]}")
+        return processor
     if files.classes.kind == "scheduler":
         scheduler = _made(lambda: kind.from_config(config), files, where)
         check_scheduler(scheduler, f"{where}: {files.folder}/{SIDE_FILES[files.classes.kind][0]}")
@@ -96,8 +99,9 @@ def _made(make: Callable[[], Any], files: ComponentFiles, where: str) -> Any:
         raise
     except Exception as error:
         name = "/".join(filter(None, (files.folder, SIDE_FILES[files.classes.kind][0])))
+        reason = f"{error} is nothing that it knows" if isinstance(error, KeyError) else in_a_line(error)
         raise RelayError(
-            f"{where}: {name} makes no {files.class_name} ({in_a_line(error)}). Take the file from a complete copy of the model."
+            f"{where}: {name} makes no {files.class_name} ({reason}). Take the file from a complete copy of the model."
         ) from error
 
 

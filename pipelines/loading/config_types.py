@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..base.errors import RelayError, shown
@@ -39,7 +39,8 @@ BETWEEN: Mapping[str, tuple[float, float]] = {
     "flow_shift": (1e-6, 1e6),
 }
 """The least and the greatest of numbers that a run divides by, takes the root of, or counts with."""
-Refuse = Callable[[str, object, str], RelayError]
+WORDS: Mapping[str, tuple[str, ...]] = {"controlnet_conditioning_channel_order": ("rgb", "bgr")}
+"""Words that are looked at in a run, and not when the module is made."""
 
 
 def check_types(config: Mapping[str, Any], component_class: Any, where: str, *, lists: bool) -> None:
@@ -82,6 +83,8 @@ def _wanted(value: Any, name: str, default: object, lists: bool) -> str | None:
         return _what(
             default
         )  # models have factors where diffusers has 1 for a default; what counts is looked at elsewhere
+    if value not in WORDS.get(name, (value,)):
+        return " or ".join(map(repr, WORDS[name]))
     if name in BETWEEN:
         least, most = BETWEEN[name]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:

@@ -20,7 +20,7 @@ from ..files.safetensors import check_file
 from ..model.components import PipelineComponents
 from ..model.family import ModelFamily, recognise
 from .component_building import build, read_config
-from .together import fitted_together
+from .together import check_noise_level, fitted_together
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +69,8 @@ def load_folder(
         load = partial(load_component, folder, files, dtype, where)
         modules[files.name] = REGISTRY.get(keys[files.name], load)
     modules = fitted_together(family, modules, where)
+    if "low_res_scheduler" in modules:
+        check_noise_level(modules, config.get("max_noise_level"), where)
     return PipelineComponents(family=family, source=source or folder.name, modules=modules, dtype=dtype, config=config)
 
 

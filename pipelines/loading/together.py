@@ -8,6 +8,7 @@ from typing import Any
 
 from ..base.errors import RelayError
 from ..model.family import ModelFamily
+from .processor_check import pixels
 from .tokenizer_files import LONGEST_PROMPT
 
 TAKE_ONE = "They are of different models: take all of it from one copy."
@@ -23,6 +24,8 @@ def fitted_together(family: ModelFamily, modules: Mapping[str, Any], where: str)
     for name in family.text_encoders:
         tokenizer = name.replace("text_encoder", "tokenizer")
         fitted[tokenizer] = _fitted_tokenizer(modules[tokenizer], modules[name], tokenizer, name, where)
+    if "image_processor" in modules:
+        _check_pictures(modules, where)
     denoiser = modules[family.denoiser]
     if "cross_attention_dim" in denoiser.config:
         _check_unet(family, denoiser, modules, where)
@@ -48,6 +51,24 @@ def _fitted_tokenizer(tokenizer: Any, encoder: Any, name: str, encoder_name: str
     limited = copy.deepcopy(tokenizer)
     limited.model_max_length = positions
     return limited
+
+
+def _check_pictures(modules: Mapping[str, Any], where: str) -> None:
+    height, width = pixels(modules["image_processor"]).shape[-2:]
+    side = modules["image_encoder"].config.image_size
+    if (height, width) != (side, side):
+        raise RelayError(
+            f"{where}: its image_processor makes pictures of {width} x {height}, and its image_encoder reads {side} x {side}. {TAKE_ONE}"
+        )
+
+
+def check_noise_level(modules: Mapping[str, Any], most: object, where: str) -> None:
+    """That the most noise that a model says it takes is among the steps of the scheduler that adds it."""
+    steps = modules["low_res_scheduler"].config.num_train_timesteps
+    if isinstance(most, int) and most >= steps:
+        raise RelayError(
+            f"{where}: model_index.json says max_noise_level is {most}, and its low_res_scheduler has {steps} steps: 0 to {steps - 1} can be. {TAKE_ONE}"
+        )
 
 
 def _check_unet(family: ModelFamily, unet: Any, modules: Mapping[str, Any], where: str) -> None:

@@ -352,7 +352,7 @@ TYPES: list[tuple[str, dict[str, Any], str]] = [
     ("unet/config.json", {"act_fn": "evil"}, "makes no UNet2DConditionModel (activation function evil"),
     ("unet/config.json", {"in_channels": 8}, "conv_in.weight is [32, 4, 3, 3], and the config makes it [32, 8, 3, 3]"),
     ("text_encoder/config.json", {"hidden_act": 5}, "it is to be a word"),
-    ("text_encoder/config.json", {"hidden_act": "evil"}, "makes no CLIPTextModel"),
+    ("text_encoder/config.json", {"hidden_act": "evil"}, "makes no CLIPTextModel ('evil' is nothing that it knows)"),
     ("text_encoder/config.json", {"num_attention_heads": 3}, "makes no CLIPTextModel"),
     ("text_encoder/config.json", {"layer_norm_eps": NOTHING}, "is None, and it is to be a number"),
     ("text_encoder/config.json", {"layer_norm_eps": -1.0}, "it is to be 0 to 1"),
@@ -432,6 +432,30 @@ TOGETHER: dict[str, tuple[str, Callable[[Path], None], str]] = {
         "sd15",
         lambda folder: vocabulary(folder, lambda number: number if number < 200 else number + 50),
         "its tokenizer has a token with the number 928",
+    ),
+    "pictures of another size": (
+        "kandinsky_prior",
+        lambda folder: edit(
+            folder / "image_processor" / "preprocessor_config.json",
+            size={"shortest_edge": 60},
+            crop_size={"height": 60, "width": 60},
+        ),
+        "its image_processor makes pictures of 60 x 60, and its image_encoder reads",
+    ),
+    "pictures with no mean": (
+        "kandinsky_prior",
+        lambda folder: edit(folder / "image_processor" / "preprocessor_config.json", image_mean="x"),
+        "no picture can be prepared with what the file says",
+    ),
+    "pictures divided by 0": (
+        "kandinsky_prior",
+        lambda folder: edit(folder / "image_processor" / "preprocessor_config.json", image_std=[0, 0, 0]),
+        "no picture can be prepared with what the file says (std evaluated to zero",
+    ),
+    "more noise than steps": (
+        "x4_upscaler",
+        lambda folder: edit(folder / "low_res_scheduler" / "scheduler_config.json", num_train_timesteps=5),
+        "max_noise_level is 350, and its low_res_scheduler has 5 steps: 0 to 4 can be",
     ),
     "a merge of no tokens": (
         "sd15",
@@ -747,6 +771,8 @@ def test_no_limit_is_that_of_the_encoder(longest: object, folder: Path, models: 
         ({"layers_per_block": 10**4}, "layers_per_block is 10000"),
         ({"_class_name": "StableDiffusionPipeline"}, "is no ControlNet"),
         ({"_class_name": ["evil", "Evil"]}, "is no ControlNet"),
+        ({"controlnet_conditioning_channel_order": "evil"}, "is 'evil', and it is to be 'rgb' or 'bgr'"),
+        ({"conditioning_channels": "3"}, "is '3', and it is to be a whole number"),
     ],
 )
 def test_a_controlnet_s_config_is_data(
