@@ -16,6 +16,7 @@ from ..pipelines.device.offload import OffloadPolicy, Stage
 from ..pipelines.device.out_of_memory import tried_once_more
 from ..pipelines.device.runtime import Runtime
 from ..pipelines.device.working_memory import text_bytes
+from ..pipelines.model.broken_weights import broken_weights
 from ..pipelines.model.components import PipelineComponents
 from ..pipelines.model.embeds import PriorText, PriorTextEmbeds, PromptEmbeds, TextEmbeds, mark_of
 from ..pipelines.model.family import Task
@@ -122,9 +123,9 @@ def encode_prompt(
 
     def finished(name: str, states: list[torch.Tensor], **pooled: torch.Tensor | None) -> TextEmbeds:
         return TextEmbeds(
-            hidden=_handed_over(torch.cat(states, dim=-1), name, dtype, policy),
+            hidden=_handed_over(torch.cat(states, dim=-1), name, dtype, policy, components),
             **{
-                kind: None if state is None else _handed_over(state, name, dtype, policy)
+                kind: None if state is None else _handed_over(state, name, dtype, policy, components)
                 for kind, state in pooled.items()
             },
         )
@@ -220,8 +221,8 @@ def _encode_rows(
             monitor.check()
             hidden, mask, parts = _laid_over(layer, text)
             rows[title] = PriorTextEmbeds(
-                pooled=_handed_over(layer.pooled(text), title, encoder.dtype, policy),
-                hidden=_handed_over(hidden, title, encoder.dtype, policy),
+                pooled=_handed_over(layer.pooled(text), title, encoder.dtype, policy, components),
+                hidden=_handed_over(hidden, title, encoder.dtype, policy, components),
                 mask=mask.to(policy.output_device()),
                 parts=parts,
             )
@@ -282,9 +283,13 @@ def _check_clip_skip(clip_skip: int, components: PipelineComponents, layers: int
         )
 
 
-def _handed_over(tensor: torch.Tensor, name: str, dtype: torch.dtype, policy: OffloadPolicy) -> torch.Tensor:
+def _handed_over(
+    tensor: torch.Tensor, name: str, dtype: torch.dtype, policy: OffloadPolicy, components: PipelineComponents
+) -> torch.Tensor:
     result = tensor.to(dtype)
     if not bool(result.isfinite().all()):
+        if broken := broken_weights({encoder: components[encoder] for encoder in components.family.text_encoders}):
+            raise RelayError(f"{name}: {components.source} made values of it that are not numbers. {broken}")
         raise RelayError(
             f"{name}: the embeddings are too large for {str(dtype).removeprefix('torch.')}. Use smaller weights: above 2 they seldom help."
         )

@@ -12,7 +12,7 @@ from ..pipelines.base.errors import RelayError
 from .a1111 import parse_a1111
 from .compel_syntax import parse_compel
 from .limits import check_readable
-from .prompt_text import Prompt, plain_prompt
+from .prompt_text import Prompt, excerpt, place, plain_prompt
 
 SYNTAXES: Mapping[str, Callable[[str, Collection[str]], Prompt]] = MappingProxyType(
     {"compel": parse_compel, "a1111": parse_a1111, "plain": lambda text, words: plain_prompt(text)}
@@ -33,4 +33,11 @@ def parse(text: str, syntax: str, *, words: Collection[str] = ()) -> Prompt:
     if syntax not in SYNTAXES:
         raise RelayError(f"syntax: {syntax!r} is not a prompt syntax. There are: {', '.join(SYNTAXES)}.")
     check_readable(text)
-    return SYNTAXES[syntax](text, words)
+    prompt = SYNTAXES[syntax](text, words)
+    for word in words:
+        if word in text and word not in prompt.text:
+            raise RelayError(
+                f"prompt: {excerpt(word)} at {place(text, text.index(word))} is the word of an embedding, and signs in it are {syntax} syntax, which takes it "
+                "apart. Give it another word in Load Textual Inversion, in token, or choose plain in syntax."
+            )
+    return prompt

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SDXL_KEYS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
 OTHER_SDXL_KEYS = {"text_encoders_0": "clip_l", "text_encoders_1": "clip_g"}
 """Of diffusers' first training script with pivotal tuning."""
-OTHER_ENCODERS = re.compile(r"(t5|t5xxl|llama|gemma|qwen\w*|\w+_out)(\.|$)", re.IGNORECASE)
+OTHER_ENCODERS = re.compile(r"(clip_\w_out|(t5|t5xxl|llama|gemma|qwen)[\w-]*)(\.|$)", re.IGNORECASE)
 """Of text encoders, or of their outputs (OneTrainer), that no family with embeddings has."""
 INNER_NAMES = frozenset(
     ("emb_params", "*", "string_to_param", "string_to_param.*", "clip_h", "weight", "embedding", "embeddings", "emb")
@@ -68,7 +68,11 @@ def read_embedding(path: Path, title: str) -> tuple[dict[str, torch.Tensor], str
         )
     if any(count > MAX_VECTORS for count in counts.values()):
         raise _too_many(title, max(counts.values()))
-    if not all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in vectors.values()):
+    if kinds := {str(tensor.dtype) for tensor in vectors.values() if not tensor.is_floating_point()}:
+        raise RelayError(
+            f"embedding: {title} holds no vectors ({', '.join(sorted(kinds))}): they are quantised, or it is no textual inversion. Take another file."
+        )
+    if not all(bool(tensor.float().isfinite().all()) for tensor in vectors.values()):
         raise RelayError(f"embedding: {title} holds values that are no numbers. It is damaged: download it anew.")
     return vectors, word
 

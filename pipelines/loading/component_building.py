@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base.errors import RelayError
+from ..base.errors import RelayError, in_a_line, shown
 from ..files.config_files import read_json_object
 from ..files.model_files import SIDE_FILES, ComponentFiles, MissingFiles
 from ..files.safetensors import Header, read_header, read_tensors
 from .config_check import checked_config, numbers_of_encoder
+from .processor_check import check_processor
+from .scheduler_check import check_scheduler
 from .t5_tokenizer import checked_t5_files
 from .tokenizer_files import checked_files, read_tokenizer
 
@@ -23,7 +25,7 @@ BESIDE_AN_ENCODER = ("position_ids", "visual_projection", "text_projection", "lo
 OLD_ATTENTION = (".query.", ".key.", ".value.", ".proj_attn.")
 """In keys of VAEs that were saved before diffusers renamed these layers; it renames them when it loads."""
 
-TEXT_MODEL = "text_model."
+TEXT_MODEL, PICTURE_MODEL = "text_model.", "vision_model."
 
 
 def component_class(files: ComponentFiles, where: str) -> Any:
@@ -79,9 +81,13 @@ def build(folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -
         return read_tokenizer(_tokenizer_files(folder, files, where), kind)
     config = read_config(folder, files, where)
     if files.classes.kind == "processor":
-        return kind.from_dict(config)
+        processor = _made(lambda: kind.from_dict(config), files, where)
+        check_processor(processor, f"{where}: {files.folder}/{SIDE_FILES[files.classes.kind][0]}")
+        return processor
     if files.classes.kind == "scheduler":
-        return kind.from_config(config)
+        scheduler = _made(lambda: kind.from_config(config), files, where)
+        check_scheduler(scheduler, f"{where}: {files.folder}/{SIDE_FILES[files.classes.kind][0]}")
+        return scheduler
     headers = {name: read_header(folder / name, f"{where}: {name}") for name in files.weights}
     _check_apart(headers, where)
     if files.library == "transformers":
@@ -91,13 +97,27 @@ def build(folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -
     return module.eval().requires_grad_(False)
 
 
+def _made(make: Callable[[], Any], files: ComponentFiles, where: str) -> Any:
+    """What the config makes; what the library says of a config that makes nothing is given as it is."""
+    try:
+        return make()
+    except MemoryError:
+        raise
+    except Exception as error:
+        name = "/".join(filter(None, (files.folder, SIDE_FILES[files.classes.kind][0])))
+        reason = f"{error} is nothing that it knows" if isinstance(error, KeyError) else in_a_line(error)
+        raise RelayError(
+            f"{where}: {name} makes no {files.class_name} ({reason}). Take the file from a complete copy of the model."
+        ) from error
+
+
 def _check_apart(headers: Mapping[str, Header], where: str) -> None:
     seen: set[str] = set()
     for name, header in headers.items():
         twice = seen.intersection(header.shapes)
         if twice:
             raise RelayError(
-                f"{where}: {name} holds {min(twice)[:80]!r}, which another shard holds too. Download the model anew."
+                f"{where}: {name} holds {shown(min(twice))}, which another shard holds too. Download the model anew."
             )
         seen.update(header.shapes)
 
@@ -116,7 +136,7 @@ def _encoder(
 
     import torch
 
-    settings = kind.config_class(**config, architectures=[kind.__name__])
+    settings = _made(lambda: kind.config_class(**config, architectures=[kind.__name__]), files, where)
     asked = numbers_of_encoder(settings)
     held = sum(math.prod(shape) for header in headers.values() for shape in header.shapes.values())
     if asked > held:  # the library would fill what is missing with random values of its own
@@ -130,13 +150,20 @@ def _encoder(
         tensors |= read_tensors(folder / name, lambda key: None if wide(key) else key, dtype)
         tensors |= read_tensors(folder / name, lambda key: key if wide(key) else None, torch.float32)
     _refuse_quantised(tensors, where, files)
-    tensors = _as_this_version_names_them(_of_the_encoder(tensors, kind, settings), kind, settings)
+    with torch.device("meta"):
+        expected = {key: value.shape for key, value in _made(lambda: kind(settings), files, where).state_dict().items()}
+    tensors = _as_this_version_names_them(_of_the_encoder(tensors, expected, settings), expected)
+    tensors = {key: tensor for key, tensor in tensors.items() if not key.endswith("position_ids")}
+    _refuse_strangers([key for key in tensors if key not in expected], where, files)
+    again = set(kind._tied_weights_keys or ())  # the same weights under another name
+    _refuse_missing(
+        {key for key in expected if not key.endswith("position_ids")} - tensors.keys() - again, where, files
+    )
+    _refuse_other_shapes(tensors, expected, where, files)
     module, report = kind.from_pretrained(
         None, local_files_only=True, config=settings, state_dict=tensors, dtype=dtype, output_loading_info=True
     )
     _refuse_missing(report["missing_keys"], where, files)
-    strangers = [key for key in report["unexpected_keys"] if not key.endswith("position_ids")]
-    _refuse_strangers(strangers, where, files)
     return module
 
 
@@ -148,28 +175,26 @@ def _wide_layers(kind: Any, dtype: torch.dtype) -> Callable[[str], bool]:
     return lambda key: not names.isdisjoint(key.split("."))
 
 
-def _of_the_encoder(tensors: dict[str, torch.Tensor], kind: Any, settings: Any) -> dict[str, torch.Tensor]:
-    """Less what a whole CLIP model has beside this encoder: of that, the library would write a table into the log."""
-    import torch
-
+def _of_the_encoder(
+    tensors: dict[str, torch.Tensor], expected: Mapping[str, Any], settings: Any
+) -> dict[str, torch.Tensor]:
+    """Less what a whole CLIP model has beside this encoder."""
     own, other = ("vision_model.", TEXT_MODEL) if hasattr(settings, "image_size") else (TEXT_MODEL, "vision_model.")
     beside = {key for key in tensors if any(part in key for part in (*BESIDE_AN_ENCODER, other))}
-    if not beside:
-        return tensors
-    with torch.device("meta"):
-        expected = {key.removeprefix(own) for key in kind(settings).state_dict()}
-    return {key: tensor for key, tensor in tensors.items() if key not in beside or key.removeprefix(own) in expected}
+    kept = {key.removeprefix(own) for key in expected}
+    return {key: tensor for key, tensor in tensors.items() if key not in beside or key.removeprefix(own) in kept}
 
 
-def _as_this_version_names_them(tensors: dict[str, torch.Tensor], kind: Any, settings: Any) -> dict[str, torch.Tensor]:
-    """transformers 5 saves CLIPTextModel without the first part of its keys, and reads both; 4 reads only its own."""
-    import torch
-
-    if any(key.startswith(TEXT_MODEL) for key in tensors):
-        return tensors
-    with torch.device("meta"):
-        expected = kind(settings).state_dict().keys()
-    return {TEXT_MODEL + key if TEXT_MODEL + key in expected else key: tensor for key, tensor in tensors.items()}
+def _as_this_version_names_them(
+    tensors: dict[str, torch.Tensor], expected: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    """transformers 5 saves encoders without the first part of their keys, and reads both; 4 reads only its own."""
+    renamed: dict[str, torch.Tensor] = {}
+    for key, tensor in tensors.items():
+        bare = key.removeprefix(TEXT_MODEL).removeprefix(PICTURE_MODEL)
+        choices = (key, TEXT_MODEL + bare, PICTURE_MODEL + bare, bare)
+        renamed[next((choice for choice in choices if choice in expected), key)] = tensor
+    return renamed
 
 
 def _diffusers_module(
@@ -178,7 +203,7 @@ def _diffusers_module(
     from accelerate import init_empty_weights
 
     with _default_dtype(dtype), init_empty_weights(include_buffers=False):
-        module = kind.from_config(config)
+        module = _made(lambda: kind.from_config(config), files, where)
     state = module.state_dict()
     tensors: dict[str, torch.Tensor] = {}
     strangers: list[str] = []
@@ -195,12 +220,7 @@ def _diffusers_module(
     module._fix_state_dict_keys_on_load(tensors)  # test_loading.py tells if it moves
     _refuse_quantised(tensors, where, files)
     _refuse_missing(state.keys() - tensors.keys(), where, files)
-    for key in state:
-        if state[key].shape != tensors[key].shape:
-            raise RelayError(
-                f"{where}: the weights of its {files.name} are not those of its config: {key} is {list(tensors[key].shape)}, "
-                f"and the config makes it {list(state[key].shape)}. Download the model anew."
-            )
+    _refuse_other_shapes(tensors, {key: value.shape for key, value in state.items()}, where, files)
     module.load_state_dict({key: tensors[key] for key in state}, assign=True)
     return module
 
@@ -227,12 +247,23 @@ def _refuse_missing(missing: Any, where: str, files: ComponentFiles) -> None:
         )
 
 
+def _refuse_other_shapes(
+    tensors: Mapping[str, torch.Tensor], expected: Mapping[str, Any], where: str, files: ComponentFiles
+) -> None:
+    for key, shape in expected.items():
+        if key in tensors and tensors[key].shape != shape:
+            raise RelayError(
+                f"{where}: the weights of its {files.name} are not those of its config: {key} is {list(tensors[key].shape)}, "
+                f"and the config makes it {list(shape)}. Download the model anew."
+            )
+
+
 def _refuse_strangers(strangers: list[str], where: str, files: ComponentFiles) -> None:
     """The libraries warn, and leave out what has no place: a LoRA or an IP-Adapter that was saved with a model would do nothing."""
     if strangers:
         raise RelayError(
             f"{where}: the weights of its {files.name} hold {len(strangers)} tensors that a {files.class_name} has no place for, such as "
-            f"{min(strangers)[:80]}. It is of another kind, or something was saved with it: use a copy that holds the model alone."
+            f"{shown(min(strangers))}. It is of another kind, or something was saved with it: use a copy that holds the model alone."
         )
 
 
@@ -240,6 +271,6 @@ def _refuse_quantised(tensors: Mapping[str, torch.Tensor], where: str, files: Co
     for key, tensor in tensors.items():
         if not tensor.is_floating_point() and not key.endswith("position_ids"):
             raise RelayError(
-                f"{where}: the weights of its {files.name} are quantised ({key[:80]} is {tensor.dtype}), which Diffusers Relay does not "
+                f"{where}: the weights of its {files.name} are quantised ({shown(key)} is {tensor.dtype}), which Diffusers Relay does not "
                 f"load. Use a copy in float16 or float32."
             )

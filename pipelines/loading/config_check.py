@@ -13,6 +13,7 @@ from typing import Any
 from ..base.errors import RelayError
 from ..files.model_files import short
 from ..model.component_classes import PUBLISHED_WITH, Classes
+from .config_types import check_types
 
 CLIP = {
     *("hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads", "hidden_act"),
@@ -111,6 +112,9 @@ def checked_config(config: Mapping[str, Any], classes: Classes, component_class:
     for name, value in found.items():
         _check(name, value, where)
     _check_blocks(found, where)
+    if classes.kind != "processor":
+        has_blocks = classes.kind == "model" and classes.library == "diffusers"
+        check_types(found, component_class, where, lists=has_blocks)
     if classes.library != "diffusers":
         return found
     # what diffusers itself notes; old UNets are run otherwise by their version. In the file's order, as diffusers keeps it

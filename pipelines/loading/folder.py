@@ -21,6 +21,7 @@ from ..model.components import PipelineComponents
 from ..model.family import ModelFamily
 from ..model.family_table import recognise
 from .component_building import build, read_config
+from .together import check_noise_level, fitted_together
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +69,9 @@ def load_folder(
         monitor.check()
         load = partial(load_component, folder, files, dtype, where)
         modules[files.name] = REGISTRY.get(keys[files.name], load)
+    modules = fitted_together(family, modules, where)
+    if "low_res_scheduler" in modules:
+        check_noise_level(modules, config.get("max_noise_level"), where)
     return PipelineComponents(family=family, source=source or folder.name, modules=modules, dtype=dtype, config=config)
 
 

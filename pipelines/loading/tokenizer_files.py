@@ -48,12 +48,14 @@ def checked_files(folder: Path, where: str) -> dict[str, str]:
         model = model if isinstance(model, Mapping) else {}
         vocabulary = _vocabulary(model.get("vocab"), at("tokenizer.json"))
         merges = _merges(model.get("merges"), at("tokenizer.json"))
+        _check_merges(merges, vocabulary, at("tokenizer.json"))
         files["tokenizer.json"] = json.dumps(_plain_tokenizer(whole, model, vocabulary, merges, at("tokenizer.json")))
         files["vocab.json"], files["merges.txt"] = json.dumps(vocabulary), "\n".join(["#version: 0.2", *merges, ""])
     if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
         vocabulary = _vocabulary(read_json_object(folder / "vocab.json", at("vocab.json")), at("vocab.json"))
         lines = _text(folder / "merges.txt", at("merges.txt")).replace("\r", "").split("\n")
         merges = _merges([line for line in lines if line and not line.startswith("#version")], at("merges.txt"))
+        _check_merges(merges, vocabulary, at("merges.txt"))
         files["vocab.json"], files["merges.txt"] = json.dumps(vocabulary), "\n".join(["#version: 0.2", *merges, ""])
     added = read_optional_json(folder / "added_tokens.json", at("added_tokens.json"))
     if added:
@@ -164,6 +166,14 @@ def _merges(value: object, where: str) -> list[str]:
         if not isinstance(merge, str) or len(merge) > LONGEST_TOKEN or merge.count(" ") != 1:
             raise _damaged(where, f"the merge {short(merge)}")
     return merges
+
+
+def _check_merges(merges: list[str], vocabulary: Mapping[str, int], where: str) -> None:
+    """What a merge joins and what it makes are tokens."""
+    for merge in merges:
+        left, right = merge.split(" ")
+        if not (left in vocabulary and right in vocabulary and left + right in vocabulary):
+            raise _damaged(where, f"the merge {short(merge)} is of tokens that its vocabulary lacks, and")
 
 
 def _text(path: Path, where: str) -> str:

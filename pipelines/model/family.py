@@ -65,6 +65,8 @@ class ModelFamily:
     auto_keys: tuple[str, ...] = ()
     """The family's rows of diffusers' AutoPipeline tables (``AUTO_IMAGE2IMAGE_PIPELINES_MAPPING`` and its sisters)."""
     denoiser: str = "unet"
+    unet_reads_beside: str | None = None
+    """What its UNet reads beside the text, as diffusers' ``addition_embed_type`` names it."""
     schedulers: tuple[str, ...] = ()
     """diffusers' scheduler classes of the law :attr:`noise` that the family's pipelines run with, beside the model's own."""
     size_multiple: int = 8

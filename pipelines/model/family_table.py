@@ -99,6 +99,7 @@ SDXL_BASE = ModelFamily(
     host_factor=0.13025,
     preview_format="SDXL",
     config_flags={"force_zeros_for_empty_prompt": True},
+    unet_reads_beside="text_time",
 )
 
 SDXL_REFINER = ModelFamily(
@@ -129,6 +130,7 @@ SDXL_REFINER = ModelFamily(
     host_factor=0.13025,
     preview_format="SDXL",
     config_flags={"force_zeros_for_empty_prompt": True, "requires_aesthetics_score": False},
+    unet_reads_beside="text_time",
 )
 
 KANDINSKY22_PRIOR = ModelFamily(
@@ -166,6 +168,7 @@ KANDINSKY22_DECODER = ModelFamily(
     schedulers=("DDPMScheduler", "DDIMScheduler"),
     size_multiple=64,
     takes_image_embeds=True,
+    unet_reads_beside="image",
 )
 
 KANDINSKY22_DEPTH = ModelFamily(
@@ -183,6 +186,7 @@ KANDINSKY22_DEPTH = ModelFamily(
     size_multiple=64,
     takes_image_embeds=True,
     takes_hint=True,
+    unet_reads_beside="image_hint",
 )
 
 LATENT_UPSCALER = ModelFamily(

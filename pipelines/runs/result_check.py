@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..base.errors import RelayError
+from ..model.broken_weights import broken_weights
 from ..model.components import PipelineComponents
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ def check_painted(latents: torch.Tensor, components: PipelineComponents) -> None
         return
     denoiser = components[components.family.denoiser]
     dtype = str(denoiser.dtype).removeprefix("torch.")
+    if broken := broken_weights({components.family.denoiser: denoiser}):
+        raise RelayError(
+            f"model: {components.source} painted values that are not numbers, so nothing was made. {broken}"
+        )
     loras = ", ".join(lora.title for lora in components.loras)
     raise RelayError(
         f"model: {components.source} painted values that are not numbers (NaN or infinite) in {dtype}, so nothing was made. Load it in bfloat16 "

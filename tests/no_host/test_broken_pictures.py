@@ -112,9 +112,31 @@ def test_a_black_picture_is_given_and_named() -> None:
     assert "Every pixel is black" in runtime.monitor.said[0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_weights_that_are_no_numbers_are_the_file_s_fault(dtype: torch.dtype) -> None:
+    half = dtype == torch.float16
+    advice = (
+        "so its file is damaged or too large for float16: load it in float32"
+        if half
+        else "so its file is damaged: download"
+    )
+    model, unet = with_own("sd15", "unet", dtype)
+    prompt = encode(model, "a cat")
+    unet.conv_out.bias.data[0] = float("nan")
+    with pytest.raises(RelayError, match=rf"Its unet holds weights that are no numbers \(conv_out.bias\), {advice}"):
+        text_to_image(model, prompt, TextToImageSettings(64, 64, 1, 2, 4.0, 1), counting_runtime())
+    model, encoder = with_own("sd15", "text_encoder", dtype)
+    next(iter(encoder.parameters())).data[:] = float("inf")
+    with pytest.raises(
+        RelayError, match=rf"^prompt: sd15 made .*Its text_encoder holds weights that are no numbers .*{advice}"
+    ):
+        encode(model, "a cat")
+
+
 @pytest.mark.parametrize("name", ["sd15", "sdxl_base"])
 def test_a_denoiser_that_paints_no_numbers_makes_nothing(name: str) -> None:
     model, unet = with_own(name, "unet", torch.float32)
-    unet.conv_out.bias.data[0] = float("nan")
+    unet.conv_out.bias.data[0] = 3e38
+    unet.conv_out.weight.data *= 1e38
     with pytest.raises(RelayError, match=rf"model: {name} painted values that are not numbers .*in float32"):
         text_to_image(model, encode(model, "a cat"), TextToImageSettings(64, 64, 1, 2, 4.0, 1), counting_runtime())

@@ -293,6 +293,214 @@ NUMBERS: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
+NOTHING = None
+TYPES: list[tuple[str, dict[str, Any], str]] = [
+    # what another type than its class has for a default does: an error of a library, in a run or before, or another picture
+    ("scheduler/scheduler_config.json", {"num_train_timesteps": "1000"}, "is '1000', and it is to be a whole number"),
+    ("scheduler/scheduler_config.json", {"num_train_timesteps": True}, "is True, and it is to be a whole number"),
+    ("scheduler/scheduler_config.json", {"beta_start": "0.1"}, "is '0.1', and it is to be a number"),
+    ("scheduler/scheduler_config.json", {"beta_start": NOTHING}, "is None, and it is to be a number"),
+    ("scheduler/scheduler_config.json", {"beta_schedule": ["linear"]}, "it is to be a word"),
+    ("scheduler/scheduler_config.json", {"set_alpha_to_one": "no"}, "is 'no', and it is to be true or false"),
+    ("scheduler/scheduler_config.json", {"steps_offset": 1.5}, "is 1.5, and it is to be a whole number"),
+    ("scheduler/scheduler_config.json", {"beta_schedule": "weird"}, "makes no PNDMScheduler (weird is not implemented"),
+    (
+        "scheduler/scheduler_config.json",
+        {"prediction_type": "flow"},
+        "can't run with what the file says (prediction_type",
+    ),
+    (
+        "scheduler/scheduler_config.json",
+        {"prediction_type": "sample"},
+        "can't run with what the file says (prediction_",
+    ),
+    (
+        "scheduler/scheduler_config.json",
+        {"timestep_spacing": "weird"},
+        "can't run with what the file says (weird is not",
+    ),
+    ("scheduler/scheduler_config.json", {"steps_offset": 5000}, "can't run with what the file says (index"),
+    ("scheduler/scheduler_config.json", {"trained_betas": "abc"}, "makes no PNDMScheduler"),
+    (
+        "scheduler/scheduler_config.json",
+        {"trained_betas": [0.1] * 10},
+        "its betas are no noise schedule: 1000 are needed",
+    ),
+    ("scheduler/scheduler_config.json", {"trained_betas": [0.5] * 1000}, "its betas are no noise schedule"),
+    ("scheduler/scheduler_config.json", {"trained_betas": [2.0] * 1000}, "its betas are no noise schedule"),
+    ("scheduler/scheduler_config.json", {"beta_start": 0.0, "beta_end": 0.0}, "its betas are no noise schedule"),
+    ("scheduler/scheduler_config.json", {"beta_end": 5.0}, "its betas are no noise schedule"),
+    ("vae/config.json", {"scaling_factor": 0}, "scaling_factor is 0, and it is to be 0.0001 to 10000"),
+    ("vae/config.json", {"scaling_factor": -1.0}, "scaling_factor is -1.0"),
+    ("vae/config.json", {"scaling_factor": 1e-300}, "scaling_factor is 1e-300"),
+    ("vae/config.json", {"scaling_factor": "0.18"}, "is '0.18', and it is to be a number"),
+    ("vae/config.json", {"scaling_factor": True}, "is True, and it is to be a number"),
+    ("vae/config.json", {"scaling_factor": NOTHING}, "is None, and it is to be a number"),
+    ("vae/config.json", {"force_upcast": "no"}, "it is to be true or false"),
+    ("vae/config.json", {"latents_mean": [0.1] * 3, "latents_std": [1.0] * 4}, "it is to be a list of 4 numbers"),
+    ("vae/config.json", {"latents_mean": [0.1] * 4, "latents_std": [0.0] * 4}, "a list of 4 numbers above 0"),
+    ("vae/config.json", {"block_out_channels": "abc"}, "it is to be a list"),
+    ("vae/config.json", {"down_block_types": [1, 2, 3, 4]}, "it is to be a list"),
+    ("vae/config.json", {"down_block_types": ["Evil"] * 4}, "makes no AutoencoderKL (Evil does not exist)"),
+    ("vae/config.json", {"act_fn": 5}, "it is to be a word"),
+    ("unet/config.json", {"center_input_sample": "x"}, "it is to be true or false"),
+    ("unet/config.json", {"freq_shift": "x"}, "it is to be a whole number"),
+    ("unet/config.json", {"norm_eps": -5.0}, "it is to be 0 to 1"),
+    ("unet/config.json", {"norm_eps": "x"}, "it is to be a number"),
+    ("unet/config.json", {"downsample_padding": 9}, "it is to be 0 to 1"),
+    ("unet/config.json", {"mid_block_scale_factor": 0}, "it is to be 1e-06 to 1e+06"),
+    ("unet/config.json", {"act_fn": "evil"}, "makes no UNet2DConditionModel (activation function evil"),
+    ("unet/config.json", {"in_channels": 8}, "conv_in.weight is [32, 4, 3, 3], and the config makes it [32, 8, 3, 3]"),
+    ("text_encoder/config.json", {"hidden_act": 5}, "it is to be a word"),
+    ("text_encoder/config.json", {"hidden_act": "evil"}, "makes no CLIPTextModel ('evil' is nothing that it knows)"),
+    ("text_encoder/config.json", {"num_attention_heads": 3}, "makes no CLIPTextModel"),
+    ("text_encoder/config.json", {"layer_norm_eps": NOTHING}, "is None, and it is to be a number"),
+    ("text_encoder/config.json", {"layer_norm_eps": -1.0}, "it is to be 0 to 1"),
+    ("text_encoder/config.json", {"eos_token_id": NOTHING}, "is None, and it is to be a whole number"),
+    ("text_encoder/config.json", {"eos_token_id": [1, 2]}, "it is to be a whole number"),
+    ("text_encoder/config.json", {"num_hidden_layers": "2"}, "it is to be a whole number"),
+    ("text_encoder/config.json", {"num_hidden_layers": 1}, "hold 32 tensors that a CLIPTextModel has no place for"),
+    ("text_encoder/config.json", {"max_position_embeddings": 10}, "is [77, 32], and the config makes it [10, 32]"),
+    ("tokenizer/tokenizer_config.json", {"model_max_length": 200}, "cuts a text at 200 tokens"),
+]
+SCHEDULERS: list[tuple[str, dict[str, Any], str]] = [
+    ("DPMSolverMultistepScheduler", {"solver_order": 0}, "solver_order is 0, and it is to be 1 to 10"),
+    ("DPMSolverMultistepScheduler", {"variance_type": "learned_range"}, "can't run with what the file says"),
+    ("UniPCMultistepScheduler", {"disable_corrector": "x"}, "disable_corrector is 'x', and it is to be a list"),
+    ("UniPCMultistepScheduler", {"solver_p": ["diffusers", "DDIMScheduler"]}, "can't run with what the file says"),
+    ("DDPMScheduler", {"variance_type": "learned"}, "takes a variance from the unet"),
+    ("DPMSolverSDEScheduler", {"noise_sampler_seed": "x"}, "noise_sampler_seed is 'x', and it is to be 0 to"),
+    ("DPMSolverSDEScheduler", {"noise_sampler_seed": -5}, "noise_sampler_seed is -5, and it is to be 0 to"),
+    ("SASolverScheduler", {"tau_func": "x"}, "can't run with what the file says"),
+    ("EulerDiscreteScheduler", {"interpolation_type": "weird"}, "can't run with what the file says"),
+    ("EulerDiscreteScheduler", {"use_karras_sigmas": "x"}, "it is to be true or false"),
+]
+
+
+@pytest.mark.parametrize(("file", "entries", "says"), TYPES)
+def test_values_of_another_type_are_refused_when_it_is_loaded(
+    file: str, entries: dict[str, Any], says: str, folder: Path, library_warnings: list[str]
+) -> None:
+    edit(folder / file, **entries)
+    refused_in_one_line(folder, says)
+    assert not library_warnings
+
+
+@pytest.mark.parametrize(("name", "entries", "says"), SCHEDULERS)
+def test_a_scheduler_that_cannot_run_is_refused_when_it_is_loaded(
+    name: str, entries: dict[str, Any], says: str, folder: Path
+) -> None:
+    edit(folder / "model_index.json", scheduler=["diffusers", name])
+    edit(folder / "scheduler" / "scheduler_config.json", _class_name=name, **entries)
+    refused_in_one_line(folder, says)
+
+
+def refused_in_one_line(folder: Path, says: str) -> None:
+    with pytest.raises(RelayError) as caught:
+        load(folder)
+    text = str(caught.value)
+    assert says in text
+    assert text.isprintable()
+    assert len(text) < 600
+
+
+def vocabulary(folder: Path, numbers: Callable[[int], int]) -> None:
+    (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
+    file = folder / "tokenizer" / "vocab.json"
+    known = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps({token: numbers(number) for token, number in known.items()}), "utf-8")
+
+
+def merges(folder: Path, more: str) -> None:
+    (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
+    file = folder / "tokenizer" / "merges.txt"
+    file.write_text(file.read_text("utf-8") + more, "utf-8")
+
+
+TOGETHER: dict[str, tuple[str, Callable[[Path], None], str]] = {
+    "an SDXL UNet": (
+        "sdxl_base",
+        lambda folder: edit(folder / "model_index.json", _class_name="StableDiffusionPipeline"),
+        "its unet is not one of Stable Diffusion 1.x / 2.x: addition_embed_type in unet/config.json is 'text_time'",
+    ),
+    "tokens with no vectors": (
+        "sd15",
+        lambda folder: vocabulary(folder, lambda number: number + 3000),
+        "its text_encoder has 879 tokens. They are of different models",
+    ),
+    "gaps in a vocabulary": (
+        "sd15",
+        lambda folder: vocabulary(folder, lambda number: number if number < 200 else number + 50),
+        "its tokenizer has a token with the number 928",
+    ),
+    "pictures of another size": (
+        "kandinsky_prior",
+        lambda folder: edit(
+            folder / "image_processor" / "preprocessor_config.json",
+            size={"shortest_edge": 60},
+            crop_size={"height": 60, "width": 60},
+        ),
+        "its image_processor makes pictures of 60 x 60, and its image_encoder reads",
+    ),
+    "pictures with no mean": (
+        "kandinsky_prior",
+        lambda folder: edit(folder / "image_processor" / "preprocessor_config.json", image_mean="x"),
+        "no picture can be prepared with what the file says",
+    ),
+    "pictures divided by 0": (
+        "kandinsky_prior",
+        lambda folder: edit(folder / "image_processor" / "preprocessor_config.json", image_std=[0, 0, 0]),
+        "no picture can be prepared with what the file says (std evaluated to zero",
+    ),
+    "more noise than steps": (
+        "x4_upscaler",
+        lambda folder: edit(folder / "low_res_scheduler" / "scheduler_config.json", num_train_timesteps=5),
+        "max_noise_level is 350, and its low_res_scheduler has 5 steps: 0 to 4 can be",
+    ),
+    "a merge of no tokens": (
+        "sd15",
+        lambda folder: merges(folder, "zzzq qqq\n"),
+        "the merge 'zzzq qqq' is of tokens that",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_components_that_do_not_fit_together_are_refused(name: str, models: SmallModels, tmp_path: Path) -> None:
+    model, change, says = TOGETHER[name]
+    folder = Path(shutil.copytree(models.named[model], tmp_path / "model"))
+    change(folder)
+    refused_in_one_line(folder, says)
+
+
+def test_a_text_encoder_of_another_width_is_refused(folder: Path, models: SmallModels) -> None:
+    from diffusers import UNet2DConditionModel
+
+    config = {**json.loads((folder / "unet" / "config.json").read_text("utf-8")), "cross_attention_dim": 64}
+    shutil.rmtree(folder / "unet")
+    UNet2DConditionModel.from_config(config).save_pretrained(folder / "unet")
+    refused_in_one_line(folder, "its unet reads texts of width 64, and its text encoders give 32")
+
+
+def test_a_unet_of_another_pipeline_is_refused(folder: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    config = {**json.loads((folder / "unet" / "config.json").read_text("utf-8")), "in_channels": 8}
+    shutil.rmtree(folder / "unet")
+    UNet2DConditionModel.from_config(config).save_pretrained(folder / "unet")
+    refused_in_one_line(
+        folder, "its unet takes 8 channels, and one of Stable Diffusion 1.x / 2.x takes 4, or 9 to inpaint"
+    )
+
+
+def test_trying_a_scheduler_draws_nothing_from_the_world(folder: Path) -> None:
+    for name in SCHEDULER.names:
+        edit(folder / "model_index.json", scheduler=["diffusers", name])
+        before = torch.random.get_rng_state()
+        load(folder)
+        assert torch.equal(torch.random.get_rng_state(), before), name
+
+
 @pytest.mark.parametrize(("file", "entries", "says"), NUMBERS)
 def test_numbers_that_no_model_has_are_refused_before_anything_is_built(
     file: str, entries: dict[str, Any], says: str, folder: Path, registry: ComponentRegistry
@@ -545,14 +753,12 @@ def test_tokens_that_a_model_was_saved_with_stay(folder: Path) -> None:
     assert load(folder)["tokenizer"]("a <cat-toy> on").input_ids == expected
 
 
-def test_no_limit_stays_no_limit(folder: Path) -> None:
-    from transformers import CLIPTokenizer
-
-    edit(folder / "tokenizer" / "tokenizer_config.json", model_max_length=1000000000000000019884624838656)
-    assert (
-        load(folder)["tokenizer"].model_max_length
-        == CLIPTokenizer.from_pretrained(folder / "tokenizer").model_max_length
-    )
+@pytest.mark.parametrize("longest", [1000000000000000019884624838656, None, 0, -1, "77", 77.0])
+def test_no_limit_is_that_of_the_encoder(longest: object, folder: Path, models: SmallModels) -> None:
+    """diffusers has no other use for it, and fails where there is none."""
+    edit(folder / "tokenizer" / "tokenizer_config.json", model_max_length=longest)
+    same(load(folder), load(models.named["sd15"]))
+    assert load(folder)["tokenizer"].model_max_length == 77
 
 
 # --- ControlNets
@@ -565,6 +771,8 @@ def test_no_limit_stays_no_limit(folder: Path) -> None:
         ({"layers_per_block": 10**4}, "layers_per_block is 10000"),
         ({"_class_name": "StableDiffusionPipeline"}, "is no ControlNet"),
         ({"_class_name": ["evil", "Evil"]}, "is no ControlNet"),
+        ({"controlnet_conditioning_channel_order": "evil"}, "is 'evil', and it is to be 'rgb' or 'bgr'"),
+        ({"conditioning_channels": "3"}, "is '3', and it is to be a whole number"),
     ],
 )
 def test_a_controlnet_s_config_is_data(

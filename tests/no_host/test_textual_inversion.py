@@ -190,6 +190,27 @@ def test_a_word_that_is_known_already() -> None:
             taught(view, "learned", token)
 
 
+@pytest.mark.parametrize(
+    ("word", "apart"),
+    [("(x)1.5", ("compel", "a1111")), ("x++", ("compel",)), ("[x] v1", ("a1111",)), ("x-v1.2", ()), ("<x>", ())],
+)
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_a_word_that_a_syntax_takes_apart_is_no_silence(
+    inference_mode: None, syntax: str, word: str, apart: tuple[str, ...]
+) -> None:
+    view = taught(load("sd15"), "badhands", word)
+    if syntax in apart:
+        with pytest.raises(
+            RelayError, match=r"is the word of an embedding.*Give it another word in Load Textual Inversion"
+        ):
+            encode(view, f"a {word} cat", syntax=syntax)
+    else:
+        told = encode(view, f"a {word} cat", syntax=syntax)
+        plain = encode(taught(load("sd15"), "badhands"), "a badhands cat", syntax=syntax)
+        assert torch.equal(told.positive.hidden, plain.positive.hidden)
+    encode(view, "a cat", syntax=syntax)
+
+
 def test_a_file_is_read_once() -> None:
     base = load("sd15")
     first = taught(base, "badhands")
@@ -245,6 +266,7 @@ def test_damaged_files(tmp_path: Path, models: SmallModels) -> None:
         ({"emb_params": torch.zeros(2, 9000)}, "is no textual inversion"),
         ({"a": torch.zeros(2, 32), "b": torch.zeros(2, 32)}, "is no textual inversion: it holds 2 tensors, and one"),
         ({"clip_l": torch.zeros(2, 32), "t5xxl": torch.zeros(2, 64)}, "vectors for t5xxl, .*another kind of model"),
+        ({"gemma2_2b": torch.zeros(2, 32)}, "vectors for gemma2_2b, .*another kind of model"),
         ({"clip_l": torch.zeros(2, 32), "clip_l_out": torch.zeros(2, 32)}, "vectors for clip_l_out"),
         (
             {"clip_l": torch.zeros(2, 32), f"t5.\n\x1b{5000 * 'x'}": torch.zeros(2, 64)},
@@ -253,7 +275,10 @@ def test_damaged_files(tmp_path: Path, models: SmallModels) -> None:
         ({"emb_params": torch.zeros(76, 32)}, "has 76 vectors, and a prompt has 75 places"),
         ({f"w_{index}" if index else "w": torch.zeros(1, 32) for index in range(76)}, "has 76 vectors"),
         ({"emb_params": torch.full((2, 32), float("nan"))}, "no numbers"),
-        ({"emb_params": torch.zeros(2, 32, dtype=torch.int32)}, "no numbers"),
+        ({"emb_params": torch.zeros(2, 32, dtype=torch.int32)}, r"holds no vectors \(torch.int32\)"),
+        ({"emb_params": torch.ones(2, 32, dtype=torch.complex64)}, r"holds no vectors \(torch.complex64\)"),
+        ({"emb_params": torch.full((2, 32), 1e300, dtype=torch.float64)}, "no numbers"),
+        ({"proj_out.weight": torch.zeros(2, 32), "x": torch.zeros(2, 32)}, "it holds 2 tensors, and one is expected"),
         ({"clip_l": torch.zeros(2, 32), "clip_g": torch.zeros(3, 32)}, "another number of vectors"),
     ):
         save_file(tensors, path)
