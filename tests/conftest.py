@@ -27,19 +27,42 @@ os.environ.update({"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_H
 prepare_pack()
 
 
-def uses_a_server(nodeid: str) -> bool:
-    return nodeid.startswith(("tests/in_server/", "tests/seen/"))
+ON_THE_PAGE = tuple(f"tests/in_server/test_{name}.py" for name in ("page", "made_again", "help_pages"))
+"""They share one browser, so they run one after the other in one process: see tests/in_server/conftest.py."""
+LONGEST_FIRST = (
+    "tests/in_server/test_any_workflow.py",
+    "tests/in_server/test_stopped.py",
+    "tests/seen/test_prompts.py",
+    "tests/seen/test_pictures.py",
+    *ON_THE_PAGE,
+    "tests/in_server/test_long_runs.py",
+    "tests/in_server/",
+)
+"""The order of the files, and the others after them: no process is left alone with a long one at the end."""
+
+
+class Scheduling(LoadFileScheduling):
+    """Each file runs in one process, files that share something in the same; who has done with a file takes the next."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "on the page" if file in ON_THE_PAGE else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
-    """Each file runs in one process; who has done with a file takes the next."""
     config.option.loadscopereorder = False  # the order is the one below
-    return LoadFileScheduling(config, log)
+    return Scheduling(config, log)
+
+
+def place(item: pytest.Item) -> int:
+    """Where in LONGEST_FIRST an item's file stands."""
+    places = [number for number, start in enumerate(LONGEST_FIRST) if item.nodeid.startswith(start)]
+    return min(places, default=len(LONGEST_FIRST))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: not uses_a_server(item.nodeid))  # the longest files begin first
+        items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -93,6 +93,15 @@ async ({nodes, links, groups}) => {
 """
 
 
+FEWER_STEPS = """
+most => {
+    for (const node of window.app.graph.nodes)
+        for (const widget of node.widgets ?? []) if (widget.name === 'steps') widget.value = Math.min(widget.value, most);
+    return true;
+}
+"""
+
+
 @dataclass(frozen=True)
 class NodeOnPage:
     """A node to make. Widgets by name; the name "" is the first widget, which is a note's text (types Note, MarkdownNote)."""
@@ -203,6 +212,14 @@ class HostPage:
     def to_api(self) -> Prompt:
         """The graph in API format."""
         return dict(self.ask("async () => (await window.app.graphToPrompt()).output"))
+
+    def draw_at_most(self, frames_per_second: int) -> None:
+        """How often the canvas is drawn; it is the setting "Maximum FPS", until the page is opened anew."""
+        self.ask("most => { window.app.canvas.maximumFps = most; return true; }", frames_per_second)
+
+    def take_fewer_steps(self, most: int) -> None:
+        """Sets each `steps` of the graph to `most` where it is larger."""
+        self.ask(FEWER_STEPS, most)
 
     def queue_and_wait(self, timeout: float = 120) -> PageRun:
         """Queues what is on the page, as the Run button does, and waits for its end."""

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -19,14 +20,71 @@ from support.graph import Graph, Out, saved
 from support.server_log import stages_during
 
 PROMPT = "a red cat"
+SD15, SDXL, REFINER = "sd15", "sdxl_base", "sdxl_refiner"
+PRIOR, DECODER = "kandinsky_prior", "kandinsky_decoder"
 
 
-def soft(graph: Graph, server: HostServer, width: int = 64, height: int = 64) -> Out:
-    return graph.picture(server, scripts.soft_picture(width, height), f"soft-{width}x{height}.png")
+class Workflow(Graph):
+    """A graph in which each model is loaded once."""
 
+    def __init__(self, server: HostServer) -> None:
+        super().__init__()
+        self.server = server
+        self.models: dict[str, Out] = {}
 
-def finish(graph: Graph, model: Out, latent: Out) -> Out:
-    return graph.save(graph.decode(model, latent))
+    def model(self, name: str | Out, dtype: str = "float32") -> Out:
+        if isinstance(name, Out):
+            return name
+        if name not in self.models:
+            self.models[name] = self.load(name, dtype)
+        return self.models[name]
+
+    def text(self, name: str | Out, prompt: str = PROMPT, **settings: Any) -> Out:
+        return self.encode(self.model(name), prompt, **settings)
+
+    def embeddings(self, name: str = PRIOR) -> Out:
+        return self.prior(self.model(name), PROMPT)
+
+    def soft(self, width: int = 64, height: int = 64) -> Out:
+        return self.picture(self.server, scripts.soft_picture(width, height), f"soft-{width}x{height}.png")
+
+    def pair(self) -> Out:
+        return self.add("ImageBatch", image1=self.soft(), image2=self.soft())
+
+    def encoded(self, name: str) -> Out:
+        return self.add("RelayEncode", model=self.model(name), image=self.soft(), seed=0)
+
+    def scheduled(self, name: str, scheduler: str, sigmas: str = "default") -> Out:
+        settings = {"scheduler": scheduler, "sigmas": sigmas, "timestep_spacing": "default"}
+        return self.add("RelaySetScheduler", model=self.model(name), **settings)
+
+    def from_hub(self, repo_id: str) -> Out:
+        return self.add("RelayLoadModelFromHub", repo_id=repo_id, revision="", variant="auto", dtype="auto")
+
+    def noise(self) -> Out:
+        """A latent of SDXL that still holds noise."""
+        return self.text_to_image(self.model(SDXL), self.text(SDXL), denoising_end=0.8, steps=5)
+
+    def finish(self, name: str | Out, latent: Out) -> Out:
+        return self.save(self.decode(self.model(name), latent))
+
+    def paint(self, name: str | Out, prompt: Out | None = None, **settings: Any) -> Out:
+        """The whole of text to image."""
+        prompt = prompt or self.text(name)
+        return self.finish(name, self.text_to_image(self.model(name), prompt, **settings))
+
+    def repaint(self, name: str, prompt: Out | None = None, **settings: Any) -> Out:
+        """The whole of image to image."""
+        prompt = prompt or self.text(name)
+        return self.finish(name, self.image_to_image(self.model(name), prompt, **settings))
+
+    def prior_in_a1111(self, text: str) -> Out:
+        prompt = self.prior(self.model(PRIOR), text)
+        self.prompt[prompt.node]["inputs"]["syntax"] = "a1111"
+        return prompt
+
+    def from_url(self, url: str) -> Out:
+        return self.save(self.add("RelayLoadImageFromUrl", url=url))
 
 
 def error_of(server: HostServer, graph: Graph) -> ExecutionError:
@@ -36,398 +94,309 @@ def error_of(server: HostServer, graph: Graph) -> ExecutionError:
     return result.error
 
 
-Make = Callable[[Graph, HostServer], None]
-
-
-def sd15_image_to_image(**settings) -> Make:
-    def make(graph: Graph, server: HostServer) -> None:
-        model = graph.load("sd15")
-        image = soft(graph, server)
-        finish(graph, model, graph.image_to_image(model, graph.encode(model, PROMPT), image=image, **settings))
-
-    return make
-
-
-def sd15_text_to_image(**settings) -> Make:
-    def make(graph: Graph, server: HostServer) -> None:
-        model = graph.load("sd15")
-        finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT), **settings))
-
-    return make
-
-
-def neither(graph: Graph, server: HostServer) -> None:
-    model = graph.load("sd15")
-    finish(graph, model, graph.image_to_image(model, graph.encode(model, PROMPT)))
-
-
-def both(graph: Graph, server: HostServer) -> None:
-    model = graph.load("sd15")
-    image = soft(graph, server)
-    latent = graph.add("RelayEncode", model=model, image=image, seed=0)
-    finish(graph, model, graph.image_to_image(model, graph.encode(model, PROMPT), image=image, latent=latent))
-
-
-def kandinsky_size(graph: Graph, server: HostServer) -> None:
-    prior, decoder = graph.load("kandinsky_prior"), graph.load("kandinsky_decoder")
-    finish(graph, decoder, graph.text_to_image(decoder, graph.prior(prior, PROMPT), width=72, height=64))
-
-
-def kandinsky_picture_size(graph: Graph, server: HostServer) -> None:
-    prior, decoder = graph.load("kandinsky_prior"), graph.load("kandinsky_decoder")
-    image = soft(graph, server, 100, 64)
-    finish(graph, decoder, graph.image_to_image(decoder, graph.prior(prior, PROMPT), image=image))
-
-
-def text_prompt_for_kandinsky(graph: Graph, server: HostServer) -> None:
-    sd15, decoder = graph.load("sd15"), graph.load("kandinsky_decoder")
-    finish(graph, decoder, graph.text_to_image(decoder, graph.encode(sd15, PROMPT)))
-
-
-def image_prompt_for_sd15(graph: Graph, server: HostServer) -> None:
-    prior, sd15 = graph.load("kandinsky_prior"), graph.load("sd15")
-    finish(graph, sd15, graph.text_to_image(sd15, graph.prior(prior, PROMPT)))
-
-
-def another_text_encoder(graph: Graph, server: HostServer) -> None:
-    sd15, sdxl = graph.load("sd15"), graph.load("sdxl_base")
-    finish(graph, sdxl, graph.text_to_image(sdxl, graph.encode(sd15, PROMPT)))
-
-
-def a_decoder_for_a_prior(graph: Graph, server: HostServer) -> None:
-    decoder = graph.load("kandinsky_decoder")
-    finish(graph, decoder, graph.text_to_image(decoder, graph.prior(decoder, PROMPT)))
-
-
-def encode_prompt_for_kandinsky(graph: Graph, server: HostServer) -> None:
-    decoder = graph.load("kandinsky_decoder")
-    finish(graph, decoder, graph.text_to_image(decoder, graph.encode(decoder, PROMPT)))
-
-
-def a_prior_that_paints(graph: Graph, server: HostServer) -> None:
-    prior = graph.load("kandinsky_prior")
-    finish(graph, prior, graph.text_to_image(prior, graph.prior(prior, PROMPT)))
-
-
-def a_refiner_for_text_to_image(graph: Graph, server: HostServer) -> None:
-    refiner = graph.load("sdxl_refiner")
-    finish(graph, refiner, graph.text_to_image(refiner, graph.encode(refiner, PROMPT)))
-
-
-def noise_into_a_conversion(graph: Graph, server: HostServer) -> None:
-    base, sd15 = graph.load("sdxl_base"), graph.load("sd15")
-    noisy = graph.text_to_image(base, graph.encode(base, PROMPT), denoising_end=0.8, steps=5)
-    finish(graph, sd15, graph.add("RelayConvertLatent", model=sd15, latent=noisy))
-
-
-def noise_into_another_family(graph: Graph, server: HostServer) -> None:
-    base, sd15 = graph.load("sdxl_base"), graph.load("sd15")
-    noisy = graph.text_to_image(base, graph.encode(base, PROMPT), denoising_end=0.8, steps=5)
-    finish(graph, sd15, graph.image_to_image(sd15, graph.encode(sd15, PROMPT), latent=noisy))
-
-
-def a_range_that_is_empty(graph: Graph, server: HostServer) -> None:
-    refiner = graph.load("sdxl_refiner")
-    latent = graph.add("RelayEncode", model=refiner, image=soft(graph, server), seed=0)
-    prompt = graph.encode(refiner, PROMPT)
-    finish(graph, refiner, graph.image_to_image(refiner, prompt, latent=latent, denoising_start=0.8, denoising_end=0.5))
-
-
-def a_start_after_the_last_step(graph: Graph, server: HostServer) -> None:
-    refiner = graph.load("sdxl_refiner")
-    latent = graph.add("RelayEncode", model=refiner, image=soft(graph, server), seed=0)
-    prompt = graph.encode(refiner, PROMPT)
-    finish(graph, refiner, graph.image_to_image(refiner, prompt, latent=latent, denoising_start=0.999, steps=4))
-
-
-def nothing_before_the_end(graph: Graph, server: HostServer) -> None:
-    base = graph.load("sdxl_base")
-    finish(graph, base, graph.text_to_image(base, graph.encode(base, PROMPT), denoising_end=0.01, steps=4))
-
-
-def a_range_for_sd15(graph: Graph, server: HostServer) -> None:
-    model = graph.load("sd15")
-    finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT), denoising_end=0.8))
-
-
-def an_unknown_model(graph: Graph, server: HostServer) -> None:
-    model = graph.load("somebody elses model")
-    finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT)))
-
-
-def a_model_outside_the_folders(graph: Graph, server: HostServer) -> None:
-    model = graph.load("../../../etc")
-    finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT)))
-
-
-def an_unknown_dtype(graph: Graph, server: HostServer) -> None:
-    model = graph.load("sd15", "float8")
-    finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT)))
-
-
-def an_unknown_syntax(graph: Graph, server: HostServer) -> None:
-    model = graph.load("sd15")
-    finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT, syntax="mystic")))
-
-
-def an_unknown_scheduler(graph: Graph, server: HostServer) -> None:
-    model = graph.load("sd15")
-    changed = graph.add(
-        "RelaySetScheduler", model=model, scheduler="BestScheduler", sigmas="default", timestep_spacing="default"
-    )
-    finish(graph, changed, graph.text_to_image(changed, graph.encode(changed, PROMPT)))
-
-
-def sigmas_that_it_cannot(graph: Graph, server: HostServer) -> None:
-    model = graph.load("sd15")
-    changed = graph.add(
-        "RelaySetScheduler", model=model, scheduler="DDIMScheduler", sigmas="karras", timestep_spacing="default"
-    )
-    finish(graph, changed, graph.text_to_image(changed, graph.encode(changed, PROMPT)))
-
-
-def a_scheduler_for_kandinsky(graph: Graph, server: HostServer) -> None:
-    model = graph.load("kandinsky_decoder")
-    changed = graph.add(
-        "RelaySetScheduler",
-        model=model,
-        scheduler="EulerDiscreteScheduler",
-        sigmas="default",
-        timestep_spacing="default",
-    )
-    finish(graph, changed, graph.text_to_image(changed, graph.prior(graph.load("kandinsky_prior"), PROMPT)))
-
-
-def a_vae_of_another_family(graph: Graph, server: HostServer) -> None:
-    changed = graph.add("RelaySetVae", model=graph.load("sd15"), vae_from=graph.load("sdxl_base"))
-    finish(graph, changed, graph.text_to_image(changed, graph.encode(changed, PROMPT)))
-
-
-def pickles(graph: Graph, server: HostServer) -> None:
-    model = graph.load("sd15_pickle")
-    finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT)))
-
-
-def a_grid_that_does_not_fit(graph: Graph, server: HostServer) -> None:
-    image = soft(graph, server)
-    pair = graph.add("ImageBatch", image1=image, image2=image)
-    graph.save(graph.add("RelayImageGrid", images=pair, rows=2, columns=2))
-
-
-def two_kinds_of_prompt(graph: Graph, server: HostServer) -> None:
-    sd15 = graph.load("sd15")
-    mixed = graph.add(
-        "RelayMixPrompts",
-        prompt_a=graph.encode(sd15, PROMPT),
-        prompt_b=graph.prior(graph.load("kandinsky_prior"), PROMPT),
-        weight_b=0.5,
-    )
-    finish(graph, sd15, graph.text_to_image(sd15, mixed))
-
-
-def two_pictures_for_one_prompt(graph: Graph, server: HostServer) -> None:
-    image = soft(graph, server)
-    pair = graph.add("ImageBatch", image1=image, image2=image)
-    prompt = graph.add("RelayImagePrompt", prior=graph.load("kandinsky_prior"), image=pair)
-    decoder = graph.load("kandinsky_decoder")
-    finish(graph, decoder, graph.text_to_image(decoder, prompt))
-
-
-def a_hub_id_that_is_a_path(graph: Graph, server: HostServer) -> None:
-    model = graph.add("RelayLoadModelFromHub", repo_id="../../etc/passwd", revision="", variant="auto", dtype="auto")
-    finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT)))
-
-
-def a_hub_id_that_is_not_here(graph: Graph, server: HostServer) -> None:
-    model = graph.add(
-        "RelayLoadModelFromHub", repo_id="nobody/no-such-model", revision="", variant="auto", dtype="auto"
-    )
-    finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT)))
-
-
-def a_latent_of_another_kind(graph: Graph, server: HostServer) -> None:
-    model = graph.load("sd15")
-    empty = graph.add("EmptySD3LatentImage", width=64, height=64, batch_size=1)
-    finish(graph, model, graph.image_to_image(model, graph.encode(model, PROMPT), latent=empty))
-
-
-def a_broken_weight(graph: Graph, server: HostServer) -> None:
-    model = graph.load("sd15")
-    finish(graph, model, graph.text_to_image(model, graph.encode(model, "a (red cat:1.3", syntax="a1111")))
-
-
-def a_broken_weight_for_the_prior(graph: Graph, server: HostServer) -> None:
-    prior, decoder = graph.load("kandinsky_prior"), graph.load("kandinsky_decoder")
-    prompt = graph.prior(prior, "a [cat|dog]")
-    graph.prompt[prompt.node]["inputs"]["syntax"] = "a1111"
-    finish(graph, decoder, graph.text_to_image(decoder, prompt))
-
-
-def picture_from(url: str) -> Make:
-    def make(graph: Graph, server: HostServer) -> None:
-        graph.save(graph.add("RelayLoadImageFromUrl", url=url.replace("PORT", str(server.port))))
-
-    return make
-
-
-CASES: dict[str, tuple[Make, str, str]] = {
-    # name: (graph, node type in which it fails, what the message says)
-    "no step left": (
-        sd15_image_to_image(strength=0.1, steps=5),
+QUEUED = "when it is queued"
+"""Nothing of the prompt runs."""
+INPUTS = "from the inputs alone"
+"""No denoiser and no autoencoder is touched."""
+RUNNING = "in the run"
+
+
+class Case(NamedTuple):
+    name: str
+    build: Callable[[Workflow], Any]
+    fails_in: str
+    says: str
+    known: str = RUNNING
+
+
+CASES = (
+    Case(
+        "no step left",
+        lambda w: w.repaint(SD15, image=w.soft(), strength=0.1, steps=5),
         "RelayImageToImage",
         r"strength, steps: 5 steps at strength 0\.1 .*at least 10",
+        INPUTS,
     ),
-    "strength 0": (sd15_image_to_image(strength=0.0), "RelayImageToImage", r"strength: at 0 nothing is repainted"),
-    "neither": (neither, "RelayImageToImage", r"image, latent: connect exactly one.*neither"),
-    "both": (both, "RelayImageToImage", r"image, latent: connect exactly one.*both"),
-    "a size that does not divide": (
-        sd15_text_to_image(width=100),
+    Case(
+        "strength 0",
+        lambda w: w.repaint(SD15, image=w.soft(), strength=0.0),
+        "RelayImageToImage",
+        r"strength: at 0 nothing is repainted",
+        INPUTS,
+    ),
+    Case(
+        "neither",
+        lambda w: w.repaint(SD15),
+        "RelayImageToImage",
+        r"image, latent: connect exactly one.*neither",
+        INPUTS,
+    ),
+    Case(
+        "both",
+        lambda w: w.repaint(SD15, image=w.soft(), latent=w.encoded(SD15)),
+        "RelayImageToImage",
+        r"image, latent: connect exactly one.*both",
+    ),
+    Case(
+        "a size that does not divide",
+        lambda w: w.paint(SD15, width=100),
         "RelayTextToImage",
         r"100x64.*multiples of 8.*104x64",
+        QUEUED,
     ),
-    "a size too large": (sd15_text_to_image(width=20000), "RelayTextToImage", r"20000x64 is too large.*16384"),
-    "nothing before the end": (
-        nothing_before_the_end,
+    Case(
+        "a size too large",
+        lambda w: w.paint(SD15, width=20000),
+        "RelayTextToImage",
+        r"20000x64 is too large.*16384",
+        QUEUED,
+    ),
+    Case(
+        "nothing before the end",
+        lambda w: w.paint(SDXL, denoising_end=0.01, steps=4),
         "RelayTextToImage",
         r"denoising_end, steps: none of the 4 steps lies before 0\.01",
     ),
-    "a size for Kandinsky": (kandinsky_size, "RelayTextToImage", r"72x64.*multiples of 64.*64x64"),
-    "a picture for Kandinsky": (
-        kandinsky_picture_size,
+    Case(
+        "a size for Kandinsky",
+        lambda w: w.paint(DECODER, w.embeddings(), width=72, height=64),
+        "RelayTextToImage",
+        r"72x64.*multiples of 64.*64x64",
+        INPUTS,
+    ),
+    Case(
+        "a picture for Kandinsky",
+        lambda w: w.repaint(DECODER, w.embeddings(), image=w.soft(100, 64)),
         "RelayImageToImage",
         r"image: .*100x64.*multiples of 64.*128x64",
     ),
-    "text for Kandinsky": (
-        text_prompt_for_kandinsky,
+    Case(
+        "text for Kandinsky",
+        lambda w: w.paint(DECODER, w.text(SD15)),
         "RelayTextToImage",
         r"prompt: .*image embeddings.*Kandinsky Prior",
     ),
-    "image embeddings for SD1.5": (
-        image_prompt_for_sd15,
+    Case(
+        "image embeddings for SD1.5",
+        lambda w: w.paint(SD15, w.embeddings()),
         "RelayTextToImage",
         r"prompt: .*text embeddings.*Encode Prompt",
     ),
-    "another text encoder": (
-        another_text_encoder,
+    Case(
+        "another text encoder",
+        lambda w: w.paint(SDXL, w.text(SD15)),
         "RelayTextToImage",
         r"prompt: .*sd15.*sdxl_base.*Encode the prompt again",
     ),
-    "a missing prior": (a_decoder_for_a_prior, "RelayKandinskyPrior", r"kandinsky_decoder.*prior"),
-    "Encode Prompt for Kandinsky": (encode_prompt_for_kandinsky, "RelayEncodePrompt", r"Kandinsky Prior"),
-    "a prior that paints": (a_prior_that_paints, "RelayTextToImage", r"kandinsky_prior.*text-to-image"),
-    "a refiner from text": (
-        a_refiner_for_text_to_image,
+    Case(
+        "a missing prior",
+        lambda w: w.paint(DECODER, w.embeddings(DECODER)),
+        "RelayKandinskyPrior",
+        r"kandinsky_decoder.*prior",
+    ),
+    Case(
+        "Encode Prompt for Kandinsky",
+        lambda w: w.paint(DECODER, w.text(DECODER)),
+        "RelayEncodePrompt",
+        r"Kandinsky Prior",
+    ),
+    Case(
+        "a prior that paints",
+        lambda w: w.paint(PRIOR, w.embeddings()),
+        "RelayTextToImage",
+        r"kandinsky_prior.*text-to-image",
+        INPUTS,
+    ),
+    Case(
+        "a refiner from text",
+        lambda w: w.paint(REFINER),
         "RelayTextToImage",
         r"sdxl_refiner.*text-to-image.*Stable Diffusion XL",
     ),
-    "noise into a conversion": (
-        noise_into_a_conversion,
+    Case(
+        "noise into a conversion",
+        lambda w: w.finish(SD15, w.add("RelayConvertLatent", model=w.model(SD15), latent=w.noise())),
         "RelayConvertLatent",
         r"latent: .*sdxl_base.*still holds noise.*0\.8",
     ),
-    "noise into another family": (noise_into_another_family, "RelayImageToImage", r"still holds noise"),
-    "an empty range": (a_range_that_is_empty, "RelayImageToImage", r"denoising_start, denoising_end"),
-    "a start after the end": (a_start_after_the_last_step, "RelayImageToImage", r"steps: none of the .* steps is left"),
-    "a range for SD1.5": (a_range_for_sd15, "RelayTextToImage", r"denoising_end: .*only SDXL"),
-    "an unknown model": (an_unknown_model, "RelayLoadModel", r"model: 'somebody elses model'.*It has: .*sd15"),
-    "a model outside": (a_model_outside_the_folders, "RelayLoadModel", r"model: '../../../etc'"),
-    "an unknown dtype": (an_unknown_dtype, "RelayLoadModel", r"dtype: 'float8'.*bfloat16"),
-    "an unknown syntax": (an_unknown_syntax, "RelayEncodePrompt", r"syntax: 'mystic'.*compel, a1111, plain"),
-    "an unknown scheduler": (
-        an_unknown_scheduler,
+    Case(
+        "noise into another family",
+        lambda w: w.repaint(SD15, latent=w.noise()),
+        "RelayImageToImage",
+        r"still holds noise",
+    ),
+    Case(
+        "an empty range",
+        lambda w: w.repaint(REFINER, latent=w.encoded(REFINER), denoising_start=0.8, denoising_end=0.5),
+        "RelayImageToImage",
+        r"denoising_start, denoising_end",
+    ),
+    Case(
+        "a start after the end",
+        lambda w: w.repaint(REFINER, latent=w.encoded(REFINER), denoising_start=0.999, steps=4),
+        "RelayImageToImage",
+        r"steps: none of the .* steps is left",
+    ),
+    Case(
+        "a range for SD1.5",
+        lambda w: w.paint(SD15, denoising_end=0.8),
+        "RelayTextToImage",
+        r"denoising_end: .*only SDXL",
+        INPUTS,
+    ),
+    Case(
+        "an unknown model",
+        lambda w: w.paint("somebody elses model"),
+        "RelayLoadModel",
+        r"model: 'somebody elses model'.*It has: .*sd15",
+        QUEUED,
+    ),
+    Case("a model outside", lambda w: w.paint("../../../etc"), "RelayLoadModel", r"model: '../../../etc'", QUEUED),
+    Case(
+        "an unknown dtype", lambda w: w.paint(w.load("sd15", "float8")), "RelayLoadModel", r"dtype: 'float8'.*bfloat16"
+    ),
+    Case(
+        "an unknown syntax",
+        lambda w: w.paint(SD15, w.text(SD15, syntax="mystic")),
+        "RelayEncodePrompt",
+        r"syntax: 'mystic'.*compel, a1111, plain",
+        QUEUED,
+    ),
+    Case(
+        "an unknown scheduler",
+        lambda w: w.paint(w.scheduled(SD15, "BestScheduler")),
         "RelaySetScheduler",
         r"scheduler: .*'BestScheduler'.*EulerDiscreteScheduler",
+        QUEUED,
     ),
-    "sigmas": (sigmas_that_it_cannot, "RelaySetScheduler", r"sigmas: DDIMScheduler can't use 'karras'"),
-    "a scheduler for Kandinsky": (
-        a_scheduler_for_kandinsky,
+    Case(
+        "sigmas",
+        lambda w: w.paint(w.scheduled(SD15, "DDIMScheduler", "karras")),
+        "RelaySetScheduler",
+        r"sigmas: DDIMScheduler can't use 'karras'",
+    ),
+    Case(
+        "a scheduler for Kandinsky",
+        lambda w: w.paint(w.scheduled(DECODER, "EulerDiscreteScheduler"), w.embeddings()),
         "RelaySetScheduler",
         r"Kandinsky.*EulerDiscreteScheduler.*DDPMScheduler",
     ),
-    "a VAE of another family": (a_vae_of_another_family, "RelaySetVae", r"vae_from: .*sdxl_base.*sd15"),
-    "pickles": (pickles, "RelayLoadModel", r"sd15_pickle.*safetensors"),
-    "a grid": (a_grid_that_does_not_fit, "RelayImageGrid", r"rows, columns: .*1 x 2, 2 x 1"),
-    "two kinds of prompt": (two_kinds_of_prompt, "RelayMixPrompts", r"prompt_a, prompt_b"),
-    "two pictures": (two_pictures_for_one_prompt, "RelayImagePrompt", r"image: expected one picture.*Mix Prompts"),
-    "a hub id that is a path": (a_hub_id_that_is_a_path, "RelayLoadModelFromHub", r"repo_id.*passwd"),
-    "a hub id that is not here": (
-        a_hub_id_that_is_not_here,
+    Case(
+        "a VAE of another family",
+        lambda w: w.paint(w.add("RelaySetVae", model=w.model(SD15), vae_from=w.model(SDXL))),
+        "RelaySetVae",
+        r"vae_from: .*sdxl_base.*sd15",
+    ),
+    Case("pickles", lambda w: w.paint("sd15_pickle"), "RelayLoadModel", r"sd15_pickle.*safetensors"),
+    Case(
+        "a grid",
+        lambda w: w.save(w.add("RelayImageGrid", images=w.pair(), rows=2, columns=2)),
+        "RelayImageGrid",
+        r"rows, columns: .*1 x 2, 2 x 1",
+    ),
+    Case(
+        "two kinds of prompt",
+        lambda w: w.paint(SD15, w.add("RelayMixPrompts", prompt_a=w.text(SD15), prompt_b=w.embeddings(), weight_b=0.5)),
+        "RelayMixPrompts",
+        r"prompt_a, prompt_b",
+    ),
+    Case(
+        "two pictures",
+        lambda w: w.paint(DECODER, w.add("RelayImagePrompt", prior=w.model(PRIOR), image=w.pair())),
+        "RelayImagePrompt",
+        r"image: expected one picture.*Mix Prompts",
+    ),
+    Case(
+        "a hub id that is a path",
+        lambda w: w.paint(w.from_hub("../../etc/passwd")),
+        "RelayLoadModelFromHub",
+        r"repo_id.*passwd",
+        QUEUED,
+    ),
+    Case(
+        "a hub id that is not here",
+        lambda w: w.paint(w.from_hub("nobody/no-such-model")),
         "RelayLoadModelFromHub",
         r"HF_HUB_OFFLINE.*nobody/no-such-model.*models/diffusers",
     ),
-    "a bracket that is not closed": (
-        a_broken_weight,
+    Case(
+        "a bracket that is not closed",
+        lambda w: w.paint(SD15, w.text(SD15, "a (red cat:1.3", syntax="a1111")),
         "RelayEncodePrompt",
         r"prompt: the '\(' at character 3 .*never closed",
     ),
-    "a prompt that changes": (
-        a_broken_weight_for_the_prior,
+    Case(
+        "a prompt that changes",
+        lambda w: w.paint(DECODER, w.prior_in_a1111("a [cat|dog]")),
         "RelayKandinskyPrior",
         r"\[\.\.\.\|\.\.\.\] at character 3 ",
     ),
-    "this very server": (
-        picture_from("http://127.0.0.1/view?filename=example.png"),
+    Case(
+        "this very server",
+        lambda w: w.from_url("http://127.0.0.1/view?filename=example.png"),
         "RelayLoadImageFromUrl",
         r"url: 127\.0\.0\.1 is an address of this machine or of a local network",
     ),
-    "this server by number": (picture_from("http://2130706433/x"), "RelayLoadImageFromUrl", r"url: .*this machine"),
-    "this server's port": (
-        picture_from("http://127.0.0.1:PORT/x"),
+    Case(
+        "this server by number",
+        lambda w: w.from_url("http://2130706433/x"),
+        "RelayLoadImageFromUrl",
+        r"url: .*this machine",
+    ),
+    Case(
+        "this server's port",
+        lambda w: w.from_url(f"http://127.0.0.1:{w.server.port}/x"),
         "RelayLoadImageFromUrl",
         r"url: port \d+ .*80 and 443",
+        QUEUED,
     ),
-    "a file as a URL": (picture_from("file:///etc/passwd"), "RelayLoadImageFromUrl", r"url: file: is not fetched"),
-    "no URL": (picture_from(""), "RelayLoadImageFromUrl", r"url: it is empty"),
-    "another kind of latent": (a_latent_of_another_kind, "RelayImageToImage", r"latent: shape \[1, 16"),
-}
+    Case(
+        "a file as a URL",
+        lambda w: w.from_url("file:///etc/passwd"),
+        "RelayLoadImageFromUrl",
+        r"url: file: is not fetched",
+        QUEUED,
+    ),
+    Case("no URL", lambda w: w.from_url(""), "RelayLoadImageFromUrl", r"url: it is empty", QUEUED),
+    Case(
+        "another kind of latent",
+        lambda w: w.repaint(SD15, latent=w.add("EmptySD3LatentImage", width=64, height=64, batch_size=1)),
+        "RelayImageToImage",
+        r"latent: shape \[1, 16",
+    ),
+)
 
 
-AT_ONCE = {
-    "a size that does not divide",
-    "a size too large",
-    "an unknown model",
-    "a model outside",
-    "an unknown syntax",
-    "an unknown scheduler",
-    "a hub id that is a path",
-    "this server's port",
-    "a file as a URL",
-    "no URL",
-}
-"""Refused when the prompt is queued: nothing of it runs."""
-
-EARLY = {"no step left", "strength 0", "neither", "a size for Kandinsky", "a prior that paints", "a range for SD1.5"}
-"""Known from the inputs alone: no denoiser and no autoencoder is touched."""
+def cases(*known: str) -> pytest.MarkDecorator:
+    chosen = [case for case in CASES if case.known in known]
+    return pytest.mark.parametrize("case", chosen, ids=lambda case: case.name)
 
 
-@pytest.mark.parametrize("name", sorted(AT_ONCE))
-def test_what_is_known_from_the_prompt_is_refused_before_anything_runs(server: HostServer, name: str) -> None:
-    make, node_type, message = CASES[name]
-    graph = Graph()
-    make(graph, server)
+@cases(QUEUED)
+def test_what_is_known_from_the_prompt_is_refused_before_anything_runs(server: HostServer, case: Case) -> None:
+    graph = Workflow(server)
+    case.build(graph)
     with stages_during(server) as stages, pytest.raises(PromptRejected) as caught:
         server.run(graph.prompt)
     assert stages() == []
-    (errors,) = [e for e in caught.value.node_errors.values() if e["class_type"] == node_type]
-    assert re.search(message, errors["errors"][0]["details"], re.DOTALL), errors
+    (errors,) = [e for e in caught.value.node_errors.values() if e["class_type"] == case.fails_in]
+    assert re.search(case.says, errors["errors"][0]["details"], re.DOTALL), errors
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in AT_ONCE])
-def test_the_error_says_what_to_do_and_the_next_run_works(server: HostServer, name: str) -> None:
-    make, node_type, message = CASES[name]
-    graph = Graph()
-    make(graph, server)
+@cases(INPUTS, RUNNING)
+def test_the_error_says_what_to_do_and_the_next_run_works(server: HostServer, case: Case) -> None:
+    graph = Workflow(server)
+    case.build(graph)
     with stages_during(server) as stages:
         error = error_of(server, graph)
-    assert error.node_type == node_type
-    assert re.search(message, error.message, re.DOTALL), error.message
+    assert error.node_type == case.fails_in
+    assert re.search(case.says, error.message, re.DOTALL), error.message
     assert str(server.base) not in error.message
-    if name in EARLY:
+    if case.known == INPUTS:
         assert not [stage for stage in stages() if stage.startswith("vae")]
         assert not [stage for stage in stages() if "UNet" in stage]
-    good = Graph()
-    model = good.load("sd15")
-    node = finish(good, model, good.text_to_image(model, good.encode(model, PROMPT), steps=2))
+    good = Workflow(server)
+    node = good.paint(SD15, steps=2)
     assert saved(server.run(good.prompt), node).std() > 10
 
 
@@ -439,12 +408,11 @@ def test_every_kind_of_picture_works(server: HostServer, mode: str) -> None:
         picture = Image.fromarray(np.array(colours.convert("L")).astype(np.uint16) * 257)
     else:
         picture = colours.convert(mode)
-    graph = Graph()
-    model = graph.load("sd15")
+    graph = Workflow(server)
     image = graph.picture(server, picture, f"mode-{mode.replace(';', '')}.png")
     if mode == "RGBA":
         image = graph.add("JoinImageWithAlpha", image=image, alpha=image[1])
-    node = finish(graph, model, graph.image_to_image(model, graph.encode(model, PROMPT), image=image, steps=3))
+    node = graph.repaint(SD15, image=image, steps=3)
     pixels = saved(server.run(graph.prompt), node)
     assert pixels.shape == (1, 64, 64, 3)
     assert pixels.std() > 10
@@ -452,8 +420,8 @@ def test_every_kind_of_picture_works(server: HostServer, mode: str) -> None:
 
 def test_batch_size_and_steps_out_of_range_are_refused_by_the_host(server: HostServer) -> None:
     for settings in ({"batch_size": 0}, {"steps": 0}, {"seed": -1}):
-        graph = Graph()
-        sd15_text_to_image(**settings)(graph, server)
+        graph = Workflow(server)
+        graph.paint(SD15, **settings)
         with pytest.raises(PromptRejected, match="min"):
             server.run(graph.prompt)
 
@@ -477,9 +445,8 @@ def test_a_broken_folder(server: HostServer, models: SmallModels, name: str) -> 
         else:
             (folder / "model_index.json").unlink()
             (folder / "model_index.json").write_text(index, "utf-8")
-        graph = Graph()
-        model = graph.load("broken")
-        finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT)))
+        graph = Workflow(server)
+        graph.paint("broken")
         error = error_of(server, graph)
         assert error.node_type == "RelayLoadModel"
         assert re.search(message, error.message), error.message

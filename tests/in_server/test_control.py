@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,29 +14,17 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from reference import control_scripts, scripts
 from reference.control_scripts import Control, edges
 from relay_dev.model_folders import SmallModels
-from relay_host.fake_hub import FakeHub, FakeRepo
 from relay_host.server import HostServer, PromptRejected
-from small_models.finetunes import add_fp16_files
 from small_models.native_checkpoint import NATIVE_NAME
 from support.graph import Graph, Out, saved
 from support.server_log import lines_during, stages_during
 
 PROMPT = "a red cat"
-REPO = "someone/small-controlnet"
 MANY = 400
 
 
 def load_net(graph: Graph, name: str, dtype: str = "float32") -> Out:
     return graph.add("RelayLoadControlNet", controlnet=name, dtype=dtype)
-
-
-def load_net_from_hub(graph: Graph, repo_id: str = REPO, variant: str = "auto") -> Out:
-    return graph.add("RelayLoadControlNetFromHub", repo_id=repo_id, revision="", variant=variant, dtype="float32")
-
-
-def apply(graph: Graph, net: Out, image: Out, **settings) -> Out:
-    defaults = {"conditioning_scale": 1.0, "start": 0.0, "end": 1.0, "guess_mode": False}
-    return graph.add("RelayApplyControlNet", controlnet=net, image=image, **{**defaults, **settings})
 
 
 def lines(graph: Graph, server: HostServer, width: int = 64, height: int = 64) -> Out:
@@ -60,9 +48,9 @@ def test_two_units_in_image_to_image(server: HostServer, models: SmallModels) ->
     picture, first, second = scripts.soft_picture(96, 64), edges(96, 64), scripts.soft_picture(80, 80, 5)
     graph = Graph()
     model = graph.load("sd15")
-    control = apply(graph, load_net(graph, "sd15_depth"), lines(graph, server, 96, 64), end=0.5)
+    control = graph.control(load_net(graph, "sd15_depth"), lines(graph, server, 96, 64), end=0.5)
     other = graph.picture(server, second, "soft-80x80.png")
-    control = apply(graph, load_net(graph, "sd15_canny"), other, conditioning_scale=0.6, start=0.3, control=control)
+    control = graph.control(load_net(graph, "sd15_canny"), other, conditioning_scale=0.6, start=0.3, control=control)
     image = graph.picture(server, picture, "soft-96x64.png")
     latent = graph.image_to_image(model, graph.encode(model, PROMPT, "dog"), image=image, control=control, seed=7)
     script = control_scripts.image_to_image(
@@ -86,7 +74,7 @@ def test_two_units_in_image_to_image(server: HostServer, models: SmallModels) ->
 def test_guess_mode_in_text_to_image_of_sdxl(server: HostServer, models: SmallModels) -> None:
     graph = Graph()
     model = graph.load("sdxl_base")
-    control = apply(graph, load_net(graph, "sdxl_depth"), lines(graph, server), guess_mode=True)
+    control = graph.control(load_net(graph, "sdxl_depth"), lines(graph, server), guess_mode=True)
     latent = graph.text_to_image(model, graph.encode(model, PROMPT), guidance_scale=4.0, seed=8, control=control)
     script = control_scripts.text_to_image(
         models.named["sdxl_base"],
@@ -106,9 +94,9 @@ def test_two_loaders_share_and_a_new_file_is_read(server: HostServer, models: Sm
         graph = Graph()
         model = graph.load("sd15")
         image = lines(graph, server)
-        control = apply(graph, load_net(graph, "edited"), image)
+        control = graph.control(load_net(graph, "edited"), image)
         # auto is float32 here: another input, so that the host does not make one node of the two
-        control = apply(graph, load_net(graph, "edited", "auto"), image, control=control)
+        control = graph.control(load_net(graph, "edited", "auto"), image, control=control)
         node = finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT), control=control))
         with lines_during(server) as log:
             before = saved(server.run(graph.prompt), node)
@@ -125,7 +113,7 @@ def test_progress_and_cancel(server: HostServer) -> None:
     def make(steps: int) -> tuple[Graph, Out, Out]:
         graph = Graph()
         model = graph.load("sd15")
-        control = apply(graph, load_net(graph, "sd15_depth"), lines(graph, server))
+        control = graph.control(load_net(graph, "sd15_depth"), lines(graph, server))
         latent = graph.text_to_image(model, graph.encode(model, PROMPT), steps=steps, control=control)
         return graph, latent, finish(graph, model, latent)
 
@@ -146,9 +134,6 @@ def test_progress_and_cancel(server: HostServer) -> None:
     assert len(result.previews) >= 5
 
 
-# --- from the hub
-
-
 def test_the_cache_serves_with_no_hub(server: HostServer) -> None:
     """The pair that the example workflows use, under the published ids."""
     graph = Graph()
@@ -159,88 +144,10 @@ def test_the_cache_serves_with_no_hub(server: HostServer) -> None:
         variant="auto",
         dtype="float32",
     )
-    net = load_net_from_hub(graph, "lllyasviel/control_v11f1p_sd15_depth")
-    latent = graph.text_to_image(model, graph.encode(model, PROMPT), control=apply(graph, net, lines(graph, server)))
+    net = graph.controlnet_from_hub("lllyasviel/control_v11f1p_sd15_depth")
+    latent = graph.text_to_image(model, graph.encode(model, PROMPT), control=graph.control(net, lines(graph, server)))
     node = finish(graph, model, latent)
     assert saved(server.run(graph.prompt), node).std() > 10
-
-
-@pytest.fixture(scope="module")
-def hub(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
-    folder = tmp_path_factory.mktemp("controlnet")
-    shutil.copytree(models.controlnets["sd15_depth"], folder, dirs_exist_ok=True)
-    add_fp16_files(folder)
-    with FakeHub() as running:
-        unwanted = {"README.md": b"# A ControlNet", "diffusion_pytorch_model.bin": b"0" * 1000, "images/out.png": b"0"}
-        running.repos[REPO] = FakeRepo.of_folder(folder, **unwanted)
-        running.repos["someone/model"] = FakeRepo({"model_index.json": b"{}"})
-        running.repos["someone/flux"] = FakeRepo({"config.json": b'{"_class_name": "FluxControlNetModel"}'})
-        yield running
-
-
-@pytest.fixture(scope="module")
-def online(hub: FakeHub, models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
-    home = tmp_path_factory.mktemp("hf-home")
-    environment = {
-        "HF_HUB_OFFLINE": "0",
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_HOME": str(home),
-        "HF_HUB_CACHE": str(home / "hub"),
-    }
-    with HostServer(models=models.models, environment=environment) as running:
-        yield running
-
-
-def painted_from_hub(server: HostServer, repo_id: str = REPO, variant: str = "auto") -> tuple[Graph, Out, Out]:
-    graph = Graph()
-    model = graph.load("sd15")
-    net = load_net_from_hub(graph, repo_id, variant)
-    control = apply(graph, net, lines(graph, server))
-    latent = graph.text_to_image(model, graph.encode(model, PROMPT), control=control)
-    return graph, net, finish(graph, model, latent)
-
-
-def test_cancel_in_a_download_and_run_again(online: HostServer, hub: FakeHub) -> None:
-    hub.hold_after = 1 << 15
-    graph, net, saving = painted_from_hub(online)
-    pending = online.queue(graph.prompt)
-    online.wait_until(pending, lambda run: any(node == net.node and "Fetching" in text for node, text in run.texts))
-    online.interrupt()
-    result = online.wait(pending, timeout=30)
-    assert result.interrupted
-    assert result.error is None
-    assert [text for node, text in result.texts if node == net.node and REPO in text and "1 files" in text]
-    hub.go_on.set()
-    hub.hold_after = None
-    result = online.run(graph.prompt)
-    assert saved(result, saving).std() > 10
-    assert hub.fetched() <= {"config.json", "diffusion_pytorch_model.safetensors"}
-    reports = [report for report in result.progress if report.node_id == net.node]
-    assert reports[-1].value == reports[-1].maximum > 1e5, "bytes"
-
-
-@pytest.mark.parametrize(
-    ("repo_id", "message"),
-    [
-        ("someone/model", r"someone/model has no config\.json.*Load Diffusers Model from Hub"),
-        ("someone/flux", r"someone/flux is no ControlNet.*FluxControlNetModel"),
-        ("nobody/nothing", r"The hub has no model nobody/nothing"),
-    ],
-)
-def test_another_kind_of_repository(online: HostServer, repo_id: str, message: str) -> None:
-    graph, _, _ = painted_from_hub(online, repo_id)
-    error = online.run(graph.prompt).error
-    assert error is not None
-    assert error.node_type == "RelayLoadControlNetFromHub"
-    assert re.search(message, error.message), error.message
-
-
-def test_the_fp16_files_are_taken_where_they_are_asked_for(online: HostServer, hub: FakeHub) -> None:
-    hub.requests.clear()
-    graph, _, saving = painted_from_hub(online, variant="fp16")
-    assert saved(online.run(graph.prompt), saving).std() > 10
-    assert "diffusion_pytorch_model.fp16.safetensors" in hub.fetched()
-    assert "diffusion_pytorch_model.safetensors" not in hub.fetched()
 
 
 # --- bad input
@@ -264,8 +171,8 @@ def painting(
         image = lines(graph, server)
         hints = graph.add("ImageBatch", image1=image, image2=image) if pictures == 2 else image
         if guess_before is not None:
-            settings["control"] = apply(graph, load_net(graph, net), hints, guess_mode=guess_before)
-        control = apply(graph, load_net(graph, net, dtype), hints, **settings)
+            settings["control"] = graph.control(load_net(graph, net), hints, guess_mode=guess_before)
+        control = graph.control(load_net(graph, net, dtype), hints, **settings)
         prompt = graph.encode(loaded, PROMPT)
         if image_to_image:
             latent = graph.image_to_image(loaded, prompt, image=image, control=control, **(sampling or {}))
@@ -278,7 +185,7 @@ def painting(
 
 def for_kandinsky(graph: Graph, server: HostServer) -> None:
     prior, decoder = graph.load("kandinsky_prior"), graph.load("kandinsky_decoder")
-    control = apply(graph, load_net(graph, "sd15_depth"), lines(graph, server))
+    control = graph.control(load_net(graph, "sd15_depth"), lines(graph, server))
     finish(graph, decoder, graph.text_to_image(decoder, graph.prior(prior, PROMPT), control=control))
 
 
@@ -372,8 +279,8 @@ def test_a_single_file_is_the_folder(server: HostServer, models: SmallModels, tm
             finish(graph, model, graph.text_to_image(model, prompt, **extra))
             for extra in (
                 {},
-                {"control": apply(graph, load_net(graph, "own"), image)},
-                {"control": apply(graph, load_net(graph, "files/own file.safetensors"), image)},
+                {"control": graph.control(load_net(graph, "own"), image)},
+                {"control": graph.control(load_net(graph, "files/own file.safetensors"), image)},
             )
         )
         result = server.run(graph.prompt)
@@ -382,7 +289,7 @@ def test_a_single_file_is_the_folder(server: HostServer, models: SmallModels, tm
         file.write_bytes(b"\x80\x02 a pickle in disguise")
         graph = Graph()
         model = graph.load(NATIVE_NAME)
-        control = apply(graph, load_net(graph, "files/own file.safetensors"), lines(graph, server))
+        control = graph.control(load_net(graph, "files/own file.safetensors"), lines(graph, server))
         finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT), control=control))
         error = server.run(graph.prompt).error
         assert error is not None

@@ -1,8 +1,10 @@
-"""A hub download in the node: progress, cancel in the middle, going on where it stopped, and the picture at the end."""
+"""A hub download in the node, of a model or a ControlNet: progress, cancel in the middle, going on where it stopped, and the picture at the end."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import shutil
 import struct
 import time
 from collections.abc import Iterator
@@ -10,23 +12,33 @@ from pathlib import Path
 
 import pytest
 
+from reference.control_scripts import edges
 from relay_dev.model_folders import SmallModels, small_models
 from relay_host.fake_hub import FakeHub, FakeRepo
 from relay_host.server import HostServer
+from small_models.finetunes import add_fp16_files
 from support.graph import Graph, Out, saved
 
 REPO = "someone/small-model"
+CONTROLNET = "someone/small-controlnet"
 
 
 @pytest.fixture(scope="module")
-def hub(models: SmallModels) -> Iterator[FakeHub]:
+def hub(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
+    folder = tmp_path_factory.mktemp("controlnet")
+    shutil.copytree(models.controlnets["sd15_depth"], folder, dirs_exist_ok=True)
+    add_fp16_files(folder)
+    unwanted = {"README.md": b"# A ControlNet", "diffusion_pytorch_model.bin": b"0" * 1000, "images/out.png": b"0"}
     with FakeHub() as running:
         running.repos[REPO] = FakeRepo.of_folder(models.named["sd15"])
+        running.repos[CONTROLNET] = FakeRepo.of_folder(folder, **unwanted)
+        running.repos["someone/model"] = FakeRepo({"model_index.json": b"{}"})
+        running.repos["someone/flux"] = FakeRepo({"config.json": b'{"_class_name": "FluxControlNetModel"}'})
         yield running
 
 
-def with_cache(hub: FakeHub, home: Path) -> HostServer:
-    """A server whose hub is `hub`, and whose cache is in `home`."""
+def with_cache(hub: FakeHub, home: Path, models: Path | None = None) -> HostServer:
+    """A server whose hub is `hub`, whose cache is in `home`, and which has `models` beside it."""
     environment = {
         "HF_HUB_OFFLINE": "0",
         "HF_ENDPOINT": hub.endpoint,
@@ -34,14 +46,14 @@ def with_cache(hub: FakeHub, home: Path) -> HostServer:
         "HF_HUB_CACHE": str(home / "hub"),
         "HF_TOKEN": "hf_secretsecretsecret",
     }
-    return HostServer(environment=environment)
+    return HostServer(models=models, environment=environment)
 
 
 @pytest.fixture(scope="module")
-def online(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
+def online(hub: FakeHub, models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
     """A server with an empty hub cache; its previews are off, as they are in a new ComfyUI."""
     home = tmp_path_factory.mktemp("hf-home")
-    with with_cache(hub, home) as running:
+    with with_cache(hub, home, models.models) as running:
         running.cache = home / "hub"  # type: ignore[attr-defined]
         yield running
 
@@ -57,6 +69,7 @@ def from_hub(repo_id: str = REPO) -> tuple[Graph, Out, Out]:
 
 
 def test_cancel_in_a_download_then_go_on(online: HostServer, hub: FakeHub) -> None:
+    hub.go_on.clear()
     hub.hold_after = 1 << 16
     graph, model, saving = from_hub()
     pending = online.queue(graph.prompt)
@@ -92,6 +105,61 @@ def test_nothing_is_fetched_twice_and_the_token_is_told_to_nobody(online: HostSe
     assert error is not None
     assert "nobody/nothing" in error.message
     assert "secretsecret" not in error.message + error.traceback + online.log_text()
+
+
+def controlled(server: HostServer, repo_id: str = CONTROLNET, variant: str = "auto") -> tuple[Graph, Out, Out]:
+    """A ControlNet of the hub, for a model that is there."""
+    graph = Graph()
+    model = graph.load("sd15")
+    net = graph.controlnet_from_hub(repo_id, variant)
+    control = graph.control(net, graph.picture(server, edges(64, 64), "edges.png"))
+    latent = graph.text_to_image(model, graph.encode(model, "a cat"), control=control)
+    return graph, net, graph.save(graph.decode(model, latent))
+
+
+def test_cancel_in_a_controlnet_s_download_and_run_again(online: HostServer, hub: FakeHub) -> None:
+    hub.requests.clear()
+    hub.go_on.clear()
+    hub.hold_after = 1 << 15
+    graph, net, saving = controlled(online)
+    pending = online.queue(graph.prompt)
+    online.wait_until(pending, lambda run: any(node == net.node and "Fetching" in text for node, text in run.texts))
+    online.interrupt()
+    result = online.wait(pending, timeout=30)
+    assert result.interrupted
+    assert result.error is None
+    assert [text for node, text in result.texts if node == net.node and CONTROLNET in text and "1 files" in text]
+    hub.go_on.set()
+    hub.hold_after = None
+    result = online.run(graph.prompt)
+    assert saved(result, saving).std() > 10
+    assert hub.fetched() <= {"config.json", "diffusion_pytorch_model.safetensors"}
+    reports = [report for report in result.progress if report.node_id == net.node]
+    assert reports[-1].value == reports[-1].maximum > 1e5, "bytes"
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "message"),
+    [
+        ("someone/model", r"someone/model has no config\.json.*Load Diffusers Model from Hub"),
+        ("someone/flux", r"someone/flux is no ControlNet.*FluxControlNetModel"),
+        ("nobody/nothing", r"The hub has no model nobody/nothing"),
+    ],
+)
+def test_another_kind_of_repository(online: HostServer, repo_id: str, message: str) -> None:
+    graph, _, _ = controlled(online, repo_id)
+    error = online.run(graph.prompt).error
+    assert error is not None
+    assert error.node_type == "RelayLoadControlNetFromHub"
+    assert re.search(message, error.message), error.message
+
+
+def test_the_fp16_files_are_taken_where_they_are_asked_for(online: HostServer, hub: FakeHub) -> None:
+    hub.requests.clear()
+    graph, _, saving = controlled(online, variant="fp16")
+    assert saved(online.run(graph.prompt), saving).std() > 10
+    assert "diffusion_pytorch_model.fp16.safetensors" in hub.fetched()
+    assert "diffusion_pytorch_model.safetensors" not in hub.fetched()
 
 
 def large_files(hub: FakeHub, repo_id: str = REPO) -> list[bytes]:

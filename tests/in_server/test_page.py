@@ -1,14 +1,18 @@
-"""What a user sees: every node with its help, and every example workflow loading and running."""
+"""What a user sees: every node with its help, and every example workflow loading with no dialog, kept whole, and running."""
 
 import json
 from pathlib import Path
 
 import pytest
 
+from relay_dev.make_examples import saved_again
 from relay_host.page import HostPage
 from relay_host.paths import ARTIFACTS, PACK_FOLDER, ROOT
 from relay_host.server import HostServer
+from support.workflows import essence
 
+FEW_STEPS = 4
+"""Of each run of an example: how many it takes changes nothing of what loads, is linked and fits."""
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 
 
@@ -45,8 +49,10 @@ def test_every_node_and_every_input_is_explained(page: HostPage, pack_nodes: dic
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
-def test_example_workflow_runs_on_the_page(page: HostPage, file: Path) -> None:
-    page.load_workflow(json.loads(file.read_text("utf-8")))
+def test_example_workflow_is_saved_as_it_was_loaded_and_runs(page: HostPage, file: Path) -> None:
+    workflow = json.loads(file.read_text("utf-8"))
+    assert essence(saved_again(page, workflow)) == essence(workflow)
+    page.take_fewer_steps(FEW_STEPS)
     page.fit_view()
     run = page.queue_and_wait(200).raise_for_error()
     page.page.wait_for_timeout(500)

@@ -6,6 +6,7 @@ The moment is named beforehand and comes about in the server: see support/stoppe
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,22 @@ def stopping(models: SmallModels) -> Iterator[HostServer]:
         yield running
 
 
+@dataclass(frozen=True)
+class Wanted:
+    picture: np.ndarray
+    steps: float
+    """How many the node that denoises counts."""
+
+
 @pytest.fixture(scope="module")
-def wanted(stopping: HostServer) -> dict[str, np.ndarray]:
-    """{kind: its picture, with nothing in its way}"""
+def wanted(stopping: HostServer) -> dict[str, Wanted]:
+    """{kind: what its run gives with nothing in its way}"""
     found = {}
     for kind in KINDS:
-        graph, _, saving = sampling_graph(stopping, kind, STEPS)
-        found[kind] = saved(stopping.run(graph.prompt), saving)
+        graph, node, saving = sampling_graph(stopping, kind, STEPS)
+        result = stopping.run(graph.prompt)
+        reports = [report for report in result.progress if report.node_id == node.node]
+        found[kind] = Wanted(saved(result, saving), reports[-1].maximum)
     return found
 
 
@@ -92,18 +102,11 @@ def held(server: HostServer) -> dict[str, Any]:
     return dict(server.get("/stopper/held"))
 
 
-def progress_of(server: HostServer, graph: Graph, node: Out) -> float:
-    """How many steps its node counts."""
-    server.free()
-    reports = [report for report in server.run(graph.prompt).raise_for_error().progress if report.node_id == node.node]
-    return reports[-1].maximum
-
-
 @pytest.mark.parametrize(("kind", "stage", "moment"), MOMENTS, ids=[f"{kind}: {stage}" for kind, stage, _ in MOMENTS])
-def test_cancel(stopping: HostServer, wanted: dict[str, np.ndarray], kind: str, stage: str, moment: Moment) -> None:
-    graph, node, saving = sampling_graph(stopping, kind, STEPS)
+def test_cancel(stopping: HostServer, wanted: dict[str, Wanted], kind: str, stage: str, moment: Moment) -> None:
+    graph, _, saving = sampling_graph(stopping, kind, STEPS)
     if "steps" in moment:
-        moment = {"after": denoising(kind), "steps": max(1, moment["steps"] * progress_of(stopping, graph, node))}
+        moment = {"after": denoising(kind), "steps": max(1, moment["steps"] * wanted[kind].steps)}
     stopping.free()
     arm(stopping, moment)
     with stages_during(stopping) as stages:
@@ -119,7 +122,7 @@ def test_cancel(stopping: HostServer, wanted: dict[str, np.ndarray], kind: str, 
     before = set(result.executed[:-1])
     with lines_during(stopping) as lines:
         again = stopping.run(graph.prompt)
-    assert (saved(again, saving) == wanted[kind]).all()
+    assert (saved(again, saving) == wanted[kind].picture).all()
     assert before <= set(again.cached), "what was there is kept"
     assert stage == "load" or not [line for line in lines() if "loaded " in line and " of " in line]
 
@@ -163,7 +166,7 @@ def test_cancel_between_two_tiles_of_a_decoding(stopping: HostServer) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_that_can_not_be_read(stopping: HostServer, wanted: dict[str, np.ndarray], kind: str) -> None:
+def test_a_file_that_can_not_be_read(stopping: HostServer, wanted: dict[str, Wanted], kind: str) -> None:
     """As on a network drive that has gone, or a disk that dies: what was to be loaded is named, and the next run is right."""
     graph, _, saving = sampling_graph(stopping, kind, STEPS)
     stopping.free()
@@ -176,4 +179,4 @@ def test_a_file_that_can_not_be_read(stopping: HostServer, wanted: dict[str, np.
     assert "damaged" not in result.error.message
     assert "Input/output error. Look whether its disk" in result.error.message
     assert str(stopping.base) not in result.error.message
-    assert (saved(stopping.run(graph.prompt), saving) == wanted[kind]).all()
+    assert (saved(stopping.run(graph.prompt), saving) == wanted[kind].picture).all()

@@ -5,6 +5,9 @@ Each claim is over several seeds, and asks for less than was measured, which is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -54,20 +57,30 @@ def in_plain_colors(repo: str, pictures: Pictures) -> Pictures:
     return np.stack([without_ring(picture) for picture in pictures]) if repo == RING else pictures
 
 
+@pytest.fixture(scope="module")
+def paintings(server: HostServer) -> Callable[[str], list[Pictures]]:
+    """Gives a model's pictures of each of SCENES; they are painted once."""
+
+    @cache
+    def of(repo: str) -> list[Pictures]:
+        canvas = Canvas(server)
+        return canvas.see(repo, *(canvas.paints(repo, styled(repo, scene), SEEDS) for scene in SCENES))
+
+    return of
+
+
 @pytest.mark.parametrize("repo", [SD15, COMIC, PIXEL, RING, SDXL, KANDINSKY])
-def test_colors_and_shape_are_the_caption_s(server: HostServer, repo: str) -> None:
-    canvas = Canvas(server)
-    painted = canvas.see(repo, *(canvas.paints(repo, styled(repo, scene), SEEDS) for scene in SCENES))
+def test_colors_and_shape_are_the_caption_s(paintings: Callable[[str], list[Pictures]], repo: str) -> None:
     right = [
-        agrees(one, scene) for scene, pictures in zip(SCENES, painted) for one in seen(in_plain_colors(repo, pictures))
+        agrees(one, scene)
+        for scene, pictures in zip(SCENES, paintings(repo))
+        for one in seen(in_plain_colors(repo, pictures))
     ]
     assert share(right) >= 0.9  # of 20: all
 
 
-def test_each_fine_tune_has_its_style(server: HostServer) -> None:
-    scene, canvas = SCENES[0], Canvas(server)
-    latents = [canvas.paints(repo, styled(repo, scene), SEEDS) for repo in (SD15, COMIC, PIXEL)]
-    plain, comic, pixel = canvas.see(SD15, *latents)
+def test_each_fine_tune_has_its_style(paintings: Callable[[str], list[Pictures]]) -> None:
+    plain, comic, pixel = (paintings(repo)[0] for repo in (SD15, COMIC, PIXEL))
     assert lined(comic) > 3 * lined(plain)  # .44, .05
     assert in_parts(pixel) < 0.7 * in_parts(plain)  # .57, .95
 

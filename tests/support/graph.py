@@ -85,6 +85,14 @@ class Graph:
         defaults = {"steps": 4, "guidance_scale": 9.0, "noise_level": 20, "seed": 0, "tile_size": 0}
         return self.add("RelaySuperResolution", model=model, prompt=prompt, **{**defaults, **settings})
 
+    def controlnet_from_hub(self, repo_id: str, variant: str = "auto") -> Out:
+        settings = {"revision": "", "variant": variant, "dtype": "float32"}
+        return self.add("RelayLoadControlNetFromHub", repo_id=repo_id, **settings)
+
+    def control(self, net: Out, image: Out, **settings: Any) -> Out:
+        defaults = {"conditioning_scale": 1.0, "start": 0.0, "end": 1.0, "guess_mode": False}
+        return self.add("RelayApplyControlNet", controlnet=net, image=image, **{**defaults, **settings})
+
     def hint(self, image: Out) -> Out:
         return self.add("RelayKandinskyHint", image=image)
 
