@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from ..model.laws import NoiseLaw
+from .noise_law import law_of
+
 if TYPE_CHECKING:
     import torch
 
@@ -12,7 +15,8 @@ if TYPE_CHECKING:
 class CleanPrediction:
     """Listens to one scheduler object's steps, and gives what they predict. The steps themselves stay as they are.
 
-    Source: formulas 12 and 15 of https://huggingface.co/papers/2010.02502 and https://huggingface.co/papers/2006.11239
+    Source: formulas 12 and 15 of https://huggingface.co/papers/2010.02502 and https://huggingface.co/papers/2006.11239;
+    for flow matching, section 2 of https://huggingface.co/papers/2403.03206
     """
 
     def __init__(self, scheduler: Any) -> None:
@@ -45,10 +49,17 @@ class CleanPrediction:
         return self._from_parts(model_output, timestep, sample) if said is None else said
 
     def _from_parts(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor) -> Any:
-        """For the schedulers that don't say it: theirs is sample = alpha * clean + sigma * noise, with alpha² + sigma² = 1."""
+        """For the schedulers that don't say it: theirs is sample = alpha * clean + sigma * noise.
+
+        By diffusion alpha² + sigma² = 1. By flow matching alpha = 1 - sigma, and the model says noise - clean.
+        """
         scheduler = self._scheduler
-        if hasattr(scheduler, "precondition_outputs"):  # EDM, whose model says neither noise nor v of this kind
-            return scheduler.precondition_outputs(sample, model_output, scheduler.sigmas[scheduler.step_index - 1])
+        law = law_of(scheduler)
+        if law in (NoiseLaw.EDM, NoiseLaw.FLOW):
+            sigma = scheduler.sigmas[scheduler.step_index - 1]  # it has counted on
+            if law is NoiseLaw.EDM:  # whose model says neither noise nor v of this kind
+                return scheduler.precondition_outputs(sample, model_output, sigma)
+            return sample - sigma * model_output
         if hasattr(
             scheduler, "_sigma_to_alpha_sigma_t"
         ):  # its steps may lie between the model's own; it has counted on

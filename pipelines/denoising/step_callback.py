@@ -9,13 +9,18 @@ from ..base.errors import RelayError
 from ..base.monitor import Monitor
 from ..latents.generators import copies_of
 from .clean_prediction import CleanPrediction
+from .noise_law import with_noise
 
 if TYPE_CHECKING:
     import torch
 
 
 class StepWatcher:
-    """diffusers' ``callback_on_step_end`` for every run."""
+    """What every run does after each step: progress, cancel, previews, and the mask.
+
+    A watcher is diffusers' ``callback_on_step_end`` for the classic pipelines of :func:`.job.borrow_pipeline`. Everything else that
+    steps (a modular block, a pipeline that knows only the legacy callback) calls :meth:`after_step`.
+    """
 
     def __init__(self, monitor: Monitor, mask: KeepUnmasked | None = None) -> None:
         self._monitor = monitor
@@ -29,27 +34,55 @@ class StepWatcher:
         self._clean = CleanPrediction(scheduler)
 
     def __call__(self, pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-        return self._after_step(pipeline, step, values, 0, 1)
+        return self._called(pipeline, step, values, 0, 1)
 
     def of_run(self, run: int, runs: int) -> Callable[..., dict[str, Any]]:
         """The callback of one of ``runs`` runs of equal length, which one progress bar goes over."""
 
-        def after_step(pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-            return self._after_step(pipeline, step, values, run, runs)
+        def callback(pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+            return self._called(pipeline, step, values, run, runs)
 
-        return after_step
+        return callback
 
-    def _after_step(self, pipeline: Any, step: int, values: dict[str, Any], run: int, runs: int) -> dict[str, Any]:
+    def _called(self, pipeline: Any, step: int, values: dict[str, Any], run: int, runs: int) -> dict[str, Any]:
+        timesteps, total = pipeline.relay_timesteps, pipeline.num_timesteps
+        values["latents"] = self.after_step(step, total, timesteps, values["latents"], run=run, runs=runs)
+        return values
+
+    def after_step(
+        self,
+        step: int,
+        total: int,
+        timesteps: torch.Tensor | None,
+        latents: torch.Tensor,
+        *,
+        run: int = 0,
+        runs: int = 1,
+    ) -> torch.Tensor:
+        """The latents that the run goes on with: ``latents`` themselves where no mask is kept.
+
+        Args:
+            step: which one has been made, from 0. Schedulers of two model calls a step count each call.
+            total: how many the run makes.
+            timesteps: those of the run from its first to the end of the schedule; one that stops before the end makes fewer.
+                Read where a mask is kept: None will do for a run that has none.
+            latents: [B, C, h, w] in model scale, as the step has made them.
+            run: which of ``runs`` runs of equal length, which one progress bar goes over, from 0.
+            runs: how many there are.
+
+        Raises:
+            Exception: the host's own, where the user has cancelled.
+        """
         self._monitor.check()
         self.steps = step + 1
         if self._mask is not None:
-            values["latents"] = self._mask.after_step(pipeline, step, values["latents"])
+            assert timesteps is not None
+            latents = self._mask.after_step(step, timesteps, latents)
         shown = None if self._clean is None else self._clean.latents()
         if self._mask is not None and shown is not None:
             shown = self._mask.over(shown)
-        done = run * pipeline.num_timesteps + step + 1
-        self._monitor.progress(done, runs * pipeline.num_timesteps, shown)
-        return values
+        self._monitor.progress(run * total + step + 1, runs * total, shown)
+        return latents
 
 
 class KeepUnmasked:
@@ -72,13 +105,12 @@ class KeepUnmasked:
         self._noise = randn_tensor(begin.shape, generator=copies_of(generators), device=begin.device, dtype=begin.dtype)
         self._scheduler = scheduler
 
-    def after_step(self, pipeline: Any, step: int, latents: torch.Tensor) -> torch.Tensor:
+    def after_step(self, step: int, timesteps: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """``latents`` with what is not masked put back; the arguments are those of :meth:`StepWatcher.after_step`."""
         begin = self._begin.to(latents)
-        timesteps = pipeline.relay_timesteps
         if step + 1 < len(timesteps):
-            begin = self._scheduler.add_noise(
-                begin, self._noise.to(latents), timesteps[step + 1 : step + 2].to(latents.device)
-            )
+            timestep = timesteps[step + 1 : step + 2].to(latents.device)
+            begin = with_noise(self._scheduler, begin, self._noise.to(latents), timestep)
         return self._blend(latents, begin)
 
     def over(self, clean: torch.Tensor) -> torch.Tensor:
@@ -91,7 +123,8 @@ class KeepUnmasked:
 
 
 def fit_mask(noise_mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The mask as [B, 1, h, w] of ``like``, resized as the host resizes it (bilinear) and repeated to the batch.
+    """The mask as [B, 1, h, w] of ``like`` ([B, 1, 1, h, w] where that has frames), resized as the host resizes it (bilinear) and
+    repeated to the batch.
 
     Raises:
         RelayError: not a mask's shape, values that are no numbers.
@@ -109,4 +142,5 @@ def fit_mask(noise_mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         )
     mask = torch.nn.functional.interpolate(mask, size=like.shape[-2:], mode="bilinear").clamp(0, 1)
     repeats = -(-like.shape[0] // mask.shape[0])
-    return mask.repeat(repeats, 1, 1, 1)[: like.shape[0]]
+    mask = mask.repeat(repeats, 1, 1, 1)[: like.shape[0]]
+    return mask.reshape(like.shape[0], *(1 for _ in like.shape[1:-2]), *like.shape[-2:])

@@ -41,10 +41,9 @@ def _run(job: DenoisingJob, device: torch.device, own: dict[str, Any]) -> torch.
     def callback(step: int, timestep: Any, latents: torch.Tensor) -> None:
         # Image-to-image leaves its timesteps on the pipeline, see borrow_pipeline; text-to-image runs the scheduler's.
         timesteps = pipeline.scheduler.timesteps if pipeline.relay_timesteps is None else pipeline.relay_timesteps
-        pipeline.num_timesteps = len(timesteps)
-        values = job.on_step(pipeline, step, timestep, {"latents": latents})
-        if values["latents"] is not latents:
-            latents.copy_(values["latents"])  # the pipeline goes on with this very tensor, and reads no answer
+        kept = job.on_step.after_step(step, len(timesteps), timesteps, latents)
+        if kept is not latents:
+            latents.copy_(kept)  # the pipeline goes on with this very tensor, and reads no answer
 
     pipeline(
         image_embeds=repeat(job.prompt.positive, job.batch, device, dtype),

@@ -88,8 +88,8 @@ def _callback(pipeline: Any, job: DenoisingJob) -> Callable[[int, Any, Any], Non
     """``callback(step, timestep, latents)``, once for each step of the schedule, for a StepWatcher."""
 
     def callback(step: int, timestep: Any, latents: torch.Tensor) -> None:
-        pipeline.num_timesteps = -(-len(pipeline.scheduler.timesteps) // pipeline.scheduler.order)
-        job.on_step(pipeline, step, timestep, {"latents": latents})
+        total = -(-len(pipeline.scheduler.timesteps) // pipeline.scheduler.order)
+        job.on_step.after_step(step, total, None, latents)
 
     return callback
 

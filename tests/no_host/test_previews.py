@@ -69,13 +69,13 @@ def knowing(name: str, prediction: str, scheduler: str | None = None) -> tuple[P
 def noisy(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     """The latents after each step, as the pipeline has them."""
     seen: list[torch.Tensor] = []
-    call = steps.StepWatcher.__call__
+    after_step = steps.StepWatcher.after_step
 
-    def watched(self: Any, pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> Any:
-        seen.append(values["latents"].clone())
-        return call(self, pipeline, step, timestep, values)
+    def watched(self: Any, step: int, total: int, timesteps: Any, latents: torch.Tensor, **run: int) -> torch.Tensor:
+        seen.append(latents.clone())
+        return after_step(self, step, total, timesteps, latents, **run)
 
-    monkeypatch.setattr(steps.StepWatcher, "__call__", watched)
+    monkeypatch.setattr(steps.StepWatcher, "after_step", watched)
     return seen
 
 
