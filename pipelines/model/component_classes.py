@@ -33,8 +33,10 @@ PRIOR = Classes("diffusers", ("PriorTransformer",))
 CONTROLNET = Classes("diffusers", ("ControlNetModel",))
 TEXT = Classes("transformers", ("CLIPTextModel",))
 TEXT_PROJECTED = Classes("transformers", ("CLIPTextModelWithProjection",))
+T5 = Classes("transformers", ("T5EncoderModel",))
 PICTURE = Classes("transformers", ("CLIPVisionModelWithProjection",))
 TOKENIZER = Classes("transformers", ("CLIPTokenizer",), {"CLIPTokenizerFast": "CLIPTokenizer"}, kind="tokenizer")
+T5_TOKENIZER = Classes("transformers", ("T5TokenizerFast",), {"T5Tokenizer": "T5TokenizerFast"}, kind="tokenizer")
 PICTURE_PROCESSOR = Classes(
     "transformers",
     ("CLIPImageProcessor",),
