@@ -166,7 +166,7 @@ class RelayKandinskyPrior(io.ComfyNode):
         from ..pipelines.families.kandinsky22_prior import PriorSettings, check_prior, run_prior
         from ..pipelines.model.family import Task
         from ..pipelines.model.family_table import require_task
-        from ..weighting.compel_encoder import encode_for_prior
+        from ..weighting.prior_encoder import encode_for_prior
 
         require_task(prior.family, Task.PRIOR, prior.source)
         _check_syntax(syntax)

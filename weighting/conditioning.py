@@ -14,11 +14,13 @@ def to_conditioning(text: TextEmbeds) -> list[list[Any]]:
     """``[[hidden, {"pooled_output": pooled}]]``, float32. Sizes and scores are left to the host's nodes, which set them.
 
     Both are copies: the host's nodes and others may write into what they are given.
+    Zeros in the place of an encoder that the model lacks (Stable Diffusion 3 without T5) are left off: the host's has none.
     Stable Diffusion 2.x has no ``pooled_output``: the host's is of a layer and a projection that diffusers' model lacks.
     """
     pooled = text.host_pooled if text.pooled is None else text.pooled
     extras = {} if pooled is None else {"pooled_output": _copied(pooled)}
-    return [[_copied(text.hidden), extras]]
+    tokens = text.hidden.shape[1] - text.stand_ins
+    return [[_copied(text.hidden[:, :tokens]), extras]]
 
 
 def _copied(tensor: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ def wanted_texts(components: PipelineComponents, texts: tuple[Prompt, ...], *set
     Args:
         settings: what else the encoding follows: ``clip_skip`` and the like.
     """
-    names = components.family.text_encoders
+    names = components.text_encoders
     encoders = [components[name] for name in names]
     tokenizers = [components[name.replace("text_encoder", "tokenizer")] for name in names]
     loras = [

@@ -20,17 +20,21 @@ class TextEncoder:
         device: torch.device,
         expansions: Mapping[int, list[int]] | None = None,
         check: Callable[[], None] = lambda: None,
+        *,
+        layers: bool = True,
     ) -> None:
         """
         Args:
             expansions: token -> the tokens that stand for it: textual inversions with several vectors.
             check: called before each run; whatever it raises ends the encoding.
+            layers: outputs have ``hidden_states``, of every layer.
         """
         self.encoder = encoder
         self.tokenizer = tokenizer
         self.device = device
         self.expansions = expansions or {}
         self._check = check
+        self._layers = layers
         self._outputs: dict[tuple[Any, ...], Any] = {}
 
     def output(self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> Any:
@@ -44,7 +48,7 @@ class TextEncoder:
         if key in self._outputs:
             return self._outputs[key]
         self._check()
-        output = self.encoder(token_ids, attention_mask=attention_mask, output_hidden_states=True)
+        output = self.encoder(token_ids, attention_mask=attention_mask, output_hidden_states=self._layers)
         if attention_mask is None:  # one with a mask is a weight's below 1, and never asked for again
             self._outputs[key] = output
         return output

@@ -62,6 +62,20 @@ def plain_prompt(text: str) -> Prompt:
     return Prompt(parts=(Passage((Fragment(text),)),), weights=(1.0,))
 
 
+def as_typed(prompt: Prompt, text: str) -> Prompt:
+    """``prompt``, read from ``text``, with the spaces of ``text`` where that holds no weights or other syntax.
+
+    The syntaxes take spaces together, and Compel's puts one behind a comma, which no CLIP sees. No text but spaces is "".
+    """
+    if prompt.is_empty:
+        return plain_prompt("")
+    match prompt:
+        case Prompt(parts=(Passage(fragments=(Fragment(text=read, weight=1.0),)),), weights=(1.0,)):
+            if "".join(read.split()) == "".join(text.split()):
+                return plain_prompt(text)
+    return prompt
+
+
 def place(text: str, index: int) -> str:
     """For errors: ``character 7 ("a (cat")``, counted from 1, with what stands round it."""
     return f"character {index + 1} ({excerpt(text[max(0, index - 12) : index + 12])})"

@@ -1,23 +1,17 @@
-"""A text encoder as Compel wants to see it, with the layer that the model's family reads."""
+"""A CLIP text encoder through Compel, 77 tokens at a time, with the layer that the model's family reads."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from types import SimpleNamespace
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..pipelines.base.errors import RelayError
+from .compel_calls import Layer, ReadLayer, compel_class, compel_tree, passages_side_by_side
 from .encoder_runs import TextEncoder
 from .prompt_text import Blend, Fragment, Passage, Prompt
 
 if TYPE_CHECKING:
     import torch
-
-ReadLayer = Callable[[Any], "torch.Tensor"]
-"""Takes the wanted hidden state [1, tokens, width] out of a CLIP text encoder's output."""
-
 
 MAX_RUNS = 4_096
 """Of an encoder, for one prompt. What they give lies side by side in memory: 1.6 GB for SDXL's larger one."""
@@ -55,60 +49,15 @@ class _Expander:
         return [number for token in token_ids for number in self._expansions.get(token, [token])]
 
 
-class _Layer:
-    """A text encoder as Compel calls one, with the wanted layer in the place of the last.
-
-    Everything is given in float32, so that weights are not applied in a half-precision model's dtype; at weight 1 the
-    way back to that dtype keeps every bit.
-    """
-
-    def __init__(self, source: TextEncoder, read: ReadLayer) -> None:
-        import torch
-
-        self.device = source.device
-        self.dtype = torch.float32
-        self._source = source
-        self._read = read
-
-    def __call__(
-        self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any
-    ) -> SimpleNamespace:
-        output = self._source.output(token_ids, attention_mask)
-        # An encoder with a projection pools into that, one without gives the state at the end mark.
-        pooled = getattr(output, "text_embeds", None)
-        if pooled is None:
-            pooled = output.pooler_output
-        return SimpleNamespace(
-            last_hidden_state=self._read(output).float(),
-            pooler_output=pooled.float(),
-        )
-
-
-@cache
-def _compel_class() -> Any:
-    """Compel; the last one for transformers 4, 2.3.1, mended: its blend gives its own method an argument that this does not take."""
-    from compel import Compel
-
-    argument, name = "should_return_tokens", "_get_conditioning_for_flattened_prompt"
-    if not hasattr(Compel, name) or argument in inspect.signature(getattr(Compel, name)).parameters:
-        return Compel
-
-    class BlendingCompel(Compel):
-        def _get_conditioning_for_flattened_prompt(self, prompt: Any, **_: Any) -> Any:
-            return super()._get_conditioning_for_flattened_prompt(prompt)
-
-    return BlendingCompel
-
-
 class LayerEncoder:
     """Compel on one layer of a :class:`TextEncoder`."""
 
     def __init__(self, source: TextEncoder, read: ReadLayer) -> None:
         self.device = source.device
         self._source = source
-        self._compel = _compel_class()(
+        self._compel = compel_class()(
             tokenizer=_QuietTokenizer(source.tokenizer),  # type: ignore[arg-type]
-            text_encoder=_Layer(source, read),
+            text_encoder=Layer(source, read),
             textual_inversion_manager=_Expander(source.expansions) if source.expansions else None,
             truncate_long_prompts=False,
         )
@@ -120,12 +69,12 @@ class LayerEncoder:
             RelayError: weights below 1 ask for more than :data:`MAX_RUNS` runs.
         """
         self._check_runs(prompt)
-        return self._compel.build_conditioning_tensor_for_conjunction(_compel_tree(prompt))[0]
+        return self._compel.build_conditioning_tensor_for_conjunction(compel_tree(prompt))[0]
 
     def _check_runs(self, prompt: Prompt) -> None:
         provider = self._compel.conditioning_provider
         runs = most = 0
-        for passage in (one for side in _passages_side_by_side(prompt) for one in side):
+        for passage in (one for side in passages_side_by_side(prompt) for one in side):
             tokens = sum(map(len, provider.get_token_ids([f.text for f in passage.fragments], False)))
             lighter = sum(fragment.weight < 1 for fragment in passage.fragments)
             runs += (1 + lighter) * (1 + tokens // (provider.max_token_count - 2))
@@ -169,7 +118,7 @@ class LayerEncoder:
         if len(prompt.parts) == 1 and isinstance(blend := prompt.parts[0], Blend):
             each = [self._state_at_end(passage.fragments) for passage in blend.passages]
             return _blended(EmbeddingsProvider, each, blend)
-        passages = [passage for side in _passages_side_by_side(prompt) for passage in side]
+        passages = [passage for side in passages_side_by_side(prompt) for passage in side]
         return self._state_at_end([fragment for passage in passages for fragment in passage.fragments])
 
     def _state_at_end(self, fragments: Sequence[Fragment]) -> torch.Tensor:
@@ -196,7 +145,7 @@ class LayerEncoder:
         """[n, 77] bool, a row for each 77 tokens of :meth:`hidden`: where there is text, its start and end marks included."""
         import torch
 
-        rows = [self._mask(passages) for passages in _passages_side_by_side(prompt)]
+        rows = [self._mask(passages) for passages in passages_side_by_side(prompt)]
         return torch.cat(rows)
 
     def _mask(self, passages: tuple[Passage, ...]) -> torch.Tensor:
@@ -226,32 +175,3 @@ def _blended(provider: Any, pooled: Sequence[torch.Tensor], blend: Blend) -> tor
     each = torch.stack(list(pooled), dim=1)[..., None]
     mean: torch.Tensor = provider.apply_embedding_weights(each, list(blend.weights), blend.normalize)[..., 0]
     return mean
-
-
-def _passages_side_by_side(prompt: Prompt) -> list[tuple[Passage, ...]]:
-    return [part.passages if isinstance(part, Blend) else (part,) for part in prompt.parts]
-
-
-def _compel_tree(prompt: Prompt) -> Any:
-    from compel.prompt_parser import Blend as CompelBlend
-    from compel.prompt_parser import Conjunction
-
-    parts = [
-        CompelBlend([_compel_passage(p) for p in part.passages], list(part.weights), part.normalize)
-        if isinstance(part, Blend)
-        else _compel_passage(part)
-        for part in prompt.parts
-    ]
-    return Conjunction(parts, list(prompt.weights))
-
-
-def _compel_passage(passage: Passage) -> Any:
-    from compel.prompt_parser import FlattenedPrompt
-    from compel.prompt_parser import Fragment as CompelFragment
-
-    children = []
-    for fragment in passage.fragments:
-        child = CompelFragment("", fragment.weight)
-        child.text = fragment.text  # its constructor would take backslashes for escapes
-        children.append(child)
-    return FlattenedPrompt(children)

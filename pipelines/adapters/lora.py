@@ -56,9 +56,9 @@ def with_lora(
             f"model: {components.source} ({family.title}) can't use a LoRA: diffusers has none for its pipelines. Families that can: {able}."
         )
     check_file(path, f"lora: {title}", HOW_TO_CONVERT_WEIGHTS)
-    names = (family.denoiser, *family.text_encoders)
+    names = (family.denoiser, *components.text_encoders)
     modules = {name: components[name] for name in names}
-    table = places(modules, family.denoiser, family.text_encoders)
+    table = places(modules, family.denoiser, components.text_encoders)
     # A file is read for the layers of one kind of model: those with the same layers share it.
     layout = hash(
         tuple(

@@ -39,8 +39,8 @@ def with_textual_inversion(components: PipelineComponents, path: Path, *, title:
             the word is one that the model knows already.
     """
     family = components.family
-    if not _takes_embeddings(family):
-        able = ", ".join(one.title for one in FAMILIES if _takes_embeddings(one))
+    if not family.takes_embeddings:
+        able = ", ".join(one.title for one in FAMILIES if one.takes_embeddings)
         raise RelayError(
             f"model: {components.source} ({family.title}) can't use an embedding: diffusers has none for its pipelines. Families that can: {able}."
         )
@@ -49,7 +49,7 @@ def with_textual_inversion(components: PipelineComponents, path: Path, *, title:
     word = token.strip() or file.word or path.stem
     inversion = TextualInversion(title, word, file, vectors)
     tokenizers = {}
-    for encoder in family.text_encoders:
+    for encoder in components.text_encoders:
         name = _tokenizer_of(encoder)
         tokenizers[name] = _knowing(components[name], inversion, components.source)
     return components.with_changes(modules=tokenizers, embeddings=(*components.embeddings, inversion))
@@ -59,7 +59,7 @@ def with_textual_inversion(components: PipelineComponents, path: Path, *, title:
 def active_embeddings(components: PipelineComponents) -> Iterator[None]:
     """The text encoders look this view's words up inside the block; afterwards they have their own table again."""
     with ExitStack() as stack:
-        for name in components.family.text_encoders if components.embeddings else ():
+        for name in components.text_encoders if components.embeddings else ():
             tokenizer, encoder = components[_tokenizer_of(name)], components[name]
             rows = {
                 tokenizer.convert_tokens_to_ids(token): vector
@@ -118,7 +118,7 @@ def _for_encoders(
     """Text encoder component -> its vectors, all of the width that it reads and in the range of its dtype."""
     import torch
 
-    encoders = components.family.text_encoders
+    encoders = components.text_encoders
     fits = {name: components[name].get_input_embeddings().weight.shape[-1] for name in encoders}
     if set(vectors) <= set(SDXL_KEYS):
         by_encoder = {SDXL_KEYS[key]: tensor for key, tensor in vectors.items()}
@@ -149,9 +149,3 @@ def _for_encoders(
 
 def _tokenizer_of(encoder: str) -> str:
     return encoder.replace("text_encoder", "tokenizer")
-
-
-def _takes_embeddings(family: Any) -> bool:
-    return bool(family.text_encoders) and all(
-        hasattr(family.pipeline_class(task), "load_textual_inversion") for task in family.pipeline_classes
-    )

@@ -30,6 +30,10 @@ RESNET_WIDTHS = 5
 TILE_PIXELS = 512 * 512
 """Of the tiles in which diffusers decodes."""
 CLIP_TOKENS = 77
+T5_TOKENS = 256
+"""An encoder with no table of positions reads a text as a whole, in a multiple of these."""
+T5_SCORES = 3
+"""Of heads * tokens * tokens: the bias of its positions keeps them out of a fused kernel, so scores and their softmax are there too."""
 
 
 def unet_bytes(unet: Any, *, rows: int, latent_pixels: int, controlnets: int = 0) -> int:
@@ -93,7 +97,9 @@ def transformer_bytes(model: Any, *, rows: int, tokens: int, width: int, kept: i
 
 
 def text_bytes(encoders: Sequence[Any], texts: Sequence[str]) -> int:
-    """For encoding ``texts``: 77 tokens at a time, of which every layer's output is kept. A token has a letter at least."""
+    """For encoding ``texts``. A token has a letter at least. CLIP reads 77 at a time, and every layer's output is kept."""
+    whole = [one for one in encoders if not hasattr(one.config, "max_position_embeddings")]
+    encoders = [one for one in encoders if one not in whole]
     runs = 2 * len(texts) + sum(len(text) for text in texts) // CLIP_TOKENS
     return sum(
         transformer_bytes(
@@ -104,7 +110,15 @@ def text_bytes(encoders: Sequence[Any], texts: Sequence[str]) -> int:
             kept=runs * (encoder.config.num_hidden_layers + 2),
         )
         for encoder in encoders
+    ) + sum(_whole_text_bytes(encoder, texts) for encoder in whole)
+
+
+def _whole_text_bytes(encoder: Any, texts: Sequence[str]) -> int:
+    tokens = T5_TOKENS * (1 + max(map(len, texts)) // T5_TOKENS)
+    states = transformer_bytes(
+        encoder, rows=1, tokens=tokens, width=encoder.config.hidden_size, kept=2 * (len(texts) + 1)
     )
+    return states + _bytes(T5_SCORES * encoder.config.num_attention_heads * tokens**2, encoder.dtype)
 
 
 def vision_bytes(encoder: Any) -> int:

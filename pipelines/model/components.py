@@ -64,6 +64,14 @@ class PipelineComponents:
             )
         return self.modules[name]
 
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        """The family's text encoder components that this model has: it may lack those that the family calls optional."""
+        family = self.family
+        return tuple(
+            name for name in family.text_encoders if name not in family.optional or self.modules.get(name) is not None
+        )
+
     def get_ram_usage(self) -> int:
         """Bytes that this value keeps in memory; the host asks when memory runs short, and drops what keeps most.
 

@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import RelayError
 from ..base.memory_size import tensor_bytes
 from .components import PipelineComponents
-from .laws import TextLayer
+from .laws import TextLayer, TextRecipe
 
 if TYPE_CHECKING:
     import torch
 
 SAME_ENCODER_TOLERANCE = 0.005
 """Relative RMS between the sampled rows of two encoders: a bfloat16 copy is 0.002 away, weights moved by 1 % 0.01, another 1.4."""
+
+QUERY_WEIGHTS = tuple(
+    f"{layer}.{weight}"
+    for layer in ("self_attn.q_proj", "SelfAttention.q")  # CLIP's and T5's name
+    for weight in ("weight", "base_layer.weight")  # the second where it carries a LoRA
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +35,15 @@ class EncoderMark:
     """LoRAs and textual inversions that were active, with their strengths."""
     layer: TextLayer = TextLayer.NORMALISED
     """Which of the encoder's states was read."""
+    recipe: TextRecipe = TextRecipe.CLIP
+    """How the encoders' states were put together."""
+    lacks_an_encoder: bool = False
+    """The model had not all of its family's encoders; zeros stand for the states of the last."""
 
     def is_same(self, other: EncoderMark) -> bool:
-        if self.layer is not other.layer or self.extras != other.extras or len(self.rows) != len(other.rows):
+        if self.layer is not other.layer or self.recipe is not other.recipe or self.extras != other.extras:
+            return False
+        if len(self.rows) != len(other.rows) and not (self.lacks_an_encoder or other.lacks_an_encoder):
             return False
         return all(
             a.shape == b.shape
@@ -42,10 +54,12 @@ class EncoderMark:
 
 def mark_of(components: PipelineComponents) -> EncoderMark:
     """The mark of the text encoders that ``components`` encodes with: token rows, and weights of the last layer."""
-    rows = tuple(row for name in components.family.text_encoders for row in _sampled_rows(components[name]))
+    rows = tuple(row for name in components.text_encoders for row in _sampled_rows(components[name]))
     marks = [*(lora.mark for lora in components.loras), *(embedding.mark for embedding in components.embeddings)]
     extras = tuple(sorted(mark for mark in marks if mark is not None))
-    return EncoderMark(components.source, rows, extras, components.family.text_layer)
+    family = components.family
+    lacks_an_encoder = components.text_encoders != family.text_encoders
+    return EncoderMark(components.source, rows, extras, family.text_layer, family.text, lacks_an_encoder)
 
 
 def _sampled_rows(encoder: Any) -> list[torch.Tensor]:
@@ -54,9 +68,7 @@ def _sampled_rows(encoder: Any) -> list[torch.Tensor]:
     tokens = encoder.get_input_embeddings().weight  # [vocabulary, width]
     picked = torch.linspace(0, tokens.shape[0] - 1, 5).long()
     # The last attention block too, by itself: most fine-tunes train the encoder with the token table frozen.
-    # A layer that carries a LoRA has its own weight one level down.
-    attention = ("self_attn.q_proj.weight", "self_attn.q_proj.base_layer.weight")
-    last = [weight for name, weight in encoder.named_parameters() if name.endswith(attention)][-1]
+    last = [weight for name, weight in encoder.named_parameters() if name.endswith(QUERY_WEIGHTS)][-1]
     return [sample.detach().float().cpu().flatten() for sample in (tokens[picked.to(tokens.device)], last[:2])]
 
 
@@ -68,6 +80,8 @@ class TextEmbeds:
     pooled: torch.Tensor | None = None
     host_pooled: torch.Tensor | None = None
     """[1, width]: the host's ``pooled_output`` where the family's own pipelines read none (Stable Diffusion 1.x)."""
+    stand_ins: int = 0
+    """The last tokens of ``hidden``: zeros in the place of an encoder that the model lacks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +128,7 @@ def check_prompt_fits(prompt: PromptEmbeds | ImageEmbeds, components: PipelineCo
                 f"prompt: {components.source} ({family.title}) is painted from image embeddings, but this prompt holds text "
                 f"embeddings of {prompt.mark.title}. Make the prompt with Kandinsky Prior or Image Prompt."
             )
-        wanted = components["unet"].config.encoder_hid_dim
+        wanted = components[family.denoiser].config.encoder_hid_dim
         if prompt.positive.shape[-1] != wanted:
             raise RelayError(
                 f"prompt: the image embeddings of {prompt.title} are {prompt.positive.shape[-1]} wide, and {components.source} takes {wanted}. "
@@ -127,6 +141,11 @@ def check_prompt_fits(prompt: PromptEmbeds | ImageEmbeds, components: PipelineCo
             f"{prompt.title}. Make the prompt with Encode Prompt and this model."
         )
     own = mark_of(components)
+    if prompt.mark.recipe is not own.recipe:
+        raise RelayError(
+            f"prompt: it was encoded for {prompt.mark.title} ({prompt.mark.recipe.value}), and {components.source} "
+            f"({family.title}) reads {own.recipe.value}. Encode the prompt again with this model."
+        )
     if prompt.mark.layer is not own.layer:
         raise RelayError(
             f"prompt: it was encoded for {prompt.mark.title}, which reads {prompt.mark.layer.value}, of its text encoder, and "

@@ -80,6 +80,8 @@ class ModelFamily:
     has_denoising_range: bool = False
     """The pipelines take ``denoising_end`` (and ``denoising_start`` for image-to-image)."""
     has_pooled_embeds: bool = False
+    takes_embeddings: bool = False
+    """diffusers' ``load_textual_inversion`` works with the family's pipelines."""
     keeps_latents: bool = False
     """Its latents are its own: they never leave the run, and no other model's come in."""
     force_upcast_by_config: bool = False

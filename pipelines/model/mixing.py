@@ -35,7 +35,7 @@ def mix(a: PromptEmbeds | ImageEmbeds, b: PromptEmbeds | ImageEmbeds, weight_b: 
         if a.positive.hidden.shape != b.positive.hidden.shape:
             raise RelayError(
                 f"prompt_a, prompt_b: one is {a.positive.hidden.shape[1]} tokens long and the other {b.positive.hidden.shape[1]}. "
-                "Shorten the longer to 77 tokens, or lengthen the other."
+                "Shorten the longer one, or lengthen the other."
             )
         positive = _mean_text(a.positive, b.positive, weight_b)
         return PromptEmbeds(positive, _mean_text(a.negative, b.negative, weight_b), a.mark, a.empty)
@@ -50,4 +50,4 @@ def _mean(a: torch.Tensor, b: torch.Tensor, weight_b: float) -> torch.Tensor:
 
 def _mean_text(a: TextEmbeds, b: TextEmbeds, weight_b: float) -> TextEmbeds:
     pooled = None if a.pooled is None or b.pooled is None else _mean(a.pooled, b.pooled, weight_b)
-    return TextEmbeds(_mean(a.hidden, b.hidden, weight_b), pooled)
+    return TextEmbeds(_mean(a.hidden, b.hidden, weight_b), pooled, stand_ins=min(a.stand_ins, b.stand_ins))

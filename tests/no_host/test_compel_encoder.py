@@ -17,7 +17,7 @@ from diffusers_relay.pipelines.device.runtime import Runtime
 from diffusers_relay.pipelines.model import family_table as families
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from diffusers_relay.pipelines.model.embeds import mark_of
-from diffusers_relay.weighting import compel_encoder
+from diffusers_relay.weighting import compel_encoder, prior_encoder
 
 FAMILIES = {
     "sd15": families.STABLE_DIFFUSION,
@@ -441,7 +441,7 @@ def test_encoders_go_back_as_they_were(load, name, inference):
     text = LONG + " (cat)1.3 (dog)0.5"
     with torch.inference_mode() if inference else contextlib.nullcontext():
         if name == "kandinsky_prior":
-            result = compel_encoder.encode_for_prior(
+            result = prior_encoder.encode_for_prior(
                 components, text, NEGATIVE, syntax="compel", runtime=Runtime(Policy(), SilentMonitor())
             )
             assert not result.prompt.hidden.requires_grad
@@ -500,7 +500,7 @@ class Hearing(SilentMonitor):
 
 
 def encode_prior(components, prompt, negative_prompt="", syntax="compel", monitor=None):
-    return compel_encoder.encode_for_prior(
+    return prior_encoder.encode_for_prior(
         components, prompt, negative_prompt, syntax=syntax, runtime=Runtime(PlainOffload(), monitor or SilentMonitor())
     )
 

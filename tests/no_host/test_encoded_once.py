@@ -35,8 +35,9 @@ from diffusers_relay.pipelines.runs.sampling import (
     image_to_image,
     text_to_image,
 )
-from diffusers_relay.weighting.compel_encoder import encode_for_prior, encode_prompt
+from diffusers_relay.weighting.compel_encoder import encode_prompt
 from diffusers_relay.weighting.conditioning import to_conditioning
+from diffusers_relay.weighting.prior_encoder import encode_for_prior
 from reference.scripts import read_like_host, soft_picture
 from relay_dev.model_folders import SmallModels
 from support.without_host import ListeningMonitor, counting_runtime, load
@@ -256,7 +257,12 @@ def conditioning(name: str, runtime: Runtime) -> list[torch.Tensor]:
 
 def prompt_values(name: str, runtime: Runtime) -> list[torch.Tensor]:
     embeds = text(load(name), "a red cat", runtime, "dog")
-    return [one for side in (embeds.positive, embeds.negative) for one in vars(side).values() if one is not None]
+    return [
+        one
+        for side in (embeds.positive, embeds.negative)
+        for one in vars(side).values()
+        if isinstance(one, torch.Tensor)
+    ]
 
 
 def mixed(runtime: Runtime) -> list[torch.Tensor]:

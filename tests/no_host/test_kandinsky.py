@@ -11,7 +11,7 @@ from diffusers_relay.pipelines.families.kandinsky22_prior import PriorSettings, 
 from diffusers_relay.pipelines.model.embeds import ImageEmbeds
 from diffusers_relay.pipelines.model.mixing import mix
 from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, image_to_image
-from diffusers_relay.weighting.compel_encoder import encode_for_prior
+from diffusers_relay.weighting.prior_encoder import encode_for_prior
 from reference import scripts
 from relay_dev.model_folders import SmallModels
 from support.kandinsky import kandinsky_prompt

@@ -25,7 +25,7 @@ from diffusers_relay.pipelines.runs.sampling import (
     image_to_image,
     text_to_image,
 )
-from diffusers_relay.weighting.compel_encoder import encode_for_prior
+from diffusers_relay.weighting.prior_encoder import encode_for_prior
 from reference import kandinsky_depth, scripts
 from relay_dev.model_folders import SmallModels
 from support.kandinsky import kandinsky_prompt

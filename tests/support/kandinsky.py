@@ -6,7 +6,7 @@ from functools import cache
 
 from diffusers_relay.pipelines.families.kandinsky22_prior import PriorSettings, run_prior
 from diffusers_relay.pipelines.model.embeds import ImageEmbeds
-from diffusers_relay.weighting.compel_encoder import encode_for_prior
+from diffusers_relay.weighting.prior_encoder import encode_for_prior
 
 from .without_host import counting_runtime, load
 
