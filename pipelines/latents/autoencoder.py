@@ -1,38 +1,28 @@
-"""Between pixels and latents: one model's autoencoder, as the pipelines themselves use it.
-
-Two scales of latents appear here. *Raw* is what the encoder puts out and the decoder takes: the host's LATENT.
-*Model* scale is what the denoiser works on: raw times ``scaling_factor`` (normalised first where the config has a mean
-and a deviation). Kandinsky's MoVQ has one scale for both.
-"""
+"""Between pixels and latents: one model's autoencoder, as the pipelines themselves use it. For raw and model scale see :mod:`.scale`."""
 
 from __future__ import annotations
 
-import logging
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..base.encoded_once import ENCODED, Wanted, tensor_digest
 from ..base.errors import RelayError
-from ..base.images import Extent, to_host_images
+from ..base.images import to_host_images
 from ..base.monitor import Monitor, SilentMonitor
-from ..device.offload import OffloadPolicy, Stage, cast
+from ..device.offload import OffloadPolicy, Stage
 from ..device.out_of_memory import once_more
-from ..device.working_memory import decode_bytes, encode_bytes
+from ..device.working_memory import decode_bytes
 from ..model.components import PipelineComponents
+from .borrowed_module import can_tile, in_float32, in_slices, in_tiles, may_be_widened
+from .encoder import encoded
+from .probe import are_of_one_space, fitted_colours, probe_picture
+from .scale import LatentScale, scale_of
 
 if TYPE_CHECKING:
     import torch
 
     Whole = Callable[[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]], torch.Tensor]
-
-logger = logging.getLogger(__name__)
-
-SAME_SPACE_TOLERANCE = 0.05
-"""Relative RMS between two encoders' latents of the probe. Measured: a bfloat16 copy 0.022, weights moved 1 % 0.076."""
-PROBE_EXTENT = Extent(64, 64)
 
 _probes: weakref.WeakKeyDictionary[Any, torch.Tensor] = weakref.WeakKeyDictionary()
 
@@ -73,14 +63,15 @@ class Autoencoder:
         return hasattr(self.module.config, "latent_magnitude")
 
     @property
-    def scaling_factor(self) -> float:
-        """Model scale / raw."""
-        return float(self.host_factor if self.is_tiny else self.module.config.scaling_factor)
+    def scale(self) -> LatentScale:
+        """From raw to model scale and back. MoVQ has one for both."""
+        if self.is_quantized:
+            return LatentScale()
+        return LatentScale(self.host_factor) if self.is_tiny else scale_of(self.module.config)
 
     @property
     def can_tile(self) -> bool:
-        """VQModel inherits the method and has no tiles."""
-        return hasattr(self.module, "use_tiling")
+        return can_tile(self.module)
 
     def encode(
         self, pixels: torch.Tensor, policy: OffloadPolicy, generators: Sequence[torch.Generator] | None = None
@@ -98,7 +89,7 @@ class Autoencoder:
         import torch
 
         if self.is_tiny:
-            return self.encode_tiny(pixels, policy).float() / self.scaling_factor
+            return self.to_raw(self.encode_tiny(pixels, policy))
         if self.is_quantized:
             (latents,) = (one.clone() for one in self._encoded([pixels], policy))
             return latents.to(policy.output_device())
@@ -128,59 +119,7 @@ class Autoencoder:
         return [DiagonalGaussianDistribution(one) for one in self._encoded(list(pixels.split(1)), policy)]
 
     def _encoded(self, pictures: list[torch.Tensor], policy: OffloadPolicy) -> list[torch.Tensor]:
-        """What the encoder gives for each, before a draw: a distribution's parameters [1, 2C, h, w], or MoVQ's latents.
-
-        A picture that overflows float16 is encoded in float32, and no other.
-        """
-        import torch
-
-        encoded = self._encoded_once(pictures, policy, self.encoding_dtype)
-        overflown = [index for index, one in enumerate(encoded) if not one.isfinite().all()]
-        if overflown and self._can_be_widened(self.encoding_dtype):
-            again = self._encoded_once([pictures[index] for index in overflown], policy, torch.float32)
-            for index, one in zip(overflown, again):
-                encoded[index] = one
-        if not _are_numbers(encoded):
-            raise RelayError(
-                f"image: the autoencoder of {self.title} made values of it that are not numbers (NaN or infinite), so nothing was made. The "
-                "model's file may be damaged."
-            )
-        return encoded
-
-    def _encoded_once(
-        self, pictures: list[torch.Tensor], policy: OffloadPolicy, run_in: torch.dtype
-    ) -> list[torch.Tensor]:
-        import torch
-
-        dtype, tiled = self.module.dtype, self.tiling or getattr(self.module, "use_tiling", False)
-        settings = (dtype, run_in, tiled)
-        wanted = [Wanted("picture", (self.module,), (*settings, tensor_digest(picture))) for picture in pictures]
-        encoded: dict[Wanted, torch.Tensor] = {}
-        for one in dict.fromkeys(wanted):
-            found = ENCODED.find(one)
-            if found is not None:
-                values, device = found
-                encoded[one] = values.to(device)
-        if len(encoded) == len(set(wanted)):
-            return [encoded[one] for one in wanted]
-        at_once = max(picture.shape[0] * picture.shape[2] * picture.shape[3] for picture in pictures)
-        working_bytes = encode_bytes(self.module, at_once, run_in)
-        with (
-            policy.on_device(Stage.VAE, [self.module], working_bytes) as device,
-            self._in_float32(run_in != dtype),
-            self._tiling(self.tiling),
-            torch.no_grad(),
-        ):
-            for one, picture in zip(wanted, pictures):
-                if one in encoded:
-                    continue
-                # Cast down first even where the encoder then runs in float32: the pipelines do.
-                pixels = picture.to(device=device, dtype=dtype).to(self.module.dtype)
-                given = self.module.encode(pixels)
-                encoded[one] = values = given.latent_dist.parameters if hasattr(given, "latent_dist") else given.latents
-                # A draw is made where the encoder was, as the pipelines make it: the device is kept too.
-                ENCODED.keep(one, (values.cpu(), values.device), values.nbytes)
-        return [encoded[one] for one in wanted]
+        return encoded(self.module, pictures, policy, self.encoding_dtype, tiling=self.tiling, title=self.title)
 
     @property
     def encoding_dtype(self) -> torch.dtype:
@@ -232,7 +171,7 @@ class Autoencoder:
 
         made = image(raw, self.decoding_dtype)
         overflown = [index for index, one in enumerate(made) if not one.isfinite().all()]
-        if overflown and self._can_be_widened(self.decoding_dtype):
+        if overflown and may_be_widened(self.decoding_dtype, self.title):
             made[overflown] = image(raw[overflown], torch.float32)
         if not made.isfinite().all():
             raise RelayError(
@@ -240,15 +179,6 @@ class Autoencoder:
                 "latent may be far out of range (after a node that computes with latents), or the model's file may be damaged."
             )
         return made
-
-    def _can_be_widened(self, dtype: torch.dtype) -> bool:
-        """Whether what overflowed in ``dtype`` may be tried in float32: for that call alone, so that the same input always gives the same."""
-        import torch
-
-        if dtype != torch.float16:
-            return False
-        logger.info("the autoencoder of %s overflows in float16 here: once more in float32", self.title)
-        return True
 
     def _image(
         self,
@@ -266,13 +196,13 @@ class Autoencoder:
         working_bytes = decode_bytes(self.module, pixels, dtype, tiled)
         with (
             policy.on_device(Stage.VAE, [self.module], working_bytes) as device,
-            self._in_float32(dtype != self.module.dtype),
-            self._tiling(tiled),
-            self._slicing(),
+            in_float32(self.module, dtype != self.module.dtype),
+            in_tiles(self.module, tiled, self.title),
+            in_slices(self.module, self.slicing),
             torch.no_grad(),
         ):
             if self.is_tiny:  # in the dtype of ``raw``, then the cast: the other order loses bits of half precision
-                raw = raw * self.scaling_factor
+                raw = self.scale.to_model(raw)
             raw = raw.to(device=device, dtype=dtype)
             image = self._decoded(raw) if whole_by is None else whole_by(raw, self._decoded)
             return image.to(policy.output_device())
@@ -284,24 +214,12 @@ class Autoencoder:
 
     def to_model_scale(self, raw: torch.Tensor) -> torch.Tensor:
         """Raw -> model scale, in the dtype of ``raw``: cast afterwards."""
-        if self.is_quantized:
-            return raw
-        normalisation = self._normalisation(raw)
-        if normalisation is None:
-            return self.scaling_factor * raw
-        mean, deviation = normalisation
-        return (raw - mean) * self.scaling_factor / deviation
+        return raw if self.is_quantized else self.scale.to_model(raw)
 
     def to_raw(self, latents: torch.Tensor) -> torch.Tensor:
         """Model scale -> raw float32. float32 first, then the division: the other order loses bfloat16's bits."""
         latents = latents.float()
-        if self.is_quantized:
-            return latents
-        normalisation = self._normalisation(latents)
-        if normalisation is None:
-            return latents / self.scaling_factor
-        mean, deviation = normalisation
-        return latents * deviation / self.scaling_factor + mean
+        return latents if self.is_quantized else self.scale.to_raw(latents)
 
     def is_same_space(self, other: Autoencoder, policy: OffloadPolicy) -> bool:
         """Whether the latents of one mean the same to the other, told from what the encoders do to a probe picture."""
@@ -309,10 +227,7 @@ class Autoencoder:
             return True
         if (self.factor, self.channels, self.is_quantized) != (other.factor, other.channels, other.is_quantized):
             return False
-        ours, theirs = self._probe(policy), other._probe(policy)
-        if ours.shape != theirs.shape:
-            return False
-        return bool((ours - theirs).square().mean().sqrt() <= SAME_SPACE_TOLERANCE * ours.square().mean().sqrt())
+        return are_of_one_space(self._probe(policy), other._probe(policy))
 
     def check_channels(self, raw: torch.Tensor) -> None:
         """Refuses latents that can't be of this autoencoder's shape."""
@@ -326,87 +241,18 @@ class Autoencoder:
     def _forces_upcast(self) -> bool:
         return self.follows_force_upcast and bool(getattr(self.module.config, "force_upcast", False))
 
-    def _normalisation(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-        import torch
-
-        mean, deviation = (getattr(self.module.config, name, None) for name in ("latents_mean", "latents_std"))
-        if mean is None or deviation is None:
-            return None
-        shape = (1, self.channels, 1, 1)
-        return torch.tensor(mean).view(shape).to(like), torch.tensor(deviation).view(shape).to(like)
-
-    @contextmanager
-    def _in_float32(self, wanted: bool) -> Iterator[None]:
-        """The module is shared: it goes back to its dtype (exact: the widening loses nothing)."""
-        import torch
-
-        dtype = self.module.dtype
-        if not wanted:
-            yield
-            return
-        try:
-            cast(self.module, torch.float32)
-            yield
-        finally:
-            cast(self.module, dtype)
-
-    @contextmanager
-    def _tiling(self, wanted: bool) -> Iterator[None]:
-        if not wanted:
-            yield
-            return
-        if not self.can_tile:
-            raise RelayError(
-                f"tiled: the autoencoder of {self.title} ({type(self.module).__name__}) can't decode in tiles. Switch tiled off."
-            )
-        before = self.module.use_tiling
-        try:
-            self.module.enable_tiling()
-            yield
-        finally:
-            self.module.use_tiling = before
-
-    @contextmanager
-    def _slicing(self) -> Iterator[None]:
-        before = getattr(self.module, "use_slicing", False)
-        try:
-            if self.slicing:
-                self.module.enable_slicing()
-            yield
-        finally:
-            if self.slicing:
-                self.module.use_slicing = before
-
     def rgb_factors(self, policy: OffloadPolicy) -> tuple[torch.Tensor, torch.Tensor]:
         """What a latent pixel looks like, for previews: ([C, 3] factors, [3] offsets) from model scale to -1..1.
 
         The linear map that fits the probe picture best, so that a space for which nobody has published one has it too.
         """
-        import torch
-
-        latents = self.to_model_scale(self._probe(policy))[0].flatten(1).T  # [pixels, C]
-        picture = torch.nn.functional.avg_pool2d(_probe_picture(), self.factor)[0].flatten(1).T  # [pixels, 3]
-        solution = torch.linalg.lstsq(torch.cat([latents, torch.ones(len(latents), 1)], dim=1), picture).solution
-        return solution[:-1], solution[-1]
+        return fitted_colours(self.to_model_scale(self._probe(policy)), self.factor)
 
     def _probe(self, policy: OffloadPolicy) -> torch.Tensor:
         if self.module not in _probes:
             # never in tiles: whoever asks first must not decide what the others get
-            _probes[self.module] = replace(self, tiling=False).encode(_probe_picture(), policy).float().cpu()
+            _probes[self.module] = replace(self, tiling=False).encode(probe_picture(), policy).float().cpu()
         return _probes[self.module]
-
-
-def _are_numbers(tensors: Sequence[torch.Tensor]) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)
-
-
-def _probe_picture() -> torch.Tensor:
-    """[1, 3, 64, 64] in -1..1: smooth colours, the same on every machine."""
-    import torch
-
-    coarse = torch.rand((1, 3, 8, 8), generator=torch.Generator().manual_seed(20220822)) * 2 - 1
-    size = (PROBE_EXTENT.height, PROBE_EXTENT.width)
-    return torch.nn.functional.interpolate(coarse, size=size, mode="bicubic").clamp(-1, 1)
 
 
 def autoencoder_of(components: PipelineComponents) -> Autoencoder:

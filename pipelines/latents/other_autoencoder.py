@@ -46,4 +46,4 @@ def _with_autoencoder(components: PipelineComponents, theirs: Autoencoder, what:
 
 
 def _kind(one: Autoencoder) -> tuple[object, ...]:
-    return "MoVQ" if one.is_quantized else "VAE", one.factor, one.channels, round(one.scaling_factor, 4)
+    return "MoVQ" if one.is_quantized else "VAE", one.factor, one.channels, round(one.scale.factor, 4)

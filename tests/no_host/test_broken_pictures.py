@@ -13,6 +13,7 @@ from diffusers_relay.pipelines.base.encoded_once import ENCODED
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.latents import encode_decode as coding
 from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.latents.encoder import encoded_once
 from diffusers_relay.pipelines.latents.latent_space import Latents
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
@@ -71,8 +72,11 @@ def test_a_picture_that_overflows_float16_is_encoded_in_float32_and_changes_no_o
     autoencoder = autoencoder_of(model)
     quiet = 0.001 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     loud = 50000.0 * quiet
-    (plain,) = autoencoder._encoded_once([quiet], runtime.policy, torch.float16)
-    assert not autoencoder._encoded_once([loud], runtime.policy, torch.float16)[0].isfinite().all()
+    (plain,), (overflown,) = (
+        encoded_once(model["vae"], [one], runtime.policy, torch.float16, tiling=False, title="sd15")
+        for one in (quiet, loud)
+    )
+    assert not overflown.isfinite().all()
     ENCODED.clear()
     assert autoencoder._encoded([loud], runtime.policy)[0].dtype == torch.float32
     ENCODED.clear()

@@ -10,9 +10,10 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from diffusers_relay.pipelines.base.errors import RelayError
-from diffusers_relay.pipelines.latents.autoencoder import SAME_SPACE_TOLERANCE, Autoencoder, autoencoder_of
+from diffusers_relay.pipelines.latents.autoencoder import Autoencoder, autoencoder_of
 from diffusers_relay.pipelines.latents.latent_space import TAG_KEY, Latents, fingerprint, from_host
 from diffusers_relay.pipelines.latents.other_autoencoder import with_vae_of
+from diffusers_relay.pipelines.latents.probe import SAME_SPACE_TOLERANCE
 from relay_dev.model_folders import SmallModels
 from support.without_host import counting_runtime, load
 

@@ -1,0 +1,55 @@
+"""The two scales of latents.
+
+*Raw* is what an encoder puts out and a decoder takes: the host's LATENT. *Model* scale is what the denoiser works on.
+What goes from one to the other stands in the autoencoder's own config: a factor, or a mean and a deviation a channel and a factor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class LatentScale:
+    """Model scale = (raw - mean) * factor / deviation."""
+
+    factor: float = 1.0
+    mean: tuple[float, ...] | None = None
+    deviation: tuple[float, ...] | None = None
+    """With ``mean``, a number a channel."""
+
+    def to_model(self, raw: torch.Tensor) -> torch.Tensor:
+        """[B, C, h, w] raw -> model scale, in the dtype of ``raw``, operation by operation as the pipelines have it."""
+        normalisation = self._normalisation(raw)
+        if normalisation is None:
+            return self.factor * raw
+        mean, deviation = normalisation
+        return (raw - mean) * self.factor / deviation
+
+    def to_raw(self, latents: torch.Tensor) -> torch.Tensor:
+        """[B, C, h, w] model scale -> raw, in the dtype of ``latents``, operation by operation as the pipelines have it."""
+        normalisation = self._normalisation(latents)
+        if normalisation is None:
+            return latents / self.factor
+        mean, deviation = normalisation
+        return latents * deviation / self.factor + mean
+
+    def _normalisation(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        import torch
+
+        if self.mean is None or self.deviation is None:
+            return None
+        shape = (1, len(self.mean), 1, 1)
+        return torch.tensor(self.mean).view(shape).to(like), torch.tensor(self.deviation).view(shape).to(like)
+
+
+def scale_of(config: Any) -> LatentScale:
+    """Of an AutoencoderKL's config."""
+    mean, deviation = (getattr(config, name, None) for name in ("latents_mean", "latents_std"))
+    if mean is None or deviation is None:
+        return LatentScale(float(config.scaling_factor))
+    return LatentScale(float(config.scaling_factor), tuple(mean), tuple(deviation))
