@@ -79,19 +79,6 @@ class DenoisingJob:
         }
 
 
-@dataclass(frozen=True)
-class StepOfRun:
-    """What :class:`.StepWatcher` reads of a pipeline, for a run that has none."""
-
-    scheduler: Any
-    relay_timesteps: torch.Tensor
-    """Of the whole run."""
-
-    @property
-    def num_timesteps(self) -> int:
-        return len(self.relay_timesteps)
-
-
 def borrow_pipeline(job: DenoisingJob, device: torch.device, without: Mapping[str, Any]) -> Any:
     """diffusers' stock pipeline round the shared modules, for one run on ``device``.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from ..base.library_log import without_stopped_blocks
-from .job import DenoisingJob, StepOfRun
+from .job import DenoisingJob
 
 if TYPE_CHECKING:
     import torch
@@ -103,9 +103,8 @@ def _watcher_class() -> Any:
             return "Tells the run what a step made."
 
         def __call__(self, components: Any, block_state: Any, i: int, t: Any) -> tuple[Any, Any]:
-            step = StepOfRun(components.scheduler, block_state.timesteps)
-            values = self._job.on_step(step, i, t, {"latents": block_state.latents})
-            block_state.latents = values["latents"]
+            timesteps = block_state.timesteps
+            block_state.latents = self._job.on_step.after_step(i, len(timesteps), timesteps, block_state.latents)
             return components, block_state
 
     return Watcher
