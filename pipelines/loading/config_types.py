@@ -18,15 +18,25 @@ CLIP_TYPES: Mapping[str, object] = {
     "hidden_act": "quick_gelu",
 }
 """Name -> a value of its type; transformers' classes say it otherwise in each version."""
+T5_TYPES: Mapping[str, object] = {
+    **dict.fromkeys(("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size", "pad_token_id"), 1),
+    **dict.fromkeys(("relative_attention_num_buckets", "relative_attention_max_distance", "eos_token_id"), 1),
+    **dict.fromkeys(("dropout_rate", "layer_norm_epsilon", "initializer_factor"), 1.0),
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+}
 NEVER_NULL = {
     *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type", "timestep_spacing"),
     *("scaling_factor", "latent_channels", "layer_norm_eps", "hidden_act", "eos_token_id"),
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"),
+    *("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "layer_norm_epsilon", "feed_forward_proj"),
     *("max_position_embeddings", "norm_eps", "freq_shift", "in_channels", "out_channels", "block_out_channels"),
 }
 """Without one of these nothing is made, or not what the file's author had."""
 BETWEEN: Mapping[str, tuple[float, float]] = {
     "scaling_factor": (1e-4, 1e4),
+    "shift_factor": (-1e4, 1e4),
+    "shift": (1e-6, 1e6),
     "norm_eps": (0, 1),
     "layer_norm_eps": (0, 1),
     "dropout": (0, 1),
@@ -47,7 +57,7 @@ def check_types(config: Mapping[str, Any], component_class: Any, where: str, *, 
     """
     Args:
         config: what the component is made from.
-        component_class: whose defaults say the types; a class of transformers has :data:`CLIP_TYPES`.
+        component_class: whose defaults say the types; a class of transformers has :data:`CLIP_TYPES` or :data:`T5_TYPES`.
         lists: a number, word or flag may be a list of such, one for each block.
 
     Raises:
@@ -58,6 +68,8 @@ def check_types(config: Mapping[str, Any], component_class: Any, where: str, *, 
     }
     if "hidden_act" in config:
         defaults = CLIP_TYPES
+    elif "d_kv" in config:
+        defaults = T5_TYPES
     for name, value in config.items():
         default = defaults.get(name, inspect.Parameter.empty)
         if default is inspect.Parameter.empty:
@@ -75,7 +87,8 @@ def _wanted(value: Any, name: str, default: object, lists: bool) -> str | None:
     if value is None:
         return _what(default) if name in NEVER_NULL and default is not None else None
     if isinstance(default, (list, tuple)):
-        fits = isinstance(value, (list, tuple)) and len(value) > 0 and _all_are(value, default)
+        filled = isinstance(value, (list, tuple)) and (len(value) > 0 or len(default) == 0)
+        fits = filled and _all_are(value, default)
         return None if fits else "a list, as its class has it"
     if lists and isinstance(value, (list, tuple)) and name not in BETWEEN:
         return None if _all_are(value, (default,)) else f"{_what(default)} or a list of such"
