@@ -450,7 +450,7 @@ TOGETHER: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "pictures divided by 0": (
         "kandinsky_prior",
         lambda folder: edit(folder / "image_processor" / "preprocessor_config.json", image_std=[0, 0, 0]),
-        "no picture can be prepared with what the file says (std evaluated to zero",
+        "no picture can be prepared with what the file says (it makes values that are no numbers",
     ),
     "more noise than steps": (
         "x4_upscaler",
