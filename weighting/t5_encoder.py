@@ -21,6 +21,7 @@ LENGTH = 256
 """Tokens: diffusers' ``max_sequence_length``. A longer text takes a multiple of it."""
 MAX_STATES = MAX_RUNS * 77 * 1280
 """Numbers that all runs for one prompt give, which lie side by side in memory: 1.6 GB, as for SDXL's larger CLIP."""
+SPACES = re.compile(r"\s+")
 FOLLOWS_AT_ONCE = re.compile(r"[,.;:!?)\]}%…]|['’](?:s|t|re|ve|m|ll|d)\b", re.IGNORECASE)
 """How a fragment begins that no space stands before: the syntaxes do not keep it, and T5's tokens differ by it."""
 
@@ -41,8 +42,8 @@ def weighted_tokens(tokenizer: Any, passage: Passage) -> list[tuple[list[int], f
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     owners = []
     for start, end in encoded["offset_mapping"]:
-        if not text[start:end].strip():  # a space alone belongs to what follows
-            start = end = len(text) - len(text[start:].lstrip())
+        if spaces := SPACES.match(text, start):  # they belong to what follows; some tokenizers count them to a token
+            start = spaces.end()
         touched = range(_fragment_at(starts, start), _fragment_at(starts, max(start, end - 1)) + 1)
         owners.append(max(touched, key=lambda one: abs(passage.fragments[one].weight - 1)))
     grouped = groupby(zip(encoded["input_ids"], owners), key=lambda one: one[1])
@@ -54,7 +55,7 @@ def _joined(passage: Passage) -> tuple[str, list[int]]:
     text = ""
     starts = []
     for fragment in passage.fragments:
-        if text and not FOLLOWS_AT_ONCE.match(fragment.text):
+        if text and fragment.text and not FOLLOWS_AT_ONCE.match(fragment.text):
             text += " "
         starts.append(len(text))
         text += fragment.text

@@ -263,6 +263,7 @@ def test_less_weight_leads_to_the_text_without_it(load, at):
 
 TOKENS = [
     (("a", "cat"), (1.0, 1.5), [(["▁a"], 1.0), (["▁cat"], 1.5)]),
+    (("cat", "dog"), (1.5, 1.0), [(["▁cat"], 1.5), (["▁dog"], 1.0)]),
     (("a cat", ", dog"), (1.5, 1.0), [(["▁a", "▁cat"], 1.5), ([",", "▁dog"], 1.0)]),
     (("cat", "'s hat"), (1.5, 1.0), [(["▁cat"], 1.5), (["'", "s", "▁hat"], 1.0)]),
     (("etc", ". dog"), (0.5, 1.0), [(["▁etc."], 0.5), (["▁dog"], 1.0)]),
@@ -272,9 +273,16 @@ TOKENS = [
 ]
 
 
+@pytest.mark.parametrize("counts_spaces", [False, True])
 @pytest.mark.parametrize(("texts", "weights", "expected"), TOKENS)
-def test_tokens_of_fragments_are_those_of_the_whole_text(parts, texts, weights, expected):
-    tokenizer = parts["tokenizer_3"]
+def test_tokens_of_fragments_are_those_of_the_whole_text(texts, weights, expected, counts_spaces):
+    from tokenizers import pre_tokenizers
+
+    tokenizer = t5_tokenizer()
+    if counts_spaces:  # as tokenizers that were made from sentencepiece's file have it
+        metaspace = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+        tokenizer.backend_tokenizer.pre_tokenizer = metaspace
+        assert tokenizer("a cat", return_offsets_mapping=True)["offset_mapping"][1] == (1, 5)
     passage = Passage(tuple(Fragment(text, weight) for text, weight in zip(texts, weights)))
     found = t5_encoder.weighted_tokens(tokenizer, passage)
     assert [(tokenizer.convert_ids_to_tokens(ids), weight) for ids, weight in found] == expected
