@@ -114,7 +114,7 @@ def check_prompt_fits(prompt: PromptEmbeds | ImageEmbeds, components: PipelineCo
                 f"prompt: {components.source} ({family.title}) is painted from image embeddings, but this prompt holds text "
                 f"embeddings of {prompt.mark.title}. Make the prompt with Kandinsky Prior or Image Prompt."
             )
-        wanted = components["unet"].config.encoder_hid_dim
+        wanted = components[family.denoiser].config.encoder_hid_dim
         if prompt.positive.shape[-1] != wanted:
             raise RelayError(
                 f"prompt: the image embeddings of {prompt.title} are {prompt.positive.shape[-1]} wide, and {components.source} takes {wanted}. "
