@@ -46,6 +46,7 @@ STABLE_DIFFUSION = ModelFamily(
     schedulers=KARRAS_DIFFUSION_SCHEDULERS,
     inpaints_plain_models=True,
     host_factor=0.18215,
+    vae_config="sd15",
     preview_format="SD15",
 )
 
@@ -84,6 +85,7 @@ SDXL_BASE = ModelFamily(
     has_pooled_embeds=True,
     force_upcast_by_config=True,
     host_factor=0.13025,
+    vae_config="sdxl",
     preview_format="SDXL",
     config_flags={"force_zeros_for_empty_prompt": True},
 )
@@ -112,6 +114,7 @@ SDXL_REFINER = ModelFamily(
     has_pooled_embeds=True,
     force_upcast_by_config=True,
     host_factor=0.13025,
+    vae_config="sdxl",
     preview_format="SDXL",
     config_flags={"force_zeros_for_empty_prompt": True, "requires_aesthetics_score": False},
 )

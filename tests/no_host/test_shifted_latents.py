@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusion3Img2ImgPipeline
+from safetensors.torch import save_file
 
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.images import to_host_images, to_pixels
@@ -19,6 +21,7 @@ from diffusers_relay.pipelines.latents.conversion import convert
 from diffusers_relay.pipelines.latents.encode_decode import decode, encode
 from diffusers_relay.pipelines.latents.latent_space import Latents
 from diffusers_relay.pipelines.latents.other_autoencoder import with_vae_of
+from diffusers_relay.pipelines.loading.single_parts import load_vae_file
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from diffusers_relay.pipelines.runs.inputs import is_inpainting_model
 from reference.scripts import read_like_host, soft_picture
@@ -156,3 +159,16 @@ def test_a_denoiser_for_inpainting_sees_two_latents_and_a_mask(channels: int, ex
     denoiser = torch.nn.Linear(1, 1)
     denoiser.config = SimpleNamespace(in_channels=channels)
     assert is_inpainting_model(model16().with_changes(modules={"unet": denoiser})) is expected
+
+
+def test_a_vae_file_is_the_one_of_its_family_s_row(tmp_path: Path) -> None:
+    """A family of 16 channels takes such a file by its row alone, and refuses one of 4."""
+    vae16().save_config(tmp_path / "sixteen" / "vae")
+    save_file(vae16().state_dict(), tmp_path / "vae.safetensors")
+    save_file(load("sd15")["vae"].state_dict(), tmp_path / "four.safetensors")
+    family = replace(load("sd15").family, title="Sixteen", vae_config="sixteen")
+    vae = load_vae_file(tmp_path / "vae.safetensors", torch.float32, family=family, configs=tmp_path)
+    assert (vae.config.latent_channels, vae.config.shift_factor) == (16, SHIFT)
+    assert all(torch.equal(value, vae16().state_dict()[name]) for name, value in vae.state_dict().items())
+    with pytest.raises(RelayError, match=r"not a VAE of Sixteen, whose latents have 16 channels. Its decoder takes 4"):
+        load_vae_file(tmp_path / "four.safetensors", torch.float32, family=family, configs=tmp_path)
