@@ -84,6 +84,20 @@ UNETS: dict[str, dict[str, Any]] = {
     },
 }
 
+TRANSFORMERS: dict[str, dict[str, Any]] = {
+    "SD3": {"num_attention_heads": 24, "caption_projection_dim": 1536},
+    "SD3.5 medium": {
+        "num_attention_heads": 24,
+        "caption_projection_dim": 1536,
+        "dual_attention_layers": (0, 1),
+        "qk_norm": "rms_norm",
+    },
+    "SD3.5 large": {"num_attention_heads": 38, "caption_projection_dim": 2432, "qk_norm": "rms_norm"},
+}
+"""With three layers of their 24 or 38, which takes nothing off the peak: no layer's output stays."""
+TEXT_TOKENS = (154, 333)
+"""Of two CLIPs, without T5 and with it."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -124,6 +138,30 @@ def rows(device: str, peak: Callable[[Callable[[], Any]], int], sides: tuple[int
                 yield unet_row(title, unet, side, peak)
             if title == "SD1.5":
                 yield controlnet_row(unet, sides[0], peak)
+        for title, config in TRANSFORMERS.items():
+            transformer = diffusers.SD3Transformer2DModel(num_layers=3, pos_embed_max_size=192, **config).eval()
+            for side in sides:
+                for tokens in TEXT_TOKENS:
+                    yield transformer_row(title, transformer, side, tokens, peak)
+
+
+def transformer_row(
+    title: str, transformer: Any, side: int, tokens: int, peak: Callable[[Callable[[], Any]], int]
+) -> Row:
+    from diffusers_relay.pipelines.device import working_memory as formulas
+
+    config, latent_side = transformer.config, side // 8
+
+    def call() -> None:
+        sample = torch.randn(2, config.in_channels, latent_side, latent_side)
+        text, pooled = torch.randn(2, tokens, config.joint_attention_dim), torch.randn(2, config.pooled_projection_dim)
+        transformer(sample, text, pooled, torch.ones(2))
+
+    return Row(
+        f"{title} denoise {side}x{side}, {tokens} tokens, 2 rows",
+        formulas.joint_transformer_bytes(transformer, rows=2, latent_pixels=latent_side**2, text_tokens=tokens),
+        peak(call),
+    )
 
 
 def unet_row(title: str, unet: Any, side: int, peak: Callable[[Callable[[], Any]], int]) -> Row:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from ..base.images import Extent
+from ..latents.autoencoder import autoencoder_of
 from ..model.components import PipelineComponents
 from ..model.family import Task
 from ..model.family_table import FAMILIES
@@ -74,7 +75,7 @@ def _check_fits(unit: ControlNetUnit, components: PipelineComponents) -> None:
                 f"{name} ({meaning}) is {theirs} in the ControlNet and {ours} in the model. Load a ControlNet for "
                 f"{components.family.title}."
             )
-    for name, wanted in (("in_channels", 4), ("conditioning_channels", 3)):
+    for name, wanted in (("in_channels", autoencoder_of(components).channels), ("conditioning_channels", 3)):
         if net.config.get(name, wanted) != wanted:
             raise RelayError(
                 f"control: {title} takes {net.config[name]} {name}, and a ControlNet for {components.family.title} takes {wanted}. "

@@ -11,10 +11,12 @@ from ..base.errors import RelayError
 from ..base.images import Extent
 from ..base.library_log import without_advice_on_configs
 from ..control.units import ControlNetUnit
-from ..device.working_memory import unet_bytes
+from ..device.working_memory import joint_transformer_bytes, unet_bytes
+from ..latents.autoencoder import autoencoder_of
 from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds
 from ..model.family import Task
+from ..model.laws import Guidance, StepMemory
 from .masked_picture import EncodedPictures, Given, MaskedPicture
 from .step_callback import StepWatcher
 from .whole_steps import begun_whole, ended_whole, has_two_calls
@@ -127,15 +129,16 @@ def borrow_inpainting_pipeline(
 
 
 def denoising_bytes(job: DenoisingJob) -> int:
-    """For a sampling run: its batch, twice under guidance, and its ControlNets."""
-    components = job.components
-    factor = 2 ** (len(components[components.family.autoencoder or ""].config.block_out_channels) - 1)
-    return unet_bytes(
-        components[components.family.denoiser],
-        rows=job.batch * (2 if job.guidance_scale > 1 else 1),
-        latent_pixels=job.extent.width * job.extent.height // factor**2,
-        controlnets=len(job.controls),
-    )
+    """For a sampling run: its batch, twice where guidance runs in one batch with it, and its ControlNets."""
+    components, family = job.components, job.components.family
+    denoiser = components[family.denoiser]
+    rows = job.batch * (2 if job.guidance_scale > 1 and family.guidance is Guidance.ONE_BATCH else 1)
+    latent_pixels = job.extent.width * job.extent.height // autoencoder_of(components).factor ** 2
+    if family.memory is StepMemory.UNET:
+        return unet_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, controlnets=len(job.controls))
+    assert isinstance(job.prompt, PromptEmbeds)
+    text_tokens = job.prompt.positive.hidden.shape[1]
+    return joint_transformer_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, text_tokens=text_tokens)
 
 
 @cache

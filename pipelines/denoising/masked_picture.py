@@ -67,16 +67,12 @@ class Drawn:
 class EncodedPictures:
     """Stands in for ``vae`` in one pipeline object: each call of ``encode`` is answered by the next of ``answers``.
 
-    They are in model scale, so its ``scaling_factor`` is 1.
+    They are in model scale, so its config is the autoencoder's own with a scale that changes nothing.
     """
 
     def __init__(self, vae: Any, answers: Sequence[Any]) -> None:
-        self.config = SimpleNamespace(
-            latent_channels=vae.config.latent_channels,
-            block_out_channels=vae.config.block_out_channels,
-            scaling_factor=1.0,
-            force_upcast=False,
-        )
+        own = {name: value for name, value in vae.config.items() if name not in ("latents_mean", "latents_std")}
+        self.config = SimpleNamespace(**own | {"scaling_factor": 1.0, "shift_factor": 0.0, "force_upcast": False})
         self.dtype = vae.dtype
         self._answers = deque(answers)
 

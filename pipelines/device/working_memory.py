@@ -96,6 +96,27 @@ def transformer_bytes(model: Any, *, rows: int, tokens: int, width: int, kept: i
     return _bytes((TRANSFORMER_WIDTHS + kept) * rows * tokens * width, model.dtype)
 
 
+def joint_transformer_bytes(transformer: Any, *, rows: int, latent_pixels: int, text_tokens: int) -> int:
+    """One forward pass of a transformer in whose blocks patches and text attend to each other (SD3Transformer2DModel).
+
+    Its widest moment is the feed-forward layer of the patches, or the joint attention where the text is as long as they are.
+
+    Args:
+        rows: pictures in its batch, those of the guidance too where they go in together.
+        latent_pixels: height * width of its input.
+        text_tokens: of a row, those of all its text encoders.
+    """
+    config = transformer.config
+    width = config.num_attention_heads * config.attention_head_dim
+    patches = latent_pixels // config.patch_size**2
+    feed_forward = 13 * patches + 3 * text_tokens
+    attention = 10 * (patches + text_tokens)
+    own_attention = patches if config.get("dual_attention_layers") else 0
+    each = width * (max(feed_forward, attention) + own_attention)
+    each += text_tokens * config.joint_attention_dim + (config.in_channels + config.out_channels) * latent_pixels
+    return _bytes(rows * each, transformer.dtype)
+
+
 def text_bytes(encoders: Sequence[Any], texts: Sequence[str]) -> int:
     """For encoding ``texts``. A token has a letter at least. CLIP reads 77 at a time, and every layer's output is kept."""
     whole = [one for one in encoders if not hasattr(one.config, "max_position_embeddings")]

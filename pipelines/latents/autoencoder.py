@@ -42,6 +42,8 @@ class Autoencoder:
     """Decode a batch one picture after the other: less memory, and the same numbers."""
     host_factor: float = 1.0
     """Model scale / the host's LATENT in the family's space, for an autoencoder that itself works in model scale (TAESD)."""
+    host_shift: float = 0.0
+    """With it: model scale = (the host's LATENT - host_shift) * host_factor."""
 
     @property
     def factor(self) -> int:
@@ -67,7 +69,7 @@ class Autoencoder:
         """From raw to model scale and back. MoVQ has one for both."""
         if self.is_quantized:
             return LatentScale()
-        return LatentScale(self.host_factor) if self.is_tiny else scale_of(self.module.config)
+        return LatentScale(self.host_factor, self.host_shift) if self.is_tiny else scale_of(self.module.config)
 
     @property
     def can_tile(self) -> bool:
@@ -201,10 +203,10 @@ class Autoencoder:
             in_slices(self.module, self.slicing),
             torch.no_grad(),
         ):
-            if self.is_tiny:  # in the dtype of ``raw``, then the cast: the other order loses bits of half precision
-                raw = self.scale.to_model(raw)
-            raw = raw.to(device=device, dtype=dtype)
-            image = self._decoded(raw) if whole_by is None else whole_by(raw, self._decoded)
+            # Scaled in the dtype of ``raw``, then cast: the other order loses bits of half precision.
+            given = self.scale.to_model(raw).to(dtype) if self.is_tiny else self.scale.to_decoder(raw, dtype)
+            given = given.to(device)
+            image = self._decoded(given) if whole_by is None else whole_by(given, self._decoded)
             return image.to(policy.output_device())
 
     def _decoded(self, raw: torch.Tensor) -> torch.Tensor:
@@ -274,4 +276,5 @@ def autoencoder_of(components: PipelineComponents) -> Autoencoder:
         options.vae_tiling,
         options.vae_slicing,
         family.host_factor,
+        family.host_shift,
     )

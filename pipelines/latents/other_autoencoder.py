@@ -37,7 +37,7 @@ def _with_autoencoder(components: PipelineComponents, theirs: Autoencoder, what:
     ours = autoencoder_of(components)
     if _kind(ours) != _kind(theirs):
         raise RelayError(
-            f"{what}: the autoencoder of {theirs.title} can't serve {ours.title}. Kind, factor, channels and scale are "
+            f"{what}: the autoencoder of {theirs.title} can't serve {ours.title}. Kind, factor, channels, scale and shift are "
             f"{_kind(theirs)}, and {_kind(ours)} is needed. Take one of the same family."
         )
     name = components.family.autoencoder
@@ -46,4 +46,10 @@ def _with_autoencoder(components: PipelineComponents, theirs: Autoencoder, what:
 
 
 def _kind(one: Autoencoder) -> tuple[object, ...]:
-    return "MoVQ" if one.is_quantized else "VAE", one.factor, one.channels, round(one.scale.factor, 4)
+    return (
+        "MoVQ" if one.is_quantized else "VAE",
+        one.factor,
+        one.channels,
+        round(one.scale.factor, 4),
+        round(one.scale.shift, 4),
+    )

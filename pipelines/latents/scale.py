@@ -1,7 +1,7 @@
 """The two scales of latents.
 
 *Raw* is what an encoder puts out and a decoder takes: the host's LATENT. *Model* scale is what the denoiser works on.
-What goes from one to the other stands in the autoencoder's own config: a factor, or a mean and a deviation a channel and a factor.
+What goes from one to the other stands in the autoencoder's own config: a factor, a factor and a shift, or a factor with a mean and a deviation for each channel.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LatentScale:
-    """Model scale = (raw - mean) * factor / deviation."""
+    """Model scale = (raw - shift) * factor, or (raw - mean) * factor / deviation."""
 
     factor: float = 1.0
+    shift: float = 0.0
     mean: tuple[float, ...] | None = None
     deviation: tuple[float, ...] | None = None
     """With ``mean``, a number a channel."""
@@ -26,7 +27,7 @@ class LatentScale:
         """[B, C, h, w] raw -> model scale, in the dtype of ``raw``, operation by operation as the pipelines have it."""
         normalisation = self._normalisation(raw)
         if normalisation is None:
-            return self.factor * raw
+            return (raw - self.shift) * self.factor if self.shift else self.factor * raw
         mean, deviation = normalisation
         return (raw - mean) * self.factor / deviation
 
@@ -34,9 +35,19 @@ class LatentScale:
         """[B, C, h, w] model scale -> raw, in the dtype of ``latents``, operation by operation as the pipelines have it."""
         normalisation = self._normalisation(latents)
         if normalisation is None:
-            return latents / self.factor
+            raw = latents / self.factor
+            return raw + self.shift if self.shift else raw
         mean, deviation = normalisation
         return latents * deviation / self.factor + mean
+
+    def to_decoder(self, raw: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """float32 raw latents -> ``dtype``, with the bits that a pipeline gives its decoder.
+
+        A pipeline whose latents are half precision divides and adds the shift in it, and so rounds twice.
+        """
+        if not self.shift or dtype.itemsize >= raw.dtype.itemsize:
+            return raw.to(dtype)
+        return self.to_raw(self.to_model(raw).to(dtype))
 
     def _normalisation(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         import torch
@@ -49,7 +60,8 @@ class LatentScale:
 
 def scale_of(config: Any) -> LatentScale:
     """Of an AutoencoderKL's config."""
+    factor = float(config.scaling_factor)
     mean, deviation = (getattr(config, name, None) for name in ("latents_mean", "latents_std"))
     if mean is None or deviation is None:
-        return LatentScale(float(config.scaling_factor))
-    return LatentScale(float(config.scaling_factor), tuple(mean), tuple(deviation))
+        return LatentScale(factor, float(getattr(config, "shift_factor", None) or 0.0))
+    return LatentScale(factor, mean=tuple(mean), deviation=tuple(deviation))

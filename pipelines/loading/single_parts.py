@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from ..files.safetensors import Header
 from ..model.family import ModelFamily
-from ..model.family_table import SDXL_BASE, SDXL_REFINER, STABLE_DIFFUSION
+from ..model.family_table import FAMILIES
 from .block_layout import diffusers_numbers, original_numbers
 from .checkpoint_keys import flat_attention, found_below, place_before, plain, plain_keys, vae_keys, without_prefix
 from .checkpoint_kinds import UNET, VAES, CheckpointKind
@@ -20,12 +20,6 @@ from .single_file import CONFIGS, Part, check_file, check_floats, load_part, rea
 
 if TYPE_CHECKING:
     import torch
-
-VAE_CONFIGS = {
-    STABLE_DIFFUSION.name: CheckpointKind.SD15,
-    SDXL_BASE.name: CheckpointKind.SDXL,
-    SDXL_REFINER.name: CheckpointKind.SDXL,
-}
 
 
 def load_vae_file(
@@ -39,18 +33,17 @@ def load_vae_file(
         source: what messages and the log call the file; its name, if None.
 
     Raises:
-        RelayError: it is a pickle, damaged, or not a VAE of 4 latent channels and factor 8; or the family has no such VAE.
+        RelayError: it is a pickle, damaged, or not a VAE of the family's latent channels; or the family takes no VAE from a file.
     """
     where = source or path.name
-    if family.name not in VAE_CONFIGS:
-        raise RelayError(
-            f"{where}: {family.title} takes no VAE from a file. Use it with Stable Diffusion 1.x / 2.x or SDXL."
-        )
+    if family.vae_config is None:
+        able = ", ".join(one.title for one in FAMILIES if one.vae_config is not None)
+        raise RelayError(f"{where}: {family.title} takes no VAE from a file. Families that do: {able}.")
     whole_header = check_file(path, where)
     header = plain_keys(whole_header)
     place = _place_of_vae(header)
-    _check_vae(header, place, where)
-    config = configs / VAE_CONFIGS[family.name].value / "vae"
+    config = configs / family.vae_config / "vae"
+    _check_vae(header, place, where, family, json.loads((config / "config.json").read_text("utf-8")))
     part = Part("vae", "diffusers", "AutoencoderKL", config, found_below(vae_keys(place or ""), ""), {}, flat_attention)
     check_floats(whole_header, part, where)
     read_parts_ahead(path, [part], dtype)
@@ -65,11 +58,12 @@ def _place_of_vae(header: Header) -> str | None:
     return places[1] if places[1] is not None else places[0]
 
 
-def _check_vae(header: Header, place: str | None, where: str) -> None:
+def _check_vae(header: Header, place: str | None, where: str, family: ModelFamily, config: Mapping[str, Any]) -> None:
+    channels = config["latent_channels"]
     sides = ("encoder", "decoder")
     inputs = {side: (*header.shapes.get(f"{place or ''}{side}.conv_in.weight", ()), 0, 0)[1] for side in sides}
     for side, other in (sides, sides[::-1]):
-        if inputs[side] == {"encoder": 3, "decoder": 4}[side] and not inputs[other]:
+        if inputs[side] == {"encoder": 3, "decoder": channels}[side] and not inputs[other]:
             raise RelayError(
                 f"{where} holds the {side} of a VAE alone, with no {other}. Set VAE needs both: take the whole VAE file."
             )
@@ -82,7 +76,7 @@ def _check_vae(header: Header, place: str | None, where: str) -> None:
         what = f"It is {sign.what}."
     elif not any(inputs.values()):
         what = "It has no encoder.conv_in and decoder.conv_in."
-    elif inputs["decoder"] != 4:
+    elif inputs["decoder"] != channels:
         what = f"Its decoder takes {inputs['decoder']} channels."
     elif inputs["encoder"] != 3:
         what = f"Its encoder takes pictures of {inputs['encoder']} channels."
@@ -90,7 +84,7 @@ def _check_vae(header: Header, place: str | None, where: str) -> None:
         raise RelayError(f"{where} has {bits} weights, which Diffusers Relay does not load. {FULL_WEIGHTS}")
     else:
         return
-    raise RelayError(f"{where} is not a VAE of Stable Diffusion or SDXL, whose latents have 4 channels. {what}")
+    raise RelayError(f"{where} is not a VAE of {family.title}, whose latents have {channels} channels. {what}")
 
 
 def load_controlnet_file(path: Path, dtype: torch.dtype, *, source: str | None = None, configs: Path = CONFIGS) -> Any:

@@ -88,6 +88,10 @@ class ModelFamily:
     """The pipelines run the autoencoder in float32 where its config says ``force_upcast``."""
     host_factor: float = 1.0
     """Model scale / the host's LATENT: what the host's latent format of the family multiplies by."""
+    host_shift: float = 0.0
+    """What the host's latent format subtracts before that."""
+    vae_config: str | None = None
+    """The folder of ``loading/configs`` whose VAE a VAE file of the family is; None: it takes none from a file."""
     preview_format: str | None = None
     """The class of the host's ``latent_formats`` that fits the family's latents."""
     config_flags: Mapping[str, object] = field(default_factory=dict)

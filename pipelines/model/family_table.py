@@ -58,6 +58,7 @@ STABLE_DIFFUSION = ModelFamily(
     schedulers=KARRAS_DIFFUSION_SCHEDULERS,
     inpaints_plain_models=True,
     host_factor=0.18215,
+    vae_config="sd15",
     preview_format="SD15",
 )
 
@@ -99,6 +100,7 @@ SDXL_BASE = ModelFamily(
     has_pooled_embeds=True,
     force_upcast_by_config=True,
     host_factor=0.13025,
+    vae_config="sdxl",
     preview_format="SDXL",
     config_flags={"force_zeros_for_empty_prompt": True},
     unet_reads_beside="text_time",
@@ -131,6 +133,7 @@ SDXL_REFINER = ModelFamily(
     has_pooled_embeds=True,
     force_upcast_by_config=True,
     host_factor=0.13025,
+    vae_config="sdxl",
     preview_format="SDXL",
     config_flags={"force_zeros_for_empty_prompt": True, "requires_aesthetics_score": False},
     unet_reads_beside="text_time",

@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING
 
 from ..base.errors import RelayError
 from ..base.images import Extent, as_rgb, check_extent, extent_of
-from ..latents.autoencoder import Autoencoder
+from ..latents.autoencoder import Autoencoder, autoencoder_of
 from ..latents.latent_space import Latents
 from ..model.components import PipelineComponents
 
 if TYPE_CHECKING:
     import torch
-
-INPAINTING_CHANNELS = 9
-"""A latent, a mask, and the latent of the masked picture."""
 
 
 def check_one_source(image: torch.Tensor | None, latent: Latents | None) -> None:
@@ -52,13 +49,15 @@ def batch_of(image: torch.Tensor | None, latent: Latents | None) -> int:
 
 def is_inpainting_model(components: PipelineComponents) -> bool:
     """Whether the denoiser was trained to see the mask and the masked picture beside the noise."""
-    return bool(components[components.family.denoiser].config.in_channels == INPAINTING_CHANNELS)
+    with_mask = 2 * autoencoder_of(components).channels + 1  # a latent, the latent of the masked picture, and the mask
+    return bool(components[components.family.denoiser].config.in_channels == with_mask)
 
 
 def check_not_inpainting(components: PipelineComponents) -> None:
     if is_inpainting_model(components):
+        channels = components[components.family.denoiser].config.in_channels
         raise RelayError(
-            f"model: {components.source} is made for inpainting (its UNet has {INPAINTING_CHANNELS} input channels): it paints only "
+            f"model: {components.source} is made for inpainting (its denoiser has {channels} input channels): it paints only "
             "with a mask and a masked picture beside the noise. Use it with Inpaint (Diffusers), or choose the plain model of the same kind."
         )
 

@@ -89,7 +89,7 @@ def upscale_latent(
         begin = latent.samples
     begin = autoencoder.to_model_scale(begin).to(components.dtype)
     height, width = begin.shape[-2:]
-    begin = _filled_up(begin, levels=len(components["unet"].config.block_out_channels))
+    begin = _filled_up(begin, levels=len(components[components.family.denoiser].config.block_out_channels))
     job = DenoisingJob(
         task=Task.LATENT_UPSCALE,
         components=components,
@@ -176,7 +176,7 @@ def super_resolution(
 
 def _picture(latents: torch.Tensor, autoencoder: Autoencoder, tiles: Tiles | None, runtime: Runtime) -> torch.Tensor:
     """Latents of this family's model scale -> IMAGE. Divided in the decoder's dtype, as the pipeline does it."""
-    raw = latents.to(autoencoder.decoding_dtype) / autoencoder.module.config.scaling_factor
+    raw = autoencoder.scale.to_raw(latents.to(autoencoder.decoding_dtype))
     if tiles is None:
         return autoencoder.decode(raw, runtime.policy, monitor=runtime.monitor)
 

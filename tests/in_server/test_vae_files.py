@@ -134,7 +134,7 @@ BAD = {
     # what the file holds, what else is chosen, which model, what the message says
     "neither": (None, {}, "sd15", EXACTLY_ONE),
     "both": ({"a": torch.ones(1)}, {"vae_from": "comic"}, "sd15", EXACTLY_ONE),
-    "no VAE": ({"a": torch.ones(1)}, {}, "sd15", r"^bad\.safetensors is not a VAE of Stable Diffusion or SDXL"),
+    "no VAE": ({"a": torch.ones(1)}, {}, "sd15", r"^bad\.safetensors is not a VAE of Stable Diffusion 1\.x / 2\.x"),
     "of 16 channels": (
         {"decoder.conv_in.weight": torch.ones(8, 16, 3, 3), "encoder.conv_in.weight": torch.ones(8, 3, 3, 3)},
         {},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from diffusers_relay.pipelines.base.memory_size import module_bytes
 from diffusers_relay.pipelines.control.units import ControlNetUnit
 from diffusers_relay.pipelines.device import working_memory as formulas
 from diffusers_relay.pipelines.device.offload import Stage
+from diffusers_relay.pipelines.model.laws import Guidance
 from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
 from relay_dev.memory_peak import peak_of_run
 from support.without_host import CountingOffload, ListeningMonitor, Runtime, encode, load
@@ -68,6 +70,34 @@ def test_a_step_of_the_denoiser(name: str, rows: int) -> None:
         formulas.unet_bytes(unet, rows=rows, latent_pixels=side**2),
         lambda: unet(sample, 1, text, added_cond_kwargs=added),
     )
+
+
+@pytest.mark.parametrize("tokens", [154, 333])
+@pytest.mark.parametrize("options", [{}, {"dual_attention_layers": (0, 1), "qk_norm": "rms_norm"}], ids=["3", "3.5"])
+@pytest.mark.parametrize("side", [32, 64])
+def test_a_step_of_a_joint_transformer(side: int, options: dict[str, Any], tokens: int) -> None:
+    from diffusers import SD3Transformer2DModel
+
+    wide = {"num_attention_heads": 6, "caption_projection_dim": 384, "joint_attention_dim": 1024}
+    model = SD3Transformer2DModel(num_layers=3, sample_size=64, **wide, **options).eval()
+    covers(
+        formulas.joint_transformer_bytes(model, rows=2, latent_pixels=side**2, text_tokens=tokens),
+        lambda: model(
+            torch.randn(2, 16, side, side), torch.randn(2, tokens, 1024), torch.randn(2, 2048), torch.ones(2)
+        ),
+    )
+
+
+def test_guidance_in_two_calls_asks_for_its_batch_alone() -> None:
+    model = load("sd15")
+    asked = {}
+    for guidance in Guidance:
+        view = replace(model, family=replace(model.family, guidance=guidance))
+        runtime = Runtime(AskingOffload(), ListeningMonitor())
+        text_to_image(view, encode(view, "a"), TextToImageSettings(64, 64, 1, 1, 7.5, 0), runtime)
+        [(_, asked[guidance])] = runtime.policy.asked  # type: ignore[attr-defined]
+    for guidance, rows in ((Guidance.ONE_BATCH, 2), (Guidance.TWO_CALLS, 1)):
+        assert asked[guidance] == formulas.unet_bytes(model["unet"], rows=rows, latent_pixels=latent_pixels(64))
 
 
 def max_of(value: Any) -> int:
