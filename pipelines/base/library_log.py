@@ -63,6 +63,18 @@ def without_foreign_attributes() -> AbstractContextManager[None]:
     return _filtered(CONFIGS, _not_of_foreign_attributes)
 
 
+GUIDERS, EXPERIMENTAL = "diffusers.guiders.guider_utils", "Guiders are currently an experimental feature"
+
+
+def _not_of_experiments(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(EXPERIMENTAL)
+
+
+def without_notes_on_guiders() -> AbstractContextManager[None]:
+    """For making a guider: diffusers says each time that its interface may change, which the tests watch."""
+    return _filtered(GUIDERS, _not_of_experiments)
+
+
 BLOCKS = "diffusers.modular_pipelines.modular_pipeline"
 BLOCK_STOPPED = "\nError in block: "
 

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
-from ..base.library_log import without_stopped_blocks
+from ..base.library_log import without_notes_on_guiders, without_stopped_blocks
 from .job import DenoisingJob
 
 if TYPE_CHECKING:
@@ -35,19 +35,20 @@ def run_denoise_blocks(job: DenoisingJob, device: torch.device, blocks_class: st
         RelayError: no step is left to run.
     """
     import diffusers.modular_pipelines
-    from diffusers.guiders import ClassifierFreeGuidance
 
     blocks = getattr(diffusers.modular_pipelines, blocks_class)().sub_blocks[STAGE]
     watcher = _watcher_class()(job)
     for loop in _loops(blocks):
         loop.sub_blocks[WATCHER] = watcher
-    pipeline = blocks.init_pipeline()
+    with without_notes_on_guiders():
+        pipeline = blocks.init_pipeline()
+        # guided above 1, as the classic pipelines have it
+        settings = {"guidance_scale": job.guidance_scale, "enabled": job.guidance_scale > 1}
+        guider = pipeline.get_component_spec("guider").create(**settings)
     own_class: Any = type(pipeline)
     pipeline.__class__ = _borrowed_class(own_class)
     pipeline.relay_device = device
     denoiser = job.components.family.denoiser
-    guided = job.guidance_scale > 1  # as the classic pipelines have it
-    guider = ClassifierFreeGuidance(guidance_scale=job.guidance_scale, enabled=guided)
     pipeline.update_components(**{denoiser: job.components[denoiser]}, scheduler=job.scheduler, guider=guider)
     pipeline.set_progress_bar_config(disable=True)
     if job.latents is not None:
