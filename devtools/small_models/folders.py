@@ -34,6 +34,7 @@ from .parts import (
     scheduler,
     text_conditions,
 )
+from .stable_diffusion_3 import make_sd3
 from .upscalers import make_x2_upscaler, make_x4_upscaler
 from .weights import calibrate_movq, fit_unet, random_module
 
@@ -200,6 +201,8 @@ def make_all(folder: Path) -> dict[str, Path]:
     made["x2_upscaler"] = make_x2_upscaler(folder / "x2_upscaler", made["sd15"])
     made["x4_upscaler"] = make_x4_upscaler(folder / "x4_upscaler", made["x4_vae"])
     made["kandinsky_depth"] = make_kandinsky_depth(folder / "kandinsky_depth", made["kandinsky_decoder"])
+    made["sd3"] = make_sd3(folder / "sd3")
+    made["sd3_without_t5"] = make_sd3(folder / "sd3_without_t5", t5=False)
     sd15 = made["sd15"]
     made["comic"] = make_finetune(sd15, folder / "comic", seed=1021)
     made["pixel"] = make_finetune(sd15, folder / "pixel", seed=1033)

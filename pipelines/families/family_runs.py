@@ -13,9 +13,10 @@ from ..model.family_table import (
     SDXL_BASE,
     SDXL_REFINER,
     STABLE_DIFFUSION,
+    STABLE_DIFFUSION_3,
     SUPER_RESOLUTION,
 )
-from . import kandinsky22, kandinsky22_depth, sdxl, stable_diffusion, upscalers
+from . import kandinsky22, kandinsky22_depth, sdxl, stable_diffusion, stable_diffusion_3, upscalers
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,10 @@ RUNS: Mapping[str, Mapping[Task, Run]] = {
     SDXL_REFINER.name: {
         Task.IMAGE_TO_IMAGE: sdxl.image_to_image,
         Task.INPAINT: sdxl.inpaint,
+    },
+    STABLE_DIFFUSION_3.name: {
+        Task.TEXT_TO_IMAGE: stable_diffusion_3.text_to_image,
+        Task.IMAGE_TO_IMAGE: stable_diffusion_3.image_to_image,
     },
     KANDINSKY22_DECODER.name: {
         Task.TEXT_TO_IMAGE: kandinsky22.text_to_image,

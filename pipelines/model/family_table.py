@@ -8,6 +8,8 @@ from ..base.errors import RelayError, shown
 from .component_classes import (
     AUTOENCODER,
     AUTOENCODER_KL,
+    FLOW_MATCH_SCHEDULERS,
+    FLOW_SCHEDULER,
     KARRAS_DIFFUSION_SCHEDULERS,
     MOVQ,
     PICTURE,
@@ -15,13 +17,16 @@ from .component_classes import (
     PRIOR,
     PRIOR_SCHEDULER,
     SCHEDULER,
+    SD3_TRANSFORMER,
+    T5,
+    T5_TOKENIZER,
     TEXT,
     TEXT_PROJECTED,
     TOKENIZER,
     UNET,
 )
 from .family import ModelFamily, Task
-from .laws import NoiseLaw, TextLayer, TextRecipe
+from .laws import Guidance, NoiseLaw, StepMemory, TextLayer, TextRecipe
 
 STABLE_DIFFUSION_SCHEDULE = {
     "beta_start": 0.00085,
@@ -139,6 +144,47 @@ SDXL_REFINER = ModelFamily(
     unet_reads_beside="text_time",
 )
 
+STABLE_DIFFUSION_3 = ModelFamily(
+    name="stable-diffusion-3",
+    title="Stable Diffusion 3",
+    pipeline_classes={
+        Task.TEXT_TO_IMAGE: "StableDiffusion3Pipeline",
+        Task.IMAGE_TO_IMAGE: "StableDiffusion3Img2ImgPipeline",
+    },
+    recognised_by=frozenset(
+        {"StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline"}
+    ),
+    components={
+        "vae": AUTOENCODER,
+        "text_encoder": TEXT_PROJECTED,
+        "text_encoder_2": TEXT_PROJECTED,
+        "text_encoder_3": T5,
+        "tokenizer": TOKENIZER,
+        "tokenizer_2": TOKENIZER,
+        "tokenizer_3": T5_TOKENIZER,
+        "transformer": SD3_TRANSFORMER,
+        "scheduler": FLOW_SCHEDULER,
+    },
+    optional=frozenset({"text_encoder_3", "tokenizer_3"}),
+    since="0.39",
+    auto_keys=("stable-diffusion-3",),
+    autoencoder="vae",
+    text_encoders=("text_encoder", "text_encoder_2", "text_encoder_3"),
+    text=TextRecipe.CLIP_AND_T5,
+    text_layer=TextLayer.PENULTIMATE,
+    noise=NoiseLaw.FLOW,
+    guidance=Guidance.TWO_CALLS,
+    memory=StepMemory.TRANSFORMER,
+    denoiser="transformer",
+    schedulers=FLOW_MATCH_SCHEDULERS,
+    size_multiple=16,
+    has_pooled_embeds=True,
+    host_factor=1.5305,
+    host_shift=0.0609,
+    vae_config="sd3",
+    preview_format="SD3",
+)
+
 KANDINSKY22_PRIOR = ModelFamily(
     name="kandinsky22-prior",
     title="Kandinsky 2.2 prior",
@@ -248,6 +294,7 @@ FAMILIES: tuple[ModelFamily, ...] = (
     STABLE_DIFFUSION,
     SDXL_BASE,
     SDXL_REFINER,
+    STABLE_DIFFUSION_3,
     KANDINSKY22_PRIOR,
     KANDINSKY22_DECODER,
     KANDINSKY22_DEPTH,

@@ -21,6 +21,8 @@ def decoder_name(auto_class: type) -> str:
     return auto_class.__name__.replace("Combined", "")
 
 
+NOT_COVERED = {"stable-diffusion-3": {Task.INPAINT}}
+"""Of the rows that a family names, the tasks that AutoPipeline has and the pack has not."""
 BESIDE_DIFFUSERS = {"sdxl-refiner"}
 """Families that AutoPipeline takes for another: a refiner is an SDXL whose first text encoder is missing."""
 
@@ -43,7 +45,8 @@ def test_a_familys_rows_of_autopipeline_are_its_classes(family: ModelFamily) -> 
     for key in family.auto_keys:
         classes = family.control_pipeline_classes if key.endswith("-controlnet") else family.pipeline_classes
         theirs = {task: decoder_name(table[key]) for task, table in AUTO_TABLES.items() if key in table}
-        assert theirs == dict(classes)
+        assert set(theirs) - set(classes) == NOT_COVERED.get(key, set())
+        assert dict(classes) == {task: name for task, name in theirs.items() if task in classes}
 
 
 def test_every_family_that_autopipeline_knows_says_so() -> None:

@@ -1,0 +1,229 @@
+"""Stable Diffusion 3: the numbers of diffusers' classic pipelines, by their modular blocks, from a prompt to a picture and on to other models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.denoising.schedulers import with_scheduler
+from diffusers_relay.pipelines.device.offload import PlainOffload, Stage
+from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
+from diffusers_relay.pipelines.latents.latent_space import Latents
+from diffusers_relay.pipelines.loading.folder import load_folder
+from diffusers_relay.pipelines.model import family_table
+from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
+from diffusers_relay.pipelines.runs.inpainting import InpaintSettings, inpaint
+from diffusers_relay.pipelines.runs.sampling import (
+    ImageToImageSettings,
+    TextToImageSettings,
+    image_to_image,
+    text_to_image,
+)
+from reference import sd3_scripts
+from reference.scripts import read_like_host, soft_picture
+from relay_dev.model_folders import SmallModels
+from support.without_host import Stopped, counting_runtime, encode, load
+
+pytestmark = pytest.mark.usefixtures("inference_mode")
+since_039 = sd3_scripts.since_039
+PROMPT, NEGATIVE = "a red cat on a big ball", "dog"
+TOLERANCE = 1e-5
+"""The blocks predict the prompt and its negative in two calls, the classic pipeline in one batch."""
+
+
+def picture_of(model: PipelineComponents, latents: Latents) -> np.ndarray:
+    return autoencoder_of(model).decode(latents.samples, PlainOffload()).numpy()
+
+
+def assert_same(ours: np.ndarray, script: np.ndarray) -> None:
+    assert ours.shape == script.shape
+    assert np.abs(ours - script).max() <= TOLERANCE
+
+
+def from_text(model: PipelineComponents, prompt: Any = None, batch: int = 1, seed: int = 3, **changes: Any) -> Latents:
+    settings = {"width": 64, "height": 64, "steps": 4, "guidance_scale": 4.0, **changes}
+    prompt = prompt or encode(model, PROMPT, NEGATIVE)
+    return text_to_image(
+        model, prompt, TextToImageSettings(batch_size=batch, seed=seed, **settings), counting_runtime()
+    )
+
+
+@since_039
+@pytest.mark.parametrize("name", ["sd3", "sd3_without_t5"])
+@pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
+@pytest.mark.parametrize("size", [(64, 64), (96, 64)], ids=str)
+def test_text_to_image_is_the_script(
+    models: SmallModels, name: str, guidance_scale: float, size: tuple[int, int]
+) -> None:
+    width, height = size
+    model = load(name)
+    ours = from_text(model, width=width, height=height, guidance_scale=guidance_scale)
+    assert ours.samples.shape == (1, 16, height // 8, width // 8)
+    script = sd3_scripts.text_to_image(
+        models.named[name], PROMPT, NEGATIVE, width=width, height=height, guidance_scale=guidance_scale, seed=3
+    )
+    assert_same(picture_of(model, ours), script)
+
+
+@since_039
+@pytest.mark.parametrize("negative", ["", NEGATIVE])
+def test_an_empty_negative_prompt_is_the_scripts_none(models: SmallModels, negative: str) -> None:
+    model = load("sd3")
+    ours = from_text(model, encode(model, PROMPT, negative))
+    script = sd3_scripts.text_to_image(models.named["sd3"], PROMPT, negative or None, seed=3)
+    assert_same(picture_of(model, ours), script)
+
+
+@since_039
+@pytest.mark.parametrize("strength", [0.3, 0.6, 1.0])
+def test_image_to_image_is_the_script(models: SmallModels, strength: float) -> None:
+    model, picture = load("sd3"), soft_picture(96, 64)
+    runtime = counting_runtime()
+    ours = image_to_image(
+        model,
+        encode(model, PROMPT, NEGATIVE),
+        ImageToImageSettings(strength, 5, 4.0, 3),
+        runtime,
+        image=read_like_host(picture),
+    )
+    script = sd3_scripts.image_to_image(models.named["sd3"], picture, PROMPT, NEGATIVE, strength=strength, seed=3)
+    assert_same(picture_of(model, ours), script)
+
+
+@since_039
+def test_latents_in_give_what_the_picture_gives() -> None:
+    """A drawn latent and the picture that it is drawn from: the same noise follows, from the same generator's second draw."""
+    model, picture = load("sd3"), read_like_host(soft_picture(64, 64))
+    settings, prompt = ImageToImageSettings(0.6, 5, 4.0, 3), encode(model, PROMPT, NEGATIVE)
+    begin = encode_image(model, picture, 3, counting_runtime())
+    ours = image_to_image(model, prompt, settings, counting_runtime(), latent=begin)
+    again = image_to_image(model, prompt, settings, counting_runtime(), latent=begin)
+    assert torch.equal(ours.samples, again.samples)
+    assert ours.samples.shape == begin.samples.shape
+    moved = (picture_of(model, ours) - picture.numpy()).std()
+    assert 0.01 < moved < 0.6
+
+
+@since_039
+def test_an_image_of_a_batch_is_the_one_made_alone() -> None:
+    model = load("sd3")
+    batch = from_text(model, batch=3, seed=11)
+    alone = from_text(model, seed=13)
+    assert (batch.samples[2:] - alone.samples).abs().max() <= TOLERANCE
+
+
+@since_039
+def test_heun_runs_as_in_the_script(models: SmallModels, tmp_path: Path) -> None:
+    folder = tmp_path / "heun"
+    shutil.copytree(models.named["sd3"], folder)
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text("utf-8"))
+    config = {"_class_name": "FlowMatchHeunDiscreteScheduler", "num_train_timesteps": 1000, "shift": config["shift"]}
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config), "utf-8")
+    index = json.loads((folder / "model_index.json").read_text("utf-8"))
+    index["scheduler"][1] = config["_class_name"]
+    (folder / "model_index.json").write_text(json.dumps(index), "utf-8")
+    chosen = with_scheduler(load("sd3"), SchedulerChoice("FlowMatchHeunDiscreteScheduler"))
+    script = sd3_scripts.text_to_image(folder, PROMPT, NEGATIVE, seed=3)
+    assert_same(picture_of(chosen, from_text(chosen)), script)
+
+
+@since_039
+def test_progress_previews_and_cancel_are_every_steps() -> None:
+    model = load("sd3")
+    prompt = encode(model, PROMPT, NEGATIVE)
+    runtime = counting_runtime(previews=True)
+    text_to_image(model, prompt, TextToImageSettings(64, 64, 1, 4, 7.0, 3), runtime)
+    assert runtime.monitor.steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert dict(runtime.policy.stages) == {Stage.DENOISE: 1}
+    stopped = counting_runtime(stop_after=2)
+    with pytest.raises(Stopped):
+        text_to_image(model, prompt, TextToImageSettings(64, 64, 1, 4, 7.0, 3), stopped)
+    assert stopped.monitor.steps == [(1, 4), (2, 4)]
+
+
+@since_039
+def test_a_mask_keeps_what_is_not_repainted() -> None:
+    model, picture = load("sd3"), read_like_host(soft_picture(96, 64))
+    mask = torch.zeros(1, 64, 96)
+    mask[:, 16:48, 24:64] = 1
+    begin = encode_image(model, picture, 3, counting_runtime())
+    ours = inpaint(
+        model,
+        encode(model, PROMPT, NEGATIVE),
+        mask,
+        InpaintSettings(1.0, 4, 7.0, 3),
+        counting_runtime(),
+        latent=begin,
+    )
+    kept = torch.ones(8, 12, dtype=torch.bool)
+    kept[1:7, 2:9] = False
+    assert (ours.samples - begin.samples)[..., kept].abs().max() <= 1e-6
+    assert (ours.samples - begin.samples)[..., 3:5, 4:7].abs().max() > 0.1
+
+
+@since_039
+@pytest.mark.parametrize("other", ["sd15", "sdxl_base"])
+def test_another_models_latent_is_decoded_and_encoded_once(other: str) -> None:
+    """As by hand: that model's picture, encoded with the run's own generator."""
+    model, source = load("sd3"), load(other)
+    prompt, settings = encode(model, PROMPT, NEGATIVE), ImageToImageSettings(0.6, 5, 4.0, 3)
+    foreign = encode_image(source, read_like_host(soft_picture(64, 64)), 5, counting_runtime())
+    runtime = counting_runtime()
+    ours = image_to_image(model, prompt, settings, runtime, latent=foreign)
+    picture = autoencoder_of(source).decode(foreign.samples, PlainOffload())
+    by_hand = image_to_image(model, prompt, settings, counting_runtime(), image=picture)
+    assert torch.equal(ours.samples, by_hand.samples)
+    back = image_to_image(source, encode(source, PROMPT), ImageToImageSettings(0.5, 4, 7.0, 3), runtime, latent=ours)
+    assert back.samples.shape == (1, 4, 8, 8)
+
+
+@since_039
+def test_weights_move_the_picture() -> None:
+    model = load("sd3")
+    plain = from_text(model, encode(model, "a red cat"))
+    assert torch.equal(plain.samples, from_text(model, encode(model, "a (red)1.0 cat")).samples)
+    assert (from_text(model, encode(model, "a (red)1.5 cat")).samples - plain.samples).abs().max() > 1e-3
+
+
+@since_039
+@pytest.mark.parametrize(("width", "height"), [(72, 64), (64, 40)])
+def test_a_size_that_the_patches_do_not_fill_is_refused(width: int, height: int) -> None:
+    with pytest.raises(RelayError, match="multiples of 16"):
+        from_text(load("sd3"), width=width, height=height)
+
+
+def test_an_older_diffusers_is_named(models: SmallModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffusers.__version__", "0.38.0")
+    with pytest.raises(RelayError, match=r"needs diffusers 0\.39 or newer; 0\.38\.0 is installed"):
+        load_folder(models.named["sd3"], dtype=torch.float32, monitor=SilentMonitor())
+
+
+@since_039
+def test_bfloat16_comes_out_in_the_hosts_scale() -> None:
+    model = load("sd3", torch.bfloat16)
+    latents = from_text(model).samples
+    assert latents.dtype == torch.float32
+    raw = latents - 0.0609
+    assert torch.equal((raw * 1.5305).bfloat16().float(), (raw * 1.5305).bfloat16().float())
+    assert torch.equal(autoencoder_of(model).to_model_scale(latents).bfloat16(), (raw * 1.5305).bfloat16())
+
+
+@since_039
+def test_a_grey_picture_encodes_round_the_hosts_mean() -> None:
+    """ComfyUI's LatentFormat for SD3 is (x - 0.0609) * 1.5305."""
+    model = load("sd3")
+    grey = torch.from_numpy(np.asarray(Image.new("RGB", (64, 64), (90, 140, 60)), np.float32) / 255)[None]
+    latents = encode_image(model, grey, 3, counting_runtime()).samples
+    in_model_scale = autoencoder_of(model).to_model_scale(latents)
+    assert torch.allclose(in_model_scale, (latents - 0.0609) * 1.5305)
+    assert family_table.STABLE_DIFFUSION_3.preview_format == "SD3"
