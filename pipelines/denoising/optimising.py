@@ -54,6 +54,7 @@ def with_options(components: PipelineComponents, options: ModelOptions, device: 
             raise RelayError(
                 f"{name}: the autoencoder of {source} ({type(autoencoder).__name__}) knows none, so it would do nothing. Switch it off."
             )
+    _check_attention(components, options.attention)
     if options.attention == "xformers":
         _check_xformers(device)
     if options.matmul != "default":
@@ -146,14 +147,37 @@ def _attention(module: Any, name: str) -> Iterator[None]:
         module.set_attn_processor(before)
 
 
+PROCESSORS = {
+    "AttnAddedKVProcessor": {"sdpa": "AttnAddedKVProcessor2_0", "xformers": "XFormersAttnAddedKVProcessor"},
+    "AttnProcessor": {"sdpa": "AttnProcessor2_0", "xformers": "XFormersAttnProcessor"},
+    "JointAttnProcessor": {"sdpa": "JointAttnProcessor2_0", "xformers": "XFormersJointAttnProcessor"},
+}
+"""Kind of a layer -> choice -> diffusers' processor for it. Kandinsky's layers add the image embeddings to keys and values;
+Stable Diffusion 3's read the picture and the text together."""
+
+
+def _kind_of(processor: Any) -> str:
+    """The key of :data:`PROCESSORS` that a layer's own processor belongs to, in any of its versions."""
+    return type(processor).__name__.removeprefix("XFormers").removeprefix("Sliced").removesuffix("2_0")
+
+
 def _processor(name: str, old: Any) -> Any:
-    """Of the kind that this layer needs: Kandinsky's layers add the image embeddings to keys and values."""
     from diffusers.models import attention_processor as processors
 
-    adds = "AddedKV" in type(old).__name__
-    if name == "sdpa":
-        return processors.AttnAddedKVProcessor2_0() if adds else processors.AttnProcessor2_0()
-    return processors.XFormersAttnAddedKVProcessor() if adds else processors.XFormersAttnProcessor()
+    return getattr(processors, PROCESSORS[_kind_of(old)][name])()
+
+
+def _check_attention(components: PipelineComponents, name: str) -> None:
+    denoiser = components[components.family.denoiser]
+    able = ["auto"]
+    if all(_kind_of(one) in PROCESSORS for one in denoiser.attn_processors.values()):
+        able += ["sdpa", "xformers"]
+    if hasattr(denoiser, "set_attention_slice"):
+        able.append("sliced")
+    if name not in able:
+        raise RelayError(
+            f"attention: the layers of {components.source} ({components.family.title}) can't use {name}. They can use: {', '.join(able)}."
+        )
 
 
 @contextmanager
@@ -209,7 +233,8 @@ def _compile(module: Any, mode: str) -> dict[str, Any]:
     import torch
     from diffusers import UNet2DConditionModel
 
-    blocks = getattr(module, "_repeated_blocks", None) or UNet2DConditionModel._repeated_blocks
+    own = getattr(module, "_repeated_blocks", None) or (getattr(module, "_no_split_modules", None) or [])
+    blocks = own or UNet2DConditionModel._repeated_blocks  # a ControlNet is made of a UNet's
     names = [name for name, part in module.named_modules() if type(part).__name__ in blocks]
     if module.device.type != "cpu" or not names:
         names = [""]

@@ -30,6 +30,7 @@ from diffusers_relay.pipelines.model.options import ModelOptions
 from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
 from reference.control_scripts import edges
 from reference.scripts import read_like_host
+from reference.sd3_scripts import since_039
 from relay_dev.model_folders import SmallModels
 from small_models.finetunes import make_finetune
 from support.kandinsky import kandinsky_prompt
@@ -78,7 +79,11 @@ class Looking(ListeningMonitor):
 
 
 def processors(model: PipelineComponents) -> set[str]:
-    return {type(processor).__name__ for processor in model["unet"].attn_processors.values()}
+    return {type(processor).__name__ for processor in denoiser(model).attn_processors.values()}
+
+
+def denoiser(model: PipelineComponents) -> Any:
+    return model[model.family.denoiser]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +94,7 @@ def processors(model: PipelineComponents) -> set[str]:
         ("sdxl_base", "sliced", "SlicedAttnProcessor"),
         ("kandinsky_decoder", "sliced", "SlicedAttnAddedKVProcessor"),
         ("kandinsky_decoder", "sdpa", "AttnAddedKVProcessor2_0"),
+        pytest.param("sd3", "sdpa", "JointAttnProcessor2_0", marks=since_039),
     ],
 )
 @pytest.mark.parametrize("stop_after", [None, 2])
@@ -96,7 +102,7 @@ def test_attention_takes_effect_and_is_as_it_was_afterwards(
     name: str, attention: str, expected: str, stop_after: int | None
 ) -> None:
     model = load(name)
-    before = dict(model["unet"].attn_processors)
+    before = dict(denoiser(model).attn_processors)
     plain = paint(model)
     monitor = Looking(lambda: processors(model), stop_after)
     runtime = Runtime(PlainOffload(), monitor)
@@ -107,7 +113,7 @@ def test_attention_takes_effect_and_is_as_it_was_afterwards(
         most = OTHER_KERNELS if attention == "sliced" else 1e-5
         assert relative(paint(optimised(model, attention=attention), runtime), plain) <= most
     assert monitor.seen[0] == {expected}
-    assert dict(model["unet"].attn_processors) == before
+    assert dict(denoiser(model).attn_processors) == before
 
 
 def test_a_controlnet_is_run_alike(models: SmallModels) -> None:
@@ -336,6 +342,13 @@ def test_no_compiler_is_a_clear_error_and_the_next_run_works(monkeypatch: pytest
         ("kandinsky_decoder", {"vae_tiling": True}, "cpu", r"vae_tiling: .*VQModel\) knows none"),
         ("kandinsky_decoder", {"vae_slicing": True}, "cpu", r"vae_slicing: .*VQModel\) knows none"),
         ("sd15", {"attention": "xformers"}, "cpu", "attention: xformers .* sdpa"),
+        pytest.param(
+            "sd3",
+            {"attention": "sliced"},
+            "cpu",
+            r"attention: the layers of sd3 .* can't use sliced\. They can use: auto, sdpa, xformers\.",
+            marks=since_039,
+        ),
         ("sd15", {"matmul": "onednn"}, "cuda", "matmul: it is for float32 on a CPU; sd15 is in float32 on cuda"),
     ],
 )
@@ -356,3 +369,10 @@ def test_xformers_on_a_cpu_is_refused_where_it_is_installed(monkeypatch: pytest.
 def test_matmul_for_half_precision_is_refused() -> None:
     with pytest.raises(RelayError, match="matmul: it is for float32 on a CPU; sd15 is in bfloat16 on cpu"):
         optimised(load("sd15", torch.bfloat16), matmul="onednn")
+
+
+@since_039
+def test_the_blocks_of_a_transformer_are_compiled_and_not_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda call, **_: call)
+    compiled = optimising._compile(denoiser(load("sd3")), "default")
+    assert sorted(compiled) == ["transformer_blocks.0", "transformer_blocks.1"]
