@@ -145,7 +145,7 @@ def denoising_bytes(job: DenoisingJob) -> int:
 def _borrowed_class(cls: Any) -> Any:
     """``cls`` with its device said instead of guessed, and an empty schedule refused instead of run.
 
-    diffusers returns an empty latent where ``int(steps * strength)`` is 0; the timesteps are kept for the mask.
+    diffusers returns an empty latent where no step is left at a strength; the timesteps are kept for the mask.
     """
 
     def get_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..base.numbers import begun_steps, whole_steps
 from ..model.component_classes import FLOW_MATCH_SCHEDULERS
+from ..model.family import ModelFamily
 from ..model.family_table import FAMILIES
 from ..model.laws import NoiseLaw
 
@@ -77,6 +80,14 @@ def schedulers_to_choose() -> tuple[str, ...]:
         names += family.schedulers
         names += EDM_SCHEDULERS if NoiseLaw.EDM in family.also_noise else ()
     return tuple(dict.fromkeys(names))
+
+
+def steps_at_strength(family: ModelFamily) -> Callable[[int, float], int]:
+    """How the family's image-to-image counts the steps that it runs of ``(steps, strength)``.
+
+    Source: ``get_timesteps`` of diffusers' StableDiffusionImg2ImgPipeline and StableDiffusion3Img2ImgPipeline
+    """
+    return begun_steps if family.noise is NoiseLaw.FLOW else whole_steps
 
 
 def with_noise(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:

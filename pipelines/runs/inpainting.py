@@ -20,6 +20,7 @@ from ..denoising.masked_picture import (
     fit_repaint_mask,
     unread_distribution,
 )
+from ..denoising.noise_law import steps_at_strength
 from ..denoising.schedulers import build_scheduler, check_schedule
 from ..denoising.step_callback import KeepUnmasked, StepWatcher
 from ..device.out_of_memory import tried_once_more
@@ -86,7 +87,7 @@ def inpaint(
         check_clean(latent, components, runtime)
     check_numbers(settings)
     check_counts(1, settings.steps)
-    check_strength(settings.strength, settings.steps)
+    check_strength(settings.strength, settings.steps, steps_at_strength(family))
     check_schedule(components, settings.steps)
     sees_mask = is_inpainting_model(components)
     if sees_mask and not family.inpaints_plain_models and settings.strength != 1:

@@ -12,6 +12,7 @@ from ..base.numbers import check_numbers, check_strength
 from ..control.fitting import fit_controls
 from ..control.kandinsky_hint import take_hint
 from ..denoising.job import DenoisingJob
+from ..denoising.noise_law import steps_at_strength
 from ..denoising.schedulers import build_scheduler, check_schedule
 from ..denoising.step_callback import KeepUnmasked, StepWatcher
 from ..device.out_of_memory import tried_once_more
@@ -147,7 +148,7 @@ def image_to_image(
     check_counts(1, settings.steps)
     check_schedule(components, settings.steps, in_part=start is not None or end is not None)
     if start is None:
-        check_strength(settings.strength, settings.steps)
+        check_strength(settings.strength, settings.steps, steps_at_strength(family))
     if start is not None and latent is not None and latent.noise_mask is not None:
         raise RelayError(
             "latent: its noise_mask can't be kept where denoising_start is in force, because the clean picture is not known. "

@@ -4,47 +4,70 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.images import Extent, check_extent, grid
 from diffusers_relay.pipelines.base.numbers import MOST_STEPS, check_numbers, check_strength
+from diffusers_relay.pipelines.denoising.noise_law import steps_at_strength
 from diffusers_relay.pipelines.denoising.tiling import check_tile_size
 from diffusers_relay.pipelines.families.kandinsky22_prior import LEAST_STEPS, PriorSettings, check_prior
+from diffusers_relay.pipelines.model.family import ModelFamily
+from diffusers_relay.pipelines.model.family_table import STABLE_DIFFUSION
+from diffusers_relay.pipelines.model.laws import NoiseLaw
 from diffusers_relay.pipelines.runs.inpainting import InpaintSettings
 from diffusers_relay.pipelines.runs.inputs import MOST_PIXELS, check_pixels
 from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, TextToImageSettings
 from diffusers_relay.pipelines.runs.upscaling import LatentUpscaleSettings, SuperResolutionSettings
 
+FLOW = replace(STABLE_DIFFUSION, noise=NoiseLaw.FLOW)
+THEIRS = [
+    (STABLE_DIFFUSION, diffusers.StableDiffusionImg2ImgPipeline),
+    (FLOW, diffusers.StableDiffusion3Img2ImgPipeline),
+]
+"""A family of each law, and the pipeline whose ``get_timesteps`` counts its steps."""
 
-def refusal(strength: float, steps: int) -> str | None:
+
+def refusal(strength: float, steps: int, family: ModelFamily = STABLE_DIFFUSION) -> str | None:
     try:
-        check_strength(strength, steps)
+        check_strength(strength, steps, steps_at_strength(family))
     except RelayError as error:
         return str(error)
     return None
 
 
 @pytest.mark.parametrize(
-    "strength", [0.0, -1.0, 1e-9, 0.001, 0.01, 0.02, 0.05, 0.07, 0.1, 0.15, 0.29, 0.33, 0.49, 0.57, 0.9]
+    "strength", [0.0, -1.0, 1e-17, 1e-9, 0.001, 0.01, 0.02, 0.05, 0.07, 0.1, 0.15, 0.29, 0.33, 0.49, 0.57, 0.9]
 )
-def test_the_strength_and_steps_that_a_refusal_advises_run(strength: float) -> None:
+@pytest.mark.parametrize(("family", "pipeline"), THEIRS, ids=["diffusion", "flow"])
+def test_the_strength_and_steps_that_a_refusal_advises_run(family: ModelFamily, pipeline: Any, strength: float) -> None:
     for steps in range(1, MOST_STEPS + 1):
-        said = refusal(strength, steps)
+        said = refusal(strength, steps, family)
+        pipe = SimpleNamespace(scheduler=SimpleNamespace(timesteps=range(steps), order=1))
+        theirs, count = pipeline.get_timesteps(pipe, steps, strength, None)
+        assert (said is None) == (len(theirs) > 0), (steps, said)
+        assert strength <= 0 or steps_at_strength(family)(steps, strength) == count == len(theirs)
         if said is None:
             continue
         advised = re.search(r"strength to at least ([\d.]*\d)", said)
         assert advised is not None, said
         assert len(advised[1].partition(".")[2]) <= 2, "the input has steps of 0.01"
-        assert refusal(float(advised[1]), steps) is None, said
-        assert refusal(float(advised[1]) - 0.01, steps) is not None, "a smaller one would do"
+        assert refusal(float(advised[1]), steps, family) is None, said
+        assert refusal(float(advised[1]) - 0.01, steps, family) is not None, "a smaller one would do"
         more = re.search(r"steps to at least (\d+)", said)
         if more is not None:
             assert int(more[1]) <= MOST_STEPS
-            assert refusal(strength, int(more[1])) is None, said
+            assert refusal(strength, int(more[1]), family) is None, said
+
+
+def test_a_part_of_a_step_is_a_step_by_flow_matching_only() -> None:
+    assert refusal(0.2, 4, FLOW) is None
+    assert "4 steps at strength 0.2 leave no step to run. Raise strength to at least 0.25" in (refusal(0.2, 4) or "")
 
 
 def test_the_prior_s_strength_and_steps_too() -> None:
