@@ -129,7 +129,7 @@ def test_what_the_name_tells_is_refused_before_anything_runs(
     assert re.search(message, errors["errors"][0]["details"], re.DOTALL), errors
 
 
-EXACTLY_ONE = r"^vae_from, vae_file: choose exactly one of them"
+EXACTLY_ONE = r"^vae_from, vae_file: use exactly one of them"
 BAD = {
     # what the file holds, what else is chosen, which model, what the message says
     "neither": (None, {}, "sd15", EXACTLY_ONE),
