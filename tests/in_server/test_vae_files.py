@@ -108,7 +108,7 @@ def test_the_choice_lists_safetensors_after_none(server: HostServer, vaes: Path)
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("old.pt", r"vae_file: 'old\.pt' is a pickle.*convert it once"),
+        ("old.pt", r"vae_file: 'old\.pt' is a pickle.*convert this one once"),
         ("gone.safetensors", r"vae_file: 'gone\.safetensors' is not among the files.*here\.safetensors"),
         ("../checkpoints/" + NATIVE_NAME + ".safetensors", r"vae_file: .*is not among the files"),
         ("/etc/passwd", r"vae_file: .*is not among the files"),
