@@ -12,7 +12,7 @@ WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint() -> ComfyExtension:
-    """What the host calls once: the pack's nodes, all of them, by name."""
+    """The entry point that ComfyUI calls once. The extension lists all nodes of the pack."""
     from comfy_api.latest import ComfyExtension, io
 
     from .nodes import (

@@ -1,8 +1,8 @@
-"""Makes a .safetensors file of a pickle: python convert_pickle.py FILE
+"""Converts a pickle to a .safetensors file: python convert_pickle.py FILE
 
-For embeddings, LoRAs, VAEs and checkpoints (.pt, .bin, .ckpt, .pth, or a pickle that is called .safetensors). The file is
-read with weights_only=True: it may hold numbers and names, and whatever else is in it is refused, not run. The new file
-lies beside the old one, which stays. The nodes of Diffusers Relay never run this: you do, in a terminal.
+For embeddings, LoRAs, VAEs and checkpoints (.pt, .bin, .ckpt, .pth, or a pickle named .safetensors). The file is read with
+weights_only=True: it may contain numbers and names only, and anything else is refused and never run. The new file is written
+next to the old one, which is kept. The nodes of Diffusers Relay never run this script: you run it yourself, in a terminal.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 WRAPPERS = ("state_dict", "string_to_param", "params_ema", "params", "model_state_dict", "module")
-"""Where programs put the tensors of a file that says more than these."""
+"""The keys under which programs store the tensors if the file contains other data too."""
 LEAST_TORCH = (2, 6)
-"""Before it, weights_only=True could be got round (CVE-2025-32434)."""
+"""In older versions, weights_only=True can be bypassed (CVE-2025-32434)."""
 
 
 def convert(file: Path, name: Path) -> int:
-    """Writes the tensors of ``file`` to ``name``; says how many there are.
+    """Writes the tensors of ``file`` to ``name``. Returns their number.
 
     Raises:
-        ValueError: in plain words, whatever stands against it.
+        ValueError: the file can't be converted; the message says why.
     """
     import torch
     from safetensors.torch import save_file
@@ -30,27 +30,27 @@ def convert(file: Path, name: Path) -> int:
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < LEAST_TORCH:
         raise ValueError(f"PyTorch {torch.__version__} can't read a pickle safely. Update it to 2.6 or newer.")
     if name.exists():
-        raise ValueError(f"{name} is there already. Delete it, or give another name: convert_pickle.py FILE NAME")
+        raise ValueError(f"{name} already exists. Delete it, or choose another name: convert_pickle.py FILE NAME")
     try:
-        with file.open("rb") as opened:  # by its path, one that is called .safetensors would be read as that
+        with file.open("rb") as opened:  # given a path, torch would read a file named .safetensors as safetensors
             content = torch.load(opened, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{file} was not read: it is no file of PyTorch's, is damaged, or holds more than numbers and names, which could be code. "
-            f"Take the .safetensors file that its author publishes. ({first})"
+            f"{file} can't be read: it is not a PyTorch file, it is damaged, or it contains more than numbers and names, which could be code. "
+            f"Use the .safetensors file that its author publishes. ({first})"
         ) from None
     tensors = tensors_in(content)
     if not tensors:
-        raise ValueError(f"{file} holds no tensors that have names.")
+        raise ValueError(f"{file} contains no named tensors.")
     save_file(tensors, name)
     return len(tensors)
 
 
 def tensors_in(content: Any) -> dict[str, Any]:
-    """The tensors of a file's content by name, each in memory of its own."""
+    """The tensors in a file's content by name, each a copy."""
     import torch
 
     if isinstance(content, torch.Tensor):
@@ -59,7 +59,7 @@ def tensors_in(content: Any) -> dict[str, Any]:
         return {}
     for wrapper in WRAPPERS:
         if isinstance(content.get(wrapper), dict) and (inner := tensors_in(content[wrapper])):
-            # A1111 calls an embedding "*" in a pickle, and "emb_params" in a safetensors file.
+            # A1111 names an embedding "*" in a pickle and "emb_params" in a safetensors file.
             return {"emb_params": inner["*"]} if set(inner) == {"*"} else inner
     return {
         str(name): value.detach().clone(memory_format=torch.contiguous_format)
@@ -71,13 +71,13 @@ def tensors_in(content: Any) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("file", type=Path, help="the pickle")
-    parser.add_argument("name", type=Path, nargs="?", help="of the new file; FILE.safetensors where it is left out")
-    given = parser.parse_args()
-    name = given.name or given.file.with_suffix(".safetensors")
-    if name == given.file:
-        name = given.file.with_name(f"{given.file.stem}_converted.safetensors")
+    parser.add_argument("name", type=Path, nargs="?", help="name of the new file; default: FILE.safetensors")
+    options = parser.parse_args()
+    name = options.name or options.file.with_suffix(".safetensors")
+    if name == options.file:
+        name = options.file.with_name(f"{options.file.stem}_converted.safetensors")
     try:
-        count = convert(given.file, name)
+        count = convert(options.file, name)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

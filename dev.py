@@ -1,4 +1,4 @@
-"""The pack's own commands; they need Python 3.10-3.13 and git, nothing else.
+"""The pack's development commands. They need only Python 3.10-3.13 and git.
 
     python dev.py demo [--serve] [--comfyui PATH] [--port N] [WORKFLOW ...]
     python dev.py test [pytest arguments]
@@ -8,7 +8,7 @@
     python dev.py train [NAME ...] [--missing]
     python dev.py lock
 
-Each makes the environment .venv from requirements/lock.txt first, and runs in it.
+Each command first creates the environment .venv from requirements/lock.txt, and runs in it.
 """
 
 import argparse
@@ -38,28 +38,28 @@ def run(*command: "str | Path") -> None:
 
 
 def ensure_python() -> Path:
-    """The environment's Python; makes the environment where there is none."""
+    """The environment's Python. Creates the environment if there is none."""
     python = venv_python()
     if not python.exists():
         if not SUPPORTED[0] <= sys.version_info[:2] <= SUPPORTED[1]:
             raise SystemExit(
-                "dev.py: Python {}.{} cannot make the environment: use one of 3.10 to 3.13, "
+                "dev.py: Python {}.{} can't create the environment. Use Python 3.10 to 3.13, "
                 "for example `python3.12 dev.py ...`.".format(*sys.version_info[:2])
             )
-        print(f"dev.py: making {VENV}", flush=True)
+        print(f"dev.py: creating {VENV}", flush=True)
         try:
             venv.create(str(VENV), with_pip=True)
         except subprocess.CalledProcessError:
             raise SystemExit(
-                "dev.py: this Python cannot make an environment with pip in it. On Debian and Ubuntu: "
+                "dev.py: this Python can't create an environment with pip. On Debian and Ubuntu: "
                 "apt-get install python3-venv, delete .venv, and try again."
             ) from None
     return python
 
 
 def ensure_installer(python: Path) -> None:
-    wanted = next(line.split()[0] for line in INSTALLER.read_text("utf-8").splitlines() if line.startswith("uv=="))
-    found = f"import importlib.metadata as m; raise SystemExit('uv==' + m.version('uv') != '{wanted}')"
+    pinned = next(line.split()[0] for line in INSTALLER.read_text("utf-8").splitlines() if line.startswith("uv=="))
+    found = f"import importlib.metadata as m; raise SystemExit('uv==' + m.version('uv') != '{pinned}')"
     if subprocess.call([str(python), "-c", found], stderr=subprocess.DEVNULL) == 0:
         return
     if subprocess.call([str(python), "-c", "import pip"], stderr=subprocess.DEVNULL) != 0:
@@ -68,10 +68,12 @@ def ensure_installer(python: Path) -> None:
 
 
 def ensure_environment() -> Path:
-    """The environment's Python, with exactly the locked packages installed; nothing is done where that is so already."""
+    """The environment's Python. Installs exactly the locked packages unless they are installed already."""
     python = ensure_python()
     version = subprocess.check_output([str(python), "-c", "import sys; print(sys.version)"], text=True).strip()
-    content = "".join(path.read_text("utf-8") for path in (LOCK, INSTALLER))  # text: line endings do not matter
+    content = "".join(
+        path.read_text("utf-8") for path in (LOCK, INSTALLER)
+    )  # as text, so that line endings don't matter
     stamp = hashlib.sha256(content.encode()).hexdigest() + "\n" + version
     if not STAMP.exists() or STAMP.read_text("utf-8") != stamp:
         print("dev.py: installing requirements/lock.txt", flush=True)
@@ -83,12 +85,12 @@ def ensure_environment() -> Path:
 
 
 def relay_module(python: Path, module: str, *arguments: str) -> int:
-    """Runs one of devtools' modules, or pytest, in the environment; its exit code."""
+    """Runs a module of devtools, or pytest, in the environment. Returns its exit code."""
     environment = dict(os.environ)
     paths = [str(ROOT / "devtools"), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     environment.setdefault("PYTHONUTF8", "1")
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # every server and subprocess would compile diffusers anew
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or every server and subprocess would compile diffusers again
     sys.stdout.flush()
     try:
         return subprocess.call([str(python), "-m", module, *arguments], cwd=str(ROOT), env=environment)
@@ -108,19 +110,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
-        ("demo", "run the example workflows in a real ComfyUI; --serve leaves its page open"),
-        ("test", "check the code and run all tests; with arguments, only what pytest is told to"),
-        ("check", "formatter, linter, types, import direction; --fix formats"),
-        ("matrix", "run the tests on the oldest and the newest versions of what the pack asks for"),
-        ("train", "train the small models of the tiny world anew; see devtools/tiny_world/README.md"),
-        ("bench", "measure the pack against the model alone and ComfyUI's nodes; see devtools/benchmarks/README.md"),
+        ("demo", "run the example workflows in a real ComfyUI; --serve keeps the server running"),
+        ("test", "check the code and run all tests; with arguments, run only what pytest selects"),
+        ("check", "run the formatter, linter, type checker and import rules; --fix formats the code"),
+        ("matrix", "run the tests with the oldest and the newest versions of the requirements"),
+        ("train", "train the small models of the tiny world again; see devtools/tiny_world/README.md"),
+        ("bench", "measure the pack against the bare model and ComfyUI's own nodes; see devtools/benchmarks/README.md"),
     ):
         commands.add_parser(name, help=text, add_help=False)
-    commands.add_parser("lock", help="write requirements/lock.txt anew")
+    commands.add_parser("lock", help="update requirements/lock.txt")
     known, rest = parser.parse_known_args()
     if known.command == "lock":
         if rest:
-            parser.error(f"lock takes no arguments, and got {rest}")
+            parser.error(f"lock takes no arguments, but got {rest}")
         lock()
         return 0
     module = "benchmarks" if known.command == "bench" else f"relay_dev.{known.command}"

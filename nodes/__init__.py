@@ -1,1 +1,1 @@
-"""What the host sees: one thin class a node. The work is in the sister packages, which know no host."""
+"""The nodes that ComfyUI sees, one thin class each. The work is in the sister packages, which do not depend on ComfyUI."""

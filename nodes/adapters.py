@@ -1,4 +1,4 @@
-"""Nodes that teach a model something more: LoRAs and textual inversions. Each gives a new view of the same weights."""
+"""Nodes that add LoRAs and textual inversions to a model. Each outputs a new view of the same weights."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class RelayLoadLora(io.ComfyNode):
             node_id="RelayLoadLora",
             display_name="Load LoRA (Diffusers)",
             category=CATEGORY,
-            description="The same model with a LoRA. The weights are shared; other branches of the graph stay without it. Chain several for several LoRAs.",
+            description="Adds a LoRA to a model. The weights are shared, and other branches of the graph are not affected. Chain several nodes to use several LoRAs.",
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model to change: Stable Diffusion or SDXL."),
                 io.Combo.Input(
                     "lora",
                     options=comfy_host.safetensors_files("loras"),
-                    tooltip="A safetensors file in models/loras, trained for this kind of model: a LoRA, LoCon or DoRA as kohya, OneTrainer, PEFT, diffusers and ComfyUI save it.",
+                    tooltip="A safetensors file in models/loras, trained for this kind of model: a LoRA, LoCon or DoRA in the format of kohya, OneTrainer, PEFT, diffusers or ComfyUI.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -35,7 +35,7 @@ class RelayLoadLora(io.ComfyNode):
                     min=-100.0,
                     max=100.0,
                     step=0.01,
-                    tooltip="How strongly it changes the painting (UNet). 0: not at all.",
+                    tooltip="How strongly the LoRA changes the UNet, which paints. Higher is stronger; 0 turns this part off.",
                 ),
                 io.Float.Input(
                     "text_strength",
@@ -43,7 +43,7 @@ class RelayLoadLora(io.ComfyNode):
                     min=-100.0,
                     max=100.0,
                     step=0.01,
-                    tooltip="How strongly it changes the reading of the prompt (text encoders), where the file has a part for them. Above or below 0, encode the prompt with this model.",
+                    tooltip="How strongly the LoRA changes the text encoders, which read the prompt. Higher is stronger; 0 turns this part off. If it is not 0, encode the prompt with the model from this node.",
                 ),
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with the LoRA.")],
@@ -56,7 +56,7 @@ class RelayLoadLora(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, lora: str, **_: Any) -> str:
-        """Changes when the file does."""
+        """Changes when the file changes."""
         return comfy_host.state_of_file("loras", lora)
 
     @classmethod
@@ -77,18 +77,18 @@ class RelayLoadTextualInversion(io.ComfyNode):
             node_id="RelayLoadTextualInversion",
             display_name="Load Textual Inversion",
             category=CATEGORY,
-            description="The same model with one more word for its prompts, from an embedding file. Other branches of the graph stay without it.",
+            description="Teaches a model a new word for its prompts, from an embedding file. Other branches of the graph are not affected.",
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model to change: Stable Diffusion or SDXL."),
                 io.Combo.Input(
                     "embedding",
                     options=comfy_host.safetensors_files("embeddings"),
-                    tooltip="A safetensors file in models/embeddings, of one or several vectors, trained for this kind of model.",
+                    tooltip="A safetensors file in models/embeddings with one or more vectors, trained for this kind of model.",
                 ),
                 io.String.Input(
                     "token",
                     default="",
-                    tooltip="The word that stands for it in a prompt. Empty: the file's own word, or the file's name where it has none.",
+                    tooltip="The word to write in the prompt. Empty: the file's own word, or the file's name if it has none.",
                 ),
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model that knows the word.")],
@@ -100,7 +100,7 @@ class RelayLoadTextualInversion(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, embedding: str, **_: Any) -> str:
-        """Changes when the file does."""
+        """Changes when the file changes."""
         return comfy_host.state_of_file("embeddings", embedding)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What reaches a node, checked by kind: a workflow file may have any value where the page would have a link."""
+"""Checks the type of every value before a node runs: a workflow file can contain any value where the page would put a link."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ WIDGETS: dict[str, tuple[type, ...]] = {
 
 
 def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
-    """The node; from now on its ``execute`` is called only with values of the kinds that its inputs have, and its errors name an input.
+    """Wraps ``execute`` of the node: it is called only with values of its inputs' types, and its errors name an input. Returns the node.
 
     Raises:
-        RelayError: from ``execute``; it names the input and the value. Whatever a library raises becomes one too, but for what
-            the host itself handles: a cancel, and memory that has run out.
+        RelayError: from ``execute``; names the input and the value. Any exception of a library becomes one too, except those
+            that the host handles itself: a cancel and out of memory.
     """
     run = node.execute.__func__  # type: ignore[attr-defined]
     if hasattr(run, "__wrapped__"):
@@ -45,18 +45,20 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
         for name, value in inputs.items():
             if value is None and name in required:
                 raise RelayError(
-                    f"{name}: nothing is given. Connect an output of the kind {kinds[name]}, or enter a value."
+                    f"{name}: there is no value. Connect an output of type {kinds[name]}, or enter a value."
                 )
             if value is not None and not _fits(kinds.get(name, ""), value):
                 raise RelayError(
-                    f"{name}: {_short(value)} is no {kinds[name]}. Connect an output of that kind, or enter a value."
+                    f"{name}: {_short(value)} is not of type {kinds[name]}. Connect an output of that type, or enter a value."
                 )
             if isinstance(value, float) and not math.isfinite(value):
                 raise RelayError(f"{name}: {value} can't be used. Enter a finite number.")
         try:
             result: io.NodeOutput = run(cls, **inputs)
         except RelayError as error:
-            if is_loader and not named.match(str(error)):  # it is about what the first input names
+            if is_loader and not named.match(
+                str(error)
+            ):  # the error is about the file or model that the first input names
                 error.args = (f"{next(iter(kinds))}: {error}",)
             raise
         except Exception as error:
@@ -77,12 +79,12 @@ def _fits(kind: str, value: Any) -> bool:
 
 
 def _in_a_line(error: Exception) -> str:
-    """What a library says, in so many words that a node can show them."""
+    """A library's message and the exception's type, short enough to show in a node."""
     return f"{in_a_line(error)} ({type(error).__name__})"
 
 
 def _with(inputs: Mapping[str, Any]) -> str:
-    """The model that a node ran with, and where it samples the scheduler."""
+    """The model that a node ran with, and its scheduler if the node samples."""
     from ..pipelines.model.components import PipelineComponents
 
     model = inputs.get("model")
@@ -96,12 +98,12 @@ def _advice(error: Exception, inputs: Mapping[str, Any]) -> str:
     from ..pipelines.device.out_of_memory import ran_out
 
     if ran_out(error):
-        return "There was too little memory. Close other programs, or use a smaller model, or one in float16."
+        return "There was not enough memory. Close other programs, use a smaller model, or load it in float16."
     if "steps" in inputs:
         what = "Try other values, or another scheduler in Set Scheduler"
     else:
         what = "Try another file or other values"
-    return f"{what}; the log has the details, for a report."
+    return f"{what}. The log has the details for a bug report."
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Nodes that steer a run with a picture: ControlNets."""
+"""Nodes for ControlNets, which steer a run with a picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NONE_HERE = "none: put a ControlNet's folder or file in models/controlnet"
 
 
 def _choices() -> tuple[dict[str, str], dict[str, str]]:
-    """Name -> path of the folders of models/controlnet, and of the files that are not parts of one."""
+    """Name -> path: the folders in models/controlnet, and the files that are not part of one of them."""
     folders = comfy_host.folders_with("config.json", "controlnet")
     return folders, model_choices.without_insides(comfy_host.model_files("controlnet"), folders)
 
@@ -30,7 +30,7 @@ class RelayLoadControlNet(io.ComfyNode):
             node_id="RelayLoadControlNet",
             display_name="Load ControlNet (Diffusers)",
             category=f"{comfy_host.CATEGORY}/loaders",
-            description="Loads a ControlNet from models/controlnet, a folder of diffusers or a single file. Two loaders of the same one share its weights.",
+            description="Loads a ControlNet from models/controlnet, either a diffusers folder or a single file. Two loaders of the same ControlNet share its weights.",
             inputs=[
                 io.Combo.Input(
                     "controlnet",
@@ -53,7 +53,7 @@ class RelayLoadControlNet(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, controlnet: str, dtype: str) -> str:
-        """Changes when a file of the ControlNet does, so that one that was saved anew is loaded anew."""
+        """Changes when a file of the ControlNet changes, so that the ControlNet is loaded again."""
         path = model_choices.accepted(*_choices()).get(controlnet)
         return "missing" if path is None else comfy_host.state_of_files(path)
 
@@ -77,7 +77,7 @@ class RelayLoadControlNetFromHub(io.ComfyNode):
             node_id="RelayLoadControlNetFromHub",
             display_name="Load ControlNet from Hub (Diffusers)",
             category=f"{comfy_host.CATEGORY}/loaders",
-            description="Downloads a ControlNet from the Hugging Face Hub once, into its usual cache, and loads it. Only safetensors.",
+            description="Downloads a ControlNet from the Hugging Face Hub once, into the usual cache, and loads it. Safetensors only.",
             inputs=loading_inputs.of_the_hub("lllyasviel/control_v11f1p_sd15_depth"),
             outputs=[
                 DiffusersControlNet.Output(
@@ -105,14 +105,14 @@ class RelayApplyControlNet(io.ComfyNode):
             node_id="RelayApplyControlNet",
             display_name="Apply ControlNet (Diffusers)",
             category=f"{comfy_host.CATEGORY}/control",
-            description="A ControlNet, the picture that it looks at and how it is used, for the control input of the sampling nodes. Connect several in a row to use them together.",
+            description="Prepares a ControlNet and its control picture for the control input of a sampling node. Chain several nodes to use several ControlNets together.",
             inputs=[
                 DiffusersControlNet.Input(
-                    "controlnet", tooltip="The ControlNet, made for the kind of model that paints."
+                    "controlnet", tooltip="The ControlNet. It must be made for the kind of model that paints."
                 ),
                 io.Image.Input(
                     "image",
-                    tooltip="The control picture (edges, depth and so on): one for all, or one for each that is painted. Another size is scaled with lanczos to exactly the painted size, its shape with it.",
+                    tooltip="The control picture (edges, depth and so on): one for the whole batch, or one for each picture. It is stretched to the painted size (lanczos) if its size differs.",
                 ),
                 io.Float.Input(
                     "conditioning_scale",
@@ -120,7 +120,7 @@ class RelayApplyControlNet(io.ComfyNode):
                     min=0.0,
                     max=10.0,
                     step=0.01,
-                    tooltip="How strongly the picture steers. 0: not at all.",
+                    tooltip="How strongly the control picture steers the run. Higher is stronger; 0 turns the ControlNet off.",
                 ),
                 io.Float.Input(
                     "start",
@@ -128,7 +128,7 @@ class RelayApplyControlNet(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="The share of the steps that are run after which the ControlNet begins.",
+                    tooltip="Where the ControlNet starts, as a fraction of the steps that run. Higher starts later.",
                 ),
                 io.Float.Input(
                     "end",
@@ -136,17 +136,17 @@ class RelayApplyControlNet(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="The share of the steps that are run after which the ControlNet ends; above start.",
+                    tooltip="Where the ControlNet stops, as a fraction of the steps that run. Lower stops earlier; it must be above start.",
                 ),
                 io.Boolean.Input(
                     "guess_mode",
                     default=False,
-                    tooltip="Makes out what the picture shows with little or no prompt: the ControlNet adds to the prompt's half of the guidance only. The same for all ControlNets of a run; guidance 3 to 5 is recommended.",
+                    tooltip="Lets the ControlNet guess the content with little or no prompt: it only affects the prompt's half of the guidance. Use the same setting for all ControlNets of a run, and a guidance_scale of 3 to 5.",
                 ),
                 DiffusersControl.Input(
                     "control",
                     optional=True,
-                    tooltip="ControlNets that were applied before, to be used together with this one.",
+                    tooltip="Other ControlNets to use together with this one, from another Apply ControlNet (Diffusers).",
                 ),
             ],
             outputs=[
@@ -159,7 +159,7 @@ class RelayApplyControlNet(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, start: float | None = None, end: float | None = None) -> bool | str:
-        """In the place of the host's own check of these two, which knows a least and a greatest value only."""
+        """Replaces the host's own check of these two inputs, which only knows a minimum and a maximum."""
         from ..pipelines.control.units import check_range
 
         return comfy_host.refusal(check_range, start, end)

@@ -16,18 +16,16 @@ class RelayImageGrid(io.ComfyNode):
             node_id="RelayImageGrid",
             display_name="Image Grid",
             category=f"{comfy_host.CATEGORY}/image",
-            description="The pictures of a batch side by side in one, row by row.",
+            description="Puts the pictures of a batch side by side into one picture, row by row.",
             inputs=[
                 io.Image.Input(
                     "images",
-                    tooltip="A batch of pictures, as many as rows x columns. ComfyUI's Batch Images joins single ones.",
+                    tooltip="A batch of exactly rows x columns pictures. ComfyUI's Batch Images joins single pictures into a batch.",
                 ),
-                io.Int.Input("rows", default=1, min=0, max=256, tooltip="Rows of the grid. 0: as many as it takes."),
-                io.Int.Input(
-                    "columns", default=0, min=0, max=256, tooltip="Columns of the grid. 0: as many as it takes."
-                ),
+                io.Int.Input("rows", default=1, min=0, max=256, tooltip="Number of rows. 0: as many as needed."),
+                io.Int.Input("columns", default=0, min=0, max=256, tooltip="Number of columns. 0: as many as needed."),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="One picture.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="The grid as one picture.")],
         )
 
     @classmethod
@@ -51,18 +49,18 @@ class RelayLoadImageFromUrl(io.ComfyNode):
             node_id="RelayLoadImageFromUrl",
             display_name="Load Image from URL",
             category=f"{comfy_host.CATEGORY}/image",
-            description="A picture of the internet, as Load Image gives one of this machine.",
+            description="Downloads a picture from the internet. The outputs are the same as those of Load Image.",
             inputs=[
                 io.String.Input(
                     "url",
                     default="",
-                    tooltip="https:// or http://, of the picture itself, at a public address. It is saved in the workflow. Where ComfyUI "
-                    f"can be reached from other machines, nothing is fetched unless the environment variable {comfy_host.ALLOW_URL}=1 is set.",
+                    tooltip="The http:// or https:// address of the picture itself, on a public server. It is saved in the workflow. If other machines "
+                    f"can reach this ComfyUI, nothing is fetched unless the environment variable {comfy_host.ALLOW_URL}=1 is set.",
                 )
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="One picture, turned as its EXIF orientation says."),
-                io.Mask.Output(display_name="mask", tooltip="1 where the picture is transparent, as Load Image's."),
+                io.Image.Output(display_name="image", tooltip="The picture, rotated by its EXIF orientation."),
+                io.Mask.Output(display_name="mask", tooltip="1 where the picture is transparent, as in Load Image."),
             ],
             hidden=[io.Hidden.unique_id],
         )

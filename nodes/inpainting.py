@@ -1,4 +1,4 @@
-"""The node that repaints a part of a picture."""
+"""The node that repaints part of a picture."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ class RelayInpaint(io.ComfyNode):
             display_name="Inpaint (Diffusers)",
             category=f"{CATEGORY}/sampling",
             description=(
-                "Repaints what a mask marks with diffusers' own inpainting pipelines, and keeps the rest of the latent as it is. Runs models "
-                "for inpainting and plain ones."
+                "Repaints the masked area with diffusers' own inpainting pipelines, and keeps the rest of the latent unchanged. Works with "
+                "inpainting models and with plain ones."
             ),
             inputs=[
                 sampling_inputs.model(),
                 sampling_inputs.prompt(),
                 io.Mask.Input(
                     "mask",
-                    tooltip="1 = repaint, as in ComfyUI; from 0.5 on a value counts as 1. Another size is stretched to the picture's. One for all pictures of a batch, or one for each.",
+                    tooltip="1 = repaint, as in ComfyUI; values from 0.5 up count as 1. A mask of another size is stretched to the picture's size. One mask for the whole batch, or one for each picture.",
                 ),
                 sampling_inputs.strength(
                     1.0,
-                    "How much to change what is masked: 1 forgets it, below that it is the start. Of the steps, steps x strength are run. Kandinsky's inpainting decoder knows 1 only.",
+                    "How much to change the masked area. 1 ignores what is there; lower values keep more of it. Only steps x strength steps run. Kandinsky's inpainting decoder needs 1.",
                 ),
                 sampling_inputs.steps(),
                 sampling_inputs.guidance_scale(),
                 sampling_inputs.seed(),
                 *sampling_inputs.image_or_latent(
-                    "The picture to repaint in, of any size: an odd one is brought to the next multiple of 8.",
-                    "The latent to repaint in. Where it has a noise_mask of its own, only what both masks mark is repainted.",
+                    "The picture to inpaint. Any size; it is scaled down to multiples of 8.",
+                    "The latent to inpaint. If it has a noise_mask, only the area that both masks cover is repainted.",
                 ),
                 sampling_inputs.control(),
             ],

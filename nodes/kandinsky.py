@@ -1,4 +1,4 @@
-"""Nodes that only Kandinsky has a use for."""
+"""Nodes for Kandinsky only."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class RelayKandinskyHint(io.ComfyNode):
             node_id="RelayKandinskyHint",
             display_name="Kandinsky Hint",
             category=f"{comfy_host.CATEGORY}/control",
-            description="A depth map that Kandinsky 2.2's depth ControlNet decoder paints along.",
+            description="Turns a depth map into the hint that Kandinsky 2.2's depth ControlNet decoder follows.",
             inputs=[
                 io.Image.Input(
                     "image",
                     tooltip=(
-                        "The depth map, near parts bright: grey, RGB or RGBA (alpha is left out); one for all pictures of the batch, or one for each. "
-                        "Another size than the painted one is stretched to it (lanczos)."
+                        "The depth map; near is bright. Grey, RGB or RGBA (alpha is ignored). One for the whole batch, or one for each picture. "
+                        "It is stretched to the painted size (lanczos) if its size differs."
                     ),
                 ),
             ],

@@ -1,4 +1,4 @@
-"""Nodes between pictures and latents, and from one latent space to another."""
+"""Nodes that convert between pictures and latents, and between latent spaces."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class RelayDecode(io.ComfyNode):
             node_id="RelayDecode",
             display_name="Decode Latent (Diffusers)",
             category=CATEGORY,
-            description="Latent to picture. A latent that is in another space than the model's is decoded by its own autoencoder, and the node says so.",
+            description="Decodes a latent to a picture. A latent from another space than the model's is decoded by its own autoencoder, and the node says so.",
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model whose autoencoder decodes."),
                 io.Latent.Input("latent", tooltip="From a sampler of Diffusers Relay or of ComfyUI."),
                 io.Boolean.Input(
                     "tiled",
                     default=False,
-                    tooltip="Decode large pictures in tiles: less memory, and near the same picture. Kandinsky's autoencoder can't.",
+                    tooltip="Decode large pictures in tiles. It takes less memory and gives nearly the same picture. Kandinsky's autoencoder can't do this.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="The picture.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="The decoded pictures.")],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -48,11 +48,13 @@ class RelayEncode(io.ComfyNode):
             node_id="RelayEncode",
             display_name="Encode Image (Diffusers)",
             category=CATEGORY,
-            description="Picture to latent, drawn from the encoder's distribution as diffusers' pipelines draw it.",
+            description="Encodes a picture to a latent, sampled from the encoder's distribution as in diffusers' pipelines.",
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model whose autoencoder encodes."),
-                io.Image.Input("image", tooltip="The picture. An odd size is brought to the next multiple of 8."),
-                sampling_inputs.seed("The draw from the encoder's distribution. Image i of a batch uses seed + i."),
+                io.Image.Input("image", tooltip="The picture. Any size; it is scaled down to multiples of 8."),
+                sampling_inputs.seed(
+                    "The seed for sampling from the encoder's distribution. Picture i of a batch uses seed + i."
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="A latent in ComfyUI's scale.")],
             hidden=[io.Hidden.unique_id],
@@ -72,12 +74,12 @@ class RelayConvertLatent(io.ComfyNode):
             node_id="RelayConvertLatent",
             display_name="Convert Latent",
             category=CATEGORY,
-            description="Brings a latent into the space of another model: untouched where both share a space, else decoded and encoded once.",
+            description="Converts a latent to another model's latent space. If both models share a space, the latent passes unchanged; otherwise it is decoded and encoded once.",
             inputs=[
-                DiffusersModel.Input("model", tooltip="The model that is to read the latent."),
+                DiffusersModel.Input("model", tooltip="The model that will read the latent."),
                 io.Latent.Input(
                     "latent",
-                    tooltip="From a sampler of Diffusers Relay: it knows which space it is in. One that does not know is taken to be in the model's.",
+                    tooltip="A latent from Diffusers Relay, which knows its own space. Any other latent is assumed to be in the model's space.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The latent in the model's space.")],

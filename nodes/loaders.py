@@ -1,4 +1,4 @@
-"""Nodes that bring a model in."""
+"""Nodes that load models."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class RelayLoadModel(io.ComfyNode):
             node_id="RelayLoadModel",
             display_name="Load Diffusers Model",
             category=f"{comfy_host.CATEGORY}/loaders",
-            description="Loads a folder of models/diffusers, or a single file of models/checkpoints. Two loaders of the same model share its weights.",
+            description="Loads a folder from models/diffusers, or a single file from models/checkpoints. Two loaders of the same model share its weights.",
             inputs=[
                 io.Combo.Input(
                     "model",
                     options=model_choices.shown(comfy_host.diffusers_folders(), comfy_host.model_files("checkpoints")),
-                    tooltip="A folder with a model_index.json anywhere under models/diffusers, or a .safetensors file of models/checkpoints (Stable Diffusion 1.x, 2.x, SDXL base, SDXL refiner), or one of the paths of extra_model_paths.yaml.",
+                    tooltip="A folder with a model_index.json anywhere under models/diffusers, or a .safetensors file in models/checkpoints (Stable Diffusion 1.x, 2.x, SDXL base, SDXL refiner). The paths in extra_model_paths.yaml are searched too.",
                 ),
                 loading_inputs.dtype(),
             ],
@@ -36,14 +36,14 @@ class RelayLoadModel(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
         )
 
-    # The host shows a refusal at each input that validate_inputs takes: so it takes one.
+    # The host shows an error at every input that validate_inputs takes, so it takes only one.
     @classmethod
     def validate_inputs(cls, model: str | None = None) -> bool | str:
         return comfy_host.refusal(_pick, model)
 
     @classmethod
     def fingerprint_inputs(cls, model: str, dtype: str) -> str:
-        """Changes when a file of the model does, so that a model that was saved anew is loaded anew."""
+        """Changes when a file of the model changes, so that the model is loaded again."""
         path = model_choices.accepted(comfy_host.diffusers_folders(), comfy_host.model_files("checkpoints")).get(model)
         return "missing" if path is None else comfy_host.state_of_files(path)
 
@@ -73,7 +73,7 @@ class RelayLoadModelFromHub(io.ComfyNode):
             node_id="RelayLoadModelFromHub",
             display_name="Load Diffusers Model from Hub",
             category=f"{comfy_host.CATEGORY}/loaders",
-            description="Downloads a model from the Hugging Face Hub once, into its usual cache, and loads it. Only safetensors.",
+            description="Downloads a model from the Hugging Face Hub once, into the usual cache, and loads it. Safetensors only.",
             inputs=loading_inputs.of_the_hub("stable-diffusion-v1-5/stable-diffusion-v1-5"),
             outputs=[
                 DiffusersModel.Output(

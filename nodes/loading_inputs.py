@@ -1,4 +1,4 @@
-"""The inputs that the loading nodes have alike, and what the hub's nodes do with theirs."""
+"""Inputs that the loader nodes share, and the part that the hub loaders share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class HubLoader(Protocol):
-    """Loads what a repository of the hub holds."""
+    """Loads a model or ControlNet from a hub repository."""
 
     def __call__(self, repo_id: str, *, revision: str, variant: str, dtype: torch.dtype, monitor: Monitor) -> Any: ...
 
@@ -25,31 +25,31 @@ def dtype() -> Any:
         "dtype",
         options=list(comfy_host.DTYPES),
         default="auto",
-        tooltip="The precision of the weights in memory. auto: what ComfyUI would use on this device.",
+        tooltip="The precision of the weights in memory. auto: what ComfyUI would use on this device. float16 and bfloat16 take half the memory of float32.",
     )
 
 
 def of_the_hub(example: str) -> list[io.Input]:
-    """What a repository of the hub is named with. ``example``: the default, owner/name."""
+    """The inputs that name a hub repository. ``example``: the default, owner/name."""
     return [
         io.String.Input(
             "repo_id",
             default=example,
-            tooltip="owner/name of the repository on the Hugging Face Hub.",
+            tooltip="The repository on the Hugging Face Hub, as owner/name.",
         ),
         io.String.Input("revision", default="", tooltip="A branch, tag or commit. Empty: the main branch."),
         io.Combo.Input(
             "variant",
             options=["auto", "fp16", "none"],
             default="auto",
-            tooltip="Which weight files to take. auto: the fp16 files for a half-precision dtype and the plain files for float32, or whichever are there. fp16, none: those and no others.",
+            tooltip="Which weight files to load. auto: fp16 files for a half-precision dtype and plain files for float32, or whichever exist. fp16: only fp16 files. none: only plain files.",
         ),
         dtype(),
     ]
 
 
 def refusal_of_repo(repo_id: str | None) -> bool | str:
-    """What the host shows at repo_id before the prompt runs; True where there is nothing to say."""
+    """The error to show at repo_id before the prompt runs, or True if there is none."""
     from ..pipelines.downloads.hub_names import check_repo_id
 
     return comfy_host.refusal(lambda value: check_repo_id(value.strip()), repo_id)
@@ -58,7 +58,7 @@ def refusal_of_repo(repo_id: str | None) -> bool | str:
 def load_from_hub(
     node: type[io.ComfyNode], load: HubLoader, repo_id: str, revision: str, variant: str, dtype: str
 ) -> io.NodeOutput:
-    """What a node of the hub gives for the inputs of :func:`of_the_hub`."""
+    """The output of a hub loader for the inputs of :func:`of_the_hub`."""
     monitor = comfy_host.runtime_for(node).monitor
     weights = comfy_host.pick_dtype(dtype)
     return io.NodeOutput(

@@ -1,4 +1,4 @@
-"""The names of a choice among folders and files, such as models/diffusers and then models/checkpoints."""
+"""The names in a list of folders and files, such as models/diffusers followed by models/checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WEIGHTS = re.compile(r"diffusion_pytorch_model.*|model[.-].*")
 
 
 def shown(folders: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
-    """What the choice lists. Pickles are not in it; a name that a folder and a file share is there twice, with what it is."""
+    """The names to list. Pickles are left out; if a folder and a file have the same name, both are listed with a suffix that tells them apart."""
     safe = [name for name in files if name.lower().endswith(SAFE_SUFFIXES)]
     return [name + FOLDER if name in safe else name for name in folders] + [
         name + CHECKPOINT if name in folders else name for name in safe
@@ -24,7 +24,7 @@ def shown(folders: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
 
 
 def without_insides(files: Mapping[str, str], folders: Mapping[str, str]) -> dict[str, str]:
-    """``files`` less the weights of one of ``folders``: they are parts of what is listed already."""
+    """``files`` without the weights inside ``folders``, which are listed already."""
     parts = {f"{folder}/" for folder in folders}
     return {name: path for name, path in files.items() if not _is_part(name, parts)}
 
@@ -35,10 +35,10 @@ def _is_part(name: str, parts: AbstractSet[str]) -> bool:
 
 
 def accepted(folders: Mapping[str, str], files: Mapping[str, str]) -> dict[str, str]:
-    """Every value that is taken -> its path: more than the listed ones.
+    """Every accepted value -> its path. More values are accepted than listed.
 
-    A plain name stays valid when another model gets it too: it is the folder, as it was when only folders were listed. A
-    pickle's name is taken as well, to be refused with the way to convert it.
+    A plain name stays valid when a folder and a file share it: it means the folder, because older versions listed only
+    folders. A pickle's name is accepted too, so that the error can say how to convert it.
     """
     return {
         **{name + FOLDER: path for name, path in folders.items()},
@@ -49,11 +49,15 @@ def accepted(folders: Mapping[str, str], files: Mapping[str, str]) -> dict[str, 
 
 
 def pick(name: str, value: str, folders: Mapping[str, str], files: Mapping[str, str], kind: str, none: str) -> Path:
-    """The folder or file of a choice; a pickle is refused by its name, before the prompt runs."""
+    """The path of the chosen folder or file.
+
+    Raises:
+        RelayError: the value is not in the list, or is the name of a pickle.
+    """
     from ..pipelines.loading.single_file import check_name
 
     paths = accepted(folders, files)
-    if value not in paths:  # the refusal lists what the choice lists
+    if value not in paths:  # so that the error lists the same names as the node
         paths = {shown_name: paths[shown_name] for shown_name in shown(folders, files)}
     path = Path(comfy_host.pick_folder(name, value, paths, kind, none))
     if not path.is_dir():

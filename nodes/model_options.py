@@ -1,4 +1,4 @@
-"""Nodes that change a model: each gives a new view of the same weights."""
+"""Nodes that change a model's scheduler or VAE. Each outputs a new view of the same weights."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ class RelaySetScheduler(io.ComfyNode):
             node_id="RelaySetScheduler",
             display_name="Set Scheduler",
             category=CATEGORY,
-            description="The same model with another scheduler. The weights are shared; other branches of the graph keep theirs.",
+            description="Gives a model another scheduler. The weights are shared, and other branches of the graph keep their scheduler.",
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model to change."),
                 io.Combo.Input(
                     "scheduler",
                     options=SCHEDULERS,
                     default=DEFAULT,
-                    tooltip="A scheduler of diffusers. default: the model's own. The Kandinsky decoder runs with DDPM and DDIM only.",
+                    tooltip="The diffusers scheduler to use. default: the model's own. The Kandinsky decoder works with DDPM and DDIM only.",
                 ),
                 io.Combo.Input(
                     "sigmas",
                     options=[DEFAULT, *SIGMA_FLAGS],
                     default=DEFAULT,
-                    tooltip="The spacing of the noise levels. default: as the model has it.",
+                    tooltip="How the noise levels are spaced. default: the model's own setting.",
                 ),
                 io.Combo.Input(
                     "timestep_spacing",
                     options=[DEFAULT, *TIMESTEP_SPACINGS],
                     default=DEFAULT,
-                    tooltip="How the steps are laid over the schedule. default: as the model has it.",
+                    tooltip="How the steps are spread over the training schedule. default: the model's own setting.",
                 ),
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with this scheduler.")],
@@ -77,20 +77,20 @@ class RelaySetVae(io.ComfyNode):
             node_id="RelaySetVae",
             display_name="Set VAE",
             category=CATEGORY,
-            description="The same model with another autoencoder: that of another model, or one of a file.",
+            description="Gives a model another autoencoder (VAE), taken from another model or from a file.",
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model to change."),
                 DiffusersModel.Input(
                     "vae_from",
                     optional=True,
-                    tooltip="The model whose autoencoder is taken; it must be of the same kind. Connect it, or choose a vae_file.",
+                    tooltip="The model to take the autoencoder from. It must be of the same kind. Connect this, or choose a vae_file.",
                 ),
                 io.Combo.Input(
                     "vae_file",
                     options=[NONE, *comfy_host.safetensors_files("vae")],
                     default=NONE,
                     optional=True,
-                    tooltip="A safetensors file in models/vae, for Stable Diffusion or SDXL, made for this kind of model. none: the autoencoder of vae_from.",
+                    tooltip="A safetensors file in models/vae, made for this kind of model (Stable Diffusion or SDXL). none: use the autoencoder of vae_from.",
                 ),
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with the other autoencoder.")],
@@ -102,7 +102,7 @@ class RelaySetVae(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, vae_file: str = NONE, **_: Any) -> str:
-        """Changes when the file does."""
+        """Changes when the file changes."""
         return NONE if vae_file == NONE else comfy_host.state_of_file("vae", vae_file)
 
     @classmethod
@@ -112,8 +112,8 @@ class RelaySetVae(io.ComfyNode):
 
         if (vae_from is None) == (vae_file == NONE):
             raise RelayError(
-                "vae_from, vae_file: choose exactly one of them. Connect a model to vae_from and set vae_file to none, or choose a file "
-                "and leave vae_from open."
+                "vae_from, vae_file: use exactly one of them. Connect a model to vae_from and set vae_file to none, or choose a file "
+                "and leave vae_from unconnected."
             )
         if vae_from is not None:
             return io.NodeOutput(with_vae_of(model, vae_from))

@@ -1,4 +1,4 @@
-"""The node that chooses how a model is run."""
+"""The node that sets how a model runs."""
 
 from __future__ import annotations
 
@@ -19,54 +19,54 @@ class RelayOptimize(io.ComfyNode):
             display_name="Optimize (Diffusers)",
             category=f"{comfy_host.CATEGORY}/model",
             description=(
-                "The same model, run faster or in less memory. The weights are shared; other branches of the graph are run as they were. An "
-                "option that could do nothing on this machine is an error."
+                "Runs a model faster or in less memory. The weights are shared, and other branches of the graph are not affected. An option "
+                "that would have no effect on this machine is an error."
             ),
             inputs=[
-                DiffusersModel.Input("model", tooltip="The model to run so."),
+                DiffusersModel.Input("model", tooltip="The model to optimize."),
                 io.Combo.Input(
                     "compile",
                     options=list(COMPILE_MODES),
                     default="off",
-                    tooltip="torch.compile for the denoiser and its ControlNets, in this mode. The first step of each new size waits for the compiler, minutes at worst; later ones and later loads do not. Needs a C++ compiler on a CPU, and Triton on a GPU.",
+                    tooltip="The torch.compile mode for the denoiser and its ControlNets. The first step at each new size waits for the compiler, up to minutes; later steps and later loads don't. Needs a C++ compiler on a CPU, and Triton on a GPU.",
                 ),
                 io.Combo.Input(
                     "attention",
                     options=list(ATTENTIONS),
                     default="auto",
-                    tooltip="auto: as diffusers sets it, which is sdpa for most models. sdpa: torch's own fused attention. xformers: that package's, on CUDA. sliced: in two halves, slower in less memory.",
+                    tooltip="auto: diffusers' default, which is sdpa for most models. sdpa: PyTorch's fused attention. xformers: the xformers package, CUDA only. sliced: computed in two halves, slower but in less memory.",
                 ),
                 io.Boolean.Input(
                     "vae_tiling",
                     default=False,
-                    tooltip="Encode and decode large pictures in tiles: less memory, and near the same picture. Kandinsky's autoencoder can't.",
+                    tooltip="Encode and decode large pictures in tiles. It takes less memory and gives nearly the same picture. Kandinsky's autoencoder can't do this.",
                 ),
                 io.Boolean.Input(
                     "vae_slicing",
                     default=False,
-                    tooltip="Decode the pictures of a batch one after the other: less memory, and the same pictures. Kandinsky's autoencoder can't.",
+                    tooltip="Decode the pictures of a batch one at a time. It takes less memory and gives the same pictures. Kandinsky's autoencoder can't do this.",
                 ),
                 io.Boolean.Input(
                     "channels_last",
                     default=False,
-                    tooltip="The memory format that half-precision convolutions on a GPU, and bfloat16 on a CPU, are faster in.",
+                    tooltip="Use the channels_last memory format. It speeds up half-precision convolutions on a GPU and bfloat16 on a CPU.",
                 ),
                 io.Combo.Input(
                     "matmul",
                     options=list(MATMULS),
                     default="default",
                     optional=True,
-                    tooltip="On a CPU in float32: onednn multiplies matrices with another library, which is faster on many processors. The same to 6 digits, but on one with AMX, which may multiply in bfloat16.",
+                    tooltip="On a CPU in float32: onednn multiplies matrices with oneDNN, which is faster on many processors. The results agree to 6 digits, except on processors with AMX, which may multiply in bfloat16.",
                 ),
             ],
-            outputs=[DiffusersModel.Output(display_name="model", tooltip="The model, run with these options.")],
+            outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with these options.")],
         )
 
     @classmethod
     def validate_inputs(
         cls, compile: str | None = None, attention: str | None = None, matmul: str | None = None
     ) -> bool | str:
-        """Of the choices, which the host does not check."""
+        """Checks the choices, which the host does not."""
         chosen = (
             ("compile", compile, COMPILE_MODES),
             ("attention", attention, ATTENTIONS),

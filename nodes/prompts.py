@@ -1,4 +1,4 @@
-"""Nodes that make and mix prompts."""
+"""Nodes that encode and mix prompts."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class RelayEncodePrompt(io.ComfyNode):
             node_id="RelayEncodePrompt",
             display_name="Encode Prompt",
             category=CATEGORY,
-            description="Text to embeddings with the model's own text encoders, weighted by Compel. For Kandinsky use Kandinsky Prior.",
+            description="Encodes text to embeddings with the model's own text encoders, weighted by Compel. For Kandinsky, use Kandinsky Prior.",
             inputs=[
                 DiffusersModel.Input(
                     "model",
-                    tooltip="The model that the prompt is for: each model reads its own text encoder's embeddings.",
+                    tooltip="The model that the prompt is for. Each model only reads embeddings of its own text encoders.",
                 ),
                 io.String.Input(
                     "prompt",
                     multiline=True,
                     dynamic_prompts=True,
                     default="",
-                    tooltip="What to paint. Longer than 77 tokens works.",
+                    tooltip="What to paint. The text can be longer than 77 tokens.",
                 ),
                 io.String.Input(
                     "negative_prompt",
                     multiline=True,
                     dynamic_prompts=True,
                     default="",
-                    tooltip="What to keep out. It works where guidance_scale is above 1. Empty is the same as none in a diffusers script.",
+                    tooltip="What to keep out of the picture. It only works if guidance_scale is above 1. Empty is the same as None in a diffusers script.",
                 ),
                 io.Combo.Input("syntax", options=list(SYNTAXES), default="compel", tooltip=SYNTAX_TOOLTIP),
                 io.Int.Input(
@@ -54,12 +54,12 @@ class RelayEncodePrompt(io.ComfyNode):
                     default=0,
                     min=0,
                     max=24,
-                    tooltip="How many of the text encoder's last layers to leave out. 0 is the model's own way; what other programs call clip skip 2 is 1 here, as in diffusers.",
+                    tooltip="How many of the text encoder's last layers to skip. 0 is the model's default. Clip skip 2 in other programs is 1 here, as in diffusers.",
                 ),
             ],
             outputs=[
                 DiffusersPrompt.Output(
-                    display_name="prompt", tooltip="Both texts, for the samplers of Diffusers Relay."
+                    display_name="prompt", tooltip="Both prompts, for the samplers of Diffusers Relay."
                 ),
                 io.Conditioning.Output(display_name="positive", tooltip="The prompt for ComfyUI's own samplers."),
                 io.Conditioning.Output(
@@ -84,7 +84,7 @@ class RelayEncodePrompt(io.ComfyNode):
         if not model.family.serves_host_samplers:
             refused = comfy_host.refused_output(
                 f"Encode Prompt: {model.source} is a {model.family.title}, which ComfyUI's own samplers can't run. "
-                "Connect prompt to the node that upscales, and leave positive and negative open."
+                "Connect prompt to the upscaler node, and leave positive and negative unconnected."
             )
             return io.NodeOutput(embeds, refused, refused)
         return io.NodeOutput(embeds, to_conditioning(embeds.positive), to_conditioning(embeds.negative))
@@ -97,7 +97,7 @@ class RelayKandinskyPrior(io.ComfyNode):
             node_id="RelayKandinskyPrior",
             display_name="Kandinsky Prior",
             category=CATEGORY,
-            description="Kandinsky 2.2's first half: text (and a picture, if you like) to the image embeddings that its decoder paints from.",
+            description="The first half of Kandinsky 2.2: turns text (and optionally a picture) into the image embeddings that the decoder paints from.",
             inputs=[
                 DiffusersModel.Input(
                     "prior", tooltip="A Kandinsky 2.2 prior, e.g. kandinsky-community/kandinsky-2-2-prior."
@@ -108,7 +108,7 @@ class RelayKandinskyPrior(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=True,
                     default="",
-                    tooltip="What to keep out. It also changes the positive embedding, as in diffusers. Empty is the same as none in a script.",
+                    tooltip="What to keep out of the picture. It also changes the positive embedding, as in diffusers. Empty is the same as None in a script.",
                 ),
                 io.Combo.Input("syntax", options=list(SYNTAXES), default="compel", tooltip=SYNTAX_TOOLTIP),
                 io.Int.Input(
@@ -116,7 +116,7 @@ class RelayKandinskyPrior(io.ComfyNode):
                     default=25,
                     min=2,
                     max=1000,
-                    tooltip="Denoising steps of the prior. 25 is the model's default.",
+                    tooltip="Denoising steps of the prior. More steps take longer. The model's default is 25.",
                 ),
                 io.Float.Input(
                     "guidance_scale",
@@ -124,11 +124,13 @@ class RelayKandinskyPrior(io.ComfyNode):
                     min=0.0,
                     max=50.0,
                     step=0.1,
-                    tooltip="How closely the embedding follows the text. The model's default is 4.",
+                    tooltip="How closely the embedding follows the text. Higher follows it more closely. The model's default is 4.",
                 ),
-                sampling_inputs.seed("The seed of the prior's noise."),
+                sampling_inputs.seed("The seed for the prior's noise."),
                 io.Image.Input(
-                    "image", optional=True, tooltip="One picture to start the embedding from, with strength."
+                    "image",
+                    optional=True,
+                    tooltip="A picture whose embedding to start from. strength sets how much it can change.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -137,7 +139,7 @@ class RelayKandinskyPrior(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     optional=True,
-                    tooltip="Used with image only: how far the embedding may move from the picture's. 1 forgets it.",
+                    tooltip="Only used with image: how far the embedding can move away from the picture's. 1 ignores the picture; lower values stay closer to it.",
                 ),
             ],
             outputs=[
@@ -184,9 +186,9 @@ class RelayImagePrompt(io.ComfyNode):
             node_id="RelayImagePrompt",
             display_name="Image Prompt",
             category=CATEGORY,
-            description="A picture as a prompt for a Kandinsky 2.2 decoder: its CLIP image embedding.",
+            description="Turns a picture into a prompt for a Kandinsky 2.2 decoder: its CLIP image embedding.",
             inputs=[
-                DiffusersModel.Input("prior", tooltip="A Kandinsky 2.2 prior: its image encoder is used."),
+                DiffusersModel.Input("prior", tooltip="A Kandinsky 2.2 prior. Only its image encoder is used."),
                 io.Image.Input("image", tooltip="One picture."),
             ],
             outputs=[
@@ -212,14 +214,19 @@ class RelayMixPrompts(io.ComfyNode):
             node_id="RelayMixPrompts",
             display_name="Mix Prompts",
             category=CATEGORY,
-            description="Two prompts of the same kind in one: a weighted mean of their embeddings.",
+            description="Mixes two prompts of the same kind: a weighted mean of their embeddings.",
             inputs=[
-                DiffusersPrompt.Input("prompt_a", tooltip="The first prompt. It counts 1 - weight_b."),
+                DiffusersPrompt.Input("prompt_a", tooltip="The first prompt. Its weight is 1 - weight_b."),
                 DiffusersPrompt.Input(
-                    "prompt_b", tooltip="The second prompt, made with the same model. It counts weight_b."
+                    "prompt_b", tooltip="The second prompt, made with the same model. Its weight is weight_b."
                 ),
                 io.Float.Input(
-                    "weight_b", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="0: only prompt_a. 1: only prompt_b."
+                    "weight_b",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The weight of prompt_b. 0: only prompt_a. 1: only prompt_b.",
                 ),
             ],
             outputs=[DiffusersPrompt.Output(display_name="prompt", tooltip="The mixed prompt.")],

@@ -25,12 +25,12 @@ class RelayTextToImage(io.ComfyNode):
             node_id="RelayTextToImage",
             display_name="Text to Image (Diffusers)",
             category=CATEGORY,
-            description="Paints from a prompt with diffusers' own text-to-image pipeline.",
+            description="Paints a picture from a prompt with diffusers' own text-to-image pipeline.",
             inputs=[
                 sampling_inputs.model(),
                 sampling_inputs.prompt(),
                 *sampling_inputs.size(),
-                io.Int.Input("batch_size", default=1, min=1, max=MAX_BATCH, tooltip="How many pictures."),
+                io.Int.Input("batch_size", default=1, min=1, max=MAX_BATCH, tooltip="How many pictures to paint."),
                 sampling_inputs.steps(),
                 sampling_inputs.guidance_scale(),
                 sampling_inputs.seed(),
@@ -43,7 +43,7 @@ class RelayTextToImage(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, width: int | None = None, height: int | None = None) -> bool | str:
-        """In the place of the host's own check of these two, which knows a least and a greatest value only."""
+        """Replaces the host's own check of these two inputs, which only knows a minimum and a maximum."""
         return comfy_host.refusal(_check_size, width, height)
 
     @classmethod
@@ -75,15 +75,15 @@ class RelayImageToImage(io.ComfyNode):
             display_name="Image to Image (Diffusers)",
             category=CATEGORY,
             description=(
-                "Repaints a picture or a latent with diffusers' own image-to-image pipeline. A latent of the same space goes straight in; "
-                "one of another space is converted once, and the node says so."
+                "Repaints a picture or a latent with diffusers' own image-to-image pipeline. A latent in the model's own space is used "
+                "directly; one from another space is converted once, and the node says so."
             ),
             inputs=[
                 sampling_inputs.model(),
                 sampling_inputs.prompt(),
                 sampling_inputs.strength(
                     0.8,
-                    "How much to change: 1 forgets the picture. Of the steps, steps x strength are run. Not used where denoising_start is in force.",
+                    "How much to change. 1 ignores the picture; lower values keep more of it. Only steps x strength steps run. Not used when the run continues a noisy latent (denoising_start).",
                 ),
                 sampling_inputs.steps(),
                 sampling_inputs.guidance_scale(),
@@ -95,12 +95,12 @@ class RelayImageToImage(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     optional=True,
-                    tooltip="SDXL only. Where to go on in a latent that still holds noise; strength is then not used. 0: follow the latent, which knows where it was left.",
+                    tooltip="SDXL only. The fraction of the run at which to continue a latent that still contains noise; strength is then not used. 0: continue where the latent was left.",
                 ),
                 sampling_inputs.denoising_end(),
                 *sampling_inputs.image_or_latent(
-                    "The picture to repaint, of any size: an odd one is brought to the next multiple of 8.",
-                    "The latent to repaint; its noise_mask and batch index are kept to.",
+                    "The picture to repaint. Any size; it is scaled down to multiples of 8.",
+                    "The latent to repaint. Its noise_mask and batch index are respected.",
                 ),
                 sampling_inputs.control(),
                 io.Float.Input(
@@ -110,7 +110,7 @@ class RelayImageToImage(io.ComfyNode):
                     max=10.0,
                     step=0.1,
                     optional=True,
-                    tooltip="SDXL refiner only: the beauty that the prompt asks for. The model's default is 6.",
+                    tooltip="SDXL refiner only: the aesthetic score to aim for. Higher asks for a more pleasing picture. The model's default is 6.",
                 ),
                 io.Float.Input(
                     "negative_aesthetic_score",
@@ -119,7 +119,7 @@ class RelayImageToImage(io.ComfyNode):
                     max=10.0,
                     step=0.1,
                     optional=True,
-                    tooltip="SDXL refiner only: the beauty of what is to be kept out. The model's default is 2.5.",
+                    tooltip="SDXL refiner only: the aesthetic score to steer away from. The model's default is 2.5.",
                 ),
             ],
             outputs=[sampling_inputs.latent_output()],

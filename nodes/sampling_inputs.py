@@ -1,4 +1,4 @@
-"""The inputs and the output that the sampling nodes have alike."""
+"""The inputs and the output that the sampling nodes share."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 MAX_SIZE = 16384
 """Pixels."""
-STEPS = "Denoising steps of a full run. The models' defaults: 50 for Stable Diffusion and SDXL, 100 for the Kandinsky decoder."
-GUIDANCE_SCALE = "How closely to follow the prompt; up to 1 switches guidance and the negative prompt off. The models' defaults: 7.5 for Stable Diffusion, 5 for SDXL, 4 for Kandinsky."
-SEED = "The noise. Image i of a batch uses seed + i, so each can be made again alone."
+STEPS = "Denoising steps of a full run. More steps take longer. The models' defaults: 50 for Stable Diffusion and SDXL, 100 for the Kandinsky decoder."
+GUIDANCE_SCALE = "How closely to follow the prompt. Higher follows it more closely; 1 or less turns guidance and the negative prompt off. The models' defaults: 7.5 for Stable Diffusion, 5 for SDXL, 4 for Kandinsky."
+SEED = "The seed for the noise. Picture i of a batch uses seed + i, so each can be painted again on its own."
 EITHER = "Connect either image or latent."
 
 
@@ -26,19 +26,19 @@ def model() -> Any:
 def prompt() -> Any:
     return DiffusersPrompt.Input(
         "prompt",
-        tooltip="From Encode Prompt with this model; for Kandinsky from Kandinsky Prior, Image Prompt or Mix Prompts.",
+        tooltip="The prompt from Encode Prompt with this model. For Kandinsky: from Kandinsky Prior, Image Prompt or Mix Prompts.",
     )
 
 
 def size() -> list[io.Input]:
-    alike: dict[str, Any] = {
+    options: dict[str, Any] = {
         "default": 512,
         "min": 8,
         "max": MAX_SIZE,
         "step": 8,
-        "tooltip": "Pixels, a multiple of 8; for Kandinsky of 64. SDXL is made for 1024.",
+        "tooltip": "Size in pixels: a multiple of 8, or of 64 for Kandinsky. SDXL is made for 1024.",
     }
-    return [io.Int.Input("width", **alike), io.Int.Input("height", **alike)]
+    return [io.Int.Input("width", **options), io.Int.Input("height", **options)]
 
 
 def strength(default: float, tooltip: str) -> Any:
@@ -65,12 +65,12 @@ def denoising_end() -> Any:
         max=1.0,
         step=0.01,
         optional=True,
-        tooltip="SDXL only. Below 1 the run stops at that fraction and leaves its noise in the latent, for another SDXL model to go on with.",
+        tooltip="SDXL only. Below 1, the run stops at that fraction and leaves the noise in the latent, so that another SDXL model can continue.",
     )
 
 
 def image_or_latent(image: str, latent: str) -> list[io.Input]:
-    """The two inputs of which one is to be connected, with a tooltip for each."""
+    """The image and latent inputs, of which exactly one must be connected. The arguments are their tooltips."""
     return [
         io.Image.Input("image", optional=True, tooltip=f"{image} {EITHER}"),
         io.Latent.Input("latent", optional=True, tooltip=f"{latent} {EITHER}"),
@@ -78,7 +78,7 @@ def image_or_latent(image: str, latent: str) -> list[io.Input]:
 
 
 def read(latent: Any) -> Latents | None:
-    """What is connected to a latent input; None where nothing is."""
+    """The latent at a latent input, or None if nothing is connected."""
     from ..pipelines.latents.latent_space import from_host
 
     return None if latent is None else from_host(latent)
@@ -88,7 +88,7 @@ def control() -> Any:
     return DiffusersControl.Input(
         "control",
         optional=True,
-        tooltip="ControlNet units, from Apply ControlNet (Diffusers); for Kandinsky's depth ControlNet decoder a depth map, from Kandinsky Hint.",
+        tooltip="ControlNets from Apply ControlNet (Diffusers). For Kandinsky's depth ControlNet decoder: a depth map from Kandinsky Hint.",
     )
 
 

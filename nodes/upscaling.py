@@ -1,4 +1,4 @@
-"""Nodes that enlarge: latents to twice their size, pictures to four times theirs."""
+"""Nodes that upscale: latents to twice their size, pictures to four times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ MAX_TILE = 4096
 
 
 def _prompt(more: str = "") -> Any:
-    return DiffusersPrompt.Input("prompt", tooltip=f"From Encode Prompt with this model: what the picture shows.{more}")
+    return DiffusersPrompt.Input(
+        "prompt", tooltip=f"The prompt from Encode Prompt with this model: what the picture shows.{more}"
+    )
 
 
 def _check_tile_size(tile_size: int) -> None:
@@ -31,20 +33,20 @@ class RelayLatentUpscale(io.ComfyNode):
             display_name="Latent Upscale x2 (Diffusers)",
             category=CATEGORY,
             description=(
-                "Paints a latent of Stable Diffusion 1.x or 2.x at twice its width and height, with no decoding in between. "
-                "A latent of another space is converted once, and the node says so."
+                "Doubles the width and height of a Stable Diffusion 1.x or 2.x latent without decoding it. "
+                "A latent from another space is converted once, and the node says so."
             ),
             inputs=[
                 DiffusersModel.Input("model", tooltip="The upscaler: stabilityai/sd-x2-latent-upscaler."),
-                _prompt(" At guidance_scale 0 it is not read."),
+                _prompt(" It is not used at guidance_scale 0."),
                 io.Latent.Input(
                     "latent",
-                    tooltip="The latent to enlarge, of any size; it must be free of noise. Its noise_mask and batch index go through.",
+                    tooltip="The latent to upscale, of any size. It must not contain noise. Its noise_mask and batch index pass through.",
                 ),
-                sampling_inputs.steps(20, "Denoising steps. 20 is what the model's own example runs."),
+                sampling_inputs.steps(20, "Denoising steps. More steps take longer. The model's own example uses 20."),
                 sampling_inputs.guidance_scale(
                     0.0,
-                    "How closely to follow the prompt. 0, as in the model's own example, does not read it; up to 1 there is no negative prompt.",
+                    "How closely to follow the prompt. 0 ignores the prompt, as in the model's own example; 1 or less turns the negative prompt off.",
                 ),
                 sampling_inputs.seed(),
             ],
@@ -76,21 +78,21 @@ class RelaySuperResolution(io.ComfyNode):
             node_id="RelaySuperResolution",
             display_name="Super Resolution x4 (Diffusers)",
             category=CATEGORY,
-            description="Paints a picture at four times its width and height. Large pictures go in tiles, whose memory does not grow with the picture.",
+            description="Upscales a picture to four times its width and height. Large pictures can be processed in tiles, so that memory does not grow with the picture.",
             inputs=[
                 DiffusersModel.Input("model", tooltip="The upscaler: stabilityai/stable-diffusion-x4-upscaler."),
                 _prompt(),
-                sampling_inputs.steps(75, "Denoising steps. 75 is the model's default."),
+                sampling_inputs.steps(75, "Denoising steps. More steps take longer. The model's default is 75."),
                 sampling_inputs.guidance_scale(
                     9.0,
-                    "How closely to follow the prompt; up to 1 switches guidance and the negative prompt off. The model's default is 9.",
+                    "How closely to follow the prompt. Higher follows it more closely; 1 or less turns guidance and the negative prompt off. The model's default is 9.",
                 ),
                 io.Int.Input(
                     "noise_level",
                     default=20,
                     min=0,
                     max=350,
-                    tooltip="How much noise the picture is given before it is read: more lets the model invent more. 20 is the model's default.",
+                    tooltip="How much noise to add to the picture first. Higher lets the model invent more detail. The model's default is 20.",
                 ),
                 sampling_inputs.seed(),
                 io.Int.Input(
@@ -100,14 +102,14 @@ class RelaySuperResolution(io.ComfyNode):
                     max=MAX_TILE,
                     step=8,
                     tooltip=(
-                        "The side of a tile, in pixels of the picture that goes in: 0 for the whole picture at once, or a multiple of 8 from 64. "
-                        "A run takes the memory of one tile, whatever the picture: beside the weights about 0.3 GB at 64 and 1 GB at 128 (float32), "
-                        "and 4 times as much at twice the size. 128 is what the model was trained on."
+                        "The side of a tile in pixels of the input picture: 64 or more, in multiples of 8, or 0 for the whole picture at once. "
+                        "Smaller tiles take less memory: besides the weights, about 0.3 GB at 64 and 1 GB at 128 (float32), and 4 times as much "
+                        "at twice the size. The model was trained on 128."
                     ),
                 ),
                 *sampling_inputs.image_or_latent(
-                    "The picture to enlarge; an odd size is brought to the next multiple of 4.",
-                    "A latent that knows which model made it; it is decoded by that model's autoencoder first.",
+                    "The picture to upscale. Any size; it is scaled down to multiples of 4.",
+                    "A latent from Diffusers Relay, which knows the model that made it. It is decoded by that model's autoencoder first.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The picture at four times the size.")],
@@ -116,7 +118,7 @@ class RelaySuperResolution(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, tile_size: int | None = None) -> bool | str:
-        """In the place of the host's own check of it, which knows a least and a greatest value only."""
+        """Replaces the host's own check of this input, which only knows a minimum and a maximum."""
         return comfy_host.refusal(_check_tile_size, tile_size)
 
     @classmethod

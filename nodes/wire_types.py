@@ -1,4 +1,4 @@
-"""The pack's own socket types, and what the links of a node carry: each declared once."""
+"""The pack's own socket types, and the classes of the values that each type of link carries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DiffusersControl = io.Custom("DIFFUSERS_CONTROL")
 
 
 def carried(io_type: str) -> tuple[type, ...] | None:
-    """The classes of the values that a link of the type carries; None for a type that only the host knows."""
+    """The classes of the values that a link of type ``io_type`` carries, or None for a type that only the host knows."""
     import torch
 
     from ..pipelines.control.units import ControlNet

@@ -1,4 +1,4 @@
-"""The only package that talks to the host: its devices and memory, progress, previews, cancel, and model folders."""
+"""The only package that talks to the host: devices, memory, progress, previews, cancel and model folders."""
 
 from .caught import handles
 from .choices import check_choice, pick_folder, refusal

@@ -1,4 +1,4 @@
-"""The host's cancel button inside of one call of a text encoder or an autoencoder, which can take minutes on a CPU."""
+"""Makes the host's cancel button work within one call of a text encoder or autoencoder, which can take minutes on a CPU."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import torch
 
 @contextmanager
 def stoppable(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
-    """Within the block the modules raise the host's interrupt between any two of their layers, as soon as the user has cancelled.
+    """Within the block, the modules raise the host's interrupt between two layers once the user has cancelled.
 
-    Not for what torch compiles: it would be compiled anew with the hooks.
+    Not for compiled modules: the hooks would make torch compile them again.
     """
     layers = {
         layer
         for module in modules
-        for some in module.modules()
-        if isinstance(some, torch.nn.ModuleList)
-        for layer in some
+        for child in module.modules()
+        if isinstance(child, torch.nn.ModuleList)
+        for layer in child
     }
     hooks = [layer.register_forward_pre_hook(_check) for layer in layers]
     try:

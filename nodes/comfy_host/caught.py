@@ -6,6 +6,6 @@ import comfy.model_management as memory
 
 
 def handles(error: BaseException) -> bool:
-    """A cancel, or memory that has run out: they have to reach the host as they are."""
+    """Whether the error is a cancel or out of memory, which must reach the host unchanged."""
     out_of_memory = getattr(memory, "OOM_EXCEPTION", MemoryError)
     return isinstance(error, (memory.InterruptProcessingException, out_of_memory, MemoryError))

@@ -1,4 +1,4 @@
-"""Values of a workflow that the host does not check: choices, and what is refused before a prompt runs."""
+"""Checks of choices in a workflow, which the host does not make, and errors before a prompt runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def pick_folder(
     kind: str = "models",
     none: str = "none: put a diffusers model in models/diffusers",
 ) -> str:
-    """The path of a choice. The host does not check choices of a shared workflow; nothing but a listed name gets through."""
+    """The path of a choice. Only a listed name is accepted, because the host does not check the choices of a shared workflow."""
     if value not in folders:
         have = ", ".join(folders) or none
         raise RelayError(
@@ -25,7 +25,7 @@ def pick_folder(
 
 
 def check_choice(name: str, value: str, options: Iterable[str]) -> str:
-    """The host does not check choices of a shared workflow either."""
+    """The value itself, if it is one of the options. The host does not check this for a shared workflow."""
     options = list(options)
     if value not in options:
         raise RelayError(f"{name}: {value!r} is not a choice of this version. Choose one of: {', '.join(options)}.")
@@ -33,9 +33,9 @@ def check_choice(name: str, value: str, options: Iterable[str]) -> str:
 
 
 def refusal(check: Callable[..., object], *values: Any) -> bool | str:
-    """For ``validate_inputs``: True, or what ``check`` says against ``values``, so that a prompt is refused before it runs.
+    """For ``validate_inputs``: True, or the error that ``check`` raises for ``values``, so that the prompt is refused before it runs.
 
-    A value that comes over a wire is not known then, and is None: the node checks it when it runs.
+    A value that comes over a link is still None then. The node checks it when it runs.
     """
     if any(value is None for value in values):
         return True

@@ -1,4 +1,4 @@
-"""Where and in which dtype the host would run a diffusion model."""
+"""The device and dtype that the host uses for diffusion models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
 def pick_dtype(name: str) -> torch.dtype:
-    """``auto`` is what the host would run a diffusion model in on its device."""
+    """``auto`` is the dtype that the host would use for a diffusion model on its device."""
     import torch
 
     check_choice("dtype", name, DTYPES)
@@ -23,10 +23,10 @@ def pick_dtype(name: str) -> torch.dtype:
         return getattr(torch, name)
     supported = [torch.float16, torch.bfloat16, torch.float32]
     chosen = memory.unet_dtype(device=memory.get_torch_device(), supported_dtypes=supported)
-    # The host can be told to keep weights in 8 or 64 bits, which diffusers' modules do not run in.
+    # The host can be told to keep weights in 8 or 64 bits, which diffusers' modules do not support.
     return chosen if chosen in supported else torch.float32
 
 
 def denoising_device() -> torch.device:
-    """Where denoisers run."""
+    """The device that denoisers run on."""
     return memory.get_torch_device()

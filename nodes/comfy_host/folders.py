@@ -19,10 +19,10 @@ def diffusers_folders() -> dict[str, str]:
 
 
 def folders_with(file: str, kind: str) -> dict[str, str]:
-    """Name -> path of every folder that holds ``file`` under the host's folders for ``kind``; the first path wins.
+    """Name -> path of every folder under the host's folders for ``kind`` that contains ``file``; the first path wins.
 
-    Folders below one that holds it are looked at too: the file may lie there by mistake. Links are followed, wherever they
-    lead: who made them is the user.
+    Subfolders of such a folder are searched too, because the file may be there by mistake. Links are followed wherever they
+    lead, because the user made them.
     """
     found: dict[str, str] = {}
     for root in folder_paths.get_folder_paths(kind):
@@ -33,7 +33,7 @@ def folders_with(file: str, kind: str) -> dict[str, str]:
 
 
 def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
-    """Every folder and its files' names, through links to folders; each real folder once, so that circles end."""
+    """Every folder with its file names. Links to folders are followed; each real folder is visited once, so that loops end."""
     seen: set[str] = set()
     for folder, children, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -45,18 +45,18 @@ def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def safetensors_files(kind: str) -> list[str]:
-    """The names of the host's files of ``kind`` (``loras``, ``embeddings``) that can be read without running code."""
+    """The names of the host's files of ``kind`` (such as ``loras``) that can be read without running code."""
     return [name for name in folder_paths.get_filename_list(kind) if name.lower().endswith(SAFE_SUFFIXES)]
 
 
 def pick_file(name: str, value: str, kind: str) -> str:
-    """The path of a choice among :func:`safetensors_files`; nothing but a listed name gets through."""
+    """The path of one of :func:`safetensors_files`. Only a listed name is accepted."""
     have = safetensors_files(kind)
     if value in have:
         return folder_paths.get_full_path_or_raise(kind, value)
     if value in folder_paths.get_filename_list(kind):
         raise RelayError(
-            f"{name}: {value!r} is a pickle, and only safetensors are read: choose another, or convert it once. {HOW_TO_CONVERT_WEIGHTS}"
+            f"{name}: {value!r} is a pickle, and only safetensors files are loaded. Choose another file, or convert this one once. {HOW_TO_CONVERT_WEIGHTS}"
         )
     listed = ", ".join(have) or f"none: put a safetensors file in models/{kind}"
     raise RelayError(
@@ -65,36 +65,38 @@ def pick_file(name: str, value: str, kind: str) -> str:
 
 
 def state_of_file(kind: str, value: str) -> str:
-    """Another text whenever the file is written, or another takes its place."""
+    """A text that changes whenever the file is written or replaced."""
     path = folder_paths.get_full_path(kind, value) if value in safetensors_files(kind) else None
     return "missing" if path is None else _state(path)
 
 
 def model_files(kind: str) -> dict[str, str]:
-    """Name -> path of every file of the host's folders for ``kind``, pickles too; the first path wins, as in the host."""
+    """Name -> path of every file in the host's folders for ``kind``, including pickles; the first path wins, as in the host."""
     names = folder_paths.get_filename_list(kind)
     paths = ((name, folder_paths.get_full_path(kind, name)) for name in names)
     return {name.replace(os.sep, "/"): path for name, path in paths if path is not None}
 
 
 def tokenizer_folder() -> Path:
-    """Where the host keeps CLIP's vocabulary, which checkpoint files lack."""
+    """The host's folder with CLIP's vocabulary, which checkpoint files don't contain."""
     return Path(comfy.utils.__file__).parent / "sd1_tokenizer"
 
 
 def state_of_files(folder: str) -> str:
-    """Another text whenever the file, or a file in the folder, is written, added, taken away, or has another in its place;
-    what links to files and folders lead to counts as lying there."""
+    """A text that changes whenever the file, or a file in the folder, is written, added, removed or replaced.
+
+    Links are followed, both to files and to folders.
+    """
     if os.path.isfile(folder):
         return _state(folder)
     return "\n".join(sorted(_state(os.path.join(place, name)) for place, names in _walk(folder) for name in names))
 
 
 def _state(path: str) -> str:
-    """The file that is at a path now: which one it is, and when it was written."""
+    """Identity, time of writing and size of the file that is at the path now."""
     try:
         state = os.stat(path)
-    except OSError:  # a link that leads nowhere
+    except OSError:  # a broken link
         return f"{path} missing"
-    which = state.st_ino or os.path.realpath(path)  # some file systems number no files
-    return f"{path} {which} {state.st_mtime_ns, state.st_size}"
+    identity = state.st_ino or os.path.realpath(path)  # some file systems have no inode numbers
+    return f"{path} {identity} {state.st_mtime_ns, state.st_size}"

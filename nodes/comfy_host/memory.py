@@ -1,4 +1,4 @@
-"""diffusers' modules under the host's memory manager: known to it with their sizes, loaded and unloaded whole."""
+"""Puts diffusers' modules under the host's memory manager, which loads and unloads them whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("diffusers_relay")
 
 
 class HostOffload:
-    """Modules stay on the stage's device until the host wants the room, as its own models do."""
+    """Modules stay on the stage's device until the host needs the memory, like its own models."""
 
     @contextmanager
     def on_device(
@@ -40,7 +40,7 @@ class HostOffload:
         with ExitStack() as stack:
             for module in streams:
                 stack.enter_context(streamed(module, device))
-            if stage is not Stage.DENOISE:  # a run stops after each of its steps
+            if stage is not Stage.DENOISE:  # a denoising run checks for a cancel after each step
                 stack.enter_context(stoppable(modules))
             yield device
 
@@ -54,7 +54,7 @@ class HostOffload:
 
 
 def _devices(stage: Stage) -> tuple[torch.device, torch.device]:
-    """Where the host runs native models of the kind, and where it puts them to make room."""
+    """The device on which the host runs its own models of this stage, and the device to which it unloads them."""
     if stage is Stage.TEXT:
         return memory.text_encoder_device(), memory.text_encoder_offload_device()
     if stage is Stage.VAE:
@@ -63,7 +63,7 @@ def _devices(stage: Stage) -> tuple[torch.device, torch.device]:
 
 
 def _capacity(device: torch.device) -> int | None:
-    """What may be used of the device; 0 where the user asks that models be split, None where there is no bound."""
+    """The usable bytes of the device: 0 if the user asked for split models (--lowvram, --novram), None if there is no limit."""
     if memory.is_device_cpu(device):
         return None
     if memory.vram_state in (memory.VRAMState.LOW_VRAM, memory.VRAMState.NO_VRAM):
@@ -72,9 +72,9 @@ def _capacity(device: torch.device) -> int | None:
 
 
 class Holder(torch.nn.Module):
-    """A module as the host's patcher wants one: it writes attributes of its own, ``device`` too, which diffusers' refuse.
+    """Wraps a module for the host's patcher, which sets attributes (such as ``device``) that diffusers' modules refuse.
 
-    The module is held weakly. Who holds it decides how long it lives; the host holds neither.
+    The reference to the module is weak, so the host does not keep the module alive.
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -82,17 +82,17 @@ class Holder(torch.nn.Module):
         self._modules: Any = WeakValueDictionary({"module": module})
 
     def to(self, device: torch.device) -> Holder:  # type: ignore[override]
-        """The host's way to move a model."""
+        """Moves the module. The host calls this."""
         for module in self.children():
             move(module, device)
         return self
 
 
 class WholePatcher(ModelPatcher):
-    """The host's own would leave a module of foreign layers split over two devices where it does not fit."""
+    """Loads a module whole or not at all. The host's own patcher would split a module that does not fit over two devices."""
 
     def partially_load(self, device_to: torch.device, *args: Any, **kwargs: Any) -> int:
-        """All of the module, whatever room the host has in mind. Returns the bytes that were loaded."""
+        """Loads the whole module, whatever budget the host passes. Returns the bytes that were loaded."""
         before = self.loaded_size()
         if before == 0:
             try:
@@ -104,16 +104,16 @@ class WholePatcher(ModelPatcher):
         return self.loaded_size() - before
 
     def partially_unload(self, *args: Any, **kwargs: Any) -> int:
-        """Nothing: the host then unloads the whole."""
+        """Unloads nothing, so that the host unloads the whole module. Returns 0."""
         return 0
 
 
 _patchers: WeakKeyDictionary[torch.nn.Module, WholePatcher] = WeakKeyDictionary()
-"""The host holds patchers weakly too. One dies with its module, and the host then forgets both."""
+"""Weak, as in the host: a patcher is dropped together with its module."""
 
 
 def _patcher_for(module: torch.nn.Module, device: torch.device, home: torch.device) -> WholePatcher:
-    """The one patcher of a module."""
+    """The module's patcher, created on first use."""
     patcher = _patchers.get(module)
     if patcher is None:
         patcher = _patchers[module] = WholePatcher(_holder_class(type(module).__name__)(module), device, home)
@@ -125,12 +125,12 @@ def _patcher_for(module: torch.nn.Module, device: torch.device, home: torch.devi
 
 @cache
 def _holder_class(name: str) -> type[Holder]:
-    """The host's log calls a model by its class."""
+    """A subclass with this name, because the host's log shows a model's class name."""
     return type(name, (Holder,), {})
 
 
 def _load(patchers: list[WholePatcher], device: torch.device, working_bytes: int) -> None:
-    """Room for all, by the host's rules, and all of them on the device."""
+    """Frees memory by the host's rules and loads all patchers to the device."""
     if not patchers:
         if not memory.is_device_cpu(device):
             memory.free_memory(working_bytes + memory.extra_reserved_memory(), device)
@@ -138,7 +138,7 @@ def _load(patchers: list[WholePatcher], device: torch.device, working_bytes: int
     try:
         memory.load_models_gpu(patchers, memory_required=working_bytes)
     except BaseException:
-        # The host has struck them off its list by now, and would not find those that are on the device already.
+        # The host has already removed them from its list, so it would not unload those that are on the device.
         for patcher in patchers:
             patcher.detach()
         raise

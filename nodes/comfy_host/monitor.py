@@ -1,4 +1,4 @@
-"""What the user sees of a run: progress, previews and messages; and the host's cancel button."""
+"""Shows a run's progress, previews and messages in the node, and checks the host's cancel button."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs that only the host knows."""
+"""Special output values of the host."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from comfy_execution.graph import ExecutionBlocker
 
 
 def refused_output(message: str) -> Any:
-    """In the place of an output that means nothing: a node that it is connected to fails with ``message``, and no other."""
+    """A value for an output that can't be used: any node connected to it fails with ``message``."""
     return ExecutionBlocker(message)

@@ -1,4 +1,4 @@
-"""The host's previews of the latents of a run."""
+"""The host's previews of a run's latents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FittedFormat(comfy.latent_formats.LatentFormat):
-    """A latent format for a space that the host has none for; its colours are fitted when a preview is wanted."""
+    """A latent format for a space that the host doesn't know. Its colours are fitted when the first preview is needed."""
 
     def __init__(self, autoencoder: Autoencoder, policy: HostOffload) -> None:
         self.latent_channels = autoencoder.channels
@@ -31,7 +31,7 @@ class FittedFormat(comfy.latent_formats.LatentFormat):
 
 
 def previewer_for(model: PipelineComponents, policy: HostOffload) -> Any:
-    """The host's previewer for the model's latents; None where the host has previews off."""
+    """The host's previewer for the model's latents, or None if previews are off."""
     import latent_preview
 
     if model.family.preview_format is None:

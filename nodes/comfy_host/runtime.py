@@ -1,4 +1,4 @@
-"""The host's side of a run, put together."""
+"""Builds the runtime of a node's run from the host's parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def runtime_for(node: Any, model: PipelineComponents | None = None) -> Runtime:
-    """Where a node's run happens and who watches it; with ``model``, its latents are previewed."""
+    """The memory policy and the monitor for a node's run. If ``model`` is given, its latents are previewed."""
     policy = HostOffload()
     make_previewer = (lambda: None) if model is None else partial(previewer_for, model, policy)
     return Runtime(policy, HostMonitor(getattr(node.hidden, "unique_id", None), make_previewer))

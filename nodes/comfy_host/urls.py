@@ -1,4 +1,4 @@
-"""Whether this server may fetch pictures of the internet."""
+"""Whether this server may fetch pictures from the internet."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ ALLOW_URL = "RELAY_ALLOW_URL"
 
 
 def check_urls_allowed() -> None:
-    """Whoever can reach this server could have it fetch things, so the user has to say that they may.
+    """Anyone who can reach this server could make it fetch pictures, so the user has to allow that.
 
     Raises:
-        RelayError: the server listens to other machines, and RELAY_ALLOW_URL is not 1.
+        RelayError: other machines can reach the server, and RELAY_ALLOW_URL is not 1.
     """
     if os.environ.get(ALLOW_URL) == "1" or all(_is_loopback(host) for host in args.listen.split(",")):
         return
     raise RelayError(
-        f"url: this ComfyUI can be reached from other machines (--listen {args.listen}), so pictures of the internet are not fetched. "
+        f"url: this ComfyUI can be reached from other machines (--listen {args.listen}), so it does not fetch pictures from the internet. "
         f"Set the environment variable {ALLOW_URL}=1 and restart to allow it, or download the picture and use Load Image."
     )
 

@@ -81,7 +81,7 @@ def test_the_model_and_the_scheduler_are_named_where_there_are_any() -> None:
 
 def test_a_processor_s_memory_that_ran_out_is_said_to_have() -> None:
     said = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
-    with pytest.raises(RelayError, match=r"^Example Node stopped: .*too little memory"):
+    with pytest.raises(RelayError, match=r"^Example Node stopped: .*not enough memory"):
         node_that(raising(RuntimeError(said))).execute(strength=1.0)
 
 

@@ -121,7 +121,7 @@ def test_conditioning_for_the_host_s_samplers_is_refused_where_it_is_used(server
     assert error is not None
     assert error.node_type == "ConditioningCombine"
     assert f"{name} is a Stable Diffusion" in error.message
-    assert "leave positive and negative open" in error.message
+    assert "leave positive and negative unconnected" in error.message
 
 
 def x2_after(make: Callable[[Graph, HostServer], Out], **settings) -> Callable[[Graph, HostServer], None]:

@@ -108,7 +108,7 @@ def test_the_choice_lists_safetensors_after_none(server: HostServer, vaes: Path)
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("old.pt", r"vae_file: 'old\.pt' is a pickle.*convert it once"),
+        ("old.pt", r"vae_file: 'old\.pt' is a pickle.*convert this one once"),
         ("gone.safetensors", r"vae_file: 'gone\.safetensors' is not among the files.*here\.safetensors"),
         ("../checkpoints/" + NATIVE_NAME + ".safetensors", r"vae_file: .*is not among the files"),
         ("/etc/passwd", r"vae_file: .*is not among the files"),
@@ -129,7 +129,7 @@ def test_what_the_name_tells_is_refused_before_anything_runs(
     assert re.search(message, errors["errors"][0]["details"], re.DOTALL), errors
 
 
-EXACTLY_ONE = r"^vae_from, vae_file: choose exactly one of them"
+EXACTLY_ONE = r"^vae_from, vae_file: use exactly one of them"
 BAD = {
     # what the file holds, what else is chosen, which model, what the message says
     "neither": (None, {}, "sd15", EXACTLY_ONE),

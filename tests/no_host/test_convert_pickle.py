@@ -65,7 +65,7 @@ def converted(name: str, folder: Path, way: str) -> dict[str, torch.Tensor]:
     assert made.parent == folder
     again = run(file)
     assert again.returncode == 1
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
     return load_file(made)
 
 
