@@ -1,1 +1,1 @@
-"""The benchmarks: `python dev.py bench`. See README.md here."""
+"""The benchmarks: `python dev.py bench`. See README.md in this folder."""

@@ -1,4 +1,4 @@
-"""The benchmarks: `python dev.py bench [NAME ...] [--quick] [--repeat N]`. README.md here says what they mean."""
+"""The benchmarks: `python dev.py bench [NAME ...] [--quick] [--repeat N]`. README.md in this folder explains them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What glibc's allocator, set to keep its memory, is worth to the pack's runs on a CPU, and what it costs in memory."""
+"""How much time the pack's CPU runs save if glibc's allocator keeps its memory, and how much memory that costs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGER_SIDE = 512
 
 def run(settings: Settings) -> Iterator[Row]:
     if settings.gpu or not is_glibc():
-        yield not_there("set / as it comes", "it is glibc's setting, on a CPU")
+        yield not_there("set / default", "this is a glibc setting, for runs on a CPU")
         return
     model = bench_model("sd15", settings)
     yield from rows_of(model, settings, settings.warm_up)
@@ -28,7 +28,7 @@ def run(settings: Settings) -> Iterator[Row]:
 
 
 def rows_of(model: BenchModel, settings: Settings, warm_up: int) -> Iterator[Row]:
-    """A fresh server each turn: which way the allocator goes is settled anew in every process."""
+    """A new server for each turn, because the allocator adapts differently in every process."""
     request = Request(settings.run_steps)
 
     def contender(default_allocator: bool) -> Callable[[int], Quantities]:
@@ -47,8 +47,8 @@ def rows_of(model: BenchModel, settings: Settings, warm_up: int) -> Iterator[Row
     contenders = {"set": contender(default_allocator=False), "default": contender(default_allocator=True)}
     samples = interleave(contenders, settings.rounds, warm_up=warm_up)
     title = f"{model.kind} {model.side}x{model.side}, {request.run_steps} steps:"
-    for quantity, what in (("denoising", "a step"), ("whole", "second run"), ("first", "first run")):
-        yield compared(f"{title} {what}, set / as it comes", samples, f"set.{quantity}", f"default.{quantity}")
-    for quantity, what in (("peak", "resident set"), ("private", "the same without mapped files")):
+    for quantity, what in (("denoising", "per step"), ("whole", "second run"), ("first", "first run")):
+        yield compared(f"{title} {what}, set / default", samples, f"set.{quantity}", f"default.{quantity}")
+    for quantity, what in (("peak", "resident set"), ("private", "resident set without mapped files")):
         row = compared(f"{title} {what} at the peak", samples, f"set.{quantity}", f"default.{quantity}")
         yield replace(row, unit="MB")

@@ -1,4 +1,4 @@
-"""Objects and functions of this package in a process of their own, asked over a pipe in JSON."""
+"""Runs objects and functions of this package in a separate process, over a JSON pipe."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ LOGS = WORK / "bench" / "logs"
 
 
 class Apart:
-    """`target(**arguments)` in a new process; `call` calls methods of the object that it gives.
+    """Runs `target(**arguments)` in a new process; `call` calls methods of the resulting object.
 
-    Arguments and results are JSON. The environment (thread count) is this process's, as that of the servers is, and the allocator's
-    setting is theirs too; `default_allocator`: as the system has it.
+    Arguments and results are JSON. The process has this process's environment (thread count) and the same allocator setting as the
+    servers. default_allocator: keep the system's allocator setting.
     """
 
     def __init__(self, target: Callable[..., Any], *, default_allocator: bool = False, **arguments: Any) -> None:
@@ -73,16 +73,16 @@ class Apart:
 
 
 def once(function: Callable[..., Any], *, default_allocator: bool = False, **arguments: Any) -> Any:
-    """The dict that `function` gives in a process that nothing else has run in."""
+    """Runs `function` in a new process and returns its dict."""
     with Apart(function, default_allocator=default_allocator, **arguments) as apart:
         return apart.made
 
 
 def serve(name: str) -> int:
-    """The other end, in the new process."""
+    """The other end of the pipe, in the new process."""
     questions = os.fdopen(os.dup(0), "r", encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # keep the libraries' output out of the answers
 
     def answer(value: Any) -> None:
         answers.write(json.dumps(value) + "\n")

@@ -1,4 +1,4 @@
-"""Configs of the published Kandinsky 2.2, of which the pack ships none; those of Stable Diffusion are in pipelines/loading/configs."""
+"""Configs of the published Kandinsky 2.2, which the pack doesn't ship; those of Stable Diffusion are in pipelines/loading/configs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What nothing can undercut: the UNet's forwards alone, in a process of their own."""
+"""The lower bound: only the UNet's forward passes, in a separate process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .settings import Settings
 
 
 class BareForwards:
-    """Batch-2 forwards of the UNet of a diffusers folder, on the tensors that a run with guidance has."""
+    """Forward passes of a diffusers folder's UNet at batch 2, with the tensors of a run with guidance."""
 
     def __init__(self, folder: str, side: int, dtype: str, device: str) -> None:
         import torch
@@ -36,7 +36,7 @@ class BareForwards:
             }
 
     def run(self, count: int) -> dict[str, float]:
-        """Seconds and minor page faults a forward, over `count` of them. One before them is not counted, as a run's first step is not."""
+        """Seconds and minor page faults per forward pass, over `count` passes. The first extra pass isn't counted, like a run's first step."""
         torch = self.torch
         with torch.inference_mode():
             self.unet(self.sample, torch.tensor(999, device=self.device), self.text, added_cond_kwargs=self.added)

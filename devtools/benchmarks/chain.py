@@ -1,4 +1,4 @@
-"""A chain of three in latents against the guide's way, which decodes and encodes between: time, and VAE passes, counted."""
+"""A chain of three models in latents, against the guide's chain, which decodes and encodes in between: time and VAE passes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(settings: Settings) -> Iterator[Row]:
             run = timed(server, chain(model, request.with_seed(seed), in_latents))
             return {"whole": run.seconds, **run.whole_faults("whole", LINKS * request.run_steps)}
 
-        # with one seed for both, the host would have the first link of the second in its cache
+        # With one seed for both, the host would have the second chain's first link in its cache.
         samples = interleave(
             {"latents": lambda turn: whole(True, turn), "pixels": lambda turn: whole(False, 1000 + turn)},
             settings.rounds,
@@ -39,9 +39,9 @@ def run(settings: Settings) -> Iterator[Row]:
             passes.append((calls.rows("decode"), calls.pictures_encoded(model.side)))
         with server.counting() as from_text:
             timed(server, chain(model, request.with_seed(9999), True, from_picture=False))
-    note = "one model thrice: the same work as three fine-tunes"
+    note = "one model used three times: the same work as three fine-tunes"
     yield compared(
-        f"{LINKS} x {request.run_steps} steps: in latents / by pixels",
+        f"{LINKS} x {request.run_steps} steps: in latents / in pixels",
         samples,
         "latents.whole",
         "pixels.whole",

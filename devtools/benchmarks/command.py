@@ -1,11 +1,11 @@
-"""Measures what the pack costs, A B A B in one run, and holds it against the figures that it is to reach.
+"""Measures what the pack costs, with contenders taking turns (A B A B), and compares the results with their targets.
 
-    python dev.py bench                     all benchmarks; give the machine nothing else to do
+    python dev.py bench                     all benchmarks; run nothing else on the machine
     python dev.py bench overhead native     only these
-    python dev.py bench --list              what there is
-    python dev.py bench --write             the tables of the results that are there into their README.md
+    python dev.py bench --list              lists the benchmarks
+    python dev.py bench --write             writes the existing results as tables into README.md
 
-Models of the real architectures with random weights are made at first use, under .relay/bench/models.
+On first use, it makes models of the real architectures with random weights, under .relay/bench/models.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ def main(arguments: Sequence[str]) -> int:
         prog="dev.py bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="see --list; none: all of them")
-    parser.add_argument("--list", action="store_true", help="name the benchmarks, and run nothing")
-    parser.add_argument("--write", action="store_true", help="write README's tables from the results, and run nothing")
+    parser.add_argument("--list", action="store_true", help="list the benchmarks without running them")
+    parser.add_argument(
+        "--write", action="store_true", help="write the README's tables from the results without running anything"
+    )
     parser.add_argument("--quick", action="store_true", help="SD1.5 only, few steps, two rounds")
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds of each comparison (default 5; --quick: 2)")
-    parser.add_argument("--tiny", action="store_true", help="small models and one round: shows only that it runs")
+    parser.add_argument("--tiny", action="store_true", help="small models and one round: checks only that it runs")
     parser.add_argument("--peers", type=Path, metavar="DIR", help="a folder with clones of other packs")
     options = parser.parse_args(arguments)
     known = suite.BENCHMARKS | suite.scripts()
@@ -51,11 +53,11 @@ def main(arguments: Sequence[str]) -> int:
         return write()
     unknown = [name for name in options.names if name not in known]
     if unknown:
-        parser.error(f"no benchmark is called {', '.join(unknown)}. There are: {', '.join(known)}")
+        parser.error(f"no benchmark is called {', '.join(unknown)}. The benchmarks are: {', '.join(known)}")
     if options.repeat is not None and options.repeat < 1:
         parser.error(f"--repeat {options.repeat}: at least one round is needed")
 
-    if options.tiny:  # before torch is loaded, and for every process that is started
+    if options.tiny:  # before torch is loaded, and for every process started later
         os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     import torch
 
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(name: str, settings: Settings) -> bool:
-    """Runs one benchmark, prints its table and keeps it; False where it failed. One that fails does not stop the others."""
+    """Runs one benchmark, prints its table and stores it. Returns False if it failed; the others still run."""
     print(f"\n== {name}", flush=True)
     if name not in suite.BENCHMARKS:
         return suite.run_script(name) == 0
@@ -101,7 +103,7 @@ def results_file(settings: Settings) -> Path:
 
 
 def said(settings: Settings) -> str:
-    size = "small models, no figures" if settings.tiny else "--quick" if settings.quick else "whole"
+    size = "small models, not a measurement" if settings.tiny else "--quick" if settings.quick else "whole"
     return f"{size}, {settings.rounds} rounds, {'GPU' if settings.gpu else 'CPU'}"
 
 

@@ -1,4 +1,4 @@
-"""Counts what the models are asked to do, by wrapping the methods of diffusers' and transformers' classes in this process."""
+"""Counts the models' calls by wrapping methods of diffusers' and transformers' classes in this process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _installed: set[str] = set()
 
 
 def install() -> None:
-    """Once a process; imports diffusers and transformers."""
+    """Call once per process; imports diffusers and transformers."""
     import importlib
 
     for what, (library, class_names, method) in METHODS.items():
@@ -34,7 +34,7 @@ def wrap(cls: Any, method: str, what: str) -> None:
 
     @functools.wraps(original)
     def counted(*args: Any, **kwargs: Any) -> Any:
-        if what in _inside:  # one encoder inside another, or slices of a batch
+        if what in _inside:  # one encoder calls another, or a batch is processed in slices
             return original(*args, **kwargs)
         _inside.add(what)
         shapes = (list(value.shape) for value in (*args[1:], *kwargs.values()) if hasattr(value, "shape"))
@@ -48,7 +48,7 @@ def wrap(cls: Any, method: str, what: str) -> None:
 
 
 def take() -> list[tuple[str, list[int]]]:
-    """The calls since the last `take`."""
+    """Returns the calls since the last `take`."""
     taken = list(calls)
     calls.clear()
     return taken

@@ -1,11 +1,11 @@
-"""Memory of a chain of models on a GPU, under the host's manager: what is there at once, against the largest stage alone.
+"""GPU memory of a chain of models under the host's memory manager: the chain's peak against that of its largest stage.
 
     python devtools/benchmarks/gpu_memory.py              SD1.5 -> SDXL refiner -> Kandinsky 2.2, float16, under each of the host's flags
-    python devtools/benchmarks/gpu_memory.py --card 8              on a card of which the rest is filled, so that 8 GB are left
-    python devtools/benchmarks/gpu_memory.py --dry-run             the same calls with narrow models on the CPU: no figures, but no error either
+    python devtools/benchmarks/gpu_memory.py --card 8              fills the card except for 8 GB
+    python devtools/benchmarks/gpu_memory.py --dry-run             the same calls with narrow models on the CPU: checks only that they run
 
 The architectures are the real ones, with random weights. Each stage is a forward pass of its modules through the pack's
-HostOffload, with the memory that the pack asks for. Every flag runs in a process of its own: the host reads it at start.
+HostOffload, with the memory that the pack requests. Every flag runs in a separate process, because the host reads it at startup.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class StageRun:
 
 
 def stages(dtype: torch.dtype, dry: bool) -> Iterator[StageRun]:
-    """Denoise and decode of each model; the second and third encode too."""
+    """Denoise and decode for each model; the second and third also encode."""
     import diffusers
 
     from diffusers_relay.pipelines.device import working_memory as formulas
@@ -99,7 +99,7 @@ def forward(unet: Any, side: int, device: torch.device) -> None:
 
 
 def child(flag: str, card: float | None, dry: bool) -> dict[str, Any]:
-    """All stages twice, in order, in this process."""
+    """Runs all stages twice, in order, in this process."""
     take_off_path(ROOT)
     sys.path.insert(0, str(get_host()))
     from comfy.cli_args import args
@@ -172,15 +172,15 @@ def report(result: dict[str, Any]) -> None:
         )
         print(f"{row['stage']:<26}{row['turn']:>5}{figures}  {', '.join(row['loaded'])}")
     top, largest = max(row["peak"] for row in rows), max(row["own"] for row in rows)
-    print(f"peak of the chain / the largest stage alone (weights and what it asks for): {top / largest:.2f}")
-    print(f"left on the card after unloading all: {result['left'] / 2**20:.0f} MB")
+    print(f"peak of the chain / the largest stage (weights and requested memory): {top / largest:.2f}")
+    print(f"still on the card after unloading everything: {result['left'] / 2**20:.0f} MB")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--card", type=float, help="GB to leave free on the card; the rest is filled")
     parser.add_argument(
-        "--flags", nargs="*", default=FLAGS, help="which of the host's flags (default: none, then each)"
+        "--flags", nargs="*", default=FLAGS, help="the host's flags to test (default: no flag, then each flag)"
     )
     parser.add_argument("--dry-run", action="store_true", help="narrow models on the CPU")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -190,7 +190,7 @@ def main() -> int:
         print(json.dumps(child(arguments.child, arguments.card, arguments.dry_run)))
         return 0
     if not arguments.dry_run and not torch.cuda.is_available():
-        print("No GPU here: PyTorch sees no CUDA device. Run it on a machine with one, or with --dry-run.")
+        print("PyTorch finds no CUDA device. Run this on a machine with a GPU, or use --dry-run.")
         return 2
     for flag in arguments.flags:
         command = [sys.executable, __file__, f"--child={flag}"]

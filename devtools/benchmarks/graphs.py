@@ -1,4 +1,4 @@
-"""The same work as a graph of the pack's nodes and as one of ComfyUI's own."""
+"""The same work as a graph of the pack's nodes and as a graph of ComfyUI's own nodes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Request:
     """One image-to-image run."""
 
     run_steps: int
-    """Steps that are run; the schedule has 1 / `strength` times as many."""
+    """Steps that actually run; the schedule has 1 / `strength` times as many."""
     strength: float = 0.8
     seed: int = 0
     prompt: str = PROMPT
@@ -31,7 +31,7 @@ class Request:
 
     @property
     def steps(self) -> int:
-        """The fewest of which diffusers runs `run_steps`."""
+        """The smallest number of steps with which diffusers runs `run_steps`."""
         steps = self.run_steps
         while int(steps * self.strength) < self.run_steps:
             steps += 1
@@ -43,7 +43,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Built:
-    """A graph, and the nodes that the benchmarks look at."""
+    """A graph, and the nodes that the benchmarks read."""
 
     prompt: dict[str, dict[str, Any]]
     sampler: str
@@ -51,7 +51,7 @@ class Built:
 
 
 def relay_graph(model: BenchModel, request: Request, optimize: Mapping[str, Any] | None = None) -> Built:
-    """`optimize`: inputs of RelayOptimize; None leaves the node out. The latent is saved then, to be compared."""
+    """optimize: inputs of RelayOptimize, and the graph saves the latent for comparison; None leaves the node out."""
     graph = Graph()
     loaded = euler_model(graph, model)
     picture = graph.add("LoadImage", image=PICTURE)
@@ -88,7 +88,7 @@ def native_graph(model: BenchModel, request: Request) -> Built:
 
 
 def native_sampling(graph: Graph, loaded: Out, request: Request) -> Built:
-    """`loaded`: a node that gives MODEL, CLIP and VAE."""
+    """loaded: a node with the outputs MODEL, CLIP and VAE."""
     picture = graph.add("LoadImage", image=PICTURE)
     positive, negative = (graph.add("CLIPTextEncode", clip=loaded[1], text=text) for text in (request.prompt, NEGATIVE))
     sampler = graph.add(

@@ -1,4 +1,4 @@
-"""Loading: the pack / from_pretrained / the host's own loader, cold and warm, and the memory at the peak against the weights' size."""
+"""Loading with the pack, from_pretrained and the host's own loader, cold and warm; and peak memory against the weights' size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .timing import Quantities, interleave, median
 
 TIME_AIM = 1.0
 PEAK_AIM = 1.05
-PEAK_NOTE = "resident set above the start, pages of mapped files included; without"
+PEAK_NOTE = "resident set above the start, including pages of mapped files; without them"
 
 
 def run(settings: Settings) -> Iterator[Row]:
@@ -65,7 +65,7 @@ def contender(
 
 
 def measured(load: Callable[[], list[Any]]) -> Quantities:
-    """`load` gives the modules. Seconds till it returns, and till every page of every weight has been read."""
+    """`load` returns the modules. Measures the seconds until it returns and until every page of every weight has been read."""
     with PeakWatcher() as watcher:
         began = time.perf_counter()
         modules = load()
@@ -126,7 +126,7 @@ def load_pretrained(path: str, dtype: str) -> Quantities:
 
 
 def load_with_host(path: str, dtype: str) -> Quantities:
-    """In the dtypes that the host chooses: `dtype` is not asked of it."""
+    """The host chooses its own dtypes: `dtype` isn't used."""
     os.chdir(get_host())
     enter_host(get_host(), WORK / "bench")
     import comfy.sd

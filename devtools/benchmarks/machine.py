@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine that the results were measured on."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def processor() -> str:
 
 
 def load_average() -> float | None:
-    """Processes that wanted to run in the last minute; above the number of cores the figures are worth little."""
+    """Runnable processes over the last minute; above the number of cores, the results mean little."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

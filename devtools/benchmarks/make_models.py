@@ -1,7 +1,7 @@
-"""Models of the real architectures with random weights: what a step costs does not depend on what was learnt.
+"""Makes models of the real architectures with random weights, because the cost of a step doesn't depend on the weights.
 
-Each is a diffusers folder, and those of Stable Diffusion also one file in the original layout with the same weights, which
-ComfyUI's own loader takes. One component is in memory at a time.
+Each is a diffusers folder. The Stable Diffusion models are also a single file in the original layout with the same weights, for
+ComfyUI's own loader. Only one component is in memory at a time.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from . import architectures
 
 SEED = 4721
 ONE_FILE = "100GB"
-"""Shards larger than any component: the original layout is made of one file each."""
+"""Larger than any component, so each has one file: the conversion to the original layout needs that."""
 
 
 def make_stable_diffusion(folder: Path, kind: str, dtype: torch.dtype) -> None:
-    """`kind`: a folder of pipelines/loading/configs ("sd15", "sdxl", "sdxl_refiner")."""
+    """kind: a folder in pipelines/loading/configs ("sd15", "sdxl", "sdxl_refiner")."""
     configs = CONFIGS / kind
     index = json.loads((configs / "model_index.json").read_text("utf-8"))
     index["scheduler"] = ["diffusers", EULER["_class_name"]]

@@ -1,4 +1,4 @@
-"""The memory of a process at its peak, and the page cache."""
+"""The peak memory of a process, and the page cache."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Memory:
     """MB."""
 
     resident: float
-    """Resident set, pages of mapped files included."""
+    """Resident set, including pages of mapped files."""
     private: float
-    """Resident set less mapped files and shared memory; where the system does not tell (not Linux), the same as `resident`."""
+    """Resident set without mapped files and shared memory; the same as `resident` if the system doesn't report it (not Linux)."""
 
     def __sub__(self, base: Memory) -> Memory:
         return Memory(self.resident - base.resident, self.private - base.private)
@@ -34,7 +34,7 @@ def memory_of(pid: int) -> Memory:
 
 
 class PeakWatcher:
-    """Asks every few milliseconds, in a thread, how large a process is; `peak` is above what it was at the start."""
+    """A thread that reads a process's size every few milliseconds; `peak` is the increase since the start."""
 
     def __init__(self, pid: int | None = None) -> None:
         self.pid = os.getpid() if pid is None else pid
@@ -65,16 +65,16 @@ class PeakWatcher:
 
 
 def forget_pages(paths: Iterable[Path]) -> bool:
-    """Asks the system to drop the files from its page cache, so that they are read from the disk again; False: it can't.
+    """Asks the system to drop the files from its page cache, so that they are read from disk again. Returns False if it can't.
 
-    Pages that another process has mapped stay.
+    Pages mapped by another process stay.
     """
     if sys.platform == "win32" or not hasattr(os, "posix_fadvise"):
         return False
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.fdatasync(descriptor)  # pages that are not yet on the disk are not dropped
+            os.fdatasync(descriptor)  # pages not yet written to disk would stay
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""The models that the benchmarks run: of the real architectures, made once under .relay/bench/models; or the small ones."""
+"""The models that the benchmarks run: real architectures, made once under .relay/bench/models, or the small models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .settings import Settings
 
 ROOT = WORK / "bench" / "models"
 FULL_SIDES = {"sd15": (256, 512), "sdxl": (256, 1024), "sdxl_refiner": (256, 1024), "kandinsky_decoder": (256, 512)}
-"""Pixels, (on the CPU, on a GPU)."""
+"""Pixels: (on the CPU, on a GPU)."""
 TINY_SIDE = 128
 
 
@@ -27,9 +27,9 @@ TINY_SIDE = 128
 class BenchModel:
     kind: str
     name: str
-    """As the loader's choice."""
+    """The loader's choice."""
     root: Path
-    """A host's models folder, for the server to link."""
+    """A host's models folder, which the server links."""
     side: int
     """Pixels."""
     dtype: str
@@ -40,7 +40,7 @@ class BenchModel:
 
     @property
     def checkpoint(self) -> Path:
-        """With the same weights in one file."""
+        """The same weights in one file."""
         return self.root / "checkpoints" / f"{self.name}.safetensors"
 
     def weight_files(self) -> list[Path]:
@@ -48,9 +48,9 @@ class BenchModel:
 
 
 def bench_model(kind: str, settings: Settings, *, dtype: str | None = None, checkpoint: bool = False) -> BenchModel:
-    """The model of that kind ("sd15", "sdxl", "sdxl_refiner", "kandinsky_decoder", "kandinsky_prior"); made first where it is not there.
+    """The model of that kind ("sd15", "sdxl", "sdxl_refiner", "kandinsky_decoder", "kandinsky_prior"); makes it if it doesn't exist.
 
-    `checkpoint`: also as one file.
+    checkpoint: also make the single file.
     """
     dtype = dtype or settings.dtype
     if settings.tiny:
@@ -65,7 +65,7 @@ def bench_model(kind: str, settings: Settings, *, dtype: str | None = None, chec
 
 
 def make_once(target: Path, make: Callable[[Path], None]) -> None:
-    """Calls `make(scratch)`, and puts what it made into its place: what is there is whole."""
+    """Calls `make(scratch)` and moves the result to `target`, so that `target` is always complete."""
     if target.exists():
         return
     print(f"making {target.name} (random weights)", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Against ComfyUI's own nodes: the same checkpoint file, sampler and steps, each in a server of its own; first and second run."""
+"""The pack against ComfyUI's own nodes: same checkpoint file, sampler and steps, each in its own server; first and second run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def rows_of(model: BenchModel, settings: Settings) -> Iterator[Row]:
         has_matmul = "matmul" in available(server)
     if has_matmul:
         contenders["best"] = lambda turn: first_and_second(model, settings, best, request, turn)
-    # the first round is warm-up here too: it compiles the host's Python files
+    # The first round is a warm-up here too: it compiles the host's Python files.
     samples = interleave(contenders, settings.rounds, warm_up=settings.warm_up)
 
     title = f"{model.kind} {model.side}x{model.side}, {request.run_steps} steps:"
@@ -67,7 +67,7 @@ def rows_of(model: BenchModel, settings: Settings) -> Iterator[Row]:
     if has_matmul:
         yield compared(best_title, samples, "best.second", "native.second", BEST_AIM)
     else:
-        yield not_there(best_title, "RelayOptimize has no input matmul")
+        yield not_there(best_title, "RelayOptimize doesn't have the input matmul")
     yield memory_row(f"{title} peak of the process in the first run", samples)
 
 
@@ -79,7 +79,7 @@ def first_and_second(
     turn: int,
     flags: Sequence[str] = (),
 ) -> Mapping[str, float]:
-    """A fresh server: seconds of the first run with the files out of the page cache, and of a second with another seed."""
+    """Starts a new server: seconds of the first run, with the files not in the page cache, and of a second run with another seed."""
     with BenchServer(model, settings, flags=flags) as server:
         dropped = forget_pages(model.weight_files())
         with PeakWatcher(server.pid) as watcher:
@@ -100,5 +100,7 @@ def first_and_second(
 def memory_row(what: str, samples: dict[str, list[Any]]) -> Row:
     row = compared(what, samples, "ours.peak", "native.peak")
     private = [max(samples[f"{name}.private"]) for name in ("ours", "native")]
-    note = f"resident set above the start, mapped files included; without: {private[0]:.0f} and {private[1]:.0f} MB"
+    note = (
+        f"resident set above the start, including mapped files; without them: {private[0]:.0f} and {private[1]:.0f} MB"
+    )
     return Row(row.what, row.ours, row.other, "MB", row.ratio, note=note)

@@ -1,4 +1,4 @@
-"""Nothing is done twice: a sweep of four strengths on one picture, counted."""
+"""Checks that nothing is done twice: counts the work in a sweep of four strengths on one picture."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(settings: Settings) -> Iterator[Row]:
         timed(server, sweep(model))
     with plain_script(model, settings) as script:
         plain = script.call("count", prompt=PROMPT, strengths=list(STRENGTHS), steps=STEPS)
-    against = "against the documentation's script, called once a strength"
+    against = "against the documentation's script, called once per strength"
     yield counted("pictures encoded", calls.pictures_encoded(model.side), plain["encode"], 1, against)
     yield counted("texts encoded", calls.rows("text"), plain["text"], 2, "the prompt and the negative prompt")
     yield counted("latents decoded", calls.rows("decode"), plain["decode"], len(STRENGTHS))
@@ -34,7 +34,7 @@ def run(settings: Settings) -> Iterator[Row]:
 
 
 def sweep(model: BenchModel) -> Prompt:
-    """With two loaders that the host does not merge."""
+    """Uses two loaders that the host doesn't merge."""
     graph = Graph()
     loaded = euler_model(graph, model)
     again = graph.load(model.name, "auto")

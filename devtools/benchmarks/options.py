@@ -1,4 +1,4 @@
-"""What each option of RelayOptimize does to the second run, and to the numbers."""
+"""The effect of each option of RelayOptimize on the second run's time and on the numbers."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ COMPILED_AIM_GPU = 0.75
 
 
 def choices(**changed: Any) -> dict[str, Any]:
-    """The inputs of RelayOptimize with everything off but `changed`."""
+    """The inputs of RelayOptimize with everything off except `changed`."""
     return {**DEFAULTS, **changed}
 
 
 def available(server: BenchServer) -> dict[str, Any]:
-    """The inputs of RelayOptimize in this version; empty where it has no such node."""
+    """The inputs of RelayOptimize in this version; empty if the node doesn't exist."""
     if not server.has_node(NODE):
         return {}
     inputs = server.object_info(NODE)["input"]
@@ -61,7 +61,7 @@ def run(settings: Settings) -> Iterator[Row]:
             if name not in there:
                 yield not_there(title, f"no input {name}" if there else f"no node {NODE}")
             elif name == "compile" and (settings.quick or settings.tiny):
-                yield not_there(title, "compiling takes minutes: not with --quick")
+                yield not_there(title, "skipped with --quick: compiling takes minutes")
             else:
                 yield option_row(server, model, settings, name, value)
         yield guidance_row(server, model, settings, bool(there))
@@ -84,7 +84,7 @@ def option_row(server: BenchServer, model: BenchModel, settings: Settings, name:
             settings.rounds,
             warm_up=settings.warm_up,
         )
-    except AssertionError as error:  # what the node refuses, in its own words
+    except AssertionError as error:  # the node rejects the option: keep its message
         return Row(f"{name}={value}", note=f"refused: {str(error).splitlines()[-1]}")
     most = COMPILED_AIM_GPU if name == "compile" and settings.gpu else None
     note = f"first run {first.seconds:.1f} s (default {default.seconds:.1f} s); {difference(server, first, default)}"
@@ -92,7 +92,7 @@ def option_row(server: BenchServer, model: BenchModel, settings: Settings, name:
 
 
 def guidance_row(server: BenchServer, model: BenchModel, settings: Settings, has_node: bool) -> Row:
-    """guidance_scale 1 leaves half of each forward out, with no option asked for."""
+    """guidance_scale 1 skips half of each forward pass, without any option."""
 
     def guided(seed: int, scale: float) -> dict[str, float]:
         request = Request(settings.run_steps, seed=seed, guidance_scale=scale)
@@ -103,23 +103,23 @@ def guidance_row(server: BenchServer, model: BenchModel, settings: Settings, has
         settings.rounds,
         warm_up=settings.warm_up,
     )
-    row = compared("guidance_scale 1 / 7.5, a step", samples, "one.denoising", "guided.denoising")
+    row = compared("guidance_scale 1 / 7.5, per step", samples, "one.denoising", "guided.denoising")
     return (
         row
         if not settings.gpu
-        else Row(row.what, note="not measured on a GPU: steps are reported before they are done")
+        else Row(row.what, note="not measured on a GPU, where steps are reported before they finish")
     )
 
 
 def difference(server: BenchServer, run: TimedRun, default: TimedRun) -> str:
-    """Of the latents and of the pictures: relative RMS."""
+    """The relative RMS error of the latents and of the pictures."""
     latents = [latent_of(server, one) for one in (run, default)]
     pictures = [picture_of(one) for one in (run, default)]
-    return f"relative error {relative(*latents):.1e} (latent), {relative(*pictures):.1e} (picture of 8 bits)"
+    return f"relative error {relative(*latents):.1e} (latent), {relative(*pictures):.1e} (8-bit picture)"
 
 
-def relative(found: Any, wanted: Any) -> float:
-    return float(np.sqrt(np.mean((found - wanted) ** 2)) / np.sqrt(np.mean(wanted**2)))
+def relative(found: Any, expected: Any) -> float:
+    return float(np.sqrt(np.mean((found - expected) ** 2)) / np.sqrt(np.mean(expected**2)))
 
 
 def latent_of(server: BenchServer, run: TimedRun) -> Any:

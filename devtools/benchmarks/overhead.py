@@ -1,4 +1,4 @@
-"""What the pack, the host and the pipeline cost beside the UNet: graph through the real server / plain script / bare forwards."""
+"""What the pack, the host and the pipeline cost on top of the UNet: a graph in the real server, a plain script, bare forward passes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def rows_of(model: BenchModel, settings: Settings) -> Iterator[Row]:
             "bare": lambda _: bare.call("run", count=request.run_steps - 1),
         }
         samples = interleave(contenders, settings.rounds, warm_up=settings.warm_up)
-    note = f"{samples_note(settings)}, seconds a step"
+    note = f"{samples_note(settings)}, seconds per step"
     yield compared(f"{title} server / bare UNet", samples, "server.denoising", "bare.denoising", DENOISING_AIM, note)
     yield compared(f"{title} script / bare UNet", samples, "script.denoising", "bare.denoising", note=note)
     yield compared(
@@ -52,12 +52,12 @@ def rows_of(model: BenchModel, settings: Settings) -> Iterator[Row]:
         "server.whole",
         "script.whole",
         WHOLE_AIM,
-        "the whole image-to-image; the graph's text and picture file are in the host's cache",
+        "the whole image-to-image run; the graph's prompt and picture file are in the host's cache",
     )
 
 
 def with_denoising(run: Callable[[Request], Quantities], request: Request, settings: Settings) -> Quantities:
-    """A GPU works after the steps have been reported: there, the time of a step is what a longer run costs more."""
+    """On a GPU, which runs behind the step reports, the time per step is the difference between two run lengths."""
     short = run(request)
     if not settings.gpu:
         return short

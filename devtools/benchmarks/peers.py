@@ -1,6 +1,6 @@
-"""Other packs that run diffusers models, on the same models: first and second run. Give their folders with --peers DIR.
+"""Other packs that run diffusers models, on the same models: first and second run. --peers DIR names the folder with them.
 
-They are in no package registry, so the command fetches none: clone what you want to compare into one folder.
+They aren't in any package registry, so the command can't download them: clone the packs to compare into one folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PRIOR_STEPS = 5
 class Peer:
     repository: str
     kinds: tuple[str, ...]
-    """The models that its graph takes; the first one's size is painted."""
+    """The models that its graph uses; the picture has the first one's size."""
     theirs: Callable[[tuple[BenchModel, ...], Request, BenchServer], Prompt]
     ours: Callable[[tuple[BenchModel, ...], Request, BenchServer], Prompt]
 
@@ -39,11 +39,11 @@ def run(settings: Settings) -> Iterator[Row]:
     for peer in PEERS:
         pack = None if settings.peers is None else settings.peers / peer.folder
         if pack is None or not pack.is_dir():
-            yield not_there(peer.folder, f"clone {peer.repository} into a folder DIR and give --peers DIR")
+            yield not_there(peer.folder, f"clone {peer.repository} into a folder DIR and use --peers DIR")
             continue
         try:
             yield from rows_of(peer, pack, settings)
-        except Exception as error:  # whatever another pack does is its row's note
+        except Exception as error:  # any failure of another pack becomes its row's note
             yield Row(peer.folder, note=f"did not run: {str(error).strip().splitlines()[-1]}")
 
 
@@ -115,7 +115,7 @@ def ours_kandinsky(models: tuple[BenchModel, ...], request: Request, server: Ben
 
 
 def theirs_in_comfyui(models: tuple[BenchModel, ...], request: Request, server: BenchServer) -> Prompt:
-    """It runs on a CUDA device only, in float16."""
+    """Runs only on a CUDA device, in float16."""
     side = {"width": models[0].side, "height": models[0].side, "steps": request.run_steps, "seed": request.seed}
     graph = Graph()
     pipeline = graph.add("CreatePipeline", is_sdxl=False, low_vram=False, model=models[0].checkpoint.name)
@@ -133,7 +133,7 @@ def ours_text_to_image(models: tuple[BenchModel, ...], request: Request, server:
 
 
 def theirs_loader(models: tuple[BenchModel, ...], request: Request, server: BenchServer) -> Prompt:
-    """Its loader, and ComfyUI's own nodes after it."""
+    """Its loader, followed by ComfyUI's own nodes."""
     graph = Graph()
     choices = {"clip_type": "stable_diffusion", "clip_parts": "all", "transformer_parts": "all"}
     loaded = graph.add(

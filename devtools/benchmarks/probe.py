@@ -1,4 +1,4 @@
-"""A pack of no nodes that the benchmarks put beside the pack into their servers: it answers what only that process knows."""
+"""A pack without nodes that the benchmarks add to their servers: it reports what only that process knows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ routes = PromptServer.instance.routes
 
 @routes.get("/relay_bench/calls")
 async def calls(_: web.Request) -> web.Response:
-    """The calls since the last question; the first question begins the counting."""
+    """The calls since the last request; the first request starts counting."""
     counting.install()
     return web.json_response(counting.take())
 
 
 @routes.get("/relay_bench/gpu_peak")
 async def gpu_peak(_: web.Request) -> web.Response:
-    """Bytes that torch had on the GPU at most since the last question, and has now."""
+    """Peak bytes that torch had on the GPU since the last request, and the bytes now."""
     import torch
 
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""results.json, which holds the newest rows of each benchmark, and the tables made of it."""
+"""results.json, with the newest rows of each benchmark, and the tables made from it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def load(file: Path) -> Results:
 
 
 def store(file: Path, name: str, rows: Sequence[Row], settings: str, load_average: float | None) -> None:
-    """Puts the rows of one benchmark into the file, in place of its older ones."""
+    """Replaces the rows of one benchmark in the file."""
     results = load(file)
     results[name] = {
         "rows": [row.to_json() for row in rows],
@@ -38,7 +38,7 @@ def store(file: Path, name: str, rows: Sequence[Row], settings: str, load_averag
 
 
 def markdown(results: Results) -> str:
-    """A section a benchmark; the machine is said where it is another than that of the section before."""
+    """One section per benchmark; the machine is shown only if it differs from the previous section's."""
     parts, before = [], ""
     for name in [name for name in BENCHMARKS if name in results]:
         entry = results[name]
@@ -54,9 +54,11 @@ def markdown(results: Results) -> str:
 
 
 def write_into(readme: Path, results: Results) -> None:
-    """Between the two marks of the README."""
+    """Writes the tables between the two markers in the README."""
     text = readme.read_text("utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"{readme} has to have the lines {BEGIN!r} and {END!r} once: the tables go between them.")
+        raise ValueError(
+            f"{readme} must have the lines {BEGIN!r} and {END!r} exactly once: the tables go between them."
+        )
     head, rest = text.split(BEGIN)
     readme.write_text(f"{head}{BEGIN}\n\n{markdown(results)}\n{END}{rest.split(END)[1]}", "utf-8")

@@ -1,4 +1,4 @@
-"""A row of a benchmark's table, and the figure that it is to reach."""
+"""A row of a benchmark's table, and its target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .timing import Samples, median, ratio, spread
 
 @dataclass(frozen=True)
 class Aim:
-    """`of` ("ratio" or "ours") shall be at most this."""
+    """The value of `of` ("ratio" or "ours") must be at most this."""
 
     of: Literal["ratio", "ours"]
     most: float
@@ -25,17 +25,17 @@ class Row:
     ours: float | None = None
     """Median, in `unit`."""
     other: float | None = None
-    """What it is held against, median, in `unit`."""
+    """What it is compared with: median, in `unit`."""
     unit: str = "s"
     """s, MB, or "" for a count."""
     ratio: float | None = None
-    """ours / other: the median of the pairs' ratios where there are pairs."""
+    """ours / other; with pairs, the median of the pairs' ratios."""
     aim: Aim | None = None
     note: str = ""
 
     @property
     def reached(self) -> bool | None:
-        """None where there is nothing to reach, or nothing was measured."""
+        """None if there is no target, or nothing was measured."""
         value = None if self.aim is None else (self.ratio if self.aim.of == "ratio" else self.ours)
         return None if self.aim is None or value is None else value <= self.aim.most
 
@@ -49,11 +49,11 @@ class Row:
 
 
 def compared(what: str, samples: Samples, ours: str, other: str, most: float | None = None, note: str = "") -> Row:
-    """A row of two quantities of an interleaved run; `most`: what the ratio is to reach."""
+    """A row that compares two quantities of an interleaved run; most: the target for the ratio."""
     faults = [samples.get(name + FAULTS) for name in (ours, other)]
     counts = ""
     if all(faults):
-        counts = "minor page faults a step " + " and ".join(
+        counts = "minor page faults per step " + " and ".join(
             f"{statistics.median(found or ()):,.0f}" for found in faults
         )
     spreads = f"spread {spread(samples[ours]):.0%} and {spread(samples[other]):.0%} in {len(samples[ours])} rounds"
@@ -68,7 +68,7 @@ def compared(what: str, samples: Samples, ours: str, other: str, most: float | N
 
 
 def counted(what: str, ours: float, other: float | None = None, most: float | None = None, note: str = "") -> Row:
-    """A row of counts; `most`: what ours is to reach."""
+    """A row of counts; most: the target for ours."""
     return Row(what, ours, other, unit="", aim=None if most is None else Aim("ours", most), note=note)
 
 

@@ -1,4 +1,4 @@
-"""The plain script: diffusers' own image-to-image pipeline as its documentation calls it, in a process of its own."""
+"""The plain script: diffusers' own image-to-image pipeline, called as in its documentation, in a separate process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PlainScript:
             self.picture = opened.convert("RGB")
 
     def run(self, prompt: str, strength: float, steps: int, guidance_scale: float, seed: int) -> dict[str, float]:
-        """Seconds of the whole call, and, on the CPU, seconds a step from the end of the first to the end of the last; page faults."""
+        """Seconds of the whole call; on the CPU, also seconds per step, from the end of the first to the end of the last; page faults."""
         times: list[float] = []
         faults: list[int | None] = []
 
@@ -59,7 +59,7 @@ class PlainScript:
         }
 
     def count(self, prompt: str, strengths: list[float], steps: int) -> dict[str, int]:
-        """Texts and pictures that the models are asked to encode over runs of those strengths."""
+        """Counts the texts and pictures that the models encode in runs with these strengths."""
         from . import counting
 
         counting.install()

@@ -1,4 +1,4 @@
-"""The second run with another seed, prompt or strength: what runs again, and what that costs over the bare steps."""
+"""The second run with another seed, prompt or strength: what runs again, and the cost on top of the bare steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOWER_STRENGTH = 0.6
 
 
 def changes(settings: Settings) -> dict[str, Callable[[int], Request]]:
-    """What is changed in the n-th run; nothing else is."""
+    """The only change in the n-th run."""
     request = Request(settings.run_steps)
     lower = int(request.steps * LOWER_STRENGTH)
     return {
@@ -38,7 +38,7 @@ def run(settings: Settings) -> Iterator[Row]:
 
         def contender(name: str, request: Callable[[int], Request]) -> Callable[[int], Quantities]:
             def once(turn: int) -> Quantities:
-                timed(server, relay_graph(model, Request(settings.run_steps)).prompt)  # what the change is from
+                timed(server, relay_graph(model, Request(settings.run_steps)).prompt)  # the run before the change
                 changed = request(turn)
                 with stages_during(server) as stages:
                     run = timed(server, relay_graph(model, changed).prompt)

@@ -1,4 +1,4 @@
-"""The real server for benchmarks: its own flags, when each step was reported, and what the models were asked to do."""
+"""The real server for benchmarks: its flags, the time of each step report, and the models' calls."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ TIMEOUT_SECONDS = 1800
 class TimedRun:
     result: RunResult
     seconds: float
-    """From before the prompt was sent to its end."""
+    """Seconds from just before the prompt was sent until its end."""
     step_times: dict[str, dict[float, float]]
-    """{node: {value of its progress bar: when it was reported}}"""
+    """{node: {value of its progress bar: time of the report}}"""
     step_faults: dict[str, dict[float, int | None]]
-    """The same with the minor page faults of the server's process up to then."""
+    """The same, with the server's minor page faults up to then."""
     faults: tuple[int | None, int | None]
-    """Before the run and after it."""
+    """The server's minor page faults before and after the run."""
 
     def denoising(self, sampler: str) -> float:
-        """Seconds a step, from the report of the first to that of the last."""
+        """Seconds per step, from the report of the first to that of the last."""
         times = self.step_times[sampler]
         first, last = min(times), max(times)
         return (times[last] - times[first]) / (last - first)
 
     def whole_faults(self, quantity: str, steps: int) -> dict[str, float]:
-        """Minor page faults of the whole run a step, as the quantity's."""
+        """Minor page faults of the whole run, per step, named for the quantity."""
         return per_step(quantity, *self.faults, steps)
 
     def denoising_faults(self, sampler: str) -> dict[str, float]:
@@ -53,9 +53,10 @@ class TimedRun:
 
 
 class BenchServer(HostServer):
-    """`flags`: in place of the tests'. Torch has the threads that it wants, as for a user. `packs`: folders of other packs.
+    """A server with torch's default number of threads, as for a user.
 
-    `default_allocator`: glibc's allocator as the system has it, in place of the setting that all contenders have.
+    flags: replace the flags of the tests. packs: folders of other packs. default_allocator: keep the system's setting for glibc's
+    allocator instead of the one that all contenders share.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class BenchServer(HostServer):
 
     @contextmanager
     def counting(self) -> Iterator[Calls]:
-        """What the models are asked to do in the block, and what is loaded."""
+        """Records the models' calls and the loaded components during the block."""
         counted = Calls()
         self.get("/relay_bench/calls")
         with lines_during(self) as lines:
@@ -106,19 +107,19 @@ class Calls:
     def __init__(self) -> None:
         self.calls: list[tuple[str, list[int]]] = []
         self.loads: list[str] = []
-        """The log's lines, each of one component."""
+        """Lines of the log, each about one component."""
 
     def rows(self, what: str) -> int:
-        """How many texts, pictures or latents went in, over all calls of that name in counting.METHODS."""
+        """The number of texts, pictures or latents in all calls of that name in counting.METHODS."""
         return sum(shape[0] for name, shape in self.calls if name == what)
 
     def pictures_encoded(self, side: int) -> int:
-        """Of that size: a space is recognised by encoding a small picture, which is not counted here."""
+        """Only pictures of that size, because the pack also encodes a small picture to recognise a latent space."""
         return sum(shape[0] for name, shape in self.calls if name == "encode" and shape[-2:] == [side, side])
 
 
 def timed(server: HostServer, prompt: Prompt) -> TimedRun:
-    """Runs a prompt and notes when each step was reported."""
+    """Runs a prompt and records when each step was reported."""
     step_times: dict[str, dict[float, float]] = {}
     step_faults: dict[str, dict[float, int | None]] = {}
     seen = 0
@@ -142,7 +143,7 @@ def timed(server: HostServer, prompt: Prompt) -> TimedRun:
 
 
 def quantities(server: HostServer, built: Built) -> dict[str, float]:
-    """Runs it: "whole" and, a step, "denoising", in seconds; the minor page faults of both, a step."""
+    """Runs the graph. Returns seconds, "whole" and, per step, "denoising", and the minor page faults of both, per step."""
     run = timed(server, built.prompt)
     return {
         "whole": run.seconds,

@@ -1,4 +1,4 @@
-"""What one call of the command asks for."""
+"""The options of one call of the command."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class Settings:
     rounds: int = 5
     """Interleaved rounds of each comparison."""
     quick: bool = False
-    """SD1.5 only, and few steps."""
+    """SD1.5 only, with few steps."""
     tiny: bool = False
-    """Small models in place of the real architectures: shows that the benchmarks run, and nothing else."""
+    """Small models instead of the real architectures: checks only that the benchmarks run."""
     gpu: bool = False
     peers: Path | None = None
-    """A folder with other packs, each in a folder of its repository's name."""
+    """A folder with other packs, each in a folder named for its repository."""
 
     @property
     def device(self) -> str:
@@ -28,7 +28,7 @@ class Settings:
 
     @property
     def run_steps(self) -> int:
-        """Denoising steps that a run does."""
+        """Denoising steps per run."""
         if self.quick or self.tiny:
             return 4
         return 20 if self.gpu else 4

@@ -1,4 +1,4 @@
-"""What the pack costs a host that starts."""
+"""What the pack adds to the host's startup."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(settings: Settings) -> Iterator[Row]:
         "import of the pack in the host, and its nodes' schemas",
         median(samples, "pack.seconds"),
         aim=Aim("ours", AIM_SECONDS),
-        note=f"median of {settings.rounds} fresh processes with compiled files; {modules} new modules",
+        note=f"median of {settings.rounds} new processes with compiled files; {modules} new modules",
     )
     if settings.tiny:
         return
@@ -42,7 +42,7 @@ def run(settings: Settings) -> Iterator[Row]:
 
 
 def start(*, with_pack: bool) -> Quantities:
-    """Seconds till a server answers."""
+    """Seconds until a server answers."""
     began = time.perf_counter()
     with HostServer(pack=ROOT if with_pack else None, threads=None):
         return {"seconds": time.perf_counter() - began}

@@ -1,4 +1,4 @@
-"""The benchmarks by name, in the order in which they run."""
+"""The benchmarks by name, in the order they run."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .settings import Settings
 HERE = Path(__file__).parent
 BENCHMARKS = {
     "overhead": "graph through the real server / plain script / bare UNet forwards",
-    "native": "against ComfyUI's own nodes on the same checkpoint file, first and second run",
-    "second_run": "another seed, prompt, strength: what runs again, and its cost over the bare steps",
-    "chain": "three models in latents against decoding and encoding between",
+    "native": "the pack against ComfyUI's own nodes on the same checkpoint file, first and second run",
+    "second_run": "another seed, prompt, strength: what runs again, and its cost on top of the bare steps",
+    "chain": "three models in latents, against decoding and encoding in between",
     "three_models": "SD1.5 -> SDXL refiner -> Kandinsky: time, VAE passes, peak memory",
     "loading": "the pack / from_pretrained / the host's loader, cold and warm; peak memory",
-    "startup": "what the pack costs a host that starts",
+    "startup": "what the pack adds to the host's startup",
     "options": "each option of RelayOptimize: time and relative error",
-    "never_twice": "encodes and loads over a sweep of four strengths, counted",
-    "allocator": "glibc's allocator set to keep its memory, against as it comes: the pack's runs on a CPU",
+    "never_twice": "number of encodes and loads in a sweep of four strengths",
+    "allocator": "the pack's runs on a CPU with glibc's allocator set to keep its memory, against the default",
     "peers": "other packs on the same models (--peers DIR)",
 }
 SCRIPTS = {
@@ -32,7 +32,7 @@ SCRIPTS = {
     "upscale_memory": "the same for the upscalers",
     "gpu_memory": "the same on a GPU",
 }
-"""Scripts of their own in this folder, which print their own tables; those that are there can be run by name too."""
+"""Separate scripts in this folder, which print their own tables. They can also be run by name."""
 GPU_ONLY = {"gpu_memory"}
 
 

@@ -1,4 +1,4 @@
-"""Rows as text for the terminal and as Markdown."""
+"""Formats rows as text for the terminal and as Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SD1.5 -> SDXL refiner -> Kandinsky: time, VAE passes, and the memory of the whole against that of its largest stage alone."""
+"""SD1.5 -> SDXL refiner -> Kandinsky: time, VAE passes, and the chain's peak memory against that of its largest stage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = ("sd15", "sdxl_refiner", "kandinsky_decoder")
 PEAK_AIM = 1.10
 PRIOR_STEPS = 5
 ROOM_GB = 3.0
-"""What a stage needs beside its weights, the host's own reserve among it."""
+"""What a stage needs in addition to its weights, including the host's own reserve."""
 
 
 def run(settings: Settings) -> Iterator[Row]:
@@ -33,15 +33,15 @@ def run(settings: Settings) -> Iterator[Row]:
     if settings.gpu:
         note = f"torch's allocations; {' '.join(flags)}"
         yield peak_row(f"peak on the GPU {title}", peak.resident, alone[largest].resident, note, Aim("ratio", PEAK_AIM))
-    else:  # there is no device that is smaller than the sum, and so no figure to reach
-        note = f"resident set above the start, {dtype}: the weights are pages of mapped files, which the system takes back when it has to"
+    else:  # no device is smaller than the sum, so there is no target
+        note = f"resident set above the start, {dtype}: the weights are pages of mapped files, which the system can reclaim"
         yield peak_row(f"peak memory {title}", peak.resident, alone[largest].resident, note)
-        yield peak_row(f"the same without mapped files {title}", peak.private, alone[largest].private, "")
+        yield peak_row(f"peak memory without mapped files {title}", peak.private, alone[largest].private, "")
     yield Row(
         "whole chain, first run", seconds, note=f"{request.run_steps} steps of each model, {PRIOR_STEPS} of the prior"
     )
-    yield counted("VAE decodes", decodes, note="one a change of space, and the last")
-    yield counted("VAE encodes", encodes, note="the picture, and one a change of space")
+    yield counted("VAE decodes", decodes, note="one per change of latent space, and the last")
+    yield counted("VAE encodes", encodes, note="the picture, and one per change of latent space")
 
 
 def peak_row(what: str, chain: float, alone: float, note: str, aim: Aim | None = None) -> Row:
@@ -51,7 +51,7 @@ def peak_row(what: str, chain: float, alone: float, note: str, aim: Aim | None =
 def measure(
     models: dict[str, BenchModel], kinds: Sequence[str], request: Request, settings: Settings, flags: Sequence[str] = ()
 ) -> tuple[Memory, float, int, int]:
-    """(peak above the start, seconds, pictures encoded, latents decoded) in a fresh server."""
+    """(peak above the start, seconds, pictures encoded, latents decoded) in a new server."""
     side = models[kinds[0]].side
     with (
         BenchServer(models[kinds[0]], settings, flags=flags, default_allocator=True) as server,
@@ -82,7 +82,7 @@ def graph_of(models: dict[str, BenchModel], kinds: Sequence[str], request: Reque
 
 
 def room_for(models: dict[str, BenchModel], settings: Settings) -> tuple[str, ...]:
-    """On a GPU: a host that may use only what the largest model needs, so that the three do not fit together."""
+    """On a GPU, flags that limit the host to the largest model's needs, so that the three don't fit together."""
     if not settings.gpu:
         return ()
     import torch

@@ -1,4 +1,4 @@
-"""A B A B in one run: contenders take turns, and what is compared is what was measured in the same round."""
+"""Contenders take turns (A B A B) in one run, and only measurements from the same round are compared."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 Quantities = Mapping[str, float]
-"""What one turn of a contender gives, {"whole": seconds, ...}."""
+"""The measurements of one turn of a contender, {"whole": seconds, ...}."""
 Samples = dict[str, list[float]]
-"""{"contender.quantity": one value a round}."""
+"""{"contender.quantity": one value per round}."""
 
 PAUSE_SECONDS = 0.3
-"""Between turns: the threads of a process that has just computed go on spinning for a moment."""
+"""Pause between turns: after computing, a process's threads keep spinning for a moment."""
 
 
 def interleave(
@@ -22,9 +22,9 @@ def interleave(
     warm_up: int = 0,
     pause: Callable[[], object] = lambda: time.sleep(PAUSE_SECONDS),
 ) -> Samples:
-    """Runs every contender once a round, in their order. Each gets the number of the round, warm-up included, as a seed.
+    """Runs every contender once per round, in order. Each gets the number of the round, warm-up included, as a seed.
 
-    The first `warm_up` rounds are run and forgotten.
+    The first `warm_up` rounds are discarded.
     """
     samples: Samples = {}
     for turn in range(warm_up + rounds):
@@ -42,16 +42,16 @@ def median(samples: Samples, name: str) -> float:
 
 
 def ratio(samples: Samples, ours: str, other: str) -> float:
-    """The median of the ratios of each round: what slows the machine for a round slows both."""
+    """The median of the rounds' ratios: anything that slows the machine during a round slows both."""
     return paired_ratio(samples[ours], samples[other])
 
 
 def paired_ratio(ours: Sequence[float], other: Sequence[float]) -> float:
     if len(ours) != len(other):
-        raise ValueError(f"{len(ours)} and {len(other)} measurements are no pairs.")
+        raise ValueError(f"{len(ours)} and {len(other)} measurements don't make pairs.")
     return statistics.median(mine / theirs for mine, theirs in zip(ours, other))
 
 
 def spread(values: Sequence[float]) -> float:
-    """(largest - smallest) / median: what a small difference has to be held against."""
+    """(largest - smallest) / median: a difference below this means little."""
     return (max(values) - min(values)) / statistics.median(values)

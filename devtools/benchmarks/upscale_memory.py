@@ -1,9 +1,9 @@
-"""What Super Resolution needs beside its weights, for pictures of several sizes: each in a process of its own.
+"""The memory that Super Resolution needs in addition to its weights, for several picture sizes, each in a separate process.
 
-    PYTHONPATH=devtools python devtools/benchmarks/upscale_memory.py        the layout of the published model at half its widths
-    PYTHONPATH=devtools python devtools/benchmarks/upscale_memory.py --scale 1       at its own widths (random weights; slow on a CPU)
+    PYTHONPATH=devtools python devtools/benchmarks/upscale_memory.py        the published model's layout at half its widths
+    PYTHONPATH=devtools python devtools/benchmarks/upscale_memory.py --scale 1       at full width (random weights; slow on a CPU)
 
-Prints the peak of the resident memory over that before the run, and how long the run took. One step, guidance on.
+Prints how much the resident memory grew at its peak, and the run's time. One step, guidance on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RUNS = ((128, 128), (256, 128), (512, 128), (128, 64), (512, 64), (256, 0))
 
 
 def make_model(scale: float) -> Any:
-    """The published layout with widths times `scale` and random weights."""
+    """The published layout with its widths times `scale` and random weights."""
     import torch
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 
@@ -84,21 +84,21 @@ def measure(scale: float, side: int, tile_size: int) -> dict[str, float]:
         super_resolution(model, prompt, settings, runtime, image=torch.rand(1, side, side, 3))
 
     with torch.inference_mode():
-        run(16)  # libraries, and what they keep for ever
+        run(16)  # loads the libraries and whatever they keep
         before, began = peak(), time.perf_counter()
         run(side)
     return {"MB": peak() - before, "seconds": time.perf_counter() - began}
 
 
 def peak() -> float:
-    """The largest resident memory of this process until now, in MB."""
+    """The peak resident memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=0.5, help="of the published model's widths")
-    parser.add_argument("--runs", default="", help="SIDE:TILE,...; empty: a choice of them")
+    parser.add_argument("--scale", type=float, default=0.5, help="factor for the published model's widths")
+    parser.add_argument("--runs", default="", help="SIDE:TILE,...; default: a selection")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

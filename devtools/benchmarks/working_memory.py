@@ -1,10 +1,10 @@
 """Working memory: the formulas of pipelines/device/working_memory.py against the peaks of the real architectures.
 
-    python devtools/benchmarks/working_memory.py   the tensors alone, at full sizes, without computing (a minute)
-    python devtools/benchmarks/working_memory.py --run      on the CPU, by the profiler's memory events, at small sizes (some minutes)
+    python devtools/benchmarks/working_memory.py   only the tensors, at full size, without computing (a minute)
+    python devtools/benchmarks/working_memory.py --run      on the CPU, from the profiler's memory events, at small sizes (a few minutes)
 
-The first way walks the models on the meta device and adds up the tensors that are alive, attention counted as a fused
-kernel. It does not see what kernels take for themselves. The second one does.
+The first way runs the models on the meta device and adds up the live tensors, with attention as a fused kernel. It doesn't
+see the memory that kernels allocate themselves. The second does.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What the commands of dev.py and the tests need: a host, its server, its page, a browser. No part of the pack itself."""
+"""The commands of dev.py and what they and the tests need. Not part of the pack itself."""

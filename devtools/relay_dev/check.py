@@ -1,4 +1,4 @@
-"""Formatter, linter, types, import direction and scans for holes in one command: `python dev.py check [--fix]`."""
+"""Runs formatter, linter, type checker, import direction and security scans: `python dev.py check [--fix]`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from relay_host.paths import ROOT, WORK
 from . import layers
 
 TYPED = {name: ROOT / "devtools" / name for name in layers.DEVTOOLS}
-"""Packages beside the pack whose types are checked."""
+"""Packages outside the pack whose types are checked."""
 MIRROR = WORK / "types"
 PACK = ("__init__.py", "nodes", "pipelines", "weighting")
 REGISTRY_RULES = "S102,S307,E702"
-"""What the Comfy registry refuses a pack for: exec, eval, and several statements on a line."""
+"""The Comfy registry rejects a pack for these: exec, eval, and several statements on one line."""
 
 
 def run(command: Sequence[str]) -> int:
@@ -27,16 +27,16 @@ def run(command: Sequence[str]) -> int:
 
 
 def check_types() -> int:
-    """mypy on the pack and on the packages of devtools.
+    """Runs mypy on the pack and on the packages in devtools.
 
-    The pack is a package whose folder may have any name, also one that no package can have, and its imports are relative.
-    So mypy sees a copy of the sources under the name diffusers_relay; the paths that it prints are put back.
+    The pack's folder can have any name, even one that isn't a valid package name, and its imports are relative.
+    So mypy checks a copy of the sources under the name diffusers_relay, and the paths in its output are mapped back.
     """
     sources = {file: "diffusers_relay" / file.relative_to(ROOT) for file in layers.pack_files()}
     for name, folder in TYPED.items():
         sources |= {file: name / file.relative_to(folder) for file in folder.rglob("*.py")}
-    wanted = {MIRROR / target for target in sources.values()}
-    for stale in set(MIRROR.rglob("*.py")) - wanted:
+    copies = {MIRROR / target for target in sources.values()}
+    for stale in set(MIRROR.rglob("*.py")) - copies:
         stale.unlink()
     for file, target in sources.items():
         copy = MIRROR / target
@@ -57,7 +57,7 @@ def check_types() -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dev.py check", description=__doc__)
-    parser.add_argument("--fix", action="store_true", help="format, and repair what the linter can repair")
+    parser.add_argument("--fix", action="store_true", help="format the code and apply the linter's fixes")
     fix = parser.parse_args(arguments).fix
     steps = {
         "ruff check": lambda: run(["ruff", "check", "--output-format=concise", *(["--fix"] if fix else [])]),

@@ -1,12 +1,12 @@
-"""Runs the example workflows in a real ComfyUI, on small trained models, and says where the pictures are.
+"""Runs the example workflows in a real ComfyUI, on small trained models, and prints where the pictures are.
 
     python dev.py demo                          all examples
-    python dev.py demo sd15_img2img             only those whose file names begin so
-    python dev.py demo --serve                  leaves the server running, to try the nodes on its page
+    python dev.py demo sd15_img2img             only those whose file names begin with this
+    python dev.py demo --serve                  leaves the server running so you can try the nodes on its page
     python dev.py demo --published              uses the published models, which are downloaded (tens of GB)
 
-The small models stand under the ids of the published ones. They paint what a prompt says as far as it speaks of a few coloured shapes, and
-know nothing else; devtools/tiny_world has them. The page says so too.
+The small models stand in for the published ones, under the same ids. They can only paint a few coloured shapes; see devtools/tiny_world.
+The page shows a notice that says so.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from .model_folders import small_models
 
 EXAMPLES = ROOT / "example_workflows"
 NOTICE = {"relay-demo-notice": Path(notice.__file__).parent}
-"""A pack that says on the page what the models are."""
+"""A custom node pack that shows a notice about the models on the page."""
 DOWNLOAD_SECONDS = 6 * 3600
 PREVIEWS = ("--preview-method", "auto")
-"""ComfyUI begins with none."""
+"""ComfyUI shows no previews by default."""
 EXAMPLE = one_thing("star", "white", "black")
-"""What the picture shows that the examples begin with. It does for its own depth map."""
+"""The scene in the examples' input picture. The picture also serves as its own depth map."""
 EXAMPLE_SIDE = 512
 
 
 def draw_example(folder: Path) -> None:
-    """In place of ComfyUI's own example.png, which shows nothing of the world that the small models know."""
+    """Replaces ComfyUI's own example.png, which shows nothing that the small models can paint."""
     picture = Image.fromarray((draw(EXAMPLE, EXAMPLE_SIDE) * 255).round().astype("uint8"))
     picture.save(folder / EXAMPLE_PICTURE)
 
@@ -53,12 +53,14 @@ def chosen_workflows(names: Sequence[str]) -> list[Path]:
     files = sorted(EXAMPLES.glob("*.json"))
     for name in names:
         if not any(file.name.startswith(name) for file in files):
-            raise SystemExit(f"No example begins with {name!r}. There are: {', '.join(file.stem for file in files)}")
+            raise SystemExit(
+                f"No example begins with {name!r}. The examples are: {', '.join(file.stem for file in files)}"
+            )
     return [file for file in files if not names or file.name.startswith(tuple(names))]
 
 
 def run_workflow(page: HostPage, server: HostServer, file: Path, seconds: float) -> bool:
-    """Loads the file on the page, runs it there, `seconds` long at most, and prints what came of it."""
+    """Loads the file on the page, runs it for at most `seconds`, and prints the result."""
     began = time.monotonic()
     try:
         page.load_workflow(json.loads(file.read_text("utf-8")))
@@ -86,8 +88,8 @@ def main(arguments: Sequence[str]) -> int:
         prog="dev.py demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("workflows", nargs="*", help="beginnings of file names in example_workflows; none: all of them")
-    parser.add_argument("--serve", action="store_true", help="leave the server running till Ctrl+C")
-    parser.add_argument("--comfyui", type=Path, help="a ComfyUI folder to use in place of the one that is fetched")
+    parser.add_argument("--serve", action="store_true", help="leave the server running until Ctrl+C")
+    parser.add_argument("--comfyui", type=Path, help="a ComfyUI folder to use instead of the downloaded one")
     parser.add_argument("--published", action="store_true", help="download and use the published models")
     parser.add_argument(
         "--models",
@@ -98,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     files = chosen_workflows(options.workflows)
     if options.models and not options.published:
-        parser.error("--models goes with --published: the small models have a models folder of their own")
+        parser.error("--models needs --published: the small models have their own models folder")
     seconds = DOWNLOAD_SECONDS if options.published else 600
     server = HostServer(
         host=get_host(options.comfyui),
@@ -116,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
             f"{sum(worked)} of {len(files)} example workflows worked. Pictures: {server.folders['output']}", flush=True
         )
         if options.serve:
-            print(f"The page: {server.url}  (Ctrl+C ends it; log: {server.log_path})", flush=True)
+            print(f"The page: {server.url}  (Ctrl+C stops it; log: {server.log_path})", flush=True)
             wait_for_the_end(server)
     return 0 if all(worked) else 1
 
@@ -133,7 +135,7 @@ def stand_ins() -> dict[str, Any]:
 
 
 def published_models(models: Path | None) -> dict[str, Any]:
-    """HostServer's arguments for the published models, which go into this user's own hub cache and run on a GPU where there is one."""
+    """HostServer's arguments for the published models. They go into the user's own hub cache and run on a GPU if there is one."""
     import torch
 
     return {"base": WORK / "demo-published", "models": models, "cpu": not torch.accelerator.is_available()}

@@ -1,6 +1,6 @@
-"""Holds the direction of imports: root -> nodes -> weighting -> pipelines, down the rooms of pipelines, down the packages of devtools; no circles.
+"""Checks the direction of imports: root -> nodes -> weighting -> pipelines, between the rooms of pipelines, between the packages of devtools; no cycles.
 
-Imports are read from the source, those inside functions and those for types alone too, so nothing has to be installed.
+It reads imports from the source, including those inside functions and those only for types, so nothing has to be installed.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from pathlib import Path
 from relay_host.paths import ROOT
 
 LAYERS = ("", "nodes", "weighting", "pipelines")
-"""From the top (the root's own modules) to the bottom; a layer may import those after it."""
+"""From top (the root's own modules) to bottom; a layer may import the layers after it."""
 ROOMS = (
     *("runs", "families", "loading", "denoising", "adapters", "downloads", "control", "latents"),
     *("files", "model", "device", "base"),
 )
-"""The folders of pipelines, from the top to the bottom; a room may import those after it."""
+"""The folders of pipelines, from top to bottom; a room may import the rooms after it."""
 DEVTOOLS = ("benchmarks", "relay_dev", "tiny_world", "small_models", "relay_host")
-"""The packages of devtools, from the top to the bottom."""
+"""The packages of devtools, from top to bottom."""
 FAMILY_TABLE = "pipelines/families/family_runs.py"
-"""The one module of the families that imports the others."""
+"""The only family module that imports the others."""
 HOST_MODULES = {
     *("comfy", "comfy_execution", "comfy_extras", "comfy_config", "app", "api_server", "middleware", "utils"),
     *("folder_paths", "latent_preview", "node_helpers", "nodes", "server", "execution", "protocol", "main"),
@@ -36,7 +36,7 @@ NOT_THE_PACK = {"devtools", "tests"}
 
 @dataclass(frozen=True)
 class Import:
-    """`module` is dotted and absolute ("torch.nn"), or, with `relative`, dotted from the pack's root ("pipelines.model.family")."""
+    """`module` is absolute ("torch.nn") or, if `relative`, relative to the pack's root ("pipelines.model.family")."""
 
     module: str
     relative: bool
@@ -44,7 +44,7 @@ class Import:
 
 
 def violations(root: Path = ROOT) -> list[str]:
-    """One line for each import that goes the wrong way, and for each circle of files; empty where all is well."""
+    """One line for each import in the wrong direction and for each import cycle; empty if there are none."""
     found = []
     arrows: dict[str, set[str]] = {}
     for file in pack_files(root):
@@ -78,10 +78,10 @@ def devtools_violations(devtools: Path) -> list[str]:
 
 
 def circles(arrows: Mapping[str, set[str]]) -> list[str]:
-    """A line for each group of files that import each other in a circle (Tarjan's strongly connected components).
+    """One line for each import cycle (Tarjan's strongly connected components).
 
     Args:
-        arrows: a file -> the files that it imports.
+        arrows: {file: the files that it imports}.
     """
     index: dict[str, int] = {}
     low: dict[str, int] = {}
@@ -110,14 +110,14 @@ def circles(arrows: Mapping[str, set[str]]) -> list[str]:
 
 
 def pack_files(root: Path = ROOT) -> list[Path]:
-    """The pack's own Python files: root/__init__.py and the sub-packages."""
+    """The pack's own Python files: root/__init__.py and the subpackages."""
     packages = sorted(folder for folder in root.iterdir() if (folder / "__init__.py").is_file())
     inside = (file for folder in packages if folder.name not in NOT_THE_PACK for file in sorted(folder.rglob("*.py")))
     return [file for file in (root / "__init__.py",) if file.is_file()] + list(inside)
 
 
 def imports_of(file: Path, root: Path) -> Iterator[Import]:
-    """What `file` imports; `from package import x` is the module x where there is one, and a name of the package otherwise."""
+    """The imports of `file`. `from package import x` counts as the module x if there is one, otherwise as a name in the package."""
     package = file.relative_to(root).parent.parts
     for node in ast.walk(ast.parse(file.read_text("utf-8"), str(file))):
         if isinstance(node, ast.Import):
@@ -136,7 +136,7 @@ def imports_of(file: Path, root: Path) -> Iterator[Import]:
 
 
 def _file_of(root: Path, module: str) -> str | None:
-    """The path, below `root`, of a dotted module's file."""
+    """The path of a dotted module's file, relative to `root`."""
     place = root.joinpath(*module.split("."))
     found = (file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file())
     return next((file.relative_to(root).as_posix() for file in found), None)
@@ -151,13 +151,13 @@ def _objection(name: str, entry: Import) -> str | None:
         if top in HOST_MODULES and not name.startswith(HOST_IMPORTER):
             return f"only {HOST_IMPORTER} imports the host's modules"
         if top == NODE_API and layer not in NODE_API_LAYERS:
-            return "below nodes nothing knows the host"
+            return "nothing below nodes may import the host's modules"
         if top in LAYERS[1:]:
-            return "the host loads the pack by its path: import relatively"
+            return "the host loads the pack by its path: use a relative import"
         return None
     target = top if top in LAYERS else ""
     if layer not in LAYERS:
-        return f"{layer} is no layer of the pack (they are {', '.join(LAYERS[1:])})"
+        return f"{layer} is not a layer of the pack (the layers are {', '.join(LAYERS[1:])})"
     if LAYERS.index(target) < LAYERS.index(layer):
         return f"{layer} may import only {', '.join(LAYERS[LAYERS.index(layer) :])}"
     if layer == target == "pipelines":
@@ -168,7 +168,7 @@ def _objection(name: str, entry: Import) -> str | None:
 def _objection_inside_pipelines(name: str, imported: Sequence[str]) -> str | None:
     parts = name.split("/")
     if len(parts) == 2:
-        return None if parts[1] == "__init__.py" else "a module of pipelines belongs into one of its rooms"
+        return None if parts[1] == "__init__.py" else "a module of pipelines must be in one of its rooms"
     room, target = parts[1], imported[1] if len(imported) > 1 else ""
     if room not in ROOMS or target not in ROOMS:
         return f"the rooms of pipelines are {', '.join(ROOMS)}"

@@ -1,8 +1,8 @@
-"""Makes the example workflows: builds each on the host's own page, saves it as the page does, runs it, and keeps its picture.
+"""Makes the example workflows: builds each on the host's own page, saves it as the page does, runs it, and saves its picture.
 
     PYTHONPATH=devtools python -m relay_dev.make_examples                   all of them
-    PYTHONPATH=devtools python -m relay_dev.make_examples strength_sweep    only those whose file names begin so
-    ... --no-run                                                            keeps the thumbnails that are there
+    PYTHONPATH=devtools python -m relay_dev.make_examples strength_sweep    only those whose file names begin with this
+    ... --no-run                                                            keeps the existing thumbnails
 
 Writes example_workflows/NAME.json and NAME.jpg, and a screenshot of each canvas to the artifacts folder.
 """
@@ -34,11 +34,11 @@ SCREENSHOTS = ARTIFACTS / "examples"
 THUMBNAIL_SIDE = 400
 THUMBNAIL_BYTES = 50_000
 SETTLE = 1500
-"""Milliseconds: pictures and notes are drawn into their nodes a little after the graph is there."""
+"""Milliseconds: pictures and notes are drawn a little after the graph has loaded."""
 VIEW = (3000, 1600)
-"""Large enough for the page to show a whole workflow with its texts."""
+"""Large enough to show a whole workflow with readable text."""
 NOTE_FRAME = 30
-"""What a note is higher than its text."""
+"""How much taller a note is than its text."""
 
 MEASURE = """
 ids => {
@@ -55,9 +55,9 @@ NAME_GRAPH = "id => { window.app.graph.id = id; window.app.graph.revision = 0; r
 
 
 def build(page: HostPage, sheet: Sheet) -> dict[str, Any]:
-    """Builds the workflow on the page and gives what the page saves.
+    """Builds the workflow on the page and returns what the page saves.
 
-    It is built twice: first for its nodes' sizes, then where they are to stand.
+    It builds twice: first to measure the nodes, then to place them.
     """
     rough = sheet.placed()
     ids = page.build(rough.nodes, rough.links)
@@ -73,7 +73,7 @@ def build(page: HostPage, sheet: Sheet) -> dict[str, Any]:
 
 
 def saved(page: HostPage) -> dict[str, Any]:
-    """What the page's own Export writes, less the view: a workflow without one is shown whole."""
+    """What the page's own Export writes, without the view, so that the page shows the whole workflow."""
     workflow = page.ask("async () => (await window.app.graphToPrompt()).workflow")
     workflow["extra"].pop("ds", None)
     return dict(workflow)
@@ -98,7 +98,7 @@ def write_thumbnail(picture: Path, file: Path) -> None:
 
 
 def make(page: HostPage, server: HostServer, sheet: Sheet, *, run: bool) -> None:
-    # What the page adds when it loads a workflow belongs to the file too.
+    # Save again after loading, because the page adds fields when it loads a workflow.
     workflow = saved_again(page, build(page, sheet))
     text = json.dumps(workflow, indent=2, ensure_ascii=False) + "\n"
     again = json.dumps(saved_again(page, workflow), indent=2, ensure_ascii=False) + "\n"
@@ -121,7 +121,7 @@ def make(page: HostPage, server: HostServer, sheet: Sheet, *, run: bool) -> None
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="beginnings of file names; none: all of them")
-    parser.add_argument("--no-run", action="store_true", help="save the workflows and run none")
+    parser.add_argument("--no-run", action="store_true", help="save the workflows without running them")
     options = parser.parse_args(arguments)
     sheets = [sheet() for sheet in SHEETS]
     chosen = [sheet for sheet in sheets if not options.names or sheet.file.startswith(tuple(options.names))]
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
     draw_example(server.folders["input"])
     with server:
         for sheet in chosen:
-            # A new page for each: a page keeps what nodes have shown, and nodes of the next graph have the same ids.
+            # Open a new page for each: a page keeps node outputs by id, and the next graph uses the same ids.
             with open_page(server.url, width=VIEW[0], height=VIEW[1]) as page:
                 make(page, server, sheet, run=not options.no_run)
                 if page.errors:

@@ -1,8 +1,8 @@
-"""The tests on other versions: `python dev.py matrix [NAME ...] [-- pytest arguments]`.
+"""Runs the tests on other versions: `python dev.py matrix [NAME ...] [-- pytest arguments]`.
 
-Each row is a Python, and versions of the packages that the pack asks for: the oldest that requirements.txt allows, or the newest that the
-registry has. Each gets an environment of its own in .relay/matrix, and runs the lower layers' tests, those inside the host's process, and
-the graphs that have to give a script's numbers on a real server. A ComfyUI that RELAY_COMFYUI names is used in all of them.
+Each row is a Python version with versions of the pack's requirements: the oldest that requirements.txt allows, or the newest in the
+registry. Each row gets its own environment in .relay/matrix and runs the tests of the lower layers, the tests inside the host's process,
+and the graphs that must match a script's numbers on a real server. If RELAY_COMFYUI names a ComfyUI, all rows use it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ROWS = [
 
 
 def wanted_packages(row: Row) -> list[str]:
-    """The pack's requirements at the row's end of their ranges, and what the host and the tests need, with no version that is the lock's."""
+    """The pack's requirements at the row's end of their ranges, and the packages of the host and the tests, without the lock's versions."""
     pack = [Requirement(line) for line in requirement_lines(ROOT / "requirements.txt")]
     named = {requirement.name for requirement in pack}
     others = [
@@ -63,18 +63,18 @@ def wanted_packages(row: Row) -> list[str]:
 
 
 def oldest(requirement: Requirement) -> str:
-    """Pinned to the lowest version that it allows; as it is where it has no lower bound."""
+    """Pins a requirement to the lowest version that it allows; returns it unchanged if it has no lower bound."""
     floors = [one.version for one in requirement.specifier if one.operator == ">="]
     return f"{requirement.name}=={floors[0]}" if floors else str(requirement)
 
 
 def requirement_lines(file: Path) -> list[str]:
-    """What a requirements file asks for, a line each, without its comments."""
+    """The lines of a requirements file, without comments."""
     return [line for line in (one.split("#")[0].strip() for one in file.read_text("utf-8").splitlines()) if line]
 
 
 def make_environment(row: Row) -> Path:
-    """Its Python. One that is there already is brought to what is wanted now."""
+    """Creates or updates the row's environment. Returns its Python."""
     uv = [sys.executable, "-m", "uv"]
     python = row.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
@@ -86,7 +86,7 @@ def make_environment(row: Row) -> Path:
 
 
 def find_python(version: str) -> str:
-    """One of that version which really runs: a version manager's placeholder may not."""
+    """A Python of that version that actually runs: a version manager's placeholder may not."""
     candidates = [
         f"python{version}",
         *(str(path) for path in Path.home().glob(f".pyenv/versions/{version}.*/bin/python")),
@@ -108,7 +108,7 @@ def versions(python: Path) -> dict[str, str]:
 
 
 def run(row: Row, arguments: Sequence[str]) -> tuple[str, int]:
-    """A line of the table, and pytest's exit code."""
+    """A line for the table, and pytest's exit code."""
     python, began = make_environment(row), time.monotonic()
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "devtools"), "PYTHONUTF8": "1"}
     command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or TESTS)]

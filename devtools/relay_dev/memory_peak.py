@@ -1,4 +1,4 @@
-"""The most memory that a call has at once: of its tensors alone, or of all that PyTorch's CPU allocator gives out."""
+"""Measures the peak memory of a call: of its tensors only, or of everything that PyTorch's CPU allocator hands out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveTensors(TorchDispatchMode):
-    """Adds up the memory of the tensors that operations make, from when they are made until nobody holds them."""
+    """Adds up the memory of tensors that operations create, from creation until they are freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,13 +21,13 @@ class LiveTensors(TorchDispatchMode):
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        existing = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
                 key = storage._cdata
-                if key not in given and key not in self._sizes:
+                if key not in existing and key not in self._sizes:
                     self._sizes[key] = storage.nbytes()
                     self._now += storage.nbytes()
                     self.top = max(self.top, self._now)
@@ -39,7 +39,7 @@ class LiveTensors(TorchDispatchMode):
 
 
 def peak_of_tensors(call: Callable[[], Any]) -> int:
-    """Bytes; the inputs that ``call`` makes count too."""
+    """Peak bytes of the tensors that `call` creates, its inputs included."""
     fused = patch("torch.nn.functional.scaled_dot_product_attention", lambda q, *args, **kwargs: torch.empty_like(q))
     with torch.no_grad(), fused, LiveTensors() as live:
         call()
@@ -47,7 +47,7 @@ def peak_of_tensors(call: Callable[[], Any]) -> int:
 
 
 def peak_of_run(call: Callable[[], Any]) -> int:
-    """Bytes that PyTorch's CPU allocator had given out at once since the call began, what kernels ask it for included."""
+    """Peak bytes that PyTorch's CPU allocator handed out during the call, including what kernels allocate."""
     from torch.profiler import ProfilerActivity, profile
 
     with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

@@ -1,4 +1,4 @@
-"""Makes the small models once, and keeps them until what makes them changes.
+"""Makes the small models once, and keeps them until the code that makes them changes.
 
 `python -m relay_dev.model_folders` prints where they are.
 """
@@ -21,7 +21,7 @@ from relay_host.paths import WORK
 
 DEVTOOLS = Path(__file__).resolve().parents[1]
 MAKERS = ("small_models/*.py", "tiny_world/*.py", "relay_dev/hub_cache.py")
-"""What decides the models, beside the trained ones and the libraries."""
+"""The code that decides the models, in addition to the trained weights and the libraries."""
 TRAINED = DEVTOOLS / "tiny_world" / "models"
 STALE_AFTER_SECONDS = 3600
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
@@ -29,7 +29,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
 
 @dataclass(frozen=True)
 class SmallModels:
-    """Finished models. Nothing in these folders may be changed: copy first."""
+    """Finished models. Don't change anything in these folders: copy first."""
 
     root: Path
     named: dict[str, Path]
@@ -39,7 +39,7 @@ class SmallModels:
     def models(self) -> Path:
         """A host's models folder: diffusers/NAME, controlnet/NAME, checkpoints, loras, embeddings.
 
-        Their weights are random, but for the checkpoint, the LoRA and the embedding that go with `hub_cache`.
+        Their weights are random, except for the checkpoint, the LoRA and the embedding that go with `hub_cache`.
         """
         return self.root / "models"
 
@@ -54,17 +54,17 @@ class SmallModels:
         return self.root / "hub"
 
     def published(self, repo_id: str) -> Path:
-        """The folder in which the hub cache has a repository's files."""
+        """The folder with a repository's files in the hub cache."""
         (snapshot,) = (self.hub_cache / f"models--{repo_id.replace('/', '--')}" / "snapshots").iterdir()
         return snapshot
 
     def environment(self) -> dict[str, str]:
-        """For a process that shall find the hub ids there, and go nowhere else."""
+        """Environment variables that make a process find the hub ids there, without network access."""
         return {"HF_HUB_OFFLINE": "1", "HF_HOME": str(self.root / "hf-home"), "HF_HUB_CACHE": str(self.hub_cache)}
 
 
 def small_models() -> SmallModels:
-    """The small models; made first where they are not there, which takes seconds."""
+    """The small models; makes them first if they don't exist yet."""
     root = WORK / f"small-models-{_fingerprint()}"
     index = root / "index.json"
     if not index.is_file():

@@ -1,6 +1,6 @@
-"""A pytest plugin: a skipped test, or a skipped file of tests, is a failure. A layer that cannot run has not passed.
+"""A pytest plugin: a skipped test or test file counts as failed. A layer that can't run has not passed.
 
-An expected failure (xfail) stays one.
+Expected failures (xfail) stay expected failures.
 """
 
 from __future__ import annotations

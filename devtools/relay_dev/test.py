@@ -1,6 +1,6 @@
-"""The whole of the tests: `python dev.py test`. Everything that the three layers need is fetched first.
+"""Runs all tests: `python dev.py test`. First gets everything that the three layers need.
 
-With arguments, only pytest runs, and they are its: `python dev.py test tests/no_host -k layers`.
+With arguments, runs only pytest, with those arguments: `python dev.py test tests/no_host -k layers`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from relay_host.comfyui import get_host
 from . import check
 
 WORKERS = 2
-"""Each with a server of its own: see tests/conftest.py."""
+"""Each has its own server: see tests/conftest.py."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,15 +26,15 @@ def main(arguments: Sequence[str]) -> int:
     options = list(arguments) or ["-n", str(WORKERS)]
     tested = int(pytest.main(options))
     if checked != 0:
-        print("The tests above have run, but the check before them failed.", flush=True)
+        print("The tests above ran, but the check before them failed.", flush=True)
     return tested or checked
 
 
 def check_and_make_models() -> int:
-    """The check's result. All tests want the small models: they are made beside it."""
+    """Returns the check's exit code. Makes the small models, which all tests need, in parallel."""
     making = subprocess.Popen([sys.executable, "-m", "relay_dev.model_folders"], stdout=subprocess.DEVNULL)
     checked = check.main([])
-    making.wait()  # where it failed, the first test that wants them says why
+    making.wait()  # if it failed, the first test that needs them says why
     return checked
 
 

@@ -1,4 +1,4 @@
-"""Trains the small models of the tiny world: `python dev.py train [NAME ...]`. What is trained is in devtools/tiny_world."""
+"""Trains the small models of the tiny world: `python dev.py train [NAME ...]`. The models are in devtools/tiny_world."""
 
 from __future__ import annotations
 

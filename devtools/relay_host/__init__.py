@@ -1,1 +1,1 @@
-"""The real ComfyUI in a process or as a server, its page in a browser, and a stand-in for the hub."""
+"""The real ComfyUI, in this process or as a server, its page in a browser, and a fake hub."""

@@ -1,7 +1,7 @@
-"""Finds a Chromium to show the host's page in, and installs one where there is none.
+"""Finds a Chromium to show the host's page in, or installs one.
 
-RELAY_CHROMIUM names one. Otherwise: Playwright's own, one of the system's, and at last a new one: Debian's package where this
-runs on Debian as root, Playwright's download elsewhere.
+The order: RELAY_CHROMIUM, Playwright's own, one from the system, and finally a new installation: Debian's package when run on
+Debian as root, otherwise Playwright's download.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ PLACES = {
 
 
 def find_browser() -> Path | None:
-    """A Chromium's executable, or None where this machine has none."""
+    """The path of a Chromium executable, or None if there is none."""
     named = os.environ.get("RELAY_CHROMIUM")
     if named:
         if not Path(named).is_file():
-            raise FileNotFoundError(f"RELAY_CHROMIUM names {named}, and there is no such file.")
+            raise FileNotFoundError(f"RELAY_CHROMIUM is {named}, but there is no such file.")
         return Path(named)
     own = _playwright_browser()
     if own.is_file():
@@ -50,7 +50,7 @@ def find_browser() -> Path | None:
 
 
 def get_browser() -> Path:
-    """A Chromium's executable; installs one where there is none."""
+    """The path of a Chromium executable; installs one if there is none."""
     found = find_browser()
     if found is None:
         print("Installing a Chromium for the page's tests", file=sys.stderr, flush=True)
@@ -60,13 +60,13 @@ def get_browser() -> Path:
     if found is None:
         raise FileNotFoundError(
             "No Chromium was found and none could be installed. Install Chromium or Chrome, "
-            "or name one's executable in the environment variable RELAY_CHROMIUM."
+            "or set the environment variable RELAY_CHROMIUM to the path of its executable."
         )
     return found
 
 
 def _playwright_browser() -> Path:
-    # Asked in a process of its own: Playwright's sync interface does not start where an event loop is running.
+    # Runs in a separate process: Playwright's sync API doesn't start while an event loop is running.
     code = "from playwright.sync_api import sync_playwright as s\nwith s() as p: print(p.chromium.executable_path)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode != 0:
@@ -75,7 +75,7 @@ def _playwright_browser() -> Path:
 
 
 def _is_debian_root() -> bool:
-    # Not Ubuntu: its chromium package is only a way to a snap.
+    # Not Ubuntu: its chromium package only installs a snap.
     release = Path("/etc/os-release")
     is_debian = release.is_file() and "ID=debian" in release.read_text("utf-8").split()
     return is_debian and os.geteuid() == 0 and shutil.which("apt-get") is not None

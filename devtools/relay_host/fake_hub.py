@@ -1,6 +1,6 @@
-"""A model hub of this process, on 127.0.0.1, that speaks as much of the hub's protocol as downloads need.
+"""A fake model hub in this process, on 127.0.0.1, with as much of the hub's protocol as downloads need.
 
-Large files are kept elsewhere, as on the hub: `resolve` sends to another host name, which knows no token and takes ranges.
+As on the hub, large files are stored elsewhere: `resolve` redirects to another host name, which ignores tokens and accepts ranges.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class FakeRepo:
 
     @classmethod
     def of_folder(cls, folder: Path, **more: bytes) -> FakeRepo:
-        """Every file of `folder`; `more`: {path: content} beside them."""
+        """Every file in `folder`, plus `more`: {path: content}."""
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         return cls({**files, **more})
 
@@ -44,12 +44,12 @@ class FakeHub:
     repos: dict[str, FakeRepo] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     hold_after: int | None = None
-    """Bytes of a large file after which its transfer waits for `go_on`."""
+    """After this many bytes of a large file, the transfer waits for `go_on`."""
     cut_after: int | None = None
-    """Bytes of a large file after which the connection breaks."""
+    """After this many bytes of a large file, the connection breaks."""
     go_on: Event = field(default_factory=Event)
     sent: dict[str, int] = field(default_factory=dict)
-    """{sha256: bytes sent, over all requests}."""
+    """{sha256: bytes sent in all requests}."""
 
     def __enter__(self) -> FakeHub:
         hub = self
@@ -79,7 +79,7 @@ class FakeHub:
         return f"http://localhost:{self._server.server_port}/storage"
 
     def fetched(self) -> set[str]:
-        """Names of the repo files whose content was asked for."""
+        """Names of the repo files whose content was requested."""
         return {
             unquote(request.path.split("/resolve/")[1].partition("/")[2])
             for request in self.requests
@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
             piece = content[place : place + PIECE_BYTES]
             try:
                 self.wfile.write(piece)
-            except OSError:  # the other side has gone
+            except OSError:  # the client closed the connection
                 self.close_connection = True
                 return None
             self.hub.sent[sha256] = self.hub.sent.get(sha256, 0) + len(piece)

@@ -1,12 +1,12 @@
-"""The host's own page in a headless Chromium: what a user sees, and what alone turns a workflow's UI format into API format.
+"""The host's own page in a headless Chromium: it shows what a user sees, and only it converts a workflow's UI format to API format.
 
     with open_page(server.url) as page:
         page.load_workflow(json.loads(path.read_text()))
         page.queue_and_wait().raise_for_error()
         page.screenshot(path)
 
-What passes between the page and Python goes through JSON inside the page, so that it is what the page would save: fields that
-are undefined are left out, and are not null.
+Values pass between the page and Python as JSON made by the page, so they are what the page would save: undefined fields are left out
+and don't become null.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ DIALOGS = ".p-dialog, .comfy-modal:not([style*='none']) .comfy-modal-content"
 
 BUILD = """
 async ({nodes, links, groups}) => {
-    const app = window.app, made = {};
+    const app = window.app, nodesByName = {};
     app.graph.clear();
     for (const spec of nodes) {
         const node = LiteGraph.createNode(spec.type);
-        if (!node) throw new Error(`no node type ${spec.type} on the page`);
+        if (!node) throw new Error(`the page has no node type ${spec.type}`);
         if (spec.title) node.title = spec.title;
         app.graph.add(node);
         node.pos = spec.pos;
@@ -59,23 +59,23 @@ async ({nodes, links, groups}) => {
             const least = node.computeSize();
             node.setSize([Math.max(least[0], node.size[0]), Math.max(least[1], node.size[1])]);
         }
-        made[spec.name] = node;
+        nodesByName[spec.name] = node;
     }
     for (const [fromName, output, toName, input] of links) {
-        const from = made[fromName], to = made[toName];
-        if (!from || !to) throw new Error(`a link from ${fromName} to ${toName}: one of them is not there`);
+        const from = nodesByName[fromName], to = nodesByName[toName];
+        if (!from || !to) throw new Error(`a link from ${fromName} to ${toName}: one of the nodes doesn't exist`);
         const slot = typeof output === 'number' ? output : from.outputs.findIndex(s => s.name === output);
         if (slot < 0 || slot >= from.outputs.length)
             throw new Error(`${from.type} has no output ${output}; it has ${from.outputs.map(s => s.name)}`);
         const into = to.inputs.findIndex(s => s.name === input);
         if (into < 0) throw new Error(`${to.type} has no input ${input}; it has ${to.inputs.map(s => s.name)}`);
-        if (!from.connect(slot, to, into)) throw new Error(`${fromName}.${output} does not go into ${toName}.${input}`);
+        if (!from.connect(slot, to, into)) throw new Error(`can't connect ${fromName}.${output} to ${toName}.${input}`);
     }
     for (const spec of groups) {
         const group = new LiteGraph.LGraphGroup(spec.title);
         let box = spec.bounding;
         if (spec.around) {
-            const inside = spec.around.map(name => made[name]), margin = 20, title = LiteGraph.NODE_TITLE_HEIGHT;
+            const inside = spec.around.map(name => nodesByName[name]), margin = 20, title = LiteGraph.NODE_TITLE_HEIGHT;
             const left = Math.min(...inside.map(n => n.pos[0])) - margin;
             const top = Math.min(...inside.map(n => n.pos[1] - title)) - margin - group.titleHeight;
             const right = Math.max(...inside.map(n => n.pos[0] + n.size[0])) + margin;
@@ -88,7 +88,7 @@ async ({nodes, links, groups}) => {
         app.graph.add(group);
     }
     app.graph.setDirtyCanvas(true, true);
-    return Object.fromEntries(Object.entries(made).map(([name, node]) => [name, String(node.id)]));
+    return Object.fromEntries(Object.entries(nodesByName).map(([name, node]) => [name, String(node.id)]));
 }
 """
 
@@ -104,7 +104,7 @@ most => {
 
 @dataclass(frozen=True)
 class NodeOnPage:
-    """A node to make. Widgets by name; the name "" is the first widget, which is a note's text (types Note, MarkdownNote)."""
+    """A node to create. Widgets by name; the name "" is the first widget, which is the text of a Note or MarkdownNote."""
 
     name: str
     type: str
@@ -118,7 +118,7 @@ class NodeOnPage:
 
 @dataclass(frozen=True)
 class GroupOnPage:
-    """A titled frame: around the nodes of these names, or, with bounding, at x, y, width, height."""
+    """A titled frame: around the named nodes, or, with bounding, at (x, y, width, height)."""
 
     title: str
     around: tuple[str, ...] = ()
@@ -127,12 +127,12 @@ class GroupOnPage:
 
 
 Link = tuple[str, "str | int", str, str]
-"""(name of the node that gives, its output's name or number, name of the node that takes, its input's name)"""
+"""(source node's name, output's name or number, target node's name, input's name)"""
 
 
 @dataclass(frozen=True)
 class PageRun:
-    """What a prompt that the page queued has done."""
+    """The result of a prompt that the page queued."""
 
     prompt_id: str
     outputs: dict[str, Any]
@@ -148,13 +148,13 @@ class PageRun:
 
 
 class HostPage:
-    """The open page. `page` is Playwright's own, for what has no method here."""
+    """The open page. `page` is Playwright's own object, for anything without a method here."""
 
     def __init__(self, page: playwright.Page, server_url: str):
         self.page = page
         self.server_url = server_url
         self.errors: list[str] = []
-        """What the page's scripts threw and did not catch."""
+        """Uncaught errors from the page's scripts."""
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def open(self, timeout: float = 90) -> None:
@@ -163,19 +163,19 @@ class HostPage:
         self.dismiss_dialogs()
 
     def ask(self, function: str, argument: Any = None) -> Any:
-        """Calls a JavaScript function in the page; its result goes through JSON there."""
+        """Calls a JavaScript function in the page and returns its result, which must be JSON."""
         wrapped = f"async argument => JSON.stringify(await ({function})(argument)) ?? 'null'"
         return json.loads(self.page.evaluate(wrapped, argument))
 
     def dialogs(self) -> list[str]:
-        """The texts of the dialogs that are open."""
+        """The texts of the open dialogs."""
         found = (
             element.inner_text().strip() for element in self.page.query_selector_all(DIALOGS) if element.is_visible()
         )
         return [text for text in found if text]
 
     def dismiss_dialogs(self, settle: float = 0.5) -> list[str]:
-        """Closes the dialogs that are open, and says what was in them."""
+        """Closes the open dialogs and returns their texts."""
         self.page.wait_for_timeout(settle * 1000)
         seen: list[str] = []
         for _ in range(5):
@@ -185,14 +185,14 @@ class HostPage:
             seen += open_now
             self.page.keyboard.press("Escape")
             self.page.wait_for_timeout(400)
-        raise RuntimeError(f"a dialog of the page does not close: {self.dialogs()}")
+        raise RuntimeError(f"a dialog on the page doesn't close: {self.dialogs()}")
 
     def registered_nodes(self) -> list[str]:
         """The ids of all node types that the page knows."""
         return list(self.ask("() => Object.keys(LiteGraph.registered_node_types)"))
 
     def load_workflow(self, workflow: dict[str, Any]) -> None:
-        """Loads a workflow in UI format; raises where the page shows a dialog about it, such as of missing nodes."""
+        """Loads a workflow in UI format; raises if the page shows a dialog, for example about missing nodes."""
         self.ask("async workflow => { await window.app.loadGraphData(workflow); return true; }", workflow)
         shown = self.dismiss_dialogs()
         if shown:
@@ -201,7 +201,7 @@ class HostPage:
     def build(
         self, nodes: Sequence[NodeOnPage], links: Sequence[Link] = (), groups: Sequence[GroupOnPage] = ()
     ) -> dict[str, str]:
-        """Makes a graph on the page in place of the one that is there; {name: id of the node}."""
+        """Replaces the graph on the page. Returns {name: node id}."""
         specs = {
             "nodes": [vars(node) for node in nodes],
             "links": [list(link) for link in links],
@@ -214,15 +214,15 @@ class HostPage:
         return dict(self.ask("async () => (await window.app.graphToPrompt()).output"))
 
     def draw_at_most(self, frames_per_second: int) -> None:
-        """How often the canvas is drawn; it is the setting "Maximum FPS", until the page is opened anew."""
+        """Limits how often the canvas is drawn (the setting "Maximum FPS") until the page is opened again."""
         self.ask("most => { window.app.canvas.maximumFps = most; return true; }", frames_per_second)
 
     def take_fewer_steps(self, most: int) -> None:
-        """Sets each `steps` of the graph to `most` where it is larger."""
+        """Limits every `steps` widget in the graph to `most`."""
         self.ask(FEWER_STEPS, most)
 
     def queue_and_wait(self, timeout: float = 120) -> PageRun:
-        """Queues what is on the page, as the Run button does, and waits for its end."""
+        """Queues the page's graph, as the Run button does, and waits until it ends."""
         with self.page.expect_response(is_queued_prompt) as waiting:
             self.ask("async () => { await window.app.queuePrompt(0, 1); return true; }")
         reply = waiting.value
@@ -237,10 +237,10 @@ class HostPage:
             if entry is not None:
                 return _page_run(prompt_id, entry)
             self.page.wait_for_timeout(200)
-        raise TimeoutError(f"no end of the page's run within {timeout} s")
+        raise TimeoutError(f"the page's run did not end within {timeout} s")
 
     def node_help(self, node_type: str) -> dict[str, Any]:
-        """What the page knows of a node type: {"display_name", "description", "inputs": {name: tooltip}}."""
+        """What the page knows about a node type: {"display_name", "description", "inputs": {name: tooltip}}."""
         function = """type => {
             const data = LiteGraph.registered_node_types[type].nodeData;
             const inputs = Object.entries({...data.input?.required, ...data.input?.optional});
@@ -262,7 +262,7 @@ class HostPage:
 
 @contextmanager
 def open_page(server_url: str, *, width: int = 1600, height: int = 1000) -> Iterator[HostPage]:
-    """The host's page in a headless Chromium, ready to work on, with the first-run dialogs closed."""
+    """The host's page in a headless Chromium, ready to use, with the first-run dialogs closed."""
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=get_browser(), args=ARGUMENTS, headless=True)
         try:
@@ -273,7 +273,7 @@ def open_page(server_url: str, *, width: int = 1600, height: int = 1000) -> Iter
 
 @contextmanager
 def open_page_beside(page: HostPage, server_url: str, *, width: int = 1600, height: int = 1000) -> Iterator[HostPage]:
-    """Another server's page in the browser of `page`, which shares nothing with it: a thread can drive one browser only."""
+    """Another server's page in the browser of `page`, in its own context: a thread can drive only one browser."""
     browser = page.page.context.browser
     assert browser is not None
     other = _opened(browser, server_url, width, height)

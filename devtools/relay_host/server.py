@@ -1,10 +1,10 @@
-"""A real ComfyUI server in a process of its own, with the pack in it.
+"""A real ComfyUI server in a separate process, with the pack installed.
 
     with HostServer(models=folder) as server:
         result = server.run({"1": {"class_type": "...", "inputs": {...}}})
         result.raise_for_error().images("9")
 
-Nothing of the host's own folder is used but its code: models, input, output, temp and user folders lie in a base directory.
+Only the code in the host's folder is used: the models, input, output, temp and user folders are in a base directory.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ USER_SETTINGS = {
     "Comfy.Workflow.ShowMissingModelsWarning": True,
     "Comfy.Workflow.ShowMissingNodesWarning": True,
 }
-"""The page of a user who has seen the first-run dialogs."""
+"""The settings of a user who has already seen the first-run dialogs."""
 
 
 class PromptRejected(Exception):
-    """The server did not accept a prompt, or accepted only a part of it."""
+    """The server rejected a prompt, or accepted only part of it."""
 
     def __init__(self, status: int, reply: Mapping[str, Any]):
         self.status = status
@@ -88,11 +88,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What one prompt did."""
+    """The result of one prompt."""
 
     prompt_id: str
     executed: tuple[str, ...]
-    """Ids of the nodes that ran, in order; the one that failed is the last."""
+    """Ids of the nodes that ran, in order; if a node failed, it is the last."""
     cached: tuple[str, ...]
     progress: tuple[Progress, ...]
     previews: tuple[bytes, ...]
@@ -102,7 +102,7 @@ class RunResult:
     error: ExecutionError | None
     interrupted: bool
     outputs: dict[str, Any]
-    """{node id: what its UI output was}, of cached nodes too."""
+    """{node id: its UI output}, including cached nodes."""
     folders: Mapping[str, Path] = field(repr=False)
     seconds: float = 0.0
 
@@ -120,7 +120,7 @@ class RunResult:
 
 
 class PendingRun:
-    """A queued prompt; what the server has said of it so far."""
+    """A queued prompt, and the messages about it so far."""
 
     def __init__(self, prompt_id: str, connection: websocket.WebSocket):
         self.prompt_id = prompt_id
@@ -170,7 +170,7 @@ class PendingRun:
 
 
 def read_error(data: Mapping[str, Any]) -> ExecutionError:
-    """From the data of an `execution_error` message."""
+    """Reads the data of an `execution_error` message."""
     return ExecutionError(
         node_id=str(data["node_id"]),
         node_type=data["node_type"],
@@ -184,10 +184,10 @@ class HostServer:
     """Starts ComfyUI's main.py on a free port, and stops it at the end of a `with` block.
 
     host: a ComfyUI folder (default: `get_host()`). base: the base directory (default: a new temporary one, deleted at the
-    end). models: a folder whose files are linked into base/models (copied where links can't be),
-    so a test that changes one of them makes a new file. arguments: further ones for main.py. environment: set
-    on top of this process's own; a value of None takes a variable away. threads: of torch; None leaves the choice to it.
-    other_packs: folders of custom nodes that are to be there too, by name. cpu: run on the CPU alone.
+    end). models: a folder whose files are linked into base/models (copied where links aren't possible), so a test that
+    changes a model must write a new file. arguments: more arguments for main.py. environment: variables added to this
+    process's own; None removes a variable. threads: torch's threads; None leaves the number to torch. other_packs: {name:
+    folder} of other custom nodes to install. cpu: run only on the CPU.
     """
 
     def __init__(
@@ -260,7 +260,7 @@ class HostServer:
             shutil.copytree(folder, custom_nodes / name, ignore=NOT_COPIED, dirs_exist_ok=True)
 
     def command(self) -> list[str]:
-        # The database's default place is in the host's own folder, where two servers would get into each other's way.
+        # By default the database is in the host's own folder, where two servers would conflict.
         database = (self.base / "user" / "comfyui.db").as_posix()
         return [
             *(sys.executable, str(self.host / "main.py"), "--use-pytorch-cross-attention"),
@@ -336,7 +336,7 @@ class HostServer:
         return status, json.loads(content or b"null")
 
     def object_info(self, node_id: str | None = None) -> dict[str, Any]:
-        """What the page is told of all nodes, {id: {...}}; of one node, where an id is given."""
+        """The description of all nodes that the page gets, {id: {...}}; with an id, of that node."""
         if node_id is None:
             return dict(self.get("/object_info"))
         return dict(self.get("/object_info/" + urllib.parse.quote(node_id))[node_id])
@@ -345,10 +345,10 @@ class HostServer:
         self.post("/interrupt", {})
 
     def free(self) -> None:
-        """Has the host unload all models and forget all results; done when this returns, or before the next prompt is taken up.
+        """Makes the host unload all models and forget all results, by the time this returns or before the next prompt starts.
 
-        The host only marks it as wanted, and does it when its worker has next woken: to a prompt that came in at the same moment, it
-        does it afterwards. So a small prompt goes first.
+        The host only sets a flag, which its worker reads when it next wakes; if that is for a prompt, it frees after the prompt.
+        So this runs a small prompt first.
         """
         self.post("/free", {"unload_models": True, "free_memory": True})
         self.run(
@@ -367,7 +367,7 @@ class HostServer:
     # Prompts
 
     def queue(self, prompt: Prompt, extra_data: Mapping[str, Any] | None = None) -> PendingRun:
-        """Queues a prompt; raises PromptRejected where any part of it is refused."""
+        """Queues a prompt; raises PromptRejected if the server rejects any part of it."""
         client = uuid.uuid4().hex
         connection = websocket.create_connection(f"ws://{self.listen}:{self.port}/ws?clientId={client}", timeout=30)
         status, reply = self.post(
@@ -379,7 +379,7 @@ class HostServer:
         return PendingRun(reply["prompt_id"], connection)
 
     def wait_until(self, pending: PendingRun, done: Callable[[PendingRun], bool], timeout: float = 120) -> PendingRun:
-        """Reads what the server says until `done(pending)`, or until the run has ended."""
+        """Reads the server's messages until `done(pending)` or the end of the run."""
         deadline = time.monotonic() + timeout
         while not pending.finished and not done(pending):
             pending.connection.settimeout(min(1.0, max(0.01, deadline - time.monotonic())))
@@ -390,7 +390,7 @@ class HostServer:
                     raise RuntimeError(f"ComfyUI ended during a run:\n{self.log_tail()}") from None
                 if time.monotonic() > deadline:
                     self.interrupt()
-                    raise TimeoutError(f"no end of the run within {timeout} s:\n{self.log_tail()}") from None
+                    raise TimeoutError(f"the run did not end within {timeout} s:\n{self.log_tail()}") from None
                 continue
             except (websocket.WebSocketException, OSError) as error:
                 raise RuntimeError(f"the connection to ComfyUI broke during a run:\n{self.log_tail()}") from error
@@ -399,7 +399,7 @@ class HostServer:
         return pending
 
     def wait(self, pending: PendingRun, timeout: float = 120) -> RunResult:
-        """Waits for the end of a queued prompt."""
+        """Waits until a queued prompt ends."""
         try:
             self.wait_until(pending, lambda run: run.finished, timeout)
         finally:
@@ -420,7 +420,7 @@ class HostServer:
         )
 
     def run(self, prompt: Prompt, timeout: float = 120) -> RunResult:
-        """Queues a prompt and waits for its end. A node's error is in the result; a refused prompt is raised."""
+        """Queues a prompt and waits until it ends. A node's error is in the result; a rejected prompt raises PromptRejected."""
         return self.wait(self.queue(prompt), timeout)
 
 
@@ -440,7 +440,7 @@ def link_or_copy(source: str, target: str) -> str:
 
 
 def put_pack(pack: Path, target: Path) -> None:
-    """Links the pack's folder to its place in custom_nodes; copies it where links are not allowed."""
+    """Links the pack's folder into custom_nodes; copies it where links aren't allowed."""
     take_pack_away(target)
     if os.name != "nt":
         try:

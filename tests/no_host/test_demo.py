@@ -57,7 +57,7 @@ def test_one_switch_uses_the_published_models(started_with: dict[str, Any], tmp_
 def test_a_models_folder_is_for_the_published_ones(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         demo.main(["--models", str(tmp_path)])
-    assert "--models goes with --published" in capsys.readouterr().err
+    assert "--models needs --published" in capsys.readouterr().err
 
 
 def test_what_is_asked_for_has_to_be_there() -> None:

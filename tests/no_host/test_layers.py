@@ -50,7 +50,11 @@ def test_what_is_below_nodes_imports_with_no_host() -> None:
     ("file", "line", "objection"),
     [
         ("pipelines/runs/sampling.py", "import comfy.utils", "only nodes/comfy_host/ imports the host's modules"),
-        ("pipelines/runs/sampling.py", "from comfy_api.latest import io", "below nodes nothing knows the host"),
+        (
+            "pipelines/runs/sampling.py",
+            "from comfy_api.latest import io",
+            "nothing below nodes may import the host's modules",
+        ),
         (
             "weighting/encode.py",
             "def f():\n    import folder_paths",
@@ -74,7 +78,7 @@ def test_what_is_below_nodes_imports_with_no_host() -> None:
             "model may import only model, device, base",
         ),
         ("pipelines/base/errors.py", "from ..model.family import f", "base may import only base"),
-        ("pipelines/loose.py", "from .base import errors", "a module of pipelines belongs into one of its rooms"),
+        ("pipelines/loose.py", "from .base import errors", "a module of pipelines must be in one of its rooms"),
         ("pipelines/attic/old.py", "from ..base import errors", "the rooms of pipelines are runs"),
         ("nodes/loaders.py", "from ...elsewhere import f", "the relative import leaves the pack"),
     ],

@@ -1,4 +1,4 @@
-"""Scripts with LoRAs and textual inversions, as the diffusers documentation writes them, with no code of the pack."""
+"""The diffusers documentation's scripts with LoRAs and textual inversions, written without the pack's code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def texts(pipe: Any, lora: LoraFile) -> dict[str, float]:
 
 
 def embeds(pipe: Any, prompt: str, negative_prompt: str | None = None) -> list[torch.Tensor]:
-    """What encode_prompt gives: hidden, negative hidden, and for SDXL pooled, negative pooled."""
+    """The results of encode_prompt: hidden, negative hidden, and for SDXL also pooled, negative pooled."""
     arguments = {"device": "cpu", "num_images_per_prompt": 1, "do_classifier_free_guidance": True}
     with torch.no_grad():
         return list(pipe.encode_prompt(prompt, negative_prompt=negative_prompt, **arguments))

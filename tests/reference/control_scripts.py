@@ -1,4 +1,4 @@
-"""The diffusers documentation's ControlNet scripts, written with no code of the pack, as those of scripts.py are."""
+"""The diffusers documentation's ControlNet scripts, written without the pack's code, like scripts.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .scripts import Picture, generator, loaded
 
 
 class Control(NamedTuple):
-    """One ControlNet of a script, and the settings of its own."""
+    """A ControlNet in a script, with its settings."""
 
     folder: Path | str
     image: Picture
@@ -35,7 +35,7 @@ def text_to_image(
     seed: int = 0,
     **settings: Any,
 ) -> Any:
-    """SD1.5 and SDXL. `settings`: what the pipeline takes beside."""
+    """SD1.5 and SDXL. settings: more arguments for the pipeline."""
     pipeline, arguments = controlled(AutoPipelineForText2Image, model, controls, "image")
     return pipeline(
         prompt,
@@ -57,7 +57,7 @@ def image_to_image(
     seed: int | Sequence[int] = 0,
     **settings: Any,
 ) -> Any:
-    """SD1.5 and SDXL; `seed`: one a picture, where `image` is a list, and the prompt is repeated."""
+    """SD1.5 and SDXL. If `image` is a list, `seed` has one seed per picture, and the prompt is repeated."""
     pipeline, arguments = controlled(AutoPipelineForImage2Image, model, controls, "control_image")
     many = isinstance(image, list)
     repeat = len(image) if many else 1
@@ -88,7 +88,7 @@ def controlled(
 
 
 def edges(width: int = 64, height: int = 64, seed: int = 41) -> Image.Image:
-    """A picture of white lines on black, as a canny detector gives."""
+    """A picture of white lines on black, as a Canny detector makes it."""
     numbers = np.random.default_rng(seed)
     lines = np.zeros((height, width, 3), np.uint8)
     for _ in range(4):

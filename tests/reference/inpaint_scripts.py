@@ -1,4 +1,4 @@
-"""The diffusers documentation's inpainting scripts, written with no code of the pack, as those of scripts.py are."""
+"""The diffusers documentation's inpainting scripts, written without the pack's code, like scripts.py."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def inpaint(
     scheduler: Any = None,
     **settings: Any,
 ) -> Any:
-    """SD1.5, SDXL and the refiner. `seed`: one a picture where `image` is a list. `settings`: what the pipeline takes beside."""
+    """SD1.5, SDXL and the refiner. If `image` is a list, `seed` has one seed per picture. settings: more arguments for the pipeline."""
     if controls:
         pipeline, arguments = controlled(AutoPipelineForInpainting, model, controls, "control_image")
     else:
@@ -65,7 +65,7 @@ def kandinsky_inpaint(
     seed: int = 0,
     output_type: str = "np",
 ) -> Any:
-    """With a decoder for inpainting."""
+    """Uses a decoder for inpainting."""
     pipeline = loaded(KandinskyV22InpaintPipeline, model, {})
     return pipeline(
         image=image,
@@ -85,7 +85,7 @@ def kandinsky_inpaint(
 def put_back(
     model: Path | str, image: Image.Image, mask: Image.Image, latents: torch.Tensor, seed: int
 ) -> torch.Tensor:
-    """A script's latents where the mask is white, and those of the picture, as an encode with this seed draws them, elsewhere."""
+    """A script's latents where the mask is white; elsewhere the picture's latents, encoded with this seed."""
     vae = loaded(AutoPipelineForInpainting, model, {}).vae
     pixels = torch.from_numpy(np.array(image).astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
     original = vae.config.scaling_factor * vae.encode(pixels).latent_dist.sample(generator(seed))
@@ -94,7 +94,7 @@ def put_back(
 
 
 def mask_picture(width: int = 64, height: int = 64, box: tuple[int, int, int, int] = (24, 16, 56, 48)) -> Image.Image:
-    """White (repaint) inside the box (left, top, right, bottom), black elsewhere."""
+    """White (repaint) inside the box (left, top, right, bottom), black outside."""
     mask = np.zeros((height, width), np.uint8)
     left, top, right, bottom = box
     mask[top:bottom, left:right] = 255

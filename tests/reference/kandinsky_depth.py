@@ -1,4 +1,4 @@
-"""The scripts of the diffusers documentation for Kandinsky 2.2's depth ControlNet: text-to-image, and image-to-image with Emb2Emb.
+"""The diffusers documentation's scripts for Kandinsky 2.2's depth ControlNet: text-to-image, and image-to-image with Emb2Emb.
 
 Source: https://huggingface.co/docs/diffusers/using-diffusers/kandinsky#controlnet
 """
@@ -22,7 +22,7 @@ from .scripts import Picture, Prior, generator, loaded, soft_picture
 
 
 def depth_map(width: int = 64, height: int = 64, seed: int = 977) -> Image.Image:
-    """A grey picture with near and far parts, as a depth estimator gives it."""
+    """A grey picture with near and far parts, as a depth estimator makes it."""
     return soft_picture(width, height, seed).convert("L")
 
 
@@ -46,7 +46,7 @@ def emb2emb(
     seeds: tuple[int, int] = (0, 1),
     **load: Any,
 ) -> Prior:
-    """The guide's two calls: the embedding of the prompt, and as the negative one that of the negative prompt."""
+    """The guide's two calls: one embeds the prompt, the other the negative prompt."""
     pipeline = loaded(KandinskyV22PriorEmb2EmbPipeline, model, load)
     settings = {"image": image, "num_inference_steps": steps}
     positive = pipeline(prompt=prompt, strength=strength, generator=generator(seeds[0]), **settings)
@@ -96,7 +96,7 @@ def image_to_image(
     output_type: str = "np",
     **load: Any,
 ) -> Any:
-    """`width` and `height` are those of the result, see scripts.kandinsky_image_to_image."""
+    """width, height: the result's size; see scripts.kandinsky_image_to_image."""
     pipeline = loaded(KandinskyV22ControlnetImg2ImgPipeline, model, load)
     if swaps_sizes(pipeline):
         width, height = height, width
@@ -116,7 +116,7 @@ def image_to_image(
 
 
 def swaps_sizes(pipeline: KandinskyV22ControlnetImg2ImgPipeline) -> bool:
-    """Whether this diffusers still exchanges height and width: one step, with a hint that fits only if it does."""
+    """Whether this diffusers still swaps height and width: runs one step with a hint that fits only if it does."""
     nothing = torch.zeros(1, pipeline.unet.config.encoder_hid_dim, dtype=pipeline.unet.dtype)
     try:
         pipeline(
@@ -131,7 +131,7 @@ def swaps_sizes(pipeline: KandinskyV22ControlnetImg2ImgPipeline) -> bool:
             generator=generator(0),
             output_type="pt",
         )
-    except RuntimeError:  # the hint has another size than the latents
+    except RuntimeError:  # the hint's size doesn't match the latents
         return False
     return True
 

@@ -1,7 +1,7 @@
-"""The diffusers documentation's scripts as functions: what a graph of the pack must give, written with no code of the pack.
+"""The diffusers documentation's scripts as functions, written without the pack's code. The pack's graphs must match their results.
 
 Each takes model folders (or hub ids), uses CPU generators, and returns float pictures [B, H, W, 3] in 0..1 (`output_type="np"`), or
-latents as the pipeline gives them. `load` goes to from_pretrained as it is: dtype=torch.float16, variant="fp16" and so on.
+latents as the pipeline returns them. `load` is passed to from_pretrained: dtype=torch.float16, variant="fp16" and so on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Picture = Image.Image | list[Image.Image] | torch.Tensor
 
 
 class Prior(NamedTuple):
-    """What the Kandinsky prior gives: two tensors [1, width]."""
+    """The output of the Kandinsky prior: two tensors [1, width]."""
 
     image_embeds: torch.Tensor
     negative_image_embeds: torch.Tensor
@@ -41,7 +41,7 @@ def generator(seed: int) -> torch.Generator:
 def loaded(pipeline_class: Any, model: Path | str, load: dict[str, Any]) -> Any:
     gc.collect()
     given = {"dtype": torch.float32, "use_safetensors": True, **load}
-    given["torch_dtype"] = given.pop("dtype")  # the name that diffusers knows from 0.36 to now
+    given["torch_dtype"] = given.pop("dtype")  # the argument's name in diffusers 0.36 and later
     pipeline = pipeline_class.from_pretrained(model, **given)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -79,7 +79,7 @@ def sd15_text_to_image(
 def sd15_euler_predictions(
     model: Path | str, prompt: str, *, width: int, height: int, steps: int, seed: int
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """What each step says of the picture that it is heading for, and the latents after it, both as the pipeline scales them."""
+    """Each step's prediction of the final latents, and the latents after the step, both in the pipeline's scale."""
     pipeline = loaded(AutoPipelineForText2Image, model, {})
     predicted: list[torch.Tensor] = []
     noisy: list[torch.Tensor] = []
@@ -117,7 +117,7 @@ def sd15_image_to_image(
     output_type: str = "np",
     **load: Any,
 ) -> Any:
-    """`image` is a picture, or the latents that a pipeline gave with output_type="latent"."""
+    """image: a picture, or latents from a pipeline with output_type="latent"."""
     pipeline = loaded(AutoPipelineForImage2Image, model, load)
     return pipeline(
         prompt,
@@ -140,7 +140,7 @@ def sd15_latent_chain(
     output_type: str = "np",
     **settings: Any,
 ) -> Any:
-    """The guide's image-to-image-to-image: latents from each model to the next, decoded by the last one only."""
+    """The guide's image-to-image-to-image: passes latents from each model to the next; only the last one decodes."""
     last = len(models) - 1
     for index, (model, prompt, seed) in enumerate(zip(models, prompts, seeds, strict=True)):
         kind = output_type if index == last else "latent"
@@ -196,7 +196,7 @@ def sdxl_image_to_image(
     output_type: str = "np",
     **load: Any,
 ) -> Any:
-    """The refiner, or the base as image-to-image (which has no use for the scores)."""
+    """The refiner, or the base as image-to-image (which ignores the scores)."""
     pipeline = loaded(AutoPipelineForImage2Image, model, {"add_watermarker": False, **load})
     return pipeline(
         prompt,
@@ -228,7 +228,7 @@ def sdxl_base_and_refiner(
     output_type: str = "np",
     **settings: Any,
 ) -> Any:
-    """The ensemble of experts: the base stops at `split` and hands over latents that still hold noise."""
+    """The ensemble of experts: the base stops at `split` and passes on latents that still contain noise."""
     latents = sdxl_text_to_image(
         base,
         prompt,
@@ -316,11 +316,11 @@ def kandinsky_image_to_image(
     output_type: str = "np",
     **load: Any,
 ) -> Any:
-    """`width` and `height` are those of the result.
+    """width, height: the result's size.
 
-    The pipeline calls `image_processor.preprocess(i, width, height)`, whose arguments come in the order (height, width), so it makes a
-    picture `width` tall. It uses them nowhere else: exchanging them here undoes that. When diffusers puts its own call right,
-    `kandinsky_swaps_sizes` turns False and this function goes on being right.
+    The pipeline calls `image_processor.preprocess(i, width, height)`, but the arguments are (height, width), so the picture becomes
+    `width` pixels tall. It uses them nowhere else, so swapping them here undoes that. When diffusers fixes its call,
+    `kandinsky_swaps_sizes` returns False and this function stays correct.
     """
     pipeline = loaded(KandinskyV22Img2ImgPipeline, model, load)
     if kandinsky_swaps_sizes(pipeline):
@@ -340,7 +340,7 @@ def kandinsky_image_to_image(
 
 
 def kandinsky_swaps_sizes(pipeline: KandinskyV22Img2ImgPipeline) -> bool:
-    """Whether this diffusers still exchanges height and width: one step, on a picture that is not square."""
+    """Whether this diffusers still swaps height and width: runs one step on a picture that isn't square."""
     width = pipeline.unet.config.encoder_hid_dim
     nothing = torch.zeros(1, width, dtype=pipeline.unet.dtype)
     latents = pipeline(
@@ -357,12 +357,12 @@ def kandinsky_swaps_sizes(pipeline: KandinskyV22Img2ImgPipeline) -> bool:
     return latents.shape[-2] > latents.shape[-1]
 
 
-# --- by hand: what a chain across spaces must equal
+# --- by hand: the expected results of a chain across latent spaces
 
 
 @torch.no_grad()
 def decode_latents(model: Path | str, latents: torch.Tensor, **load: Any) -> np.ndarray:
-    """Decodes latents as a pipeline gives them (scaled, or Kandinsky's as they are) to pictures [B, H, W, 3]."""
+    """Decodes a pipeline's latents (scaled, or Kandinsky's unscaled) to pictures [B, H, W, 3]."""
     pipeline = loaded(DiffusionPipeline, model, load)
     if hasattr(pipeline, "movq"):
         pictures = pipeline.movq.decode(latents.to(pipeline.movq.dtype), force_not_quantize=True).sample
@@ -372,16 +372,16 @@ def decode_latents(model: Path | str, latents: torch.Tensor, **load: Any) -> np.
 
 
 def write_like_host(array: np.ndarray) -> np.ndarray:
-    """Pictures as the host's SaveImage writes them: it cuts off where PIL's users round."""
+    """Pictures as the host's SaveImage writes them: it truncates instead of rounding."""
     return np.clip(255.0 * np.asarray(array, dtype=np.float32), 0, 255).astype(np.uint8)
 
 
 def read_like_host(picture: Image.Image) -> torch.Tensor:
-    """A picture as the host's LoadImage gives it: [1, H, W, 3], float32 in 0..1."""
+    """A picture as the host's LoadImage outputs it: [1, H, W, 3], float32 in 0..1."""
     return torch.from_numpy(np.array(picture.convert("RGB")).astype(np.float32) / 255.0)[None]
 
 
 def soft_picture(width: int = 64, height: int = 64, seed: int = 271) -> Image.Image:
-    """A picture to start from: soft blobs of colour, different from each other in every quarter."""
+    """A picture to start from: soft blobs of colour, different in every quarter."""
     coarse = np.random.default_rng(seed).uniform(0, 255, size=(5, 5, 3)).astype(np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)

@@ -17,7 +17,7 @@ from reference.scripts import generator
 def image_to_image(
     file: Path, config: Path, image: Image.Image, prompt: str, *, strength: float, steps: int, guidance_scale: float
 ) -> torch.Tensor:
-    """Latents in model scale, of the seed 3."""
+    """Latents in the model's scale, with seed 3."""
     pipeline = StableDiffusionImg2ImgPipeline.from_single_file(str(file), config=str(config), torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(

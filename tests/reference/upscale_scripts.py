@@ -1,4 +1,4 @@
-"""The diffusers documentation's scripts of the two upscalers, written with no code of the pack, as those of scripts.py are."""
+"""The diffusers documentation's scripts for the two upscalers, written without the pack's code, like scripts.py."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def latent_upscale(
     scheduler: type | None = None,
     **load: Any,
 ) -> Any:
-    """`image`: latents as a pipeline gives them with output_type="latent", or a picture. `seed`: one an image of a batch."""
+    """image: latents from a pipeline with output_type="latent", or a picture. seed: one per image in a batch."""
     pipeline = loaded(StableDiffusionLatentUpscalePipeline, model, load)
     if scheduler is not None:
         pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, prediction_type="sample")
@@ -60,7 +60,7 @@ def super_resolution(
     scheduler: type | None = None,
     **load: Any,
 ) -> Any:
-    """`image`: a picture, several, or [B, 3, H, W] in 0..1. `seed`: one an image of a batch."""
+    """image: a picture, several, or [B, 3, H, W] in 0..1. seed: one per image in a batch."""
     pipeline = loaded(StableDiffusionUpscalePipeline, model, load)
     if scheduler is not None:
         pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
@@ -79,7 +79,7 @@ def super_resolution(
 
 @torch.no_grad()
 def decoded(model: Path | str, latents: torch.Tensor, **load: Any) -> torch.Tensor:
-    """What the documentation's chain lacks between x2 and x4: latents of `model`'s scale as pictures, [B, 3, H, W] in 0..1."""
+    """The step that the documentation's chain lacks between x2 and x4: decodes latents in `model`'s scale to [B, 3, H, W] in 0..1."""
     pipeline = loaded(StableDiffusionLatentUpscalePipeline, model, load)
     pictures = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor, return_dict=False)[0]
     return pipeline.image_processor.postprocess(pictures, output_type="pt")
@@ -96,7 +96,7 @@ def image_to_x2_to_x4(
     steps: int = 4,
     seeds: tuple[int, int, int],
 ) -> np.ndarray:
-    """The image-to-image guide's chain of a model and the two upscalers."""
+    """The image-to-image guide's chain: a model, then the two upscalers."""
     latents = sd15_image_to_image(
         sd15, image, prompt, strength=strength, steps=steps, seed=seeds[0], output_type="latent"
     )

@@ -1,4 +1,4 @@
-"""Workflows at random, from what the nodes themselves declare: right ones, and ones with all that people and strangers get wrong."""
+"""Random workflows from the nodes' own declarations: valid ones, and ones with the mistakes that users and strangers make."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ NUMBERS = {
     "tile_size": (0, 0, 16, 64, 100),
     "clip_skip": (0, 0, 1, 2, 24),
 }
-"""Small ones, for a run to take little time; beside them, any in the declared range where that costs nothing."""
+"""Small values, so that runs are short; where size costs nothing, any value in the declared range is used too."""
 COSTLY = {"compile": "off"}
-"""Widgets of which one value alone is tried: compiling takes minutes."""
+"""Widgets tried with only one value: compiling takes minutes."""
 WRONG: tuple[Any, ...] = (None, "abc", -1, 10**9, 10**20, 1e30, [], {}, "../../x", True)
 SOURCES = {
     "IMAGE": (
@@ -129,9 +129,9 @@ SOURCES = {
     "DIFFUSERS_CONTROLNET": ("RelayLoadControlNet", "RelayLoadControlNetFromHub"),
     "DIFFUSERS_CONTROL": ("RelayApplyControlNet", "RelayKandinskyHint"),
 }
-"""What gives a type. The first needs little or nothing itself."""
+"""Nodes that output each type. The first needs few or no inputs itself."""
 STRANGERS = ("RelayLoadModelFromHub", "RelayLoadControlNetFromHub", "RelayLoadImageFromUrl")
-"""What asks for a name of something elsewhere; nothing elsewhere can be had here."""
+"""Inputs that name something on the network, which the tests can't reach."""
 NO_PICTURES = ("odd-text.png", "odd-cut.png", "odd-nothing.png", "../../etc/passwd", "nowhere.png")
 USUAL: dict[str, Any] = {
     "kind": "plain",
@@ -157,7 +157,7 @@ USUAL: dict[str, Any] = {
     "tiled": False,
     "batch_size": 1,
 }
-"""What most values are in workflows that are not spoilt: so that something comes of them."""
+"""Most values in valid workflows, so that the runs produce something."""
 DEPTH = 5
 
 
@@ -168,7 +168,7 @@ class Builder:
     files: tuple[str, ...]
     family: str
     spoilt: bool
-    """Whether values are wrong, links missing or crossed, files nowhere, now and then."""
+    """Whether some values are wrong, some links missing or of the wrong type, and some files missing."""
     prompt: Prompt = field(default_factory=dict)
     given: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
 
@@ -182,7 +182,7 @@ class Builder:
         return self.random.choice(list(values))
 
     def link(self, kind: str, depth: int, for_input: str = "") -> Any:
-        """A link to something of the kind; now and then of another kind, or to nothing there is."""
+        """A link to an output of the type; sometimes to another type, or to a node that doesn't exist."""
         if self.wrong(2):
             kind = self.pick(SOURCES)
         if self.wrong(1):
@@ -253,18 +253,18 @@ class Builder:
 @st.composite
 def workflows(draw: Callable[[Any], Any], info: Mapping[str, Any], files: tuple[str, ...]) -> Prompt:
     """A prompt in API format that ends in PreviewImage."""
-    # Seeds, and not choices of hypothesis' own: it likes the ends of ranges, and here one wrong value hides all that would follow.
+    # Draw a seed instead of hypothesis' own choices: it prefers the ends of ranges, and here one wrong value hides everything after it.
     random = draw(st.randoms(use_true_random=True))
     builder = Builder(random, info, files, random.choice(MODELS), random.random() < 0.5)
     links = {"images": builder.link("IMAGE", DEPTH) if not builder.chance(75) else ["", 0]}
-    if links["images"] == ["", 0]:  # most end as workflows do
+    if links["images"] == ["", 0]:  # most workflows end in a picture
         links["images"] = [builder.node("RelayDecode", DEPTH), 0]
     builder.prompt["out"] = {"class_type": "PreviewImage", "inputs": links}
     return builder.prompt
 
 
 def write_odd_files(folder: Path) -> tuple[str, ...]:
-    """Picture files of every kind that LoadImage may meet; their names."""
+    """Writes picture files of every kind that LoadImage may get. Returns their names."""
     random = np.random.default_rng(3)
     color = Image.fromarray(random.integers(0, 255, (48, 64, 3), np.uint8))
     made: dict[str, Image.Image] = {
@@ -281,7 +281,7 @@ def write_odd_files(folder: Path) -> tuple[str, ...]:
     }
     for name, picture in made.items():
         picture.save(folder / name)
-    (folder / "odd-text.png").write_bytes(b"no picture at all")
+    (folder / "odd-text.png").write_bytes(b"not a picture")
     (folder / "odd-cut.png").write_bytes((folder / "odd-plain.png").read_bytes()[:200])
     (folder / "odd-nothing.png").write_bytes(b"")
     return (*made, *NO_PICTURES)

@@ -1,6 +1,6 @@
-"""Small checkpoint files in the original layout, each with the diffusers folder that holds the same weights.
+"""Small checkpoint files in the original layout, each with a diffusers folder that has the same weights.
 
-The folders are their own configs too: `configs` holds them under the names of the kinds, as the pack's own folder does.
+The folders also serve as configs: `configs` has them under the names of the kinds, like the pack's own folder.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DDIM = {
 class SmallCheckpoints:
     root: Path
     folders: dict[str, Path]
-    """By the names of KINDS, and "NAME_inpaint" with a UNet of 9 channels."""
+    """{name in KINDS: folder}, and "NAME_inpaint" with a UNet of 9 channels."""
     tokenizer: Path
 
     @property
@@ -70,7 +70,7 @@ def copy_configs(folder: Path, target: Path) -> None:
 
 
 def make_sd2(folder: Path, sd15: Path) -> Path:
-    """As SD1.5, but for its linear projections, its heads of one width, and OpenCLIP's padding."""
+    """Like SD1.5, except for linear projections, heads of one width, and OpenCLIP's padding."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     tokenizer, _ = make_tokenizer(folder / "tokenizer", pad_token="!")

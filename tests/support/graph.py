@@ -1,4 +1,4 @@
-"""Workflows in API format, written as a script writes calls.
+"""Workflows in API format, written like calls in a script.
 
 graph = Graph()
 model = graph.add("RelayLoadModel", model="sd15", dtype="float32")
@@ -73,7 +73,7 @@ class Graph:
         return self.add("RelayInpaint", model=model, prompt=prompt, mask=mask, **{**defaults, **settings})
 
     def mask(self, server: HostServer, picture: Image.Image, name: str) -> Out:
-        """A grey picture as a MASK: white is 1."""
+        """A grey picture as a MASK; white is 1."""
         picture.save(server.folders["input"] / name)
         return self.add("LoadImageMask", image=name, channel="red")
 
@@ -103,7 +103,7 @@ class Graph:
         return self.add("SaveImage", images=images, filename_prefix=prefix)
 
     def picture(self, server: HostServer, picture: Image.Image, name: str) -> Out:
-        """A picture that LoadImage loads; it is written to the server's input folder."""
+        """Writes a picture to the server's input folder and loads it with LoadImage."""
         picture.save(server.folders["input"] / name)
         return self.add("LoadImage", image=name)
 

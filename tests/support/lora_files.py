@@ -1,4 +1,4 @@
-"""LoRA files made by hand, and whether a view of a model is what they make of it."""
+"""LoRA files made by hand, and a check that a model with a LoRA has the weights that the file implies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def layer(model: PipelineComponents, part: str, name: str) -> Any:
 
 
 def pair(model: PipelineComponents, part: str, name: str, rank: int = RANK) -> Pair:
-    """(down, up), of the layer's shape, the same each time."""
+    """(down, up) for the layer's shape, the same every time."""
     weight = layer(model, part, name).weight
     numbers = torch.Generator().manual_seed(len(name) + rank)
     return (
@@ -38,7 +38,7 @@ def delta(down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 
 
 def assert_merged(view: PipelineComponents, part: str, deltas: Mapping[str, torch.Tensor]) -> None:
-    """The layers with the LoRA are those whose weight is base + delta, and no others have changed."""
+    """Checks that the layers with a LoRA have the weight base + delta, and that no other layer has changed."""
     with torch.no_grad(), active_loras(view, [part]):
         assert sum(hasattr(one, "base_layer") for one in view[part].modules()) == len(deltas)
         for name, added in deltas.items():

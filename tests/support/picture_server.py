@@ -1,4 +1,4 @@
-"""A web server on 127.0.0.1 with pictures and bad manners, and a door to it for the code under test."""
+"""A web server on 127.0.0.1 with pictures and faulty answers, and access to it for the code under test."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 from diffusers_relay.pipelines.downloads.url_address import Internet
 
 CERTIFICATE = Path(__file__).with_name("pictures_test.pem")
-"""Of pictures.test, with its key."""
+"""The certificate of pictures.test, with its key."""
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class PictureServer:
-    """`answers`: path without the query -> what writes the whole answer. `asked`: (Host header, path) of each request."""
+    """answers: {path without the query: function that writes the whole answer}. asked: (Host header, path) of each request."""
 
     def __init__(self, port: int, stopped: threading.Event) -> None:
         self.port = port
         self.stopped = stopped
-        """For answers that never end: they end with this."""
+        """Set to stop answers that would never end."""
         self.answers: dict[str, Answer] = {}
         self.asked: list[tuple[str, str]] = []
 
@@ -32,7 +32,7 @@ class PictureServer:
 
 
 class Door(Internet):
-    """Lets 127.0.0.1 through, and no other address that the internet does not let through. Names are looked up in `names`."""
+    """Also allows 127.0.0.1, but no other private address. Looks names up in `names`."""
 
     ca_certificates = str(CERTIFICATE)
 
@@ -60,7 +60,7 @@ def picture_server(tls: bool = False) -> Iterator[PictureServer]:
             if answer is None:
                 self.send_error(404)
                 return
-            with suppress(OSError):  # the other side has left
+            with suppress(OSError):  # the client closed the connection
                 answer(self)
 
         def log_message(self, *_: object) -> None:
@@ -68,7 +68,7 @@ def picture_server(tls: bool = False) -> Iterator[PictureServer]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_: object) -> None:
-            pass  # a handshake that the other side ended
+            pass  # the client ended the handshake
 
     server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

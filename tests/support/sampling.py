@@ -1,4 +1,4 @@
-"""A graph for every kind of run that denoises, by its name."""
+"""A graph for each kind of denoising run, by name."""
 
 from __future__ import annotations
 

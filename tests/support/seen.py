@@ -1,6 +1,6 @@
-"""Pictures that the tiny world's models paint through the graph, and what the judge sees of them.
+"""Paints pictures with the tiny world's models through a graph, and judges them.
 
-A claim over several pictures is one prompt for the server: what they share is loaded and encoded once.
+Each check of several pictures is one prompt for the server, so shared parts are loaded and encoded only once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ X4 = "stabilityai/stable-diffusion-x4-upscaler"
 DECODERS = (KANDINSKY, KANDINSKY_INPAINTING, KANDINSKY_DEPTH)
 UPSCALERS = (X2, X4)
 SIDES = {SDXL: 512, REFINER: 512}
-"""At which size a model is asked, if not at SIDE: at half of its own."""
+"""The picture size for models that don't use SIDE: half their native size."""
 SIDE = 256
 STEPS = 12
 FAST = "DPMSolverMultistepScheduler"
@@ -49,14 +49,14 @@ Pictures = np.ndarray
 
 @dataclass
 class Canvas:
-    """A graph of the tiny world's models, by their hub ids."""
+    """A graph of the tiny world's models, selected by hub id."""
 
     server: HostServer
     graph: Graph = field(default_factory=Graph)
     models: dict[str, Out] = field(default_factory=dict)
 
     def model(self, repo: str) -> Out:
-        """One loader for each repository, with a fast scheduler where the model takes one."""
+        """One loader per repository, with a fast scheduler if the model accepts one."""
         if repo not in self.models:
             more = {"revision": "", "variant": "auto", "dtype": "float32"}
             model = self.graph.add("RelayLoadModelFromHub", repo_id=repo, **more)
@@ -67,7 +67,7 @@ class Canvas:
         return self.models[repo]
 
     def says(self, repo: str, text: str, negative: str = "", *, model: Out | None = None) -> Out:
-        """A prompt for the model of the repository, or for `model`, which was made from it."""
+        """A prompt for the repository's model, or for `model`, which was derived from it."""
         if repo in DECODERS:
             return self.graph.prior(self.model(PRIOR), text, negative, steps=STEPS, seed=1)
         return self.graph.encode(model or self.model(repo), text, negative)
@@ -75,14 +75,14 @@ class Canvas:
     def paints(
         self, repo: str, text: str, count: int = 1, negative: str = "", *, model: Out | None = None, **settings: Any
     ) -> Out:
-        """A latent of `count` pictures after the text, or after `prompt`."""
+        """A latent with `count` pictures of the text, or of `prompt`."""
         side = SIDES.get(repo, SIDE)
         prompt = settings.pop("prompt", None) or self.says(repo, text, negative, model=model)
         given = {"width": side, "height": side, "batch_size": count, **_sampling(repo), **settings}
         return self.graph.text_to_image(model or self.model(repo), prompt, **given)
 
     def repaints(self, repo: str, text: str, *, model: Out | None = None, **settings: Any) -> Out:
-        """A latent made from `latent` or `image`."""
+        """A latent repainted from `latent` or `image`."""
         prompt = settings.pop("prompt", None) or self.says(repo, text, model=model)
         return self.graph.image_to_image(model or self.model(repo), prompt, **{**_sampling(repo), **settings})
 
@@ -96,12 +96,12 @@ class Canvas:
         return self.graph.add("RepeatImageBatch", image=image, amount=count)
 
     def given(self, picture: np.ndarray, name: str) -> Out:
-        """[height, width, 3], 0 to 1, as an IMAGE."""
+        """A picture, [height, width, 3] in 0..1, as an IMAGE."""
         image = Image.fromarray((picture * 255).round().astype(np.uint8))
         return self.graph.picture(self.server, image, f"drawn-{zlib.crc32(name.encode()):08x}.png")
 
     def decoded(self, repo: str, latent: Out) -> Out:
-        """By the model of the repository, in whatever space the latent is."""
+        """Decodes with the repository's model, whatever the latent's space."""
         return self.graph.decode(self.model(repo), latent)
 
     def see(self, repo: str, *latents: Out) -> list[Pictures]:
@@ -127,15 +127,15 @@ def share(found: Iterable[bool]) -> float:
 
 
 def nearness(pictures: Pictures, color: str) -> float:
-    """How near the pictures' pixels are to the colour, in the mean."""
+    """The mean nearness of the pictures' pixels to the colour."""
     return float(np.mean([towards(picture, color) for picture in pictures]))
 
 
 def distance(pictures: Pictures, picture: np.ndarray) -> float:
-    """Of 0 to 1, in the mean over all values."""
+    """The mean absolute difference, 0 to 1."""
     return float(np.abs(pictures - picture).mean())
 
 
 def rises(values: Sequence[float], least: float = 0.0) -> bool:
-    """Whether each is more than `least` above the one before it."""
+    """Whether each value is more than `least` above the previous one."""
     return all(after - before > least for before, after in pairwise(values))

@@ -1,4 +1,4 @@
-"""A card of any size, for tests of the host's memory manager on a machine without one."""
+"""A fake GPU of any size, to test the host's memory manager on a machine without one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import torch
 
 
 class SmallCard:
-    """The CPU under the name ``cpu:0``, which the host does not take for the CPU.
+    """The CPU under the name ``cpu:0``, which the host doesn't recognise as the CPU.
 
-    Everything that decides and moves is the host's own code. Only what it would ask a driver comes from here: how large
-    the card is, and how much of it is free.
+    All decisions and moves are the host's own code. This class only replaces the driver's answers: the card's size and free memory.
     """
 
     device = torch.device("cpu:0")
@@ -46,7 +45,7 @@ class SmallCard:
         patch.setattr(memory, "free_memory", noted)
 
     def used(self) -> int:
-        """Bytes of all models that are there, those too that the host has off its list while it loads."""
+        """Bytes of all loaded models, including those that the host takes off its list while it loads."""
         return sum(model.model_loaded_weight_memory for model in self._models if model.device == self.device)
 
     def _free(self, dev: torch.device | None = None, torch_free_too: bool = False) -> Any:

@@ -1,4 +1,4 @@
-"""The pack's lower layers run with no host: models, and a runtime that counts what is done."""
+"""Runs the pack's lower layers without a host: models, and a runtime that counts the work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from relay_dev.model_folders import small_models
 
 
 class CountingOffload(PlainOffload):
-    """Counts the stages, and refuses a module that another stage has taken."""
+    """Counts the stages, and rejects a module that another stage is using."""
 
     def __init__(self) -> None:
         super().__init__("cpu")
@@ -36,7 +36,7 @@ class CountingOffload(PlainOffload):
 
 
 class ListeningMonitor(SilentMonitor):
-    """Keeps what a user would see. `stop_after`: raises Stopped at that many progress reports. `previews`: wants to see them."""
+    """Records what a user would see. stop_after: raise Stopped after that many progress reports. previews: ask for previews."""
 
     def __init__(self, stop_after: int | None = None, previews: bool = False) -> None:
         self._previews = previews
@@ -60,7 +60,7 @@ class ListeningMonitor(SilentMonitor):
 
 
 class Stopped(Exception):
-    """The user's cancel."""
+    """Stands for a user's cancel."""
 
 
 def counting_runtime(stop_after: int | None = None, previews: bool = False) -> Runtime:
@@ -69,12 +69,12 @@ def counting_runtime(stop_after: int | None = None, previews: bool = False) -> R
 
 @cache
 def load(name: str, dtype: torch.dtype = torch.float32) -> PipelineComponents:
-    """A small model, loaded once for all tests of a process: it must not be changed."""
+    """A small model, loaded once for all tests of a process: don't change it."""
     return load_folder(small_models().named[name], dtype=dtype, source=name, monitor=SilentMonitor())
 
 
 def encode(model: PipelineComponents, prompt: str, negative_prompt: str = "") -> PromptEmbeds:
-    """By the text encoders as they are now, whatever was encoded before."""
+    """Encodes with the text encoders' current weights, without the cache."""
     ENCODED.clear()
     return encode_prompt(
         model, prompt, negative_prompt, syntax="compel", runtime=Runtime(PlainOffload(), SilentMonitor())

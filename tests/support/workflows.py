@@ -1,11 +1,11 @@
-"""What a workflow in UI format says, without what only the page that saved it adds."""
+"""The content of a workflow in UI format, without the fields that the page adds when it saves."""
 
 from __future__ import annotations
 
 from typing import Any
 
 OF_A_NODE = ("id", "type", "title", "pos", "mode", "widgets_values")
-"""Not its size: that also depends on the fonts that the browser has."""
+"""Without the size, which also depends on the browser's fonts."""
 
 
 def essence(workflow: dict[str, Any]) -> dict[str, Any]:

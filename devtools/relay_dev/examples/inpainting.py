@@ -1,4 +1,4 @@
-"""A part of a picture painted anew."""
+"""Part of a picture repainted."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ def inpaint_a_part() -> Sheet:
         "inpaint",
         note=f"""# Repaint a part of a picture
 
-Stable Diffusion 1.5 for inpainting paints what the mask marks, so that it goes with the rest. White, 1, is repainted; black, 0,
+Stable Diffusion 1.5 for inpainting repaints the masked area so that it fits the rest. White (1) is repainted; black (0)
 stays.
 
-The mask here is a rectangle, so that the workflow runs as it is. **For your own mask**, open *The picture to start from* in the Mask
-Editor (right-click on the node), and connect its MASK to *Repaint what is masked* and to *Put it into the picture*. Bypass the
-scaling then if your picture is not square: any size works.
+The mask here is a rectangle, so the workflow runs without changes. **For your own mask**, open *The picture to start from* in the
+Mask Editor (right-click the node), and connect its MASK to *Repaint what is masked* and to *Put it into the picture*. If your picture
+isn't square, also bypass the scaling: any size works.
 
-What is not masked stays as it is in the latent. Decoding still changes it a little, as any autoencoder does, so the last node puts
-the new part into the picture that you gave.
+The latent outside the mask doesn't change. Decoding still changes the picture there a little, as any autoencoder does, so the last
+node puts the new part into your original picture.
 
 **Try**
-- **strength** 0.6 to 0.9 in *Repaint what is masked*: what is there shines through.
-- A plain model (Stable Diffusion 1.5, SDXL) in the place of the one for inpainting.
-- Nodes for masks between: *GrowMask* for more room, *FeatherMask* before *Put it into the picture* for a softer edge.
+- **strength** 0.6 to 0.9 in *Repaint what is masked*: the old content shines through.
+- A normal model (Stable Diffusion 1.5, SDXL) instead of the inpainting model.
+- Mask nodes in between: *GrowMask* for more room, *FeatherMask* before *Put it into the picture* for a softer edge.
 
 In the diffusers documentation: [Inpainting]({INPAINT_GUIDE}), also *Preserving unmasked areas*.
 """,
@@ -42,7 +42,7 @@ In the diffusers documentation: [Inpainting]({INPAINT_GUIDE}), also *Preserving 
         )
         picture = scaled(sheet, picture, 512)
         black = sheet.add("SolidMask", "Nothing is masked", value=0.0, width=512, height=512)
-        white = sheet.add("SolidMask", "But for a rectangle", value=1.0, width=224, height=224)
+        white = sheet.add("SolidMask", "The white rectangle", value=1.0, width=224, height=224)
         mask = sheet.add("MaskComposite", "The mask", destination=black, source=white, x=32, y=32, operation="add")
     with sheet.column("3 Repaint"):
         latent = sheet.add(

@@ -1,4 +1,4 @@
-"""What several examples use: the models, the documentation's pages, and nodes that often stand together."""
+"""Shared by several examples: models, documentation pages, and common groups of nodes."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def hub_model(sheet: Sheet, title: str, repo_id: str, *, row: int | None = None)
 
 
 def example_picture(sheet: Sheet) -> Output:
-    """The picture that every ComfyUI has in its input folder."""
+    """The picture that comes with every ComfyUI, in its input folder."""
     return sheet.add("LoadImage", "The picture to start from", image=EXAMPLE_PICTURE)
 
 
 def scaled(sheet: Sheet, picture: Output, size: int, *, title: str = "") -> Output:
-    """Scaled to the size that the model is made for."""
+    """Scales a picture to the size that the model was trained for."""
     return sheet.add(
         "ImageScale",
         title or f"Scale to {size} x {size}",
@@ -54,9 +54,9 @@ def scaled(sheet: Sheet, picture: Output, size: int, *, title: str = "") -> Outp
 
 
 def side_by_side(sheet: Sheet, model: Output, latents: Mapping[str, Output]) -> None:
-    """Columns 4 and 5 of a comparison: each latent decoded in its own row, and all of them in one saved grid, two in a row.
+    """Columns 4 and 5 of a comparison: decodes each latent in its own row and saves all of them in one grid, two per row.
 
-    `latents` are by what each shows; there are two or four.
+    latents: {label: latent}, two or four of them.
     """
     with sheet.column("4 Decode"):
         images = [

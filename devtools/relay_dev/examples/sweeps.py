@@ -1,4 +1,4 @@
-"""One number at several values, side by side."""
+"""Several values of one number, side by side."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def strength_sweep() -> Sheet:
 The same picture, model, prompt and seed, painted four times: with strength 0.4, 0.6, 0.8 and 1.0. Only the number in the four
 *Strength* nodes differs. The grid shows them from left to right and from top to bottom.
 
-At 1.0 nothing of the picture is left. Of 30 steps, 0.4 runs only 12, so it is also the fastest.
+At 1.0 nothing is left of the picture. Of 30 steps, 0.4 runs only 12, so it's also the fastest.
 
 **Try**
-- Keep strength and vary **guidance_scale**, or the **seed**.
+- Keep strength fixed and vary **guidance_scale**, or the **seed**.
 - 1 row and 4 columns in *All in one*.
 
 The model is loaded once, and the prompt is encoded once.
@@ -44,8 +44,8 @@ def guidance_sweep() -> Sheet:
 The same picture, model, prompt and seed, painted four times: with guidance_scale 1, 4, 7.5 and 12. Only the number in the four
 *Guidance* nodes differs. The grid shows them from left to right and from top to bottom.
 
-A low number leaves the model free, a high one holds it to the prompt. At 1 guidance is off: the negative prompt does nothing, and
-the run takes half the time. Very high numbers give hard colors.
+A low number leaves the model more freedom, a high one keeps it close to the prompt. At 1 guidance is off: the negative prompt does nothing, and
+the run takes half the time. Very high numbers give harsh colors.
 
 **Try**
 - Other numbers in the four nodes.
@@ -69,7 +69,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Guidance scale*.
 def _swept(
     sheet: Sheet, swept: str, values: Sequence[float], *, prompt: str, settings: dict[str, float | int]
 ) -> Sheet:
-    """The example picture repainted with the input `swept` at four `values`, and the four as a grid of two by two."""
+    """Repaints the example picture with four `values` of the input `swept` and shows them in a two-by-two grid."""
     name = swept.removesuffix("_scale")
     with sheet.column("1 Load"):
         model = hub_model(sheet, "Stable Diffusion 1.5", SD15)

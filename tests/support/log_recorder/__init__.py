@@ -1,6 +1,6 @@
-"""In the host, for the tests: writes each warning of the process into warnings.jsonl of the base folder, with the logger and file it comes from.
+"""A custom node pack for the tests: writes each warning in the host to warnings.jsonl in the base folder, with its logger and file.
 
-The server's log has the text alone, and each library a handler and a format of its own.
+The server's log has only the text, and each library has its own handler and format.
 """
 
 import json
@@ -12,7 +12,7 @@ import folder_paths
 NODE_CLASS_MAPPINGS = {}
 FILE = "warnings.jsonl"
 APART = ("", "diffusers", "transformers", "huggingface_hub")
-"""Loggers that hand nothing on to the one above: the root and those of these libraries."""
+"""Loggers that don't propagate to their parent: the root and those of these libraries."""
 
 
 def write(**entry):

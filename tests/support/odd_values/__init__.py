@@ -1,4 +1,4 @@
-"""Nodes of the tests' own, in the host: images, masks and latents such as no good node gives, and some do."""
+"""Nodes for the tests, in the host: malformed images, masks and latents, as some faulty nodes output."""
 
 import torch
 

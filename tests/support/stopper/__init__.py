@@ -1,8 +1,8 @@
-"""In the host, for the tests: something happens at a moment that is named beforehand, and not at one that a test on the outside hits by chance.
+"""A custom node pack for the tests: triggers an action in the host at an exact moment, which a test from outside could only hit by chance.
 
-POST /stopper {"after": lines of the log that come first, one after the other, "layer" or "steps" or nothing, "do": what then happens}
+POST /stopper {"after": log lines to wait for, in order, optionally "layer" or "steps", "do": the action}
 GET /stopper: {"happened": whether it has, "layers_since": how many more layers of that class ran}
-GET /stopper/held: {"loaded": how many models the host has on its list, "alive": diffusers' and transformers' models in the process}
+GET /stopper/held: {"loaded": number of models on the host's list, "alive": diffusers' and transformers' models in the process}
 """
 
 import errno
@@ -30,7 +30,7 @@ def cancel():
 
 
 def fail_to_read():
-    """The next safetensors file that is opened can't be read, whoever opens it."""
+    """Makes the next safetensors file unreadable, whoever opens it."""
     known = {safetensors.safe_open: "safe_open", safetensors.torch.load_file: "load_file"}
     places = [
         (module, name, real)
@@ -52,7 +52,7 @@ DEEDS = {"cancel": cancel, "fail_to_read": fail_to_read}
 
 
 class Moment:
-    """Waits for the lines of `after`, then for the `count`th layer whose class is called like `layer`, or the step `steps`; then `do`."""
+    """Waits for the lines in `after`, then for the `count`th layer whose class name matches `layer`, or the step `steps`; then runs `do`."""
 
     def __init__(self, after=(), do="cancel", layer=None, steps=None, count=1):
         self.after, self.do, self.layer, self.steps, self.count = list(after), DEEDS[do], layer, steps, count
