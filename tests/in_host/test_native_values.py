@@ -51,7 +51,11 @@ def encoded(ours: PipelineComponents) -> list[Any]:
     """(embeds, positive CONDITIONING, negative CONDITIONING) of our node."""
     from diffusers_relay.nodes.prompts import RelayEncodePrompt
 
-    return list(RelayEncodePrompt.execute(ours, PROMPT, NEGATIVE, "compel", 0).result)
+    return list(
+        RelayEncodePrompt.execute(
+            model=ours, prompt=PROMPT, negative_prompt=NEGATIVE, syntax="compel", clip_skip=0
+        ).result
+    )
 
 
 def test_compel_at_weight_one_is_clip_text_encode(native: Any, encoded: list[Any]) -> None:
@@ -86,20 +90,26 @@ def test_pooled_output_is_the_host_s(native: Any, ours: PipelineComponents, name
     text = POOLED[name]
     theirs = CLIPTextEncode().encode(native[1], text)[0][0][1]["pooled_output"]
     other = CLIPTextEncode().encode(native[1], "a dog")[0][0][1]["pooled_output"]
-    _, positive, negative = RelayEncodePrompt.execute(ours, text, text, "a1111", 0).result
+    _, positive, negative = RelayEncodePrompt.execute(
+        model=ours, prompt=text, negative_prompt=text, syntax="a1111", clip_skip=0
+    ).result
     for conditioning in (positive, negative):
         mine = conditioning[0][1]["pooled_output"]
         assert mine.dtype == theirs.dtype
         assert relative(mine, theirs) <= 1e-5
         assert relative(mine, other) > 0.01
-    skipped = RelayEncodePrompt.execute(ours, text, "", "a1111", 1).result[1][0][1]["pooled_output"]
+    skipped = RelayEncodePrompt.execute(
+        model=ours, prompt=text, negative_prompt="", syntax="a1111", clip_skip=1
+    ).result[1][0][1]["pooled_output"]
     assert relative(skipped, theirs) <= 1e-5, "the host's pooled_output is of the last layer, whatever is skipped"
 
 
 def test_compel_weights_act_in_the_conditioning(ours: PipelineComponents, encoded: list[Any]) -> None:
     from diffusers_relay.nodes.prompts import RelayEncodePrompt
 
-    weighted = RelayEncodePrompt.execute(ours, "a red++ cat on a blue sofa", NEGATIVE, "compel", 0).result[1]
+    weighted = RelayEncodePrompt.execute(
+        model=ours, prompt="a red++ cat on a blue sofa", negative_prompt=NEGATIVE, syntax="compel", clip_skip=0
+    ).result[1]
     assert relative(weighted[0][0], encoded[1][0][0]) > 0.01
 
 

@@ -47,7 +47,7 @@ def test_a_server_for_others_may_when_it_is_told_so(
             monkeypatch.setenv("RELAY_ALLOW_URL", value)
         assert "RELAY_ALLOW_URL=1" in node.validate_inputs(url=PUBLIC)
         with pytest.raises(RelayError, match="RELAY_ALLOW_URL=1 and restart"):
-            node.execute(PUBLIC)  # where the address comes over a wire
+            node.execute(url=PUBLIC)  # where the address comes over a wire
     monkeypatch.setenv("RELAY_ALLOW_URL", "1")
     assert node.validate_inputs(url=PUBLIC) is True
     assert "file: is not fetched" in node.validate_inputs(url="file:///etc/passwd")
@@ -71,6 +71,6 @@ def test_picture_and_mask_are_those_of_load_image(node: Any, listen: Any, monkey
         # The node has no way to another network than the internet; this is the only one that a test can take.
         monkeypatch.setattr("diffusers_relay.nodes.images._check_url", lambda url: None)
         monkeypatch.setattr(url_fetch, "Internet", Door)
-        mine = node.execute(server.url("/cat")).result
+        mine = node.execute(url=server.url("/cat")).result
     assert torch.equal(mine[0], theirs[0])
     assert torch.equal(mine[1], theirs[1])

@@ -50,7 +50,7 @@ def test_a_value_of_another_class_is_refused(kind: str) -> None:
             return io.NodeOutput()
 
     node: Any = checked(Example)
-    with pytest.raises(RelayError, match=rf"^value: .*Anything.* {kind}\. Connect an output of that kind"):
+    with pytest.raises(RelayError, match=rf"^value: .*Anything.* {kind}\. Connect an output of that type"):
         node.execute(value=Anything())
 
 
