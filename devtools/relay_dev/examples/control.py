@@ -1,4 +1,4 @@
-"""A picture that holds another one to its shape: ControlNets."""
+"""Examples with ControlNets."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from .sheet import Sheet
 def controlnet_depth_then_restyle() -> Sheet:
     sheet = Sheet(
         "controlnet_depth_then_restyle",
-        note=f"""# A depth map holds the shapes, a second model restyles
+        note=f"""# A depth map keeps the shapes, and a second model restyles
 
-Stable Diffusion 1.5 paints the picture anew, and a depth ControlNet keeps near and far where the depth map has them. So the
-strength may be high and the composition stays. The latent then goes as it is into a second model, which gives it the look of its
-own pictures: it wants the words `elden ring style` in its prompt.
+Stable Diffusion 1.5 repaints the picture, and a depth ControlNet keeps near and far as in the depth map. So the composition
+stays even at a high strength. The latent then passes unchanged to a second model, which applies its own style. This model
+needs the words `elden ring style` in its prompt.
 
-**Put your own depth map into *The depth map***: near is bright, far is dark. The example picture stands there only so that the
-workflow runs. A depth node of another pack makes one from your picture.
+**Load your own depth map in *The depth map***: near is bright, far is dark. The example picture is only there so that the
+workflow runs. A depth node of another pack can make a depth map from your picture.
 
 **Try**
-- **conditioning_scale** in *Use the depth map*: 0 is without it, 0.5 is loose.
-- **end** 0.5: the map steers the first half of the steps, which set the shapes.
-- **strength** in *Restyle*: 0.3 is a tint, above 0.6 the shapes drift, as no ControlNet holds them there.
+- **conditioning_scale** in *Use the depth map*: 0 turns it off, 0.5 follows it loosely.
+- **end** 0.5: the map only steers the first half of the steps, which set the shapes.
+- **strength** in *Restyle*: 0.3 changes little; above 0.6 the shapes drift, because no ControlNet keeps them in this step.
 - Another ControlNet of the same family, or two in a row.
 
-The pack reads safetensors only. If a model comes as pickles, as *Elden Ring* may, the loader says how to convert it once.
+The pack loads safetensors only. If a model is published as pickles, as *Elden Ring* may be, the loader says how to convert it.
 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *ControlNet*.
 """,
@@ -39,7 +39,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *ControlNet*.
         restyler = hub_model(sheet, "Elden Ring", ELDEN_RING)
     with sheet.column("2 Size and prompts"):
         picture = scaled(sheet, picture, 512)
-        depth = scaled(sheet, depth, 512, title="Scale the depth map alike")
+        depth = scaled(sheet, depth, 512, title="Scale the depth map too")
         prompt = sheet.add(
             "RelayEncodePrompt",
             "What to paint",

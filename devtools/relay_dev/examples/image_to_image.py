@@ -1,4 +1,4 @@
-"""A picture painted anew by one model."""
+"""Examples in which one model repaints a picture."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ def sd15_image_to_image() -> Sheet:
         "sd15_image_to_image",
         note=f"""# Image to image with Stable Diffusion 1.5
 
-A picture and a prompt go in, and the picture is painted anew after the prompt.
+The model repaints a picture from a prompt.
 
 **Try**
-- **strength** in *Repaint*: 0.4 stays near the picture, 1.0 forgets it.
-- **guidance_scale**: 1 to 5 is free, 10 keeps close to the text.
+- **strength** in *Repaint*: 0.4 stays close to the picture, 1.0 ignores it.
+- **guidance_scale**: 1 to 5 follows the prompt loosely, 10 follows it closely.
 - In the prompt, `red++` asks for more of a word, `field--` for less.
 - Your own picture in *The picture to start from*.
 
@@ -59,12 +59,12 @@ def sdxl_refiner() -> Sheet:
         "sdxl_refiner_image_to_image",
         note=f"""# Image to image with the SDXL refiner
 
-The refiner of SDXL adds detail to a picture of about 1024 x 1024 and changes little else.
+The SDXL refiner adds detail to a picture of about 1024 x 1024 and changes little else.
 
 **Try**
 - **strength** in *Refine*: 0.2 only cleans up, above 0.5 the picture changes.
-- **aesthetic_score**: how beautiful the picture is to be, from 0 to 10. Only the refiner knows it.
-- The prompt may be long: it is not cut off at 77 tokens.
+- **aesthetic_score**, from 0 to 10: higher asks for a more pleasing picture. Only the refiner uses it.
+- A long prompt: it is not cut off at 77 tokens.
 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Stable Diffusion XL (SDXL)*.
 """,

@@ -1,4 +1,4 @@
-"""Kandinsky 2.2: a prior that describes, a decoder that paints."""
+"""Examples with Kandinsky 2.2."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def kandinsky22() -> Sheet:
         note=f"""# Image to image with Kandinsky 2.2
 
 Kandinsky has two models. The **prior** turns a text into an image embedding: a description of a picture in numbers. The
-**decoder** paints from it. The prior can also describe a picture, and *Mix Prompts* puts both descriptions together.
+**decoder** paints from it. The prior can also describe a picture, and *Mix Prompts* combines both descriptions.
 
 **Try**
-- **weight_b** in *Text and picture together*: 0 is the text alone, 1 the picture alone.
-- **strength** in *Repaint*: Kandinsky likes 0.3 to 0.6.
+- **weight_b** in *Text and picture together*: 0 is only the text, 1 is only the picture.
+- **strength** in *Repaint*: Kandinsky works best at 0.3 to 0.6.
 
-Width and height have to be multiples of 64: 768 x 768 here.
+Width and height must be multiples of 64: 768 x 768 here.
 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Kandinsky 2.2*.
 """,
@@ -76,15 +76,15 @@ def kandinsky22_mix() -> Sheet:
 
 Kandinsky's decoder paints from an image embedding: a description of a picture in numbers. *What the picture shows* makes one from
 a picture, *What the text says* makes one from a text, and *Half and half* is their mean. The decoder then paints something new: it
-takes what is in the picture, and not its pixels.
+uses the content of the picture, not its pixels.
 
 **Try**
-- **weight_b** in *Half and half*: 0 is the picture alone, 1 the text alone.
-- Another **seed** in *Paint*: the same mixture, another picture of it.
-- A second picture in place of the text, through another *Image Prompt*.
-- A third one: mix the mixture again.
+- **weight_b** in *Half and half*: 0 is only the picture, 1 is only the text.
+- Another **seed** in *Paint*: another picture from the same mixture.
+- A second picture instead of the text, through another *Image Prompt*.
+- A third prompt: mix it with the mixture.
 
-Width and height have to be multiples of 64: 768 x 768 here.
+Width and height must be multiples of 64: 768 x 768 here.
 
 In the diffusers documentation: [Kandinsky]({KANDINSKY_GUIDE}), *Interpolation*.
 """,
@@ -128,21 +128,21 @@ In the diffusers documentation: [Kandinsky]({KANDINSKY_GUIDE}), *Interpolation*.
 def kandinsky22_depth() -> Sheet:
     sheet = Sheet(
         "kandinsky22_depth_hint",
-        note=f"""# Paint along a depth map: Kandinsky 2.2
+        note=f"""# Follow a depth map: Kandinsky 2.2
 
-Kandinsky has a decoder of its own for depth maps. The prior describes what to paint, the **hint** says where: what is near and far
-stays where the depth map has it. There is no picture to start from.
+Kandinsky has a separate decoder for depth maps. The prior describes what to paint, and the **hint** says where: the depth map
+sets what is near and what is far. There is no picture to start from.
 
-**Put your own depth map into *The depth map***: near is bright, far is dark. The example picture stands there only so that the
-workflow runs. A depth node of another pack makes one from your picture.
+**Load your own depth map in *The depth map***: near is bright, far is dark. The example picture is only there so that the
+workflow runs. A depth node of another pack can make a depth map from your picture.
 
 **Try**
 - Another **seed** in *Paint*: the same shapes, another picture.
 - Another prompt: the depth map stays.
-- *Image Prompt* in place of *What to paint*: the look of one picture, the shapes of another.
-- *Image to Image (Diffusers)* in place of *Paint*: it takes the same hint, and a picture to start from.
+- *Image Prompt* instead of *What to paint*: the look of one picture, the shapes of another.
+- *Image to Image (Diffusers)* instead of *Paint*: it takes the same hint, and a picture to start from.
 
-Width and height have to be multiples of 64: 512 x 512 here, and 768 x 768 is finer. The depth decoder always wants a hint; the
+Width and height must be multiples of 64: 512 x 512 here, and 768 x 768 is finer. The depth decoder always needs a hint; the
 other decoder takes none.
 
 In the diffusers documentation: [Kandinsky]({KANDINSKY_GUIDE}), *ControlNet*.

@@ -1,4 +1,4 @@
-"""A model with something more learned: LoRAs."""
+"""Examples with LoRAs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ def lora_strength() -> Sheet:
         "lora_strength",
         note=f"""# What a LoRA does, and how strongly
 
-The same model, prompt and seed, painted four times: without the LoRA, with half of it, with all of it, and with all of it in the
-painting but none of it in the reading of the prompt. The grid shows them from left to right and from top to bottom.
+The same model, prompt and seed, painted four times: without the LoRA, at half strength, at full strength, and at full strength in
+the UNet but not in the text encoder. The grid shows them from left to right and from top to bottom.
 
-**Choose your own file** in the four *LoRA* nodes: one for Stable Diffusion 1.5, in `models/loras`. The name that stands there is
-only an example. Many LoRAs want a word of their own in the prompt.
+**Choose your own file** in the four *LoRA* nodes: one for Stable Diffusion 1.5, in `models/loras`. The current name is only an
+example. Many LoRAs need a trigger word in the prompt.
 
 **Try**
-- **strength** 0.7, or 1.3, or below 0: away from what the LoRA has learned.
-- **text_strength** by itself. A file with no part for the text encoder gives equal pictures in the second row.
-- A second *Load LoRA (Diffusers)* after the first, for both together.
-- The SDXL base in place of Stable Diffusion 1.5, with a LoRA that was made for SDXL, at 1024 x 1024.
+- **strength** 0.7, 1.3, or below 0, which steers away from what the LoRA has learned.
+- Only **text_strength**. If the file has no part for the text encoder, the pictures in the second row are equal.
+- A second *Load LoRA (Diffusers)* after the first, to use both together.
+- SDXL base instead of Stable Diffusion 1.5, with a LoRA for SDXL, at 1024 x 1024.
 
 The model's weights are in memory once. Each branch has its own LoRA, and its prompt is encoded with it.
 

@@ -1,4 +1,4 @@
-"""What several examples use: the models, the documentation's pages, and nodes that often stand together."""
+"""Parts that several examples share: models, documentation pages, and groups of nodes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def example_picture(sheet: Sheet) -> Output:
 
 
 def scaled(sheet: Sheet, picture: Output, size: int, *, title: str = "") -> Output:
-    """Scaled to the size that the model is made for."""
+    """The picture scaled to a square of this side in pixels."""
     return sheet.add(
         "ImageScale",
         title or f"Scale to {size} x {size}",
@@ -54,9 +54,9 @@ def scaled(sheet: Sheet, picture: Output, size: int, *, title: str = "") -> Outp
 
 
 def side_by_side(sheet: Sheet, model: Output, latents: Mapping[str, Output]) -> None:
-    """Columns 4 and 5 of a comparison: each latent decoded in its own row, and all of them in one saved grid, two in a row.
+    """Columns 4 and 5 of a comparison: decodes each latent in its own row, and saves all pictures in one grid, two per row.
 
-    `latents` are by what each shows; there are two or four.
+    `latents`: label -> latent; two or four of them.
     """
     with sheet.column("4 Decode"):
         images = [

@@ -1,4 +1,4 @@
-"""A workflow as a description: columns of nodes under headings, and a note beside them.
+"""Describes a workflow: columns of nodes with headings, and a note next to them.
 
     sheet = Sheet("file_name", note="# Heading ...")
     with sheet.column("1 Load"):
@@ -6,7 +6,7 @@
     with sheet.column("2 Prompt"):
         prompt = sheet.add("RelayEncodePrompt", "What to paint", model=model, prompt="...")
 
-Where the nodes stand follows from their sizes, which only the page knows: build the nodes there, read their sizes, ask `placed`.
+The layout depends on the nodes' sizes, which only the page knows: build the nodes there, read their sizes, and call `placed`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Size = tuple[float, float]
 
 NOTE = "note"
 NOTE_SIZE = (440, 60)
-"""Before its text is measured."""
+"""The size before its text is measured."""
 TITLE_HEIGHT = 30
 """The page draws a node's title above its position."""
 NODE_GAP = 70
@@ -30,7 +30,7 @@ COLUMN_GAP = 100
 GROUP_TOP = 84
 """From the upper edge of a group to its first node's position, as `HostPage.build` frames it."""
 COLORS = ("#3f789e", "#a1309b", "#b58b2a", "#8a8", "#88a")
-"""One for each column in turn, from the page's own palette for groups."""
+"""One for each column in turn, from the page's palette for groups."""
 LEAST_SIZES: Mapping[str, Size] = {
     "LoadImage": (320, 400),
     "ImageScale": (320, 0),
@@ -71,7 +71,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Placed:
-    """What `HostPage.build` takes."""
+    """The arguments of `HostPage.build`."""
 
     nodes: list[NodeOnPage]
     links: list[Link]
@@ -89,7 +89,7 @@ class _Node:
 
 @dataclass
 class Sheet:
-    """One example workflow. `file` is its file's name without a suffix; `note` is in Markdown."""
+    """One example workflow. `file` is its file name without a suffix; `note` is Markdown."""
 
     file: str
     note: str
@@ -99,14 +99,14 @@ class Sheet:
 
     @contextmanager
     def column(self, heading: str) -> Iterator[None]:
-        """The nodes that are added inside stand one below the other, in a frame with this heading."""
+        """Puts the nodes that are added inside below each other, in a group with this heading."""
         self._columns.append((heading, []))
         yield
 
     def add(self, type: str, title: str, *, row: int | None = None, extra_height: float = 0, **inputs: Any) -> Output:
-        """A node. Inputs are by name: an Output is a link, anything else a widget's value.
+        """Adds a node. Inputs are passed by name: an Output is a link, anything else is a widget's value.
 
-        Nodes of equal `row` in several columns begin at one height. `extra_height` is room for what the node says when it runs.
+        Nodes with the same `row` in different columns start at the same height. `extra_height` is space for the node's messages during a run.
         """
         name = f"{len(self._nodes) + 1} {type}"
         self.links += [
@@ -120,7 +120,7 @@ class Sheet:
         return Output(name)
 
     def placed(self, sizes: Mapping[str, Size] | None = None) -> Placed:
-        """With `sizes` as the page gave them for every node; without, all in one place, for the page to measure."""
+        """The workflow laid out for the `sizes` of its nodes. Without `sizes`, all nodes are in one place, so that the page can measure them."""
         spots = self._spots(sizes) if sizes else dict.fromkeys(self._nodes, (0.0, 0.0))
         note = NodeOnPage(
             NOTE,
@@ -143,7 +143,7 @@ class Sheet:
         return Placed([note, *nodes], self.links, groups if sizes else [])
 
     def wanted_sizes(self, least: Mapping[str, Size]) -> dict[str, Size]:
-        """From the least that the page gives each node: the nodes of a column are equally wide."""
+        """The sizes to use, given the smallest size of each node on the page: all nodes in a column have the same width."""
         sizes = {NOTE: least[NOTE]}
         for _, names in self._columns:
             preferred = [LEAST_SIZES.get(self._nodes[name].type, (0, 0)) for name in names]
