@@ -111,9 +111,9 @@ def latent_chain() -> Sheet:
         "latent_chain_of_three",
         note=f"""# Three models in one chain of latents
 
-The picture goes through Stable Diffusion 1.5, then a comic model, then a pixel art model. All three are based on
-Stable Diffusion 1.5 and share its latent space, so the latent passes unchanged. The picture is encoded once at the
-start and decoded once at the end, and nothing is lost in between.
+The picture goes through Stable Diffusion 1.5, then a comic model, then a pixel art model. The last two are
+fine-tunes of Stable Diffusion 1.5 and share its latent space, so the latent passes unchanged. The picture is encoded once at
+the start and decoded once at the end, and nothing is lost in between.
 
 The comic model needs the words `charliebo artstyle` in its prompt, and the pixel art model needs `pixelartstyle`.
 
