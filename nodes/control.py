@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from . import comfy_host, loading_inputs, model_choices
 from .wire_types import DiffusersControl, DiffusersControlNet
 
-NONE_HERE = "none: put a ControlNet's folder or file in models/controlnet"
+NONE_HERE = "Put a ControlNet's folder or file in models/controlnet."
 
 
 def _choices() -> tuple[dict[str, str], dict[str, str]]:

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from . import comfy_host, loading_inputs, model_choices
 from .wire_types import DiffusersModel
 
-NONE_HERE = "none: put a diffusers model in models/diffusers, or a file in models/checkpoints"
+NONE_HERE = "Put a diffusers model in models/diffusers, or a file in models/checkpoints."
 
 
 class RelayLoadModel(io.ComfyNode):

@@ -73,9 +73,9 @@ class RelayOptimize(io.ComfyNode):
             ("matmul", matmul, MATMULS),
         )
         for name, value, options in chosen:
-            said = comfy_host.refusal(comfy_host.check_choice, name, value, options)
-            if said is not True:
-                return said
+            result = comfy_host.refusal(comfy_host.check_choice, name, value, options)
+            if result is not True:
+                return result
         return True
 
     @classmethod

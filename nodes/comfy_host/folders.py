@@ -11,6 +11,7 @@ import folder_paths
 
 from ...pipelines.base.errors import RelayError
 from ...pipelines.files.safetensors import HOW_TO_CONVERT_WEIGHTS, SAFE_SUFFIXES
+from .choices import list_or_advice
 
 
 def diffusers_folders() -> dict[str, str]:
@@ -58,10 +59,8 @@ def pick_file(name: str, value: str, kind: str) -> str:
         raise RelayError(
             f"{name}: {value!r} is a pickle, and only safetensors files are loaded. Choose another file, or convert this one once. {HOW_TO_CONVERT_WEIGHTS}"
         )
-    listed = ", ".join(have) or f"none: put a safetensors file in models/{kind}"
-    raise RelayError(
-        f"{name}: {value!r} is not among the files of this ComfyUI. It has: {listed}. Choose one of these, or add the missing one."
-    )
+    advice = list_or_advice(have, f"Put a safetensors file in models/{kind}.")
+    raise RelayError(f"{name}: {value!r} is not among the files of this ComfyUI. {advice}")
 
 
 def state_of_file(kind: str, value: str) -> str:

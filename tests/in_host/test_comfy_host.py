@@ -184,3 +184,10 @@ def test_previews_are_off_where_the_host_has_them_off(comfy_host: Any, models: S
         runtime = comfy_host.runtime_for(RelayLoadModel, load(name))
         runtime.monitor.expect_latents()
         assert runtime.monitor._previewer is None
+
+
+def test_a_missing_name_is_answered_with_the_list_or_with_what_to_add(comfy_host: Any) -> None:
+    with pytest.raises(RelayError, match=r"^model: 'b' is not among the models .* It has: a\. Choose one of these"):
+        comfy_host.pick_folder("model", "b", {"a": "/a"})
+    with pytest.raises(RelayError, match=r"It has none\. Put a diffusers model in models/diffusers\.$"):
+        comfy_host.pick_folder("model", "b", {})

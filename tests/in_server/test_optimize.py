@@ -77,5 +77,5 @@ def test_an_unknown_choice_is_refused_before_it_runs(server: HostServer) -> None
     for options in ({"compile": "fastest"}, {"attention": "flash"}, {"matmul": "mkl"}):
         graph = Graph()
         painted(graph, optimize(graph, graph.load("sd15"), **options))
-        with pytest.raises(PromptRejected, match="is not a choice of this version"):
+        with pytest.raises(PromptRejected, match="is not one of the choices in this version"):
             server.run(graph.prompt)

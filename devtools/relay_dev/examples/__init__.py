@@ -1,7 +1,7 @@
-"""The example workflows: descriptions by topic, and the layout of a description on the page (sheet.py).
+"""The example workflows: their descriptions by topic, and the layout of a description on the page (sheet.py).
 
-They follow the image-to-image guide of the diffusers documentation and related guides. To add an example, write a function in the
-module of its topic and add a line to `SHEETS`.
+They follow the image-to-image guide of the diffusers documentation and related guides. To add an example, write a function in
+the module of its topic and add a line to `SHEETS`.
 """
 
 from __future__ import annotations

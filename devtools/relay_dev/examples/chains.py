@@ -1,4 +1,4 @@
-"""Several models in a row."""
+"""Examples that chain several models."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def text_to_image_to_image() -> Sheet:
         "text_to_image_to_image",
         note=f"""# Text to image to image
 
-Stable Diffusion 1.5 paints a picture from a text, and Kandinsky 2.2 repaints it. You don't need a picture to start from.
+Stable Diffusion 1.5 paints a picture from a text, and Kandinsky 2.2 repaints it. No input picture is needed.
 
-The latent goes straight from one sampler into the other. The two models have different latent spaces. The second sampler detects
-that, decodes with the first model, encodes with its own, and shows a message in the node.
+The latent goes directly from one sampler to the other. The two models have different latent spaces: the second sampler detects
+this, decodes with the first model, encodes with its own, and says so in the node.
 
 **Try**
-- **strength** in *Kandinsky repaints*: lower keeps more of the first picture.
-- Another scheduler in *A faster scheduler*: this one needs only 25 steps.
+- **strength** in *Kandinsky repaints*: lower values keep more of the first picture.
+- Another scheduler in *A faster scheduler*. This one needs only 25 steps.
 - Different prompts for Kandinsky and Stable Diffusion.
 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Text-to-image-to-image*.
@@ -111,18 +111,18 @@ def latent_chain() -> Sheet:
         "latent_chain_of_three",
         note=f"""# Three models in one chain of latents
 
-The picture goes through Stable Diffusion 1.5, then a comic model, then a pixel art model. The last two are fine-tunes of
-Stable Diffusion 1.5 and share its latent space, so the latent passes through unchanged. The picture is encoded once at the
-start and decoded once at the end; nothing is lost in between.
+The picture goes through Stable Diffusion 1.5, then a comic model, then a pixel art model. The last two are
+fine-tunes of Stable Diffusion 1.5 and share its latent space, so the latent passes unchanged. The picture is encoded once at
+the start and decoded once at the end, and nothing is lost in between.
 
-The comic model needs the words `charliebo artstyle` in its prompt, the pixel art model `pixelartstyle`.
+The comic model needs the words `charliebo artstyle` in its prompt, and the pixel art model needs `pixelartstyle`.
 
 **Try**
 - Leave a model out: connect the latents around it.
 - **strength** of each step: 0.4 to 0.6 keeps what the previous step painted.
 - Any other fine-tune of Stable Diffusion 1.5.
 
-The pack reads safetensors files only. If a model has pickle files, the loader tells you how to convert them.
+The pack loads safetensors only. If a model is published as pickles, the loader says how to convert it.
 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-image-to-image*.
 """,
@@ -178,12 +178,12 @@ def base_to_refiner() -> Sheet:
 The base runs the first 80 % of the steps and stops: **denoising_end** is 0.8, and the noise stays in the latent. The refiner
 continues from there.
 
-The latent carries the step where the base stopped, so the refiner's **denoising_start** stays at 0, which means *follow the latent*.
-Its strength isn't used then.
+The latent knows where it was left, so **denoising_start** of the refiner stays at 0, which means *continue where the latent was
+left*. Strength is not used then.
 
 **Try**
-- **denoising_end** 0.7 or 0.9. Nothing else has to change.
-- **denoising_end** 1: the base finishes the picture, and the refiner repaints it at its own strength.
+- **denoising_end** 0.7 or 0.9. You don't have to change anything else.
+- **denoising_end** 1: the base finishes the picture, and the refiner repaints it with its strength.
 
 Use the same number of steps in both.
 

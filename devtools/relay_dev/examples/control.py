@@ -1,4 +1,4 @@
-"""Pictures that follow the shapes of another picture: ControlNets."""
+"""Examples with ControlNets."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from .sheet import Sheet
 def controlnet_depth_then_restyle() -> Sheet:
     sheet = Sheet(
         "controlnet_depth_then_restyle",
-        note=f"""# A depth map holds the shapes, a second model restyles
+        note=f"""# A depth map keeps the shapes, and a second model restyles
 
-Stable Diffusion 1.5 repaints the picture, and a depth ControlNet makes it follow the depth map. The composition stays even at high
-strength. The latent then goes unchanged into a second model, which adds its own style: it needs the words
-`elden ring style` in its prompt.
+Stable Diffusion 1.5 repaints the picture, and a depth ControlNet keeps near and far as in the depth map. So the composition
+stays even at a high strength. The latent then passes unchanged to a second model, which applies its own style. This model
+needs the words `elden ring style` in its prompt.
 
-**Put your own depth map into *The depth map***: near is bright, far is dark. The example picture is only a placeholder that lets
-the workflow run. A depth node from another pack can make a depth map from your picture.
+**Load your own depth map in *The depth map***: near is bright, far is dark. The example picture is only there so that the
+workflow runs. A depth node of another pack can make a depth map from your picture.
 
 **Try**
-- **conditioning_scale** in *Use the depth map*: 0 turns the depth map off, 0.5 follows it loosely.
-- **end** 0.5: the map steers the first half of the steps, which set the shapes.
-- **strength** in *Restyle*: 0.3 is a tint; above 0.6 the shapes drift, because no ControlNet guides that step.
+- **conditioning_scale** in *Use the depth map*: 0 turns it off, 0.5 follows it loosely.
+- **end** 0.5: the map only steers the first half of the steps, which set the shapes.
+- **strength** in *Restyle*: 0.3 changes little; above 0.6 the shapes drift, because no ControlNet keeps them in this step.
 - Another ControlNet of the same family, or two in a row.
 
-The pack reads safetensors files only. If a model has pickle files, as *Elden Ring* may, the loader tells you how to convert them.
+The pack loads safetensors only. If a model is published as pickles, as *Elden Ring* may be, the loader says how to convert it.
 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *ControlNet*.
 """,
@@ -39,7 +39,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *ControlNet*.
         restyler = hub_model(sheet, "Elden Ring", ELDEN_RING)
     with sheet.column("2 Size and prompts"):
         picture = scaled(sheet, picture, 512)
-        depth = scaled(sheet, depth, 512, title="Scale the depth map")
+        depth = scaled(sheet, depth, 512, title="Scale the depth map too")
         prompt = sheet.add(
             "RelayEncodePrompt",
             "What to paint",

@@ -1,4 +1,4 @@
-"""A picture repainted by one model."""
+"""Examples in which one model repaints a picture."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ def sd15_image_to_image() -> Sheet:
         "sd15_image_to_image",
         note=f"""# Image to image with Stable Diffusion 1.5
 
-A picture and a prompt go in, and the model repaints the picture to match the prompt.
+The model repaints a picture from a prompt.
 
 **Try**
 - **strength** in *Repaint*: 0.4 stays close to the picture, 1.0 ignores it.
-- **guidance_scale**: 1 to 5 leaves the model more freedom, 10 keeps it close to the prompt.
-- In the prompt, `red++` gives a word more weight, `field--` less.
+- **guidance_scale**: 1 to 5 follows the prompt loosely, 10 follows it closely.
+- In the prompt, `red++` asks for more of a word, `field--` for less.
 - Your own picture in *The picture to start from*.
 
-The first run downloads the model.
+The first run downloads the model once.
 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Stable Diffusion v1.5* and *Configure pipeline parameters*.
 """,
@@ -63,8 +63,8 @@ The SDXL refiner adds detail to a picture of about 1024 x 1024 and changes littl
 
 **Try**
 - **strength** in *Refine*: 0.2 only cleans up, above 0.5 the picture changes.
-- **aesthetic_score**: 0 to 10; higher asks for a picture that people rated as more beautiful. Only the refiner uses it.
-- The prompt can be long: it isn't cut off at 77 tokens.
+- **aesthetic_score**, from 0 to 10: higher asks for a more pleasing picture. Only the refiner uses it.
+- A long prompt: it is not cut off at 77 tokens.
 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Stable Diffusion XL (SDXL)*.
 """,

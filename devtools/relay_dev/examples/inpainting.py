@@ -1,4 +1,4 @@
-"""Part of a picture repainted."""
+"""Examples that repaint part of a picture."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from .sheet import Sheet
 def inpaint_a_part() -> Sheet:
     sheet = Sheet(
         "inpaint",
-        note=f"""# Repaint a part of a picture
+        note=f"""# Repaint part of a picture
 
-Stable Diffusion 1.5 for inpainting repaints the masked area so that it fits the rest. White (1) is repainted; black (0)
-stays.
+The inpainting model of Stable Diffusion 1.5 repaints the masked area so that it fits the rest. White (1) is repainted; black (0)
+is kept.
 
-The mask here is a rectangle, so the workflow runs without changes. **For your own mask**, open *The picture to start from* in the
-Mask Editor (right-click the node), and connect its MASK to *Repaint what is masked* and to *Put it into the picture*. If your picture
-isn't square, also bypass the scaling: any size works.
+The mask here is a rectangle, so that the workflow runs without changes. **To use your own mask**, open *The picture to start from*
+in the Mask Editor (right-click on the node), and connect its MASK to *Repaint what is masked* and to *Put it into the picture*. If
+your picture is not square, bypass the scaling: any size works.
 
-The latent outside the mask doesn't change. Decoding still changes the picture there a little, as any autoencoder does, so the last
-node puts the new part into your original picture.
+The unmasked area of the latent does not change. Decoding still changes it a little, as with any autoencoder, so the last node
+pastes the repainted area into the original picture.
 
 **Try**
-- **strength** 0.6 to 0.9 in *Repaint what is masked*: the old content shines through.
-- A normal model (Stable Diffusion 1.5, SDXL) instead of the inpainting model.
-- Mask nodes in between: *GrowMask* for more room, *FeatherMask* before *Put it into the picture* for a softer edge.
+- **strength** 0.6 to 0.9 in *Repaint what is masked*: keeps some of what is there.
+- A plain model (Stable Diffusion 1.5, SDXL) instead of the inpainting model.
+- Mask nodes in between: *GrowMask* for more space, *FeatherMask* before *Put it into the picture* for a softer edge.
 
 In the diffusers documentation: [Inpainting]({INPAINT_GUIDE}), also *Preserving unmasked areas*.
 """,
@@ -42,7 +42,7 @@ In the diffusers documentation: [Inpainting]({INPAINT_GUIDE}), also *Preserving 
         )
         picture = scaled(sheet, picture, 512)
         black = sheet.add("SolidMask", "Nothing is masked", value=0.0, width=512, height=512)
-        white = sheet.add("SolidMask", "The white rectangle", value=1.0, width=224, height=224)
+        white = sheet.add("SolidMask", "Except a rectangle", value=1.0, width=224, height=224)
         mask = sheet.add("MaskComposite", "The mask", destination=black, source=white, x=32, y=32, operation="add")
     with sheet.column("3 Repaint"):
         latent = sheet.add(

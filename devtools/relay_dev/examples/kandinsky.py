@@ -1,4 +1,4 @@
-"""Kandinsky 2.2: a prior that describes, a decoder that paints."""
+"""Examples with Kandinsky 2.2."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Kandinsky has two models. The **prior** turns a text into an image embedding: a 
 **decoder** paints from it. The prior can also describe a picture, and *Mix Prompts* combines both descriptions.
 
 **Try**
-- **weight_b** in *Text and picture together*: 0 is only the text, 1 only the picture.
-- **strength** in *Repaint*: 0.3 to 0.6 works well with Kandinsky.
+- **weight_b** in *Text and picture together*: 0 is only the text, 1 is only the picture.
+- **strength** in *Repaint*: Kandinsky works best at 0.3 to 0.6.
 
 Width and height must be multiples of 64: 768 x 768 here.
 
@@ -75,14 +75,14 @@ def kandinsky22_mix() -> Sheet:
         note=f"""# Half a picture, half a text: Kandinsky 2.2
 
 Kandinsky's decoder paints from an image embedding: a description of a picture in numbers. *What the picture shows* makes one from
-a picture, *What the text says* makes one from a text, and *Half and half* is their average. The decoder then paints something new: it
-uses what the picture shows, not its pixels.
+a picture, *What the text says* makes one from a text, and *Half and half* is their mean. The decoder then paints something new: it
+uses the content of the picture, not its pixels.
 
 **Try**
-- **weight_b** in *Half and half*: 0 is only the picture, 1 only the text.
-- Another **seed** in *Paint*: a different picture from the same mixture.
+- **weight_b** in *Half and half*: 0 is only the picture, 1 is only the text.
+- Another **seed** in *Paint*: another picture from the same mixture.
 - A second picture instead of the text, through another *Image Prompt*.
-- A third prompt: mix it with the result of *Half and half*.
+- A third prompt: mix it with the mixture.
 
 Width and height must be multiples of 64: 768 x 768 here.
 
@@ -128,13 +128,13 @@ In the diffusers documentation: [Kandinsky]({KANDINSKY_GUIDE}), *Interpolation*.
 def kandinsky22_depth() -> Sheet:
     sheet = Sheet(
         "kandinsky22_depth_hint",
-        note=f"""# Paint along a depth map: Kandinsky 2.2
+        note=f"""# Follow a depth map: Kandinsky 2.2
 
-Kandinsky has a separate decoder for depth maps. The prior describes what to paint, and the **hint** says where: the result follows
-the depth map. There is no picture to start from.
+Kandinsky has a separate decoder for depth maps. The prior describes what to paint, and the **hint** says where: the depth map
+sets what is near and what is far. There is no picture to start from.
 
-**Put your own depth map into *The depth map***: near is bright, far is dark. The example picture is only a placeholder that lets
-the workflow run. A depth node from another pack can make a depth map from your picture.
+**Load your own depth map in *The depth map***: near is bright, far is dark. The example picture is only there so that the
+workflow runs. A depth node of another pack can make a depth map from your picture.
 
 **Try**
 - Another **seed** in *Paint*: the same shapes, another picture.
@@ -142,8 +142,8 @@ the workflow run. A depth node from another pack can make a depth map from your 
 - *Image Prompt* instead of *What to paint*: the look of one picture, the shapes of another.
 - *Image to Image (Diffusers)* instead of *Paint*: it takes the same hint, and a picture to start from.
 
-Width and height must be multiples of 64: 512 x 512 here; 768 x 768 gives finer detail. The depth decoder always needs a hint; the
-other decoder doesn't take one.
+Width and height must be multiples of 64: 512 x 512 here, and 768 x 768 is finer. The depth decoder always needs a hint; the
+other decoder takes none.
 
 In the diffusers documentation: [Kandinsky]({KANDINSKY_GUIDE}), *ControlNet*.
 """,

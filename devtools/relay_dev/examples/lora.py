@@ -1,4 +1,4 @@
-"""Models with a LoRA."""
+"""Examples with LoRAs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ def lora_strength() -> Sheet:
         note=f"""# What a LoRA does, and how strongly
 
 The same model, prompt and seed, painted four times: without the LoRA, at half strength, at full strength, and at full strength in
-the denoiser but not in the text encoder. The grid shows them from left to right and from top to bottom.
+the UNet but not in the text encoder. The grid shows them from left to right and from top to bottom.
 
-**Choose your own file** in the four *LoRA* nodes: one for Stable Diffusion 1.5, in `models/loras`. The name shown there is
-only an example. Many LoRAs need a trigger word in the prompt.
+**Choose your own file** in the four *LoRA* nodes: one for Stable Diffusion 1.5, in `models/loras`. The current name is only an
+example. Many LoRAs need a trigger word in the prompt.
 
 **Try**
-- **strength** 0.7 or 1.3; below 0 moves away from what the LoRA learned.
-- **text_strength** on its own. If the file doesn't train the text encoder, both pictures in the second row are the same.
-- A second *Load LoRA (Diffusers)* after the first, to use both.
-- The SDXL base instead of Stable Diffusion 1.5, with a LoRA for SDXL, at 1024 x 1024.
+- **strength** 0.7, 1.3, or below 0, which steers away from what the LoRA has learned.
+- Only **text_strength**. If the file has no part for the text encoder, the pictures in the second row are equal.
+- A second *Load LoRA (Diffusers)* after the first, to use both together.
+- SDXL base instead of Stable Diffusion 1.5, with a LoRA for SDXL, at 1024 x 1024.
 
-The model's weights are in memory only once. Each branch has its own LoRA, and its prompt is encoded with it.
+The model's weights are in memory once. Each branch has its own LoRA, and its prompt is encoded with it.
 
 In the diffusers documentation: [Load adapters]({LORA_GUIDE}), *LoRA*.
 """,

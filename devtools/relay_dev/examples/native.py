@@ -1,4 +1,4 @@
-"""The pack's nodes together with ComfyUI's own."""
+"""Examples that combine the pack with ComfyUI's own nodes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ def mixed_with_native_nodes() -> Sheet:
         "mixed_with_comfyui_nodes",
         note=f"""# Together with ComfyUI's own nodes
 
-One latent goes through both kinds of nodes:
+One latent goes through nodes of both kinds:
 
-1. *Repaint (diffusers)*: the picture becomes a latent.
-2. *Go on (ComfyUI)*: ComfyUI's KSampler, with the same model as a checkpoint. Its prompts come from *Encode Prompt*, so
-Compel's prompt weights work there too.
-3. *Enlarge to 768 (ComfyUI)*: ComfyUI's Upscale Latent.
-4. *Repaint larger (diffusers)*: adds the detail.
-5. *Latent to picture (ComfyUI)*: ComfyUI's VAE Decode.
+1. *Repaint (diffusers)* turns the picture into a latent.
+2. *Go on (ComfyUI)* is KSampler with the same model as a checkpoint. Its prompts come from *Encode Prompt*, so
+Compel's weights work here too.
+3. *Enlarge to 768 (ComfyUI)* is Upscale Latent.
+4. *Repaint larger (diffusers)* adds detail.
+5. *Latent to picture (ComfyUI)* is VAE Decode.
 
-Nothing is decoded in between: latents and prompts are ComfyUI's own types.
+Nothing is decoded in between, because latents and prompts are ComfyUI's own types.
 
 **Try**
 - **denoise** and **sampler_name** in *Go on (ComfyUI)*.

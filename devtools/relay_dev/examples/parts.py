@@ -1,4 +1,4 @@
-"""Shared by several examples: models, documentation pages, and common groups of nodes."""
+"""Parts that several examples share: models, documentation pages, and groups of nodes."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def hub_model(sheet: Sheet, title: str, repo_id: str, *, row: int | None = None)
 
 
 def example_picture(sheet: Sheet) -> Output:
-    """The picture that comes with every ComfyUI, in its input folder."""
+    """The picture that every ComfyUI has in its input folder."""
     return sheet.add("LoadImage", "The picture to start from", image=EXAMPLE_PICTURE)
 
 
 def scaled(sheet: Sheet, picture: Output, size: int, *, title: str = "") -> Output:
-    """Scales a picture to the size that the model was trained for."""
+    """The picture scaled to a square of this side in pixels."""
     return sheet.add(
         "ImageScale",
         title or f"Scale to {size} x {size}",
@@ -54,9 +54,9 @@ def scaled(sheet: Sheet, picture: Output, size: int, *, title: str = "") -> Outp
 
 
 def side_by_side(sheet: Sheet, model: Output, latents: Mapping[str, Output]) -> None:
-    """Columns 4 and 5 of a comparison: decodes each latent in its own row and saves all of them in one grid, two per row.
+    """Columns 4 and 5 of a comparison: decodes each latent in its own row, and saves all pictures in one grid, two per row.
 
-    latents: {label: latent}, two or four of them.
+    `latents`: label -> latent; two or four of them.
     """
     with sheet.column("4 Decode"):
         images = [

@@ -1,4 +1,4 @@
-"""The effects of words in a prompt, side by side."""
+"""Examples that compare prompts side by side."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ def negative_prompt() -> Sheet:
 
 The same picture, model, prompt and seed, painted twice: on the left without a negative prompt, on the right with one.
 
-A negative prompt names what you don't want in the picture. Guidance steers away from it, so it does nothing if
+A negative prompt names what to keep out of the picture. Guidance steers away from it, so it has no effect if
 **guidance_scale** is 1 or less.
 
 **Try**
-- Name things that you see in the left picture and don't want.
-- A weight: `black++` in the negative prompt keeps it out more strongly.
-- **guidance_scale** 4 or 12 in both: the two pictures become more similar or more different.
+- Name things in the left picture that you do not want.
+- A weight: `black++` in the negative prompt suppresses it more strongly.
+- **guidance_scale** 4 or 12 in both: the two pictures become more or less similar.
 
-An empty negative prompt is the same as leaving it out in a diffusers script.
+An empty negative prompt is the same as `None` in a diffusers script.
 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Negative prompt*.
 """,
@@ -73,13 +73,13 @@ def weighted_prompt() -> Sheet:
 
 The same model, seed and words, painted four times. The grid shows them from left to right and from top to bottom:
 
-1. *Less*: `red--` has weight 0.81.
-2. *As it is*: every word has weight 1.
-3. *More*: `red++` has weight 1.21.
-4. *Blend*: two prompts in one, 60 % of the first and 40 % of the second.
+1. *Less*: `red--` has the weight 0.81.
+2. *Unchanged*: every word has the weight 1.
+3. *More*: `red++` has the weight 1.21.
+4. *Blend*: two prompts mixed, 60 % of the first and 40 % of the second.
 
 **Try**
-- `(red)1.4` sets the weight as a number, `(red house)1.4` weights several words together.
+- `(red)1.4` sets the weight as a number, and `(red house)1.4` sets one weight for several words.
 - `("a red house", "soft light").and(1, 0.7)` encodes two texts separately and joins them.
 - **syntax** *plain*: `++` and brackets are then plain text.
 
@@ -91,7 +91,7 @@ In the diffusers documentation: [Prompt weighting]({WEIGHTS_GUIDE}).
     house = "a large {} house in a green field, soft light, detailed"
     texts = {
         "less": house.format("red--"),
-        "as it is": house.format("red"),
+        "unchanged": house.format("red"),
         "more": house.format("red++"),
         "blend": f'("{house.format("red")}", "a large white tent on a blue sea").blend(0.6, 0.4)',
     }

@@ -1,4 +1,4 @@
-"""A description of a workflow: columns of nodes under headings, and a note next to them.
+"""Describes a workflow: columns of nodes with headings, and a note next to them.
 
     sheet = Sheet("file_name", note="# Heading ...")
     with sheet.column("1 Load"):
@@ -6,7 +6,7 @@
     with sheet.column("2 Prompt"):
         prompt = sheet.add("RelayEncodePrompt", "What to paint", model=model, prompt="...")
 
-The layout depends on the nodes' sizes, which only the page knows: build the nodes there, read their sizes, then call `placed`.
+The layout depends on the nodes' sizes, which only the page knows: build the nodes there, read their sizes, and call `placed`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Size = tuple[float, float]
 
 NOTE = "note"
 NOTE_SIZE = (440, 60)
-"""Height until its text has been measured."""
+"""The size before its text is measured."""
 TITLE_HEIGHT = 30
 """The page draws a node's title above its position."""
 NODE_GAP = 70
 COLUMN_GAP = 100
 GROUP_TOP = 84
-"""From the top edge of a group to its first node's position, as in `HostPage.build`."""
+"""From the upper edge of a group to its first node's position, as `HostPage.build` frames it."""
 COLORS = ("#3f789e", "#a1309b", "#b58b2a", "#8a8", "#88a")
-"""Column colors in order, from the page's own palette for groups."""
+"""One for each column in turn, from the page's palette for groups."""
 LEAST_SIZES: Mapping[str, Size] = {
     "LoadImage": (320, 400),
     "ImageScale": (320, 0),
@@ -60,7 +60,7 @@ LEAST_SIZES: Mapping[str, Size] = {
 
 @dataclass(frozen=True)
 class Output:
-    """An output of a node on the sheet, by name or number."""
+    """An output of a node of the sheet, by name or number."""
 
     node: str
     slot: str | int = 0
@@ -89,7 +89,7 @@ class _Node:
 
 @dataclass
 class Sheet:
-    """One example workflow. `file` is its file's name without a suffix; `note` is in Markdown."""
+    """One example workflow. `file` is its file name without a suffix; `note` is Markdown."""
 
     file: str
     note: str
@@ -99,15 +99,14 @@ class Sheet:
 
     @contextmanager
     def column(self, heading: str) -> Iterator[None]:
-        """Nodes added inside are stacked vertically, in a frame with this heading."""
+        """Puts the nodes that are added inside below each other, in a group with this heading."""
         self._columns.append((heading, []))
         yield
 
     def add(self, type: str, title: str, *, row: int | None = None, extra_height: float = 0, **inputs: Any) -> Output:
-        """Adds a node. Inputs by name: an Output is a link, anything else is a widget's value.
+        """Adds a node. Inputs are passed by name: an Output is a link, anything else is a widget's value.
 
-        Nodes with the same `row` in different columns start at the same height. `extra_height` leaves room for text that the node
-        shows when it runs.
+        Nodes with the same `row` in different columns start at the same height. `extra_height` is space for the node's messages during a run.
         """
         name = f"{len(self._nodes) + 1} {type}"
         self.links += [
@@ -115,13 +114,13 @@ class Sheet:
         ]
         widgets = {key: value for key, value in inputs.items() if not isinstance(value, Output)}
         if "seed" in widgets:
-            widgets["control_after_generate"] = "fixed"  # so the example gives the same picture each time
+            widgets["control_after_generate"] = "fixed"  # the example gives the same picture each time
         self._nodes[name] = _Node(type, title, row, widgets, extra_height)
         self._columns[-1][1].append(name)
         return Output(name)
 
     def placed(self, sizes: Mapping[str, Size] | None = None) -> Placed:
-        """Positions for `sizes` from the page. Without sizes, all nodes are in one place, for the page to measure."""
+        """The workflow laid out for the `sizes` of its nodes. Without `sizes`, all nodes are in one place, so that the page can measure them."""
         spots = self._spots(sizes) if sizes else dict.fromkeys(self._nodes, (0.0, 0.0))
         note = NodeOnPage(
             NOTE,
@@ -144,7 +143,7 @@ class Sheet:
         return Placed([note, *nodes], self.links, groups if sizes else [])
 
     def wanted_sizes(self, least: Mapping[str, Size]) -> dict[str, Size]:
-        """Sizes from the page's minimum for each node; all nodes in a column get the same width."""
+        """The sizes to use, given the smallest size of each node on the page: all nodes in a column have the same width."""
         sizes = {NOTE: least[NOTE]}
         for _, names in self._columns:
             preferred = [LEAST_SIZES.get(self._nodes[name].type, (0, 0)) for name in names]

@@ -1,4 +1,4 @@
-"""Several values of one number, side by side."""
+"""Examples that compare several values of one input side by side."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def strength_sweep() -> Sheet:
 The same picture, model, prompt and seed, painted four times: with strength 0.4, 0.6, 0.8 and 1.0. Only the number in the four
 *Strength* nodes differs. The grid shows them from left to right and from top to bottom.
 
-At 1.0 nothing is left of the picture. Of 30 steps, 0.4 runs only 12, so it's also the fastest.
+At 1.0, nothing of the picture is left. At 0.4, only 12 of the 30 steps run, so it is also the fastest.
 
 **Try**
-- Keep strength fixed and vary **guidance_scale**, or the **seed**.
+- Keep strength the same and change **guidance_scale** or the **seed**.
 - 1 row and 4 columns in *All in one*.
 
 The model is loaded once, and the prompt is encoded once.
@@ -44,12 +44,12 @@ def guidance_sweep() -> Sheet:
 The same picture, model, prompt and seed, painted four times: with guidance_scale 1, 4, 7.5 and 12. Only the number in the four
 *Guidance* nodes differs. The grid shows them from left to right and from top to bottom.
 
-A low number leaves the model more freedom, a high one keeps it close to the prompt. At 1 guidance is off: the negative prompt does nothing, and
-the run takes half the time. Very high numbers give harsh colors.
+A low value follows the prompt loosely, a high value closely. At 1 guidance is off: the negative prompt has no effect, and
+the run takes half the time. Very high values give harsh colors.
 
 **Try**
-- Other numbers in the four nodes.
-- A lower **strength** in all four: guidance then matters less.
+- Other values in the four nodes.
+- A lower **strength** in all four nodes: guidance then matters less.
 - 1 row and 4 columns in *All in one*.
 
 The model is loaded once, and the prompt is encoded once.
@@ -69,7 +69,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Guidance scale*.
 def _swept(
     sheet: Sheet, swept: str, values: Sequence[float], *, prompt: str, settings: dict[str, float | int]
 ) -> Sheet:
-    """Repaints the example picture with four `values` of the input `swept` and shows them in a two-by-two grid."""
+    """Repaints the example picture with the input `swept` at four `values`, and shows the results in a 2 x 2 grid."""
     name = swept.removesuffix("_scale")
     with sheet.column("1 Load"):
         model = hub_model(sheet, "Stable Diffusion 1.5", SD15)

@@ -1,4 +1,4 @@
-"""Upscaling."""
+"""Examples that upscale pictures."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ def image_to_x2_to_x4() -> Sheet:
         "image_to_x2_to_x4",
         note=f"""# From a picture to eight times its size
 
-Stable Diffusion 1.5 repaints a small picture, the latent upscaler doubles it, and super-resolution makes the result four times as large:
-128 becomes 256, and 256 becomes 1024.
+Stable Diffusion 1.5 repaints a small picture, the latent upscaler doubles its size, and super-resolution makes the result four times as
+large: 128 becomes 256, and 256 becomes 1024.
 
-Nothing is decoded between the first and the second. The third works on pictures, so it decodes the latent itself first.
+Between the first and the second model nothing is decoded. The third model reads pictures, so its node decodes the latent first.
 
 Each model has its own text encoder, so each needs its own *Encode Prompt*. At **guidance_scale** 0 the latent upscaler ignores the
 prompt.
 
-*A faster scheduler* paints the large picture in 12 steps; the model's own scheduler needs 75.
+*A faster scheduler* paints the large picture in 12 steps instead of 75 with the model's own scheduler.
 
 **Try**
 - 512 in *Scale to 128 x 128*: the result is 4096 pixels wide. **tile_size** keeps the memory use the same.
-- **tile_size** 64: less memory, but the tiles match each other less well. 0: the whole picture at once.
-- **noise_level** 100: super-resolution invents more.
-- Leave a step out: connect the picture to *Four times as large*.
+- **tile_size** 64: less memory, but each tile sees less of its surroundings. 0: the whole picture at once.
+- **noise_level** 100: super-resolution invents more detail.
+- Leave out a step: connect the picture to *Four times as large*.
 
 In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-upscaler-to-super-resolution*.
 """,
