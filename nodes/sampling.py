@@ -95,7 +95,7 @@ class RelayImageToImage(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     optional=True,
-                    tooltip="SDXL only. Where to go on in a latent that still holds noise; strength is then not used. 0: follow the latent, which knows where it was left.",
+                    tooltip=f"{sampling_inputs.HAVE_RANGE} Where to go on in a latent that still holds noise; strength is then not used. 0: follow the latent, which knows where it was left.",
                 ),
                 sampling_inputs.denoising_end(),
                 *sampling_inputs.image_or_latent(

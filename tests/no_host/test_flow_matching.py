@@ -260,5 +260,5 @@ def test_runs_count_a_flow_model_s_steps_as_its_pipelines_do(module: Any, monkey
 
     with pytest.raises(Reached):
         run(flow_model())
-    with pytest.raises(RelayError, match="Raise strength to at least 0.25"):
+    with pytest.raises(RelayError, match=r"Raise strength to at least 0\.25"):
         run(load("sd15"))
