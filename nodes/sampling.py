@@ -95,7 +95,7 @@ class RelayImageToImage(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     optional=True,
-                    tooltip="SDXL only. The fraction of the run at which to continue a latent that still contains noise; strength is then not used. 0: continue where the latent was left.",
+                    tooltip=f"{sampling_inputs.HAVE_RANGE} The fraction of the run at which to continue a latent that still contains noise; strength is then not used. 0: continue where the latent was left.",
                 ),
                 sampling_inputs.denoising_end(),
                 *sampling_inputs.image_or_latent(

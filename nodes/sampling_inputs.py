@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..pipelines.runs.denoising_range import families_with_range
 from .wire_types import DiffusersControl, DiffusersModel, DiffusersPrompt
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ MAX_SIZE = 16384
 STEPS = "Denoising steps of a full run. More steps take longer. The models' defaults: 50 for Stable Diffusion and SDXL, 100 for the Kandinsky decoder."
 GUIDANCE_SCALE = "How closely to follow the prompt. Higher follows it more closely; 1 or less turns guidance and the negative prompt off. The models' defaults: 7.5 for Stable Diffusion, 5 for SDXL, 4 for Kandinsky."
 SEED = "The seed for the noise. Picture i of a batch uses seed + i, so each can be painted again on its own."
+HAVE_RANGE = f"Only for: {families_with_range()}."
 EITHER = "Connect either image or latent."
 
 
@@ -65,7 +67,7 @@ def denoising_end() -> Any:
         max=1.0,
         step=0.01,
         optional=True,
-        tooltip="SDXL only. Below 1, the run stops at that fraction and leaves the noise in the latent, so that another SDXL model can continue.",
+        tooltip=f"{HAVE_RANGE} Below 1, the run stops at that fraction and leaves the noise in the latent, so that another SDXL model can continue.",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..base.errors import RelayError, shown
 from .component_classes import (
@@ -303,12 +303,17 @@ FAMILIES: tuple[ModelFamily, ...] = (
 )
 
 
+def titles_of(can: Callable[[ModelFamily], bool]) -> str:
+    """The titles of the families for which ``can`` holds, for a message."""
+    return ", ".join(family.title for family in FAMILIES if can(family))
+
+
 def require_task(family: ModelFamily, task: Task, source: str, said: Task | None = None) -> None:
     """Refuses ``task`` where ``family``, which ``source`` is of, has no pipeline for it. ``said``: the task that the user asked for, if another."""
     if task not in family.pipeline_classes:
         raise RelayError(
             f"model: {source} ({family.title}) can't do {(said or task).value}. Families that can: "
-            f"{', '.join(f.title for f in FAMILIES if task in f.pipeline_classes)}."
+            f"{titles_of(lambda family: task in family.pipeline_classes)}."
         )
 
 

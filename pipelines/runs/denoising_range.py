@@ -1,4 +1,4 @@
-"""Which part of the noise schedule a run goes over: SDXL's ``denoising_start`` and ``denoising_end``."""
+"""Which part of the noise schedule a run goes over: ``denoising_start`` and ``denoising_end``, in families that have them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from ..base.errors import RelayError
 from ..device.runtime import Runtime
 from ..latents.latent_space import Latents
 from ..model.components import PipelineComponents
+from ..model.family_table import titles_of
+
+
+def families_with_range() -> str:
+    """The titles of the families that can begin and stop within the schedule, for a message."""
+    return titles_of(lambda family: family.has_denoising_range)
 
 
 def denoising_start(
@@ -28,8 +34,9 @@ def denoising_start(
             else f"the latent was left at denoising_end {start:g} and still holds noise"
         )
         raise RelayError(
-            f"latent, denoising_start: {reason}, and {components.source} ({family.title}) can't go on from there: only SDXL can. "
-            "Let the model before this one run to the end."
+            f"latent, denoising_start: {reason}, and {components.source} ({family.title}) can't go on from there. "
+            f"Families that can: {families_with_range()}. "
+            f"{'Set denoising_start to 0.' if left is None else 'Let the model before this one run to the end.'}"
         )
     if left is not None and left != start:
         runtime.monitor.say(f"The latent was left at {left:g}; denoising_start {asked:g} is used as asked.")
@@ -44,7 +51,8 @@ def denoising_end(components: PipelineComponents, end: float, start: float | Non
         raise RelayError(f"denoising_end: {end:g} is not above 0 and up to 1.")
     if not components.family.has_denoising_range:
         raise RelayError(
-            f"denoising_end: {components.source} ({components.family.title}) always runs to the end: only SDXL can stop at {end:g}. Set it to 1."
+            f"denoising_end: {components.source} ({components.family.title}) always runs to the end and can't stop at {end:g}. "
+            f"Families that can: {families_with_range()}. Set it to 1."
         )
     if start is not None and start >= end:
         raise RelayError(

@@ -241,7 +241,7 @@ CASES = (
         "a range for SD1.5",
         lambda w: w.paint(SD15, denoising_end=0.8),
         "RelayTextToImage",
-        r"denoising_end: .*only SDXL",
+        r"denoising_end: .*can't stop at .*Families that can: Stable Diffusion XL",
         INPUTS,
     ),
     Case(

@@ -17,13 +17,18 @@ from diffusers_relay.pipelines.base.numbers import MOST_STEPS, check_numbers, ch
 from diffusers_relay.pipelines.denoising.noise_law import steps_at_strength
 from diffusers_relay.pipelines.denoising.tiling import check_tile_size
 from diffusers_relay.pipelines.families.kandinsky22_prior import LEAST_STEPS, PriorSettings, check_prior
+from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.latents.latent_space import Latents
+from diffusers_relay.pipelines.model import family_table
 from diffusers_relay.pipelines.model.family import ModelFamily
 from diffusers_relay.pipelines.model.family_table import STABLE_DIFFUSION
 from diffusers_relay.pipelines.model.laws import NoiseLaw
+from diffusers_relay.pipelines.runs.denoising_range import denoising_end, denoising_start
 from diffusers_relay.pipelines.runs.inpainting import InpaintSettings
 from diffusers_relay.pipelines.runs.inputs import MOST_PIXELS, check_pixels
 from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, TextToImageSettings
 from diffusers_relay.pipelines.runs.upscaling import LatentUpscaleSettings, SuperResolutionSettings
+from support.without_host import counting_runtime, load
 
 FLOW = replace(STABLE_DIFFUSION, noise=NoiseLaw.FLOW)
 THEIRS = [
@@ -86,6 +91,26 @@ def test_the_prior_s_strength_and_steps_too() -> None:
 def test_a_strength_above_1_is_refused_by_its_name() -> None:
     assert refusal(1.0, 4) is None
     assert (refusal(1.5, 4) or "").startswith("strength: 1.5 is above 1")
+
+
+def test_a_range_is_refused_with_the_families_that_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, runtime = load("sd15"), counting_runtime()
+    can = r"\. Families that can: Stable Diffusion XL, Stable Diffusion XL refiner\. "
+    with pytest.raises(RelayError, match=rf"denoising_start is 0.5, .*{can}Set denoising_start to 0\.$"):
+        denoising_start(model, 0.5, None, runtime)
+    assert denoising_start(model, 0, None, runtime) is None
+    samples = torch.zeros(1, 4, 8, 8)
+    noisy = Latents(samples).with_samples(samples, autoencoder_of(model), noise_left=0.8)
+    with pytest.raises(
+        RelayError, match=rf"left at denoising_end 0.8 .*{can}Let the model before this one run to the end"
+    ):
+        denoising_start(model, 0, noisy, runtime)
+    with pytest.raises(RelayError, match=rf"^denoising_end: .*can't stop at 0.5{can}Set it to 1\.$"):
+        denoising_end(model, 0.5, None)
+    assert denoising_end(model, 1, None) is None
+    monkeypatch.setattr(family_table, "FAMILIES", (replace(STABLE_DIFFUSION, has_denoising_range=True),))
+    with pytest.raises(RelayError, match=rf"Families that can: {STABLE_DIFFUSION.title}\. Set it to 1"):
+        denoising_end(model, 0.5, None)
 
 
 @pytest.mark.parametrize("tile_size", [-8, 1, 63, 65, 68, 100, 127, 4095, 5001])

@@ -403,7 +403,10 @@ def test_units_of_other_families_are_handed_on() -> None:
     [
         ({"width": 96}, r"96x64.*multiples of 64"),
         ({"steps": 0}, r"steps: 0"),
-        ({"denoising_end": 0.5}, r"denoising_end: .*only SDXL"),
+        (
+            {"denoising_end": 0.5},
+            r"denoising_end: .*Families that can: Stable Diffusion XL, Stable Diffusion XL refiner\.",
+        ),
     ],
 )
 def test_numbers_that_it_cannot_do_are_refused(changes: dict[str, Any], message: str) -> None:
