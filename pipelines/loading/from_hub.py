@@ -1,4 +1,4 @@
-"""A hub id of a whole model -> PipelineComponents."""
+"""Loads a complete model from the hub as PipelineComponents."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ PIPELINE = RepoKind(
     MODEL_INDEX,
     _plan_pipeline,
     names_in,
-    "so it is not a diffusers model. Look on the hub for a repo of it in the diffusers format; a single checkpoint file "
-    "belongs into models/checkpoints.",
+    "so it is not a diffusers model. Look on the hub for a repo of the model in the diffusers format. Put a single checkpoint file "
+    "into models/checkpoints.",
 )
 
 
