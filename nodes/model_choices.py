@@ -50,7 +50,7 @@ def accepted(folders: Mapping[str, str], files: Mapping[str, str]) -> dict[str, 
 
 def pick(name: str, value: str, folders: Mapping[str, str], files: Mapping[str, str], kind: str, none: str) -> Path:
     """The folder or file of a choice; a pickle is refused by its name, before the prompt runs."""
-    from ..pipelines.loading.single_file import check_name
+    from ..pipelines.loading.file_part import check_name
 
     paths = accepted(folders, files)
     if value not in paths:  # the refusal lists what the choice lists

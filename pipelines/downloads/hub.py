@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import RelayError
 from ..base.monitor import Monitor
 from ..base.watched import Cancelled, Transfer, run_watched
+from ..files.component_files import ComponentFiles
 from ..files.config_files import most_bytes
-from ..files.model_files import ComponentFiles
 from .hub_errors import OR_A_FOLDER, HubError, explain, offline
 from .hub_names import check_names, check_repo_id, check_revision
 from .hub_transfer import RemoteFile, fetch_file

@@ -11,8 +11,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from .component_files import ComponentFiles
 from .config_files import read_small
-from .model_files import ComponentFiles
 
 if TYPE_CHECKING:
     import torch

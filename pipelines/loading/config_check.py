@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from ..base.errors import RelayError
+from ..base.errors import RelayError, in_a_line
+from ..files.component_files import SIDE_FILES, ComponentFiles
 from ..files.model_files import short
 from ..model.component_classes import PUBLISHED_WITH, Classes
 from .config_types import check_types
@@ -218,3 +219,17 @@ def _refused(name: str, value: object, where: str, allowed: str) -> RelayError:
     return RelayError(
         f"{where}: {name} is {short(value)}, which no model has (allowed: {allowed}). Download the file again."
     )
+
+
+def from_config(construct: Callable[[], Any], files: ComponentFiles, where: str) -> Any:
+    """The result of ``construct``. If the library rejects the config, the message quotes its reason."""
+    try:
+        return construct()
+    except MemoryError:
+        raise
+    except Exception as error:
+        name = "/".join(filter(None, (files.folder, SIDE_FILES[files.classes.kind][0])))
+        reason = f"it does not know {error}" if isinstance(error, KeyError) else in_a_line(error)
+        raise RelayError(
+            f"{where}: {files.class_name} can't be built from {name} ({reason}). Use the file from a complete copy of the model."
+        ) from error

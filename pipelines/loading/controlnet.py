@@ -11,8 +11,9 @@ from ..base.errors import RelayError
 from ..base.monitor import Monitor
 from ..control.units import ControlNet
 from ..downloads.hub import RepoKind, fetch_repo
+from ..files.component_files import CONFIG_OF_MODEL, ComponentFiles, MissingFiles
 from ..files.config_files import read_json_object
-from ..files.model_files import CONFIG_OF_MODEL, ComponentFiles, MissingFiles, plan_single_component, short
+from ..files.model_files import plan_single_component, short
 from ..files.read_ahead import read_ahead, whole
 from ..files.registry import REGISTRY, component_key
 from ..model.component_classes import CONTROLNET

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError, in_a_line
 from ..base.monitor import Monitor
+from ..files.component_files import MODEL_INDEX, ComponentFiles, MissingFiles
 from ..files.config_files import read_json_object
-from ..files.model_files import HOW_TO_CONVERT, MODEL_INDEX, ComponentFiles, MissingFiles, plan_files, short
+from ..files.model_files import HOW_TO_CONVERT, plan_files, short
 from ..files.read_ahead import read_ahead, whole
 from ..files.registry import REGISTRY, component_key
 from ..files.safetensors import check_file

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..base.monitor import Monitor
 from ..downloads.hub import RepoKind, fetch_repo
-from ..files.model_files import MODEL_INDEX, ComponentFiles, plan_files
+from ..files.component_files import MODEL_INDEX, ComponentFiles
+from ..files.model_files import plan_files
 from ..model.components import PipelineComponents
 from ..model.family_table import recognise
 from .folder import load_folder, names_in, read_model_index

@@ -15,8 +15,9 @@ from .block_layout import diffusers_numbers, original_numbers
 from .checkpoint_keys import flat_attention, found_below, place_before, plain, plain_keys, vae_keys, without_prefix
 from .checkpoint_kinds import UNET, VAES, CheckpointKind
 from .control_kinds import FIRST_HINT_LAYERS, check_control, pools
+from .file_part import Part, check_file, check_floats, load_part, read_parts_ahead
 from .file_signs import ADAPTERS, ALONE, DENOISERS, FULL_WEIGHTS, PARTS_OF_VAE, quantised, what_it_is
-from .single_file import CONFIGS, Part, check_file, check_floats, load_part, read_parts_ahead
+from .single_file import CONFIGS
 
 if TYPE_CHECKING:
     import torch

@@ -120,7 +120,7 @@ def test_a_black_picture_is_given_and_named() -> None:
 def test_weights_that_are_no_numbers_are_the_file_s_fault(dtype: torch.dtype) -> None:
     half = dtype == torch.float16
     advice = (
-        "so its file is damaged or too large for float16: load it in float32"
+        "so its file is damaged or its values are too large for float16: load it in float32"
         if half
         else "so its file is damaged: download"
     )

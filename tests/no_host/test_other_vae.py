@@ -14,7 +14,7 @@ from diffusers_relay.pipelines.files.registry import ComponentRegistry
 from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
 from diffusers_relay.pipelines.latents.encode_decode import decode
 from diffusers_relay.pipelines.latents.other_autoencoder import with_vae_file, with_vae_of
-from diffusers_relay.pipelines.loading import single_file
+from diffusers_relay.pipelines.loading import file_part, single_file
 from diffusers_relay.pipelines.loading.single_file import CONFIGS
 from diffusers_relay.pipelines.loading.single_parts import load_vae_file
 from diffusers_relay.pipelines.model.components import PipelineComponents
@@ -38,6 +38,7 @@ def small(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Smal
 def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
     registry = ComponentRegistry()
     monkeypatch.setattr(single_file, "REGISTRY", registry)
+    monkeypatch.setattr(file_part, "REGISTRY", registry)
     return registry
 
 

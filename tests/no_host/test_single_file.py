@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.files.registry import ComponentRegistry
-from diffusers_relay.pipelines.loading import single_file
+from diffusers_relay.pipelines.loading import file_part, single_file
 from diffusers_relay.pipelines.loading.folder import load_folder
 from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 from diffusers_relay.pipelines.model.components import PipelineComponents
@@ -50,6 +50,7 @@ def small(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Smal
 def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
     registry = ComponentRegistry()
     monkeypatch.setattr(single_file, "REGISTRY", registry)
+    monkeypatch.setattr(file_part, "REGISTRY", registry)
     return registry
 
 
@@ -119,9 +120,9 @@ def test_a_graph_of_a_file_is_the_script_of_the_file(name: str, small: SmallChec
 def test_components_are_shared_and_loads_logged(
     small: SmallCheckpoints, registry: ComponentRegistry, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, logger=single_file.__name__):
+    with caplog.at_level(logging.INFO, logger=file_part.__name__):
         first = load(small, "sd15")
-    lines = [record.getMessage() for record in caplog.records if record.name == single_file.__name__]
+    lines = [record.getMessage() for record in caplog.records if record.name == file_part.__name__]
     assert sorted(line.split(" of ")[0] for line in lines) == ["loaded text_encoder", "loaded unet", "loaded vae"]
     loads = registry.loads
     link = tmp_path / "another name.safetensors"

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.files.registry import ComponentRegistry
-from diffusers_relay.pipelines.loading import single_file
+from diffusers_relay.pipelines.loading import file_part, single_file
 from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 from diffusers_relay.pipelines.loading.single_parts import load_controlnet_file, load_vae_file
 from diffusers_relay.pipelines.model.family_table import KANDINSKY22_DECODER, SDXL_BASE, SDXL_REFINER, STABLE_DIFFUSION
@@ -41,6 +41,7 @@ def small(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Smal
 def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
     registry = ComponentRegistry()
     monkeypatch.setattr(single_file, "REGISTRY", registry)
+    monkeypatch.setattr(file_part, "REGISTRY", registry)
     return registry
 
 
