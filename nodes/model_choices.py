@@ -54,7 +54,7 @@ def pick(name: str, value: str, folders: Mapping[str, str], files: Mapping[str, 
     Raises:
         RelayError: the value is not in the list, or is the name of a pickle.
     """
-    from ..pipelines.loading.single_file import check_name
+    from ..pipelines.loading.file_part import check_name
 
     paths = accepted(folders, files)
     if value not in paths:  # so that the error lists the same names as the node

@@ -1,1 +1,1 @@
-"""What teaches a model more: LoRAs and textual inversions."""
+"""LoRAs and textual inversions: reading their files, and using them in a model."""

@@ -1,7 +1,7 @@
-"""LoRA: a choice that a view of a model carries, and that is active in the shared modules for the length of a stage only.
+"""LoRAs: a model only lists them; they are active in the shared modules only while a stage runs.
 
-A stage borrows the modules, puts the adapters in, and takes them out again. On a Stable Diffusion 1.5 UNet of real size
-that costs 0.16 s and 0.03 s; kept in, they would change the names, the memory and the speed of every other branch's model.
+A stage injects the adapters into the modules and removes them again, which takes 0.16 s and 0.03 s for a Stable Diffusion
+1.5 UNet. If they stayed, they would change the layer names, memory use and speed of every other branch with the same modules.
 Source: https://huggingface.co/docs/diffusers/tutorials/using_peft_for_inference
 """
 
@@ -27,39 +27,37 @@ if TYPE_CHECKING:
     import torch
 
 ADAPTER_ATTRIBUTES = ("peft_config", "_hf_peft_config_loaded", "_weight_conversions")
-"""What peft, diffusers and transformers note on a module into which an adapter is put."""
+"""Attributes that peft, diffusers and transformers set on a module with an adapter."""
 
 
 def with_lora(
     components: PipelineComponents, path: Path, *, title: str, strength: float, text_strength: float
 ) -> PipelineComponents:
-    """A view of the model with one more LoRA; the modules stay as they are until a stage runs.
+    """A copy of ``components`` with one more LoRA. The shared modules don't change until a stage runs.
 
     Args:
-        path: a safetensors file, in any of the namings of :mod:`.lora_names`.
-        title: what messages call it.
-        strength: for the denoiser.
-        text_strength: for the text encoders.
+        path: a safetensors file with names that :mod:`.lora_names` knows.
+        title: the file's name for messages.
+        strength: strength for the denoiser.
+        text_strength: strength for the text encoders.
 
     Raises:
-        RelayError: the family takes none, a strength is not a number, or as :func:`.lora_file.read_lora`.
+        RelayError: the family can't use LoRAs, a strength is not finite, or :func:`.lora_file.read_lora` raises it.
     """
     family = components.family
     for name, value in (("strength", strength), ("text_strength", text_strength)):
         if not math.isfinite(value):
-            raise RelayError(
-                f"{name}: {value} is not a number that a LoRA can be multiplied by. Use 0 to 1, or a little beyond."
-            )
+            raise RelayError(f"{name}: {value} is not a finite number. Use 0 to 1, or a little more.")
     if not _takes_loras(family):
         able = ", ".join(one.title for one in FAMILIES if _takes_loras(one))
         raise RelayError(
-            f"model: {components.source} ({family.title}) can't use a LoRA: diffusers has none for its pipelines. Families that can: {able}."
+            f"model: {components.source} ({family.title}) can't use a LoRA: diffusers does not support LoRAs for it. Families that can: {able}."
         )
     check_file(path, f"lora: {title}", HOW_TO_CONVERT_WEIGHTS)
     names = (family.denoiser, *components.text_encoders)
     modules = {name: components[name] for name in names}
     table = places(modules, family.denoiser, components.text_encoders)
-    # A file is read for the layers of one kind of model: those with the same layers share it.
+    # Models with the same layers share the weights of a file.
     layout = hash(
         tuple(
             (name, place, modules[place.component].get_submodule(place.layer).weight.shape)
@@ -76,12 +74,12 @@ def with_lora(
 
 @contextmanager
 def active_loras(components: PipelineComponents, names: Iterable[str]) -> Iterator[None]:
-    """The LoRAs of this view are active in its modules ``names`` inside the block; the modules go back as they were."""
+    """Inside this context, the model's LoRAs are active in its modules ``names``. Afterwards the modules are restored."""
     with ExitStack() as stack:
         for name in names:
             chosen = [(lora, strength) for lora in components.loras if (strength := lora.strength_in(name))]
             if chosen:
-                stack.enter_context(_as_found(components[name]))
+                stack.enter_context(_restored(components[name]))
                 _inject(components[name], chosen, name)
         yield
 
@@ -99,19 +97,18 @@ def _inject(module: Any, chosen: list[tuple[Lora, float]], name: str) -> None:
         for adapter, layers in ((f"relay_{index}", plain), (f"relay_{index}_dora", dora)):
             if layers:
                 with warnings.catch_warnings():
-                    warnings.filterwarnings(
-                        "ignore", message="Already found a `peft_config`"
-                    )  # several are what is wanted
-                    _put_in(module, adapter, layers)
+                    # several adapters are intended
+                    warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+                    _add_adapter(module, adapter, layers)
                 adapters.append(adapter)
                 strengths.append(strength)
     set_weights_and_activate_adapters(module, adapters, strengths)
 
 
-def _put_in(module: Any, adapter: str, layers: dict[str, LoraLayer]) -> None:
-    """One peft adapter with the weights of ``layers``, at scale 1: alpha is in them already.
+def _add_adapter(module: Any, adapter: str, layers: dict[str, LoraLayer]) -> None:
+    """Adds a peft adapter with the weights of ``layers`` at scale 1; alpha is already multiplied in.
 
-    peft reads the keys of ``rank_pattern`` as expressions: they are escaped names, one expression a rank.
+    peft reads the keys of ``rank_pattern`` as regular expressions: there is one for each rank, of escaped names.
     """
     import torch
     from peft import LoraConfig, inject_adapter_in_model
@@ -136,21 +133,21 @@ def _put_in(module: Any, adapter: str, layers: dict[str, LoraLayer]) -> None:
         adapted = module.get_submodule(name)
         base = adapted.get_base_layer().weight
 
-        def own(tensor: torch.Tensor, like: torch.Tensor = base) -> torch.nn.Parameter:
+        def parameter_like(tensor: torch.Tensor, like: torch.Tensor = base) -> torch.nn.Parameter:
             return torch.nn.Parameter(tensor.to(like.device, like.dtype), requires_grad=False)
 
-        adapted.lora_A[adapter].weight = own(layer.down)
-        adapted.lora_B[adapter].weight = own(layer.up)
+        adapted.lora_A[adapter].weight = parameter_like(layer.down)
+        adapted.lora_B[adapter].weight = parameter_like(layer.up)
         if layer.magnitude is not None:
-            adapted.lora_magnitude_vector[adapter].weight = own(layer.magnitude)
+            adapted.lora_magnitude_vector[adapter].weight = parameter_like(layer.magnitude)
         adapted.eval()
 
 
 @contextmanager
-def _as_found(root: torch.nn.Module) -> Iterator[None]:
-    """Every submodule in its place again, and nothing of an adapter on ``root``, whatever was put in and however it ended.
+def _restored(root: torch.nn.Module) -> Iterator[None]:
+    """On exit, restores every submodule and removes the adapter attributes from ``root``, even after an error.
 
-    Other attributes stay as they are: transformers notes there, at the first call, which hooks it has put on the layers.
+    Other attributes are kept: at the first call, transformers records on the module which hooks it has added to the layers.
     """
     children = [(module, dict(module._modules)) for module in root.modules()]
     gradients = [(parameter, parameter.requires_grad) for parameter in root.parameters()]
@@ -161,30 +158,30 @@ def _as_found(root: torch.nn.Module) -> Iterator[None]:
         for module, before in children:
             module._modules.clear()
             module._modules.update(before)
-        for parameter, wanted in gradients:
-            parameter.requires_grad_(wanted)
+        for parameter, required in gradients:
+            parameter.requires_grad_(required)
         for name in ADAPTER_ATTRIBUTES:
             vars(root).pop(name, None)
         vars(root).update(attributes)
 
 
 def _check_range(lora: Lora, modules: Mapping[str, Any], model: str) -> None:
-    """A value beyond the model's dtype would be infinite in it, and the picture empty."""
+    """Raises if a value is too large for the model's dtype: it would be infinite there, and the image empty."""
     import torch
 
     for component, largest in lora.weights.largest.items():
         dtype = modules[component].dtype
         most = torch.finfo(dtype).max
         if lora.strength_in(component) and largest > most:
-            other = "Load the model with dtype bfloat16 or float32, or use another LoRA."
+            advice = "Load the model with dtype bfloat16 or float32, or use another LoRA."
             raise RelayError(
-                f"lora: {lora.title} holds values up to {largest:.3g}, and {model} in {str(dtype).removeprefix('torch.')} can hold {most:.5g}. "
-                f"{other if dtype == torch.float16 else 'Use another LoRA.'}"
+                f"lora: {lora.title} has values up to {largest:.3g}, but {model} in {str(dtype).removeprefix('torch.')} only reaches {most:.5g}. "
+                f"{advice if dtype == torch.float16 else 'Use another LoRA.'}"
             )
 
 
 def _pipeline_class(family: Any) -> Any:
-    """Any class of the family: all of them load a LoRA alike."""
+    """Any pipeline class of the family; they all load LoRAs in the same way."""
     return family.pipeline_class(next(iter(family.pipeline_classes)))
 
 

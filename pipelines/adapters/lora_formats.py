@@ -1,4 +1,4 @@
-"""What a file is that is no plain LoRA, and what a LoRA was made for: said only where its names or shapes prove it."""
+"""Tells what a file is if it is not a plain LoRA, and which model a LoRA was made for, where names or shapes prove it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from .lora_names import split
 
-INSTEAD = "Use a LoRA file, or one that was merged or converted to a plain LoRA."
+INSTEAD = "Use a plain LoRA, or convert it to one."
 
 
 class Format(NamedTuple):
     what: str
     signs: tuple[str, ...]
-    """Pieces of tensor names, any of which tells. A space: the name ends there."""
+    """Pieces of tensor names; any one is enough. A space stands for the end of the name."""
     instead: str = INSTEAD
     """What to do."""
 
@@ -24,8 +24,8 @@ FORMATS = (
     Format("a LoKr (LyCORIS)", (".lokr_w1", ".lokr_w2", ".lokr_t2")),
     Format("an OFT or BOFT", (".oft_blocks", ".oft_diag", ".oft_R", ".boft_R", ".oft_r")),
     Format("a GLoRA (LyCORIS)", (".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight")),
-    Format("an IA3 (LyCORIS)", (".on_input", ".ia3_l")),
-    Format("a VeRA", ("vera_lambda_", "vera_A", "vera_B")),
+    Format("an IA3 file (LyCORIS)", (".on_input", ".ia3_l")),
+    Format("a VeRA file", ("vera_lambda_", "vera_A", "vera_B")),
     Format(
         "a LoRA that also changes biases or norms",
         (".diff_b ", ".lora_B.bias ", ".lora_up.bias ", ".w_norm ", ".b_norm "),
@@ -45,7 +45,7 @@ FORMATS = (
         "Put it into models/embeddings and use Load Textual Inversion.",
     ),
     Format(
-        "a whole checkpoint",
+        "a complete checkpoint",
         ("first_stage_model.", "cond_stage_model.", "conditioner.embedders."),
         "Put it into models/checkpoints and use Load Diffusers Model.",
     ),
@@ -66,22 +66,22 @@ MADE_FOR = {
         "transformer_blocks_0_attn_",
     ),
 }
-"""A kind of model -> pieces of tensor names that only its LoRAs have, the most telling first. A space: the name begins there."""
+"""Kind of model -> pieces of tensor names that only its LoRAs have, most specific first. A space stands for the start of the name."""
 CONTEXT_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL", 1280: "the SDXL refiner"}
-"""Width of the text that a UNet's cross-attention reads -> the model."""
+"""Width of the text embeddings that a UNet's cross-attention reads -> the kind of model."""
 
 
 def other_format(names: Iterable[str]) -> Format | None:
-    """What the file is, if it is no plain LoRA; None where nothing tells that."""
+    """What the file is if it is not a plain LoRA; None if its names don't tell."""
     names = [f".{name} " for name in names]
     return next((kind for kind in FORMATS if any(sign in name for name in names for sign in kind.signs)), None)
 
 
 def made_for(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """The kind of model; empty where neither names nor shapes prove one.
+    """The kind of model that a LoRA was made for; empty if neither names nor shapes prove it.
 
     Args:
-        shapes: of the file's tensors, by their names.
+        shapes: name of each tensor in the file -> its shape.
     """
     for kind, signs in MADE_FOR.items():
         if any(sign in f" {name}" for name in shapes for sign in signs):
@@ -95,7 +95,7 @@ def made_for(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def own_kind(modules: Mapping[str, Any]) -> str:
-    """What :func:`made_for` says of a LoRA for a model of these components; empty where it says nothing."""
+    """What :func:`made_for` returns for a LoRA for a model with these components."""
     if {"text_encoder", "text_encoder_2"} <= modules.keys():
         return "SDXL"
     width = getattr(getattr(modules.get("unet"), "config", None), "cross_attention_dim", None)

@@ -1,7 +1,7 @@
-"""What a LoRA file's own metadata say: PEFT's settings of each component, as diffusers writes them.
+"""Reads the metadata of a LoRA file: PEFT's settings for each component, as diffusers writes them.
 
-Rank and alpha are read, for layers by their literal names: PEFT takes names for expressions, which are not evaluated here.
-A setting that makes more of the tensors than a LoRA is refused; one that says how they were trained is dropped.
+Rank and alpha are read for layers with literal names. PEFT treats names as regular expressions, which are not evaluated
+here. A setting that turns the tensors into more than a LoRA is an error; one that only concerns training is dropped.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ WITHOUT_EFFECT = frozenset(
         *("loftq_config", "eva_config", "corda_config", "lora_ga_config", "velora_config", "qalora_group_size"),
     )
 )
-"""Of training, of methods that another setting turns on, or told by the tensors themselves."""
+"""Settings for training, for methods that another setting turns on, or that the tensors tell."""
 TRAINED_TOO = {
     "bias": "biases",
     "lora_bias": "biases",
     "modules_to_save": "other layers",
     "trainable_token_indices": "tokens",
 }
-"""Settings by which more than the LoRA was trained -> what."""
+"""Settings that mean that more than the LoRA was trained -> what was trained."""
 PLAIN_STARTS = ("true", "false", "none", "gaussian", "eva", "orthogonal", "mica")
-"""``init_lora_weights`` that leave the model's own weights as they are."""
+"""Values of ``init_lora_weights`` that don't change the model's own weights."""
 OTHER_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Those that change them: what is saved is to be added to the changed ones."""
+"""Values that change the model's weights: the saved LoRA must be added to the changed weights."""
 PEFT_DEFAULT = 8
-"""PEFT's rank and alpha."""
+"""PEFT's default rank and alpha."""
 NAME = re.compile(r"\^?\w+(\.\w+)*")
-ANOTHER = "Use another copy of it."
+ANOTHER = "Use another copy of this LoRA."
 
 
 class AdapterSettings:
-    """Of one component's part of a file."""
+    """The settings of one component."""
 
     def __init__(self, entries: Mapping[str, Any], where: str) -> None:
         self._where = where
         self._refuse_other_methods(entries)
-        self._says_rank = "r" in entries or bool(entries.get("rank_pattern"))
+        self._declares_rank = "r" in entries or bool(entries.get("rank_pattern"))
         self._rank = self._number(entries.get("r", PEFT_DEFAULT), "r")
         self._alpha = self._number(entries.get("lora_alpha", PEFT_DEFAULT), "lora_alpha")
         self._ranks = self._by_name(entries, "rank_pattern")
@@ -62,47 +62,46 @@ class AdapterSettings:
         )
 
     def scale(self, layer: str, rank: int) -> float:
-        """What the product of the layer's matrices is multiplied by.
+        """The factor for the product of the layer's two matrices.
 
         Raises:
-            RelayError: the layer is said to have another rank.
+            RelayError: the metadata has another rank for the layer.
         """
-        said = _of_layer(self._ranks, layer, self._rank)
-        if self._says_rank and said != rank:
+        declared = _for_layer(self._ranks, layer, self._rank)
+        if self._declares_rank and declared != rank:
             raise RelayError(
-                f"{self._where} contradicts itself: its metadata says rank {said:g} for {shown(layer)}, and its tensors have rank {rank}. {ANOTHER}"
+                f"{self._where} contradicts itself: by its metadata, {shown(layer)} has rank {declared:g}, but its tensors have rank {rank}. {ANOTHER}"
             )
-        return _of_layer(self._alphas, layer, self._alpha) / (math.sqrt(rank) if self._rooted else rank)
+        return _for_layer(self._alphas, layer, self._alpha) / (math.sqrt(rank) if self._rooted else rank)
 
     def check_dora(self, layer: str, has_lengths: bool) -> None:
         """
         Raises:
-            RelayError: the layer is said to be a DoRA and has no lengths, or the other way round.
+            RelayError: by the metadata the layer is a DoRA but has no magnitude vector, or the other way round.
         """
         if self._dora is not None and bool(self._dora) != has_lengths:
-            says = "use_dora" if self._dora else "no DoRA"
             raise RelayError(
-                f"{self._where} contradicts itself: its metadata says {says}, and {shown(layer)} has {'a' if has_lengths else 'no'} DoRA "
-                f"magnitude vector. {ANOTHER}"
+                f"{self._where} contradicts itself: by its metadata it is {'a' if self._dora else 'not a'} DoRA, but {shown(layer)} has "
+                f"{'a' if has_lengths else 'no'} DoRA magnitude vector. {ANOTHER}"
             )
 
     def _refuse_other_methods(self, entries: Mapping[str, Any]) -> None:
-        usual = _defaults()
+        defaults = _defaults()
         start = str(entries.get("init_lora_weights", True)).lower()
         if start.startswith(OTHER_STARTS):
             raise RelayError(
-                f"{self._where} was trained from other weights than the model's own (init_lora_weights: {shown(start)}), and can't be added to "
-                "those. Use one that was converted to a plain LoRA (in PEFT: path_initial_model_for_weight_conversion)."
+                f"{self._where} was trained on changed model weights (init_lora_weights: {shown(start)}), so it can't be added to the model's own "
+                "weights. Use one that was converted to a plain LoRA (in PEFT: path_initial_model_for_weight_conversion)."
             )
         for key, value in entries.items():
             known = key in READ or key in WITHOUT_EFFECT or key in TRAINED_TOO
-            if not known and value and value != usual.get(key):
+            if not known and value and value != defaults.get(key):
                 raise self._other_method(key, value, entries)
         if start not in PLAIN_STARTS:
             raise self._other_method("init_lora_weights", start, entries)
 
     def _other_method(self, key: str, value: object, entries: Mapping[str, Any]) -> RelayError:
-        """A setting that this PEFT may not know, or a method that is no LoRA."""
+        """The error for a setting that the installed PEFT may not know, or for a method that is not a LoRA."""
         version = entries.get("peft_version")
         saved = f"; it was saved by peft {shown(version)}" if version else ""
         return RelayError(
@@ -111,20 +110,22 @@ class AdapterSettings:
 
     def _number(self, value: Any, key: str) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= 1e6:
-            raise RelayError(f"{self._where} has no usable number for {key} in its metadata: {shown(value)}. {ANOTHER}")
+            raise RelayError(
+                f"{self._where}: {key} in its metadata is {shown(value)}, which is not a usable number. {ANOTHER}"
+            )
         return float(value)
 
     def _by_name(self, entries: Mapping[str, Any], key: str) -> dict[str, tuple[int, float]]:
-        """A layer's name, or the end of some layers' -> (its place, the number); with ``^`` it is the whole name."""
+        """Name of a layer, or ending of layers' names -> (its place, the number). A name that begins with ``^`` is a whole name."""
         table = entries.get(key) or {}
         if not isinstance(table, dict):
-            raise RelayError(f"{self._where} has no table for {key} in its metadata: {shown(table)}. {ANOTHER}")
+            raise RelayError(f"{self._where}: {key} in its metadata is {shown(table)}, which is not a table. {ANOTHER}")
         found: dict[str, tuple[int, float]] = {}
         for place, (name, number) in enumerate(table.items()):
             literal = name.removesuffix("$").replace("\\.", ".")
             if not NAME.fullmatch(literal):
                 raise RelayError(
-                    f"{self._where} names layers by an expression in {key} of its metadata, {shown(name)}, and only names are read. "
+                    f"{self._where}: {key} in its metadata has the expression {shown(name)}, but only names of layers can be read. "
                     "Save the LoRA again with the names of its layers."
                 )
             found.setdefault(literal, (place, self._number(number, key)))
@@ -132,7 +133,7 @@ class AdapterSettings:
 
 
 class Metadata:
-    """Every component's settings."""
+    """The settings of all components."""
 
     def __init__(self, text: str | None, where: str) -> None:
         self._where = where
@@ -142,35 +143,36 @@ class Metadata:
         except (ValueError, RecursionError):
             self._entries = None
         if not isinstance(self._entries, dict):
-            raise RelayError(f"{where}: its {METADATA} can't be read. Save the LoRA again, or without metadata.")
+            raise RelayError(
+                f"{where}: its {METADATA} can't be read. Save the LoRA again, with valid metadata or without any."
+            )
 
     def __bool__(self) -> bool:
         return bool(self._entries)
 
     def of(self, component: str) -> AdapterSettings | None:
-        """None: nothing is said of the component.
+        """The settings of the component; None if it has none.
 
         Raises:
-            RelayError: what is said of it is not a LoRA's, or can't be read.
+            RelayError: the settings are not those of a LoRA, or can't be read.
         """
         if component not in self._settings:
             start = f"{component}."
             own = {key.removeprefix(start): value for key, value in self._entries.items() if key.startswith(start)}
-            # ``unet.save_lora_adapter`` writes its one component's with no name before them
+            # ``unet.save_lora_adapter`` writes the settings of its one component without its name
             own = own or {key: value for key, value in self._entries.items() if "." not in key}
             self._settings[component] = AdapterSettings(own, self._where) if own else None
         return self._settings[component]
 
     @property
     def trained_too(self) -> tuple[str, ...]:
-        """What else was trained, of the components that were asked for."""
-        return tuple(
-            dict.fromkeys(what for one in self._settings.values() if one is not None for what in one.trained_too)
-        )
+        """What else was trained, for the components that :meth:`of` was called with."""
+        present = [settings for settings in self._settings.values() if settings is not None]
+        return tuple(dict.fromkeys(what for settings in present for what in settings.trained_too))
 
 
-def _of_layer(names: Mapping[str, tuple[int, float]], layer: str, otherwise: float) -> float:
-    """The number of the first name that is the layer's or its end, as in PEFT; transformers 5 has left ``text_model.`` out."""
+def _for_layer(names: Mapping[str, tuple[int, float]], layer: str, otherwise: float) -> float:
+    """The number of the first name that matches the layer or its ending, as in PEFT. transformers 5 leaves out ``text_model.``."""
     if not names:
         return otherwise
     whole = f"text_model.{layer.removeprefix('text_model.')}"
@@ -181,7 +183,7 @@ def _of_layer(names: Mapping[str, tuple[int, float]], layer: str, otherwise: flo
 
 
 def _defaults() -> dict[str, Any]:
-    """Of the settings of the PEFT that is installed: in every file where nobody has set them."""
+    """The defaults of the installed PEFT's settings, which are in every file unless the trainer changed them."""
     import peft
 
     return {field.name: field.default for field in dataclasses.fields(peft.LoraConfig)}

@@ -1,6 +1,6 @@
-"""The names that trainers give a LoRA's layers, looked up in a table of the model's own layers.
+"""Maps the names that trainers give to a LoRA's layers to the model's own layers.
 
-A name is one of the model's layers or it is not: nothing is guessed from its shape.
+A name is either in the table of the model's layers or unknown; nothing is guessed from shapes.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ ENDS = {
     ".lora.alpha": "alpha",
     ".alpha": "alpha",
 }
-"""How a tensor's name ends -> what it is of its layer. DoRA's lengths are ``magnitude`` in PEFT's shapes, ``dora_scale`` in LyCORIS'."""
+"""Ending of a tensor's name -> its role. DoRA's magnitude vector is ``magnitude`` in PEFT's shapes and ``dora_scale`` in LyCORIS'."""
 PEFT_MARKS = {".lora_A.": "down", ".lora_B.": "up", ".lora_magnitude_vector.": "magnitude"}
-"""PEFT's own state has the adapter's name between this and ``weight``."""
+"""PEFT's state dict has the adapter's name between one of these and ``weight``."""
 WRAPPERS = ("module.", "base_model.model.", "model.diffusion_model.", "diffusion_model.")
-"""What PEFT, ComfyUI's Save LoRA Weights and training wrappers put before a name, or after the component's."""
+"""Prefixes that PEFT, ComfyUI's Save LoRA Weights and training wrappers put before a name, or after the component's name."""
 HOST_ENCODERS = (
     "text_encoders.clip_l.transformer.",
     "text_encoders.clip_g.transformer.",
     "text_encoders.clip_h.transformer.",
 )
-"""How ComfyUI calls the text encoders; clip_g is the second of SDXL, the only one of its refiner."""
+"""ComfyUI's names for the text encoders; clip_g is the second text encoder of SDXL and the only one of its refiner."""
 ORIGINAL_RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -60,7 +60,7 @@ ORIGINAL_UNET = {
     "conv_out": "out.2",
 }
 OLD_ATTENTION = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out.0": "out_proj"}
-"""What early diffusers called the attention of a text encoder -> its layers."""
+"""Early diffusers' names for the attention layers of a text encoder -> current names."""
 
 
 class Place(NamedTuple):
@@ -69,7 +69,7 @@ class Place(NamedTuple):
 
 
 def split(key: str) -> tuple[str, str]:
-    """(a layer's name in the file, what the tensor is of it); what it is, is empty for a name of another kind."""
+    """(Name of the layer in the file, role of the tensor); the role is empty if the name is not known."""
     for end, role in ENDS.items():
         if key.endswith(end):
             return key.removesuffix(end), role
@@ -82,12 +82,12 @@ def split(key: str) -> tuple[str, str]:
 
 
 def places(modules: Mapping[str, Any], denoiser: str, encoders: tuple[str, ...]) -> dict[str, Place]:
-    """Every name that a file may have for a layer of the model -> the layer.
+    """Every name that a file may use for a layer of the model -> the layer.
 
     Args:
-        modules: component -> module, of the denoiser and the text encoders.
-        denoiser: the denoiser's component.
-        encoders: those of the text encoders, first to last.
+        modules: component -> module, for the denoiser and the text encoders.
+        denoiser: name of the denoiser component.
+        encoders: names of the text encoder components, in order.
     """
     import torch
 
@@ -110,9 +110,9 @@ def places(modules: Mapping[str, Any], denoiser: str, encoders: tuple[str, ...])
 
 
 def place_of(name: str, table: Mapping[str, Place]) -> Place | None:
-    """The layer that a file means by ``name``."""
+    """The layer that ``name`` in a file refers to; None if there is no such layer."""
     while name not in table:
-        wrapper = next((one for one in WRAPPERS if f".{one}" in f".{name}"), None)
+        wrapper = next((prefix for prefix in WRAPPERS if f".{prefix}" in f".{name}"), None)
         if wrapper is None:
             return None
         name = f".{name}".replace(f".{wrapper}", ".", 1)[1:]
@@ -141,7 +141,7 @@ def _encoder_names(component: str, layers: list[str], encoders: tuple[str, ...])
     for layer in layers:
         bare = layer.removeprefix("text_model.")
         spelled = [f"text_model.{bare}", bare]
-        old = next((early for early, now in OLD_ATTENTION.items() if bare.endswith(f".self_attn.{now}")), None)
+        old = next((early for early, current in OLD_ATTENTION.items() if bare.endswith(f".self_attn.{current}")), None)
         if old is not None:
             before = bare.removesuffix(OLD_ATTENTION[old])
             spelled += [
@@ -151,7 +151,7 @@ def _encoder_names(component: str, layers: list[str], encoders: tuple[str, ...])
         names[layer] = [
             *(f"{start}{name}" for name in spelled for start in (f"{component}.", *host)),
             *(f"{start}{name.replace('.', '_')}" for name in spelled[:2] for start in kohya),
-            # PEFT saves an encoder with no prefix: it is the model's first
+            # PEFT saves an encoder without a prefix: assume the model's first
             *(spelled if component == encoders[0] else ()),
             *(f"lycoris_{name.replace('.', '_')}" for name in spelled[:2] if component == encoders[0]),
         ]
@@ -167,7 +167,7 @@ def _of_old_processors(layer: str, starts: tuple[str, ...]) -> list[str]:
 
 
 def _original_starts(config: Mapping[str, Any]) -> dict[str, str]:
-    """Blocks of diffusers' UNet -> those of the first published code, which counts them all in one row."""
+    """Blocks of diffusers' UNet -> those of the original code, which numbers all blocks of a side in one sequence."""
     starts = dict(ORIGINAL_UNET)
     layers = config["layers_per_block"]
     if not isinstance(layers, int):

@@ -1,7 +1,7 @@
-"""Textual inversion: words with vectors of their own.
+"""Textual inversion: tokens with their own vectors.
 
-The tokenizers of a view are copies that know the words; the vectors stand beside the shared token table for the length of
-a stage, and are looked up under the numbers that diffusers' ``load_textual_inversion`` would give them.
+A model with embeddings has copies of the tokenizers that know the tokens. While a stage runs, the vectors are looked up in
+addition to the shared token table, with the token ids that diffusers' ``load_textual_inversion`` would give them.
 Source: https://huggingface.co/docs/diffusers/using-diffusers/textual_inversion_inference
 """
 
@@ -27,22 +27,22 @@ KNOWN_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 1280:
 
 
 def with_textual_inversion(components: PipelineComponents, path: Path, *, title: str, token: str) -> PipelineComponents:
-    """A view of the model whose prompts may use one more word.
+    """A copy of ``components`` with one more token for prompts.
 
     Args:
         path: a safetensors file, see :func:`~.textual_inversion_file.read_embedding`.
-        title: the file's name, for messages.
-        token: the word; empty: the file's own, or the file's name where it has none.
+        title: the file's name for messages.
+        token: the token; if empty, the token in the file, or the file's name if it has none.
 
     Raises:
-        RelayError: the family takes none, the file is damaged or no embedding, it was made for another kind of model, or
-            the word is one that the model knows already.
+        RelayError: the family can't use embeddings, the file is damaged or not an embedding, it was made for another kind
+            of model, or the model already knows the token.
     """
     family = components.family
     if not family.takes_embeddings:
         able = ", ".join(one.title for one in FAMILIES if one.takes_embeddings)
         raise RelayError(
-            f"model: {components.source} ({family.title}) can't use an embedding: diffusers has none for its pipelines. Families that can: {able}."
+            f"model: {components.source} ({family.title}) can't use an embedding: diffusers does not support embeddings for it. Families that can: {able}."
         )
     file = REGISTRY.get(("embedding", file_identity(path)), lambda: EmbeddingFile(*read_embedding(path, title)))
     vectors = _for_encoders(file.vectors, components, title)
@@ -51,13 +51,13 @@ def with_textual_inversion(components: PipelineComponents, path: Path, *, title:
     tokenizers = {}
     for encoder in components.text_encoders:
         name = _tokenizer_of(encoder)
-        tokenizers[name] = _knowing(components[name], inversion, components.source)
+        tokenizers[name] = _with_token(components[name], inversion, components.source)
     return components.with_changes(modules=tokenizers, embeddings=(*components.embeddings, inversion))
 
 
 @contextmanager
 def active_embeddings(components: PipelineComponents) -> Iterator[None]:
-    """The text encoders look this view's words up inside the block; afterwards they have their own table again."""
+    """Inside this context, the text encoders know this model's tokens. Afterwards they have their own token table again."""
     with ExitStack() as stack:
         for name in components.text_encoders if components.embeddings else ():
             tokenizer, encoder = components[_tokenizer_of(name)], components[name]
@@ -73,16 +73,16 @@ def active_embeddings(components: PipelineComponents) -> Iterator[None]:
 
 
 def token_expansions(components: PipelineComponents, tokenizer: Any) -> dict[int, list[int]]:
-    """Number of a word with several vectors -> the numbers of all of them, which stand for it in a prompt.
+    """Id of a token with several vectors -> the ids of all of them, which replace it in a prompt.
 
-    What diffusers' ``maybe_convert_prompt`` does to the text, done to the tokens.
+    diffusers' ``maybe_convert_prompt`` does the same to the text.
     """
     numbers = [tokenizer.convert_tokens_to_ids(list(inversion.tokens)) for inversion in components.embeddings]
     return {several[0]: several for several in numbers if len(several) > 1}
 
 
 def _table_with(table: Any, rows: Mapping[int, torch.Tensor]) -> torch.nn.Module:
-    """The shared table, and some rows that it has not (or has otherwise); nothing of it is copied or changed."""
+    """The shared table with additional or replaced rows; the table itself is neither copied nor changed."""
     import torch
 
     class TableWithRows(torch.nn.Module):
@@ -99,13 +99,13 @@ def _table_with(table: Any, rows: Mapping[int, torch.Tensor]) -> torch.nn.Module
     return TableWithRows()
 
 
-def _knowing(tokenizer: Any, inversion: TextualInversion, source: str) -> Any:
-    """A copy of ``tokenizer`` that reads the inversion's word as one token."""
+def _with_token(tokenizer: Any, inversion: TextualInversion, source: str) -> Any:
+    """A copy of ``tokenizer`` that knows the inversion's tokens."""
     known = tokenizer.get_vocab()
     taken = [token for token in (*inversion.tokens, f"{inversion.token}_1") if token in known]
     if taken:
         raise RelayError(
-            f"token: {taken[0]!r} is a token that {source} knows already. Give another word in token, one that no text contains by chance."
+            f"token: {source} already knows {taken[0]!r}. Enter another word in token that does not occur in ordinary text."
         )
     copied = copy.deepcopy(tokenizer)
     copied.add_tokens(list(inversion.tokens))
@@ -115,7 +115,7 @@ def _knowing(tokenizer: Any, inversion: TextualInversion, source: str) -> Any:
 def _for_encoders(
     vectors: Mapping[str, torch.Tensor], components: PipelineComponents, title: str
 ) -> dict[str, torch.Tensor]:
-    """Text encoder component -> its vectors, all of the width that it reads and in the range of its dtype."""
+    """Text encoder component -> its vectors, checked for the encoder's width and the range of its dtype."""
     import torch
 
     encoders = components.text_encoders
@@ -125,7 +125,7 @@ def _for_encoders(
     else:
         by_encoder = dict.fromkeys(encoders[:1], next(iter(vectors.values())))
     widths = {name: tensor.shape[1] for name, tensor in by_encoder.items()}
-    # SDXL's first encoder has the width of SD 1.x; its refiner has the second one only, which is all that it takes.
+    # SDXL's first encoder has the width of SD 1.x. SDXL's refiner only has the second encoder.
     too_many = "text_encoder_2" in by_encoder and "text_encoder_2" not in encoders
     if too_many or any(widths.get(name) != width for name, width in fits.items()):
         kind = (
@@ -134,14 +134,14 @@ def _for_encoders(
             else KNOWN_WIDTHS.get(next(iter(widths.values())), "another kind of model")
         )
         raise RelayError(
-            f"embedding: {title} holds vectors of width {', '.join(map(str, widths.values()))}, made for {kind}, and the text encoders of "
+            f"embedding: {title} has vectors of width {', '.join(map(str, widths.values()))}, for {kind}, but the text encoders of "
             f"{components.source} ({components.family.title}) read {' and '.join(map(str, fits.values()))}. Use one that was trained for this kind of model."
         )
     for name in encoders:
         dtype, largest = components[name].dtype, float(by_encoder[name].abs().max())
         if largest > torch.finfo(dtype).max:  # it would be infinite there
             raise RelayError(
-                f"embedding: {title} holds values up to {largest:.3g}, and {components.source} in {str(dtype).removeprefix('torch.')} can hold "
+                f"embedding: {title} has values up to {largest:.3g}, but {components.source} in {str(dtype).removeprefix('torch.')} only reaches "
                 f"{torch.finfo(dtype).max:.5g}. Its training went wrong: use another one."
             )
     return {name: by_encoder[name] for name in encoders}

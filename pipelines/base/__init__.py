@@ -1,1 +1,1 @@
-"""What every room uses: errors, progress, images, results kept between runs."""
+"""Shared by all rooms: errors, progress, images, and results that are kept between runs."""

@@ -1,8 +1,8 @@
-"""What has been encoded: a picture, a prompt, a control picture, each once, whatever number of nodes ask for it.
+"""Caches encoded images, prompts and control images, so that each is encoded once for all nodes that use it.
 
-The host caches per node, and forgets what the last prompt had; this caches by content. What goes in and what comes out are
-copies: nodes of other packs, and diffusers, may write into what they are given. An entry dies with any of the objects that
-made it, and holds none of them: a model that is dropped leaves memory, and what it encoded with it.
+The host caches per node and drops what the last run did not use; this cache works by content. Values are copied on the way
+in and out, because diffusers and nodes of other packs may change them in place. An entry has only weak references to the
+objects that made it, and is dropped with any of them, so a model that is freed takes its encodings with it.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_BYTES = 256 * 2**20
-"""An SDXL picture of 1024 pixels takes 0.5 MB, its prompt 1.3 MB, a fitted control picture of that size 12 MB."""
+"""For SDXL at 1024x1024, an encoded image takes 0.5 MB, a prompt 1.3 MB, and a fitted control image 12 MB."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One encoding: who makes it, and of what."""
+    """The key of an encoding: what encodes it, and from what."""
 
     kind: str
-    """What it is, for the counters and the log."""
+    """The kind of encoding, for the counters and the log."""
     owners: tuple[Any, ...]
-    """The modules (tokenizers, LoRAs) that make it; told apart by identity."""
+    """The objects that encode it (modules, tokenizers, LoRAs), compared by identity."""
     content: tuple[Hashable, ...]
-    """All else that decides the result."""
+    """Everything else that determines the result."""
 
 
 class EncodedOnce:
-    """Results by who made them and of what, the least recently used of them dropped beyond ``most_bytes``.
+    """A cache of encodings. Beyond ``most_bytes``, the least recently used ones are dropped.
 
-    Two threads that ask for one thing at once both make it: nobody waits for another's device.
+    If two threads need the same encoding at once, both compute it, so that neither waits for the other's device.
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
@@ -49,13 +49,13 @@ class EncodedOnce:
         self._gone: deque[weakref.ref[Any]] = deque()
         self._lock = Lock()
         self.bytes = 0
-        """How many the entries take."""
+        """Bytes that the entries take."""
         self.hits: Counter[str] = Counter()
-        """Kind -> how often it was found."""
+        """Kind -> how often an entry was found."""
         self.misses: Counter[str] = Counter()
 
     def find(self, wanted: Wanted) -> Any:
-        """A copy of what was kept for this, or None."""
+        """A copy of the cached value, or None."""
         key = self._key(wanted)
         with self._lock:
             self._drop_gone()
@@ -89,7 +89,7 @@ class EncodedOnce:
         return wanted.kind, tuple(weakref.ref(owner, self._forget) for owner in wanted.owners), wanted.content
 
     def _forget(self, gone: weakref.ref[Any]) -> None:
-        """Called as an owner dies: at any moment, in any thread, perhaps in one that has the lock."""
+        """Called when an owner is freed: at any moment and in any thread, perhaps one that has the lock."""
         self._gone.append(gone)
         if self._lock.acquire(blocking=False):
             try:
@@ -109,30 +109,30 @@ class EncodedOnce:
 
 
 ENCODED = EncodedOnce()
-"""The process's own."""
+"""The cache of this process."""
 
 
 def copied(value: Any) -> Any:
-    """``value`` with tensors of its own, in dicts, tuples and dataclasses too. They keep their layout in memory."""
+    """A copy of ``value`` with cloned tensors, also inside dicts, tuples and dataclasses. Memory layouts are kept."""
     import torch
 
     if isinstance(value, torch.Tensor):
         return value.clone()
     if isinstance(value, tuple):
-        return tuple(copied(one) for one in value)
+        return tuple(copied(item) for item in value)
     if isinstance(value, dict):
-        return {name: copied(one) for name, one in value.items()}
+        return {name: copied(item) for name, item in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{one.name: copied(getattr(value, one.name)) for one in fields(value)})
+        return replace(value, **{field.name: copied(getattr(value, field.name)) for field in fields(value)})
     return value
 
 
 def tensor_digest(tensor: torch.Tensor) -> Hashable:
-    """Equal for tensors of the same values in the same layout, on which the last bits of a result depend."""
+    """Equal for tensors with the same values and the same memory layout, which can change the last bits of a result."""
     import torch
 
     values = tensor.detach().cpu()
-    for dense in (values, values.movedim(1, -1)):  # a picture's channels come last in memory: no copy is made of it
+    for dense in (values, values.movedim(1, -1)):  # an image with channels last in memory needs no copy
         if dense.is_contiguous():
             break
     else:

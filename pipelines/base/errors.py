@@ -1,4 +1,4 @@
-"""The pack's own error: its text is what the user reads in the node."""
+"""The pack's error class, whose text the user reads in the node."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ LONGEST_NAME = 80
 
 
 class RelayError(ValueError):
-    """Says what was attempted, the value, and what is allowed or what to do."""
+    """An error for the user: what was attempted, the value, and what is allowed or what to do."""
 
-    # The host shows a type with its module, which for a custom node is the path of its folder.
+    # The host shows the class with its module, which for a custom node is the path of its folder.
     __module__ = "diffusers_relay"
 
     def __init__(self, text: object = "") -> None:
-        """What a page or a terminal obeys and does not show is escaped, and what no program can write: a stranger's names may have it."""
+        """Escapes control characters and others that can't be shown or written, because names in files may contain them."""
         super().__init__(
-            "".join(one if one.isprintable() or one in ALSO_SHOWN else ascii(one)[1:-1] for one in str(text))
+            "".join(char if char.isprintable() or char in ALSO_SHOWN else ascii(char)[1:-1] for char in str(text))
         )
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -23,20 +23,20 @@ class RelayError(ValueError):
 
 
 def shown(name: object) -> str:
-    """A name or value that a file gives, as messages show it: on one line, with no control characters, and short."""
+    """A name or value from a file for a message: on one line, without control characters, and short."""
     text = str(name)
-    if len(text) > 4 * LONGEST_NAME:  # what is left out in the middle is not escaped first
+    if len(text) > 4 * LONGEST_NAME:  # shorten before escaping
         text = text[: 2 * LONGEST_NAME] + text[-2 * LONGEST_NAME :]
-    text = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     return text if len(text) <= LONGEST_NAME else f"{text[:45]}...{text[-32:]}"
 
 
 def in_a_line(error: object) -> str:
-    """What a library says, in so many words that a node can show them; without its last full stop."""
-    said = " ".join(str(error).split()) or "a library gives no reason"
-    return said.rstrip(".") if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}..."
+    """A library's error text on one line, cut to :data:`LONGEST_REASON`, without its last full stop."""
+    reason = " ".join(str(error).split()) or "a library gives no reason"
+    return reason.rstrip(".") if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}..."
 
 
-MOST_SAID = 200
+LONGEST_REASON = 200
 ALSO_SHOWN = "\n\xa0\u3000\u200d"
-"""Line ends, and what is in prompts of many languages and in emojis."""
+"""Line breaks, and characters in prompts of many languages and in emojis."""

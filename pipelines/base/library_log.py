@@ -1,4 +1,4 @@
-"""What a library writes into the host's log, and is not so."""
+"""Hides log messages and warnings of libraries that are wrong or mislead the user."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from contextlib import AbstractContextManager, contextmanager
 
 NAME = "diffusers.models.modeling_utils"
 EMPTY = "should be kept in float32: []"
-"""diffusers warns at every cast of a model, also where the list of what it warns of is empty."""
+"""diffusers warns at every cast of a model, even if the list of modules in the warning is empty."""
 
 SINGLE_FILE, UNUSED = "diffusers.loaders.single_file_model", "Some weights of the model checkpoint were not used"
 CONFIGS = "diffusers.configuration_utils"
 FOREIGN = "The config attributes "
 OUTSIDE = re.compile(r"Should have t[ab][<>]=t[01] but got t[ab]=(\S+) and t[01]=(\S+?)\.?")
-"""torchsde, of a time outside of its interval. It rounds the interval's ends to six digits, and warns of the ends themselves."""
+"""torchsde's warning for a time outside its interval. It rounds the ends to six digits, and then warns about the ends themselves."""
 ROUNDED = 1e-6
 OLD_CONFIG = r"The configuration file of (this scheduler|the unet)"
 
 
-def _says_something(record: logging.LogRecord) -> bool:
+def _is_not_empty(record: logging.LogRecord) -> bool:
     return EMPTY not in record.getMessage()
 
 
@@ -33,7 +33,7 @@ def _not_of_foreign_attributes(record: logging.LogRecord) -> bool:
 @contextmanager
 def _filtered(name: str, passes: Callable[[logging.LogRecord], bool]) -> Iterator[None]:
     logger = logging.getLogger(name)
-    if passes in logger.filters:  # of another thread: it goes with that one's block
+    if passes in logger.filters:  # another thread has added it, and will remove it
         yield
         return
     logger.addFilter(passes)
@@ -44,8 +44,8 @@ def _filtered(name: str, passes: Callable[[logging.LogRecord], bool]) -> Iterato
 
 
 def without_empty_warning() -> AbstractContextManager[None]:
-    """diffusers' loaders cast by ``to()``; other warnings pass."""
-    return _filtered(NAME, _says_something)
+    """Hides the empty warning when diffusers' loaders cast a model; other warnings pass."""
+    return _filtered(NAME, _is_not_empty)
 
 
 def _not_of_unused_weights(record: logging.LogRecord) -> bool:
@@ -53,13 +53,13 @@ def _not_of_unused_weights(record: logging.LogRecord) -> bool:
 
 
 def without_unused_weights() -> AbstractContextManager[None]:
-    """For a conversion whose unused weights are an error of ours: diffusers lists the keys of all of them."""
+    """For a conversion where the pack raises an error for unused weights: diffusers would list all their keys."""
     return _filtered(SINGLE_FILE, _not_of_unused_weights)
 
 
 def without_foreign_attributes() -> AbstractContextManager[None]:
-    """For making a run's scheduler from the model's: what is of another class alone has no place in it. What the model's own
-    config has too much is said when it is loaded, and not at each run."""
+    """For creating a run's scheduler from the model's: entries that only another class uses are ignored on purpose. Unused
+    entries of the model's own config are reported when it is loaded, not at every run."""
     return _filtered(CONFIGS, _not_of_foreign_attributes)
 
 
@@ -84,24 +84,24 @@ def _not_of_stopped_blocks(record: logging.LogRecord) -> bool:
 
 
 def without_stopped_blocks() -> AbstractContextManager[None]:
-    """For a run of modular blocks: they log whatever stops them, with a traceback and a cancel too, before they pass it on."""
+    """For a run of modular blocks: they log every exception with a traceback, even a cancel, before they raise it."""
     return _filtered(BLOCKS, _not_of_stopped_blocks)
 
 
 @contextmanager
 def without_rounding_warnings() -> Iterator[None]:
-    """For a step of a scheduler that draws noise by torchsde; other warnings pass, also of a time that is far outside."""
+    """For a step of a scheduler that draws noise with torchsde. Other warnings pass, also for a time that is far outside."""
     with warnings.catch_warnings(record=True) as caught:
         yield
-    for one in caught:
-        times = OUTSIDE.fullmatch(str(one.message))
+    for warning in caught:
+        times = OUTSIDE.fullmatch(str(warning.message))
         if times is None or not math.isclose(float(times[1]), float(times[2]), rel_tol=ROUNDED, abs_tol=ROUNDED):
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 @contextmanager
 def without_advice_on_configs() -> Iterator[None]:
-    """For making a pipeline: it says that an old model's config should be edited, and then itself runs with what it advises."""
+    """For creating a pipeline: it advises editing an old model's config, but already runs with the values that it advises."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=OLD_CONFIG, category=FutureWarning)
         yield

@@ -1,4 +1,4 @@
-"""How many bytes modules and values keep in memory."""
+"""Counts the bytes that modules and tensors take in memory."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 def tensor_bytes(tensors: Iterable[torch.Tensor | None]) -> int:
-    """Of all ``tensors``; those that share their memory (tied weights) count once."""
+    """The bytes of all ``tensors``. Tensors that share memory (tied weights) count once."""
     storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors if t is not None}
     return sum(storages.values())
 
 
 def module_bytes(modules: Iterable[Any]) -> int:
-    """Parameters and buffers of those ``modules`` that have any: tokenizers, processors and None count nothing."""
+    """The bytes of the parameters and buffers of ``modules``. Tokenizers, processors and None count as 0."""
     import torch
 
     found = {id(module): module for module in modules if isinstance(module, torch.nn.Module)}

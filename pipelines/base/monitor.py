@@ -1,4 +1,4 @@
-"""What a run tells its user while it goes on, and how the user stops it."""
+"""How a run reports progress to the user, and how the user cancels it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
 
 
 class Monitor(Protocol):
-    """A host's side of a run. Every method may raise the host's own interrupt, which must reach the host unchanged."""
+    """The host's side of a run. Every method may raise the host's interrupt, which must reach the host unchanged."""
 
     def check(self) -> None:
         """Raises if the user has cancelled."""
         ...
 
     def expect_latents(self) -> bool:
-        """Denoising is about to begin, and nothing is on the device yet: the moment to make ready for previews.
+        """Called before denoising begins, when nothing is on the device yet, so that the host can prepare previews.
 
         Returns:
-            Whether there will be any. Where not, nothing is computed for them.
+            Whether there will be previews. If not, nothing is computed for them.
         """
         ...
 
@@ -28,12 +28,12 @@ class Monitor(Protocol):
         ...
 
     def say(self, message: str) -> None:
-        """One line for the user: in the node and in the log."""
+        """Shows the user one line, in the node and in the log."""
         ...
 
 
 class SilentMonitor:
-    """No host: nothing is shown, nobody cancels; the log hears what is said."""
+    """For runs without a host: no progress, no cancel; messages go to the log."""
 
     def check(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Numbers of a run that can't be: NaN, infinite, or such that no step is left."""
+"""Checks a run's numbers: no NaN or infinity, and a strength that leaves at least one step."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import is_dataclass
 from .errors import RelayError
 
 MOST_STEPS = 1000
-"""What the nodes' inputs take."""
+"""The maximum of the nodes' steps inputs."""
 
 
 def check_numbers(settings: object) -> None:
     """
     Args:
-        settings: a run's settings, whose fields have the names of a node's inputs, or hold such settings.
+        settings: a run's settings. Their fields are named like the node's inputs, or are such settings themselves.
 
     Raises:
-        RelayError: a float of them is NaN or infinite: no comparison would find it, and it would become a black picture.
+        RelayError: a float is NaN or infinite. Comparisons don't detect NaN, and the image would be black.
     """
     for name, value in vars(settings).items():
         if is_dataclass(value):
@@ -38,28 +38,29 @@ def begun_steps(steps: int, strength: float) -> int:
 
 
 def check_strength(strength: float, steps: int, run: Callable[[int, float], int] = whole_steps) -> None:
-    """Refuses a strength of which no step is left: diffusers would give an empty latent.
+    """Checks that the strength leaves at least one step; diffusers would return an empty latent.
 
-    What the message advises runs, and is a number that the inputs hold: they take strength in hundredths.
+    The message suggests values that work and that can be entered: the strength inputs have two decimal places.
 
     Args:
-        strength: as asked.
-        steps: of a full run, as asked.
+        strength: as entered.
+        steps: of a full run, as entered.
         run: how the pipeline counts the steps that it runs: :func:`whole_steps` or :func:`begun_steps`.
+
+    Raises:
+        RelayError: the strength is above 1, or leaves no step.
     """
     if strength > 1:
-        raise RelayError(
-            f"strength: {strength:g} is above 1, at which all of the picture is painted anew. Use 1 or less."
-        )
+        raise RelayError(f"strength: {strength:g} is above 1, which already replaces the whole image. Use 1 or less.")
     if run(steps, strength) >= 1:
         return
     least = next(n for n in range(1, 101) if run(steps, n / 100) >= 1) / 100
     if strength <= 0:
         raise RelayError(
-            f"strength: at {strength:g} nothing is repainted. Raise strength to at least {least:g}, or use the picture as it is."
+            f"strength: {strength:g} changes nothing. Raise strength to at least {least:g}, or use the image without this node."
         )
     enough = next((n for n in range(steps, MOST_STEPS + 1) if run(n, strength) >= 1), None)
-    more = "with which one step is run" if enough is None else f"or steps to at least {enough}"
+    more = "which runs one step" if enough is None else f"or steps to at least {enough}"
     raise RelayError(
         f"strength, steps: {steps} steps at strength {strength:g} leave no step to run. Raise strength to at least {least:g}, {more}."
     )

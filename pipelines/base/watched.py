@@ -1,4 +1,4 @@
-"""A job in a thread of its own, which reports progress and can be cancelled at any moment."""
+"""Runs a job in a thread, with progress and with a cancel that works at any moment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POLL_SECONDS = 0.1
 
 @dataclass
 class Transfer:
-    """What the thread that downloads and the one that watches it tell each other."""
+    """State that the downloading and the watching thread share."""
 
     bytes_done: int = 0
     cancelled: Event = field(default_factory=Event)
@@ -27,17 +27,17 @@ class Transfer:
 
 
 class Cancelled(Exception):
-    """Ends the downloading thread; nobody sees it."""
+    """Ends the downloading thread; it never reaches the user."""
 
 
 def run_watched(job: Callable[[Transfer], T], monitor: Monitor, bytes_total: int = 0) -> T:
-    """Runs ``job`` in a thread of its own, with progress, until it ends or the user cancels.
+    """Runs ``job`` in a thread, with progress, until it ends or the user cancels.
 
-    A library may wait for a server for minutes, and ask nobody meanwhile. So a cancel leaves at once; the thread ends by
-    itself with the chunk that it waits for.
+    A library may wait for a server for minutes without checking for a cancel. Therefore a cancel returns at once, and the
+    thread ends by itself after the chunk that it waits for.
 
     Raises:
-        whatever ``job`` or ``monitor`` raises, unchanged.
+        any exception of ``job`` or ``monitor``, unchanged.
     """
     transfer = Transfer()
     results: list[T] = []
@@ -46,7 +46,7 @@ def run_watched(job: Callable[[Transfer], T], monitor: Monitor, bytes_total: int
     def work() -> None:
         try:
             results.append(job(transfer))
-        except BaseException as error:  # raised anew in the watching thread
+        except BaseException as error:  # raised again in the watching thread
             errors.append(error)
 
     thread = Thread(target=work, name="diffusers-relay-download", daemon=True)
@@ -56,7 +56,7 @@ def run_watched(job: Callable[[Transfer], T], monitor: Monitor, bytes_total: int
         running = True
         while running:
             thread.join(POLL_SECONDS)
-            running = thread.is_alive()  # asked first, so that the last round shows the last byte
+            running = thread.is_alive()  # before the progress, so that the last round reports the last byte
             monitor.check()
             if bytes_total and transfer.bytes_done != shown:
                 shown = transfer.bytes_done

@@ -1,1 +1,1 @@
-"""What comes over the network: hub repositories and pictures by URL."""
+"""Downloads of hub repositories and of images by URL."""

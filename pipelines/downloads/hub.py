@@ -1,4 +1,4 @@
-"""A hub id -> a local folder with what the pack needs of it."""
+"""Downloads the files that the pack needs from a hub repo, into huggingface_hub's cache."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import RelayError
 from ..base.monitor import Monitor
 from ..base.watched import Cancelled, Transfer, run_watched
+from ..files.component_files import ComponentFiles
 from ..files.config_files import most_bytes
-from ..files.model_files import ComponentFiles
 from .hub_errors import OR_A_FOLDER, HubError, explain, offline
 from .hub_names import check_names, check_repo_id, check_revision
 from .hub_transfer import RemoteFile, fetch_file
@@ -26,22 +26,22 @@ LISTING_TIMEOUT_SECONDS = 15.0
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 Plan = Callable[[Path, Collection[str], str, "torch.dtype", str], tuple[ComponentFiles, ...]]
-"""(snapshot folder with the index, every file's name, variant, dtype, title) -> the files to fetch."""
+"""(Snapshot folder with the index, names of all files, variant, dtype, title) -> the files to download."""
 
 
 @dataclass(frozen=True)
 class RepoKind:
-    """What a repository is expected to hold."""
+    """What a repository must contain."""
 
     index: str
-    """The file that says what it is."""
+    """The file that describes the model."""
     plan: Plan
     names_in: Callable[[Path], list[str]]
-    """The names in a snapshot folder that ``plan`` is to see."""
+    """Snapshot folder -> the names for ``plan``."""
     no_index: str
-    """What the user reads where there is no index, after "OWNER/NAME has no FILE, "."""
+    """End of the message for a repo without the index, after "OWNER/NAME has no FILE, "."""
     or_a_folder: str = OR_A_FOLDER
-    """What to do with no hub."""
+    """What to do without the hub."""
 
 
 def fetch_repo(
@@ -53,21 +53,21 @@ def fetch_repo(
     monitor: Monitor,
     kind: RepoKind,
 ) -> Path:
-    """The snapshot folder, in huggingface_hub's cache, of a repo at a revision; downloads what is not there yet.
+    """The snapshot folder of a repo at a revision, in huggingface_hub's cache. Downloads missing files.
 
-    Only the components that the family names are fetched: configs, vocabularies, and one set of safetensors weights.
-    Whatever keeps the hub from answering, a complete copy in the cache is used, and the user is told.
+    Only files of the family's components are downloaded: configs, vocabularies and one set of safetensors weights. If the
+    hub does not answer for any reason, a complete copy in the cache is used, and the user is told.
 
     Args:
         repo_id: ``owner/name`` or ``name``.
         revision: branch, tag or commit; empty for the main branch.
         variant: see :func:`.model_files.plan_files`.
-        monitor: progress is in bytes, over all files that are fetched.
-        kind: what the repo is expected to hold.
+        monitor: gets progress in bytes, over all files that are downloaded.
+        kind: what the repo must contain.
 
     Raises:
-        RelayError: no such repo, not allowed, not a model that the pack runs, not reachable and not in the cache, or
-            the disk is full.
+        RelayError: there is no such repo, access is denied, it is not a model that the pack runs, the hub is not reachable
+            and the cache has no copy, or the disk is full.
     """
     from huggingface_hub import constants
 
@@ -93,7 +93,7 @@ def fetch_repo(
 
 @dataclass(frozen=True)
 class _Request:
-    """What :func:`fetch_repo` was asked for."""
+    """The arguments of :func:`fetch_repo`."""
 
     repo_id: str
     revision: str
@@ -109,14 +109,14 @@ class _Request:
         return self.kind.plan(folder, names, self.variant, self.dtype, self.title)
 
     def cached_folder(self) -> Path | None:
-        """The snapshot that the cache remembers for the revision; it may lack files."""
+        """The snapshot that the cache has for the revision, perhaps incomplete; None if there is none."""
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(self.repo_id, self.kind.index, cache_dir=_cache(), revision=self.revision)
         return Path(found).parent if isinstance(found, str) else None
 
     def problem_of(self, folder: Path) -> RelayError | None:
-        """What keeps a snapshot from being loaded as it is."""
+        """Why a snapshot can't be loaded without more downloads; None if it can."""
         try:
             self.plan(folder, self.kind.names_in(folder))
         except RelayError as error:
@@ -124,23 +124,23 @@ class _Request:
         return None
 
     def complete(self, cached: Path | None, error: HubError) -> Path:
-        """The cached snapshot, if it is complete; otherwise raises what keeps the hub from completing it."""
+        """The cached snapshot if it is complete; otherwise raises ``error`` with what is missing."""
         if cached is None:
             raise RelayError(
                 f"{error.problem} {self.kind.index} of {self.title} is not in this machine's cache ({_cache()}). {error.remedy}"
             ) from error
         if (problem := self.problem_of(cached)) is not None:
             raise RelayError(
-                f"{error.problem} The copy in this machine's cache ({_cache()}) cannot be used: {problem} {error.remedy}"
+                f"{error.problem} The copy in this machine's cache ({_cache()}) can't be used: {problem} {error.remedy}"
             ) from error
         return cached
 
     def list_files(self, transfer: Transfer) -> tuple[Path, dict[str, RemoteFile]]:
-        """The snapshot's folder, which holds the index, and every file of that commit in the repo.
+        """The snapshot folder with the index, and all files of that commit in the repo.
 
         Raises:
             HubError: the hub does not answer.
-            RelayError: it is not what is expected.
+            RelayError: the repo is not what was expected.
         """
         try:
             return self._list_files(transfer)
@@ -159,9 +159,9 @@ class _Request:
             if sibling.rfilename == self.kind.index:
                 self._check_size(sibling.rfilename, sibling.size or 0)
         transfer.check()
-        # asked for by the revision's own name, so that the cache remembers which commit that is
+        # requested by the name of the revision, so that the cache remembers its commit
         folder = Path(hf_hub_download(self.repo_id, self.kind.index, revision=self.revision, cache_dir=_cache())).parent
-        if folder.name != info.sha:  # pushed to in between
+        if folder.name != info.sha:  # someone has pushed a new commit since
             transfer.check()
             info = self._info(folder.name)
         return folder, {
@@ -178,7 +178,7 @@ class _Request:
     def _check_size(self, name: str, size: int) -> None:
         if size > most_bytes(name):
             raise RelayError(
-                f"{self.title}: {name} has {size / 1e6:.0f} MB, which no file of its kind has. Nothing of it was fetched: take another copy."
+                f"{self.title}: {name} has {size / 1e6:.0f} MB, far more than such a file needs, so it was not downloaded. Use another copy."
             )
 
     def _info(self, revision: str) -> Any:
@@ -190,7 +190,7 @@ class _Request:
         return info
 
     def download(self, folder: Path, files: Mapping[str, RemoteFile], monitor: Monitor) -> None:
-        """Completes the snapshot."""
+        """Downloads the missing files of the snapshot."""
         plan = self.plan(folder, files.keys())
         missing = [files[name] for component in plan for name in component.all_files if not (folder / name).exists()]
         if not missing:
@@ -203,10 +203,10 @@ class _Request:
         free = shutil.disk_usage(folder).free
         if free < total:
             raise RelayError(
-                f"{self.title} needs {total / 1e6:.0f} MB, and the disk of {_cache()} has {free / 1e6:.0f} MB free. "
+                f"{self.title} needs {total / 1e6:.0f} MB, but the disk of {_cache()} only has {free / 1e6:.0f} MB free. "
                 f"Free some space, or set HF_HOME to a folder on another disk and restart."
             )
-        monitor.say(f"Fetching {self.title}: {len(missing)} files, {total / 1e6:.1f} MB.")
+        monitor.say(f"Downloading {self.title}: {len(missing)} files, {total / 1e6:.1f} MB.")
 
         def fetch_all(transfer: Transfer) -> None:
             for file in missing:

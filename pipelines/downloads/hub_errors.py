@@ -1,4 +1,4 @@
-"""What went wrong with the hub, in words that say what to do. No token or address of a request gets into them."""
+"""Turns errors of the hub and the disk into messages that say what to do, without tokens or request URLs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OR_A_FOLDER = "or put a diffusers folder of the model under models/diffusers and
 
 
 class HubError(RelayError):
-    """The hub did not give what was asked of it."""
+    """The hub did not send what was requested."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(f"{problem} {remedy}")
@@ -19,15 +19,15 @@ class HubError(RelayError):
 
 
 def offline(title: str, or_a_folder: str = OR_A_FOLDER) -> HubError:
-    """For a machine that is told to stay offline. ``or_a_folder``: what to do with no hub."""
+    """The error for a machine that is set to stay offline. ``or_a_folder``: what to do without the hub."""
     return HubError(
-        f"HF_HUB_OFFLINE is set, so the hub is not asked for {title}.",
+        f"HF_HUB_OFFLINE is set, so {title} can't be downloaded from the hub.",
         f"Unset it, restart and run once, {or_a_folder}.",
     )
 
 
 def explain(error: Exception, title: str, file: str, or_a_folder: str = OR_A_FOLDER) -> RelayError:
-    """The error to show for one of huggingface_hub's, or of the disk's, raised while ``file`` of ``title`` was asked for."""
+    """The error to show for an error of huggingface_hub or the disk, raised while ``file`` of ``title`` was downloaded."""
     from huggingface_hub import errors
 
     if isinstance(error, RelayError):
@@ -35,7 +35,7 @@ def explain(error: Exception, title: str, file: str, or_a_folder: str = OR_A_FOL
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RelayError(
             f"The disk is full: {file} of {title} could not be written. Free some space, or set HF_HOME to a folder on "
-            f"another disk and restart; the download goes on where it stopped."
+            f"another disk and restart. The download will continue where it stopped."
         )
     if isinstance(error, PermissionError):
         return RelayError(
@@ -44,17 +44,17 @@ def explain(error: Exception, title: str, file: str, or_a_folder: str = OR_A_FOL
     if isinstance(error, errors.GatedRepoError):
         return HubError(
             f"{title} is gated.",
-            "Accept its terms on its page of the hub, log in on this machine (`hf auth login`, or HF_TOKEN) and run again.",
+            "Accept its terms on its hub page, log in on this machine (`hf auth login`, or HF_TOKEN) and run again.",
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return HubError(
-            f"The hub has no model {title}, or keeps it private.",
+            f"The hub has no model {title}, or it is private.",
             "Check the spelling (owner/name). For a private model, log in on this machine (`hf auth login`, or HF_TOKEN).",
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return HubError(
             f"The hub has no {title}.",
-            "Leave revision empty for the main branch, or give a branch, tag or commit of the repo.",
+            "Leave revision empty for the main branch, or enter a branch, tag or commit of the repo.",
         )
     if isinstance(error, errors.OfflineModeIsEnabled):
         return offline(title, or_a_folder)
@@ -62,21 +62,21 @@ def explain(error: Exception, title: str, file: str, or_a_folder: str = OR_A_FOL
     if status in (401, 403):
         return HubError(
             f"The hub refused {file} of {title} (status {status}).",
-            "Log in on this machine anew (`hf auth login`, or HF_TOKEN): its token is not valid for this.",
+            "Log in again on this machine (`hf auth login`, or HF_TOKEN): its token is not valid for this.",
         )
     if status is not None:
         return HubError(
-            f"The hub answered {file} of {title} with status {status}.",
-            "Wait a little and run again; what is there of the download is kept.",
+            f"The hub answered the request for {file} of {title} with status {status}.",
+            "Wait a little and run again. What was downloaded so far is kept.",
         )
     return HubError(
         f"The connection to the hub failed at {file} of {title} ({_cause(error)}).",
-        f"Run again when it is back: the download goes on where it stopped; {or_a_folder}.",
+        f"Run again when it is back, and the download will continue where it stopped; {or_a_folder}.",
     )
 
 
 def _cause(error: BaseException) -> str:
-    """The error's kind, with the system's reason where there is one; a library's own text may hold a signed address."""
+    """The error's type, and the system's reason if there is one. A library's own text may contain a signed URL."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:

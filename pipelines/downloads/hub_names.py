@@ -1,4 +1,4 @@
-"""What the hub may be asked for, and which names of files a repository may have."""
+"""Checks repo ids, revisions and the names of files in a repo."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DRIVE = re.compile(r"[A-Za-z]:")
 def check_repo_id(repo_id: str) -> None:
     """
     Raises:
-        RelayError: it is no ``owner/name`` or ``name``; a path or an address is neither.
+        RelayError: it is not ``owner/name`` or ``name``, but e.g. a path or a URL.
     """
     if (
         not REPO_ID.fullmatch(repo_id)
@@ -29,26 +29,26 @@ def check_repo_id(repo_id: str) -> None:
         or len(repo_id) > MAX_REPO_ID_LENGTH
     ):
         raise RelayError(
-            f"repo_id: {repo_id!r} is not the id of a hub model. An id is owner/name, of letters, digits, '-', '_' and '.', "
-            f"such as stable-diffusion-v1-5/stable-diffusion-v1-5. For a folder of this machine use Load Diffusers Model."
+            f"repo_id: {repo_id!r} is not the id of a hub model. An id is owner/name, with letters, digits, '-', '_' and '.', "
+            f"such as stable-diffusion-v1-5/stable-diffusion-v1-5. For a folder on this machine, use Load Diffusers Model."
         )
 
 
 def check_revision(revision: str) -> None:
     """
     Raises:
-        RelayError: it is no name of a branch, tag or commit.
+        RelayError: it can't be the name of a branch, tag or commit.
     """
     if not REVISION.fullmatch(revision) or ".." in revision or "//" in revision:
         raise RelayError(
-            f"{revision!r} is not a revision: give a branch, a tag or a commit, or leave it empty for the main branch."
+            f"revision: {revision!r} is not a revision. Enter a branch, a tag or a commit, or leave it empty for the main branch."
         )
 
 
 def check_names(names: Iterable[str], title: str) -> None:
     """
     Raises:
-        RelayError: the name of a file would lead out of its place in the cache, on this system or on another.
+        RelayError: the name of a file would lead outside its folder in the cache, on this or another operating system.
     """
     for name in names:
         parts = name.split("/")
@@ -58,5 +58,5 @@ def check_names(names: Iterable[str], title: str) -> None:
             or any(part in ("", ".", "..") or DRIVE.match(part) for part in parts)
         ):
             raise RelayError(
-                f"{title} has a file {short(name)}, whose name leads out of the repository. Nothing was fetched: don't use this repository."
+                f"{title} has a file {short(name)}, whose name leads outside the repository. Nothing was downloaded. Don't use this repository."
             )

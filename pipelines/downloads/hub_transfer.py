@@ -1,4 +1,4 @@
-"""One file of a hub repo into huggingface_hub's own cache: counted, cancellable at any moment, continued where it was left."""
+"""Downloads a file of a hub repo into huggingface_hub's cache, with progress, cancel and resume."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class RemoteFile:
     size: int
     """Bytes."""
     sha256: str | None
-    """Of a large file; it is its name in the cache too."""
+    """The checksum of a large file, which is also its name in the cache; None for a small file."""
 
 
 def fetch_file(file: RemoteFile, transfer: Transfer, cache: Path) -> None:
-    """Puts ``file`` in ``cache``, huggingface_hub's folder. What is there already is not fetched.
+    """Downloads ``file`` into ``cache``, huggingface_hub's folder, unless it is already there.
 
-    huggingface_hub itself throws away what it has of a file when it stops. A large file is therefore collected here,
-    beside its place in the cache, by the library's own HTTP download; the library finds it there and links it.
+    huggingface_hub deletes an incomplete file when it stops. Therefore a large file is downloaded here with the library's
+    own HTTP function, into the cache's blobs folder, where the library then finds and links it.
     """
     from huggingface_hub import hf_hub_download
 
@@ -39,28 +39,28 @@ def fetch_file(file: RemoteFile, transfer: Transfer, cache: Path) -> None:
     start = transfer.bytes_done
     pointer = repo_folder(cache, file.repo_id) / "snapshots" / file.commit / file.name
     if file.sha256 is not None and not pointer.exists():
-        _collect(file, file.sha256, pointer, transfer, cache)
+        _download(file, file.sha256, pointer, transfer, cache)
     transfer.check()
     hf_hub_download(file.repo_id, file.name, revision=file.commit, cache_dir=cache)
     transfer.bytes_done = start + file.size
 
 
 def repo_folder(cache: Path, repo_id: str) -> Path:
-    """Where the cache keeps a model's ``blobs``, ``refs`` and ``snapshots``."""
+    """The cache's folder with a model's ``blobs``, ``refs`` and ``snapshots``."""
     return cache / f"models--{repo_id.replace('/', '--')}"
 
 
-def _collect(file: RemoteFile, sha256: str, pointer: Path, transfer: Transfer, cache: Path) -> None:
+def _download(file: RemoteFile, sha256: str, pointer: Path, transfer: Transfer, cache: Path) -> None:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import are_symlinks_supported, http_get
     from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
     if not SHA_256.fullmatch(sha256):  # it becomes the name of a file
-        raise OSError(f"the hub announced {file.name} with a checksum that is none")
+        raise OSError(f"the hub sent an invalid checksum for {file.name}")
     folder = repo_folder(cache, file.repo_id)
     blob = folder / "blobs" / sha256
     partial = folder / "blobs" / f"{sha256}.relay.incomplete"
-    lock = cache / ".locks" / folder.name / f"{sha256}.lock"  # the library's own for this blob
+    lock = cache / ".locks" / folder.name / f"{sha256}.lock"  # the library's own lock for this blob
     for path in (blob, lock, pointer):
         path.parent.mkdir(parents=True, exist_ok=True)
     start = transfer.bytes_done
@@ -75,9 +75,9 @@ def _collect(file: RemoteFile, sha256: str, pointer: Path, transfer: Transfer, c
             transfer.bytes_done = start + resumed
             http_get(
                 hf_hub_url(file.repo_id, file.name, revision=file.commit),
-                _CountedOutput(output, transfer, start),  # type: ignore[arg-type]  # all that it calls is there
+                _CountedOutput(output, transfer, start),  # type: ignore[arg-type]  # has all methods that it calls
                 resume_size=resumed,
-                # with a range of ours, older versions do not hand over to hf_transfer, which nobody can stop
+                # with a Range header, older versions don't use hf_transfer, which can't be cancelled
                 headers=build_hf_headers(headers={"Accept-Encoding": "identity", "Range": "bytes=0-"}),
                 expected_size=file.size,
                 displayed_filename=file.name,
@@ -85,14 +85,14 @@ def _collect(file: RemoteFile, sha256: str, pointer: Path, transfer: Transfer, c
         if resumed and _sha256(partial, transfer) != sha256:
             partial.unlink()
             raise OSError(
-                f"the continued download of {file.name} is not the file that the hub announced; what there was of it is deleted"
+                f"the resumed download of {file.name} does not match the hub's checksum; the incomplete file was deleted"
             )
-        # where there are no links (some of Windows), the cache keeps the file itself in the snapshot
+        # without symlinks (on some Windows systems), the cache keeps the file itself in the snapshot
         partial.replace(blob if are_symlinks_supported(cache) else pointer)
 
 
 class _CountedOutput:
-    """The file that the library writes to: counts, and stops the download with the next chunk after a cancel."""
+    """The file that the library writes to; counts the bytes, and stops the download at the next chunk after a cancel."""
 
     def __init__(self, output: IO[bytes], transfer: Transfer, start: int) -> None:
         self._output = output

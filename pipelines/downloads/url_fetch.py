@@ -1,7 +1,7 @@
-"""The bytes behind an address of the internet, and of nowhere else: no address of this machine or its network is ever asked.
+"""Downloads a URL from the public internet, and never contacts this machine or its local network.
 
-Each name is resolved once for each request, every address that it has must be public, and the connection is made to
-the very address that was checked. So neither a redirect nor a name whose answer changes leads inside.
+Each request resolves the host's name once, all its addresses must be public, and the connection goes to an address that was
+checked. So neither a redirect nor a name whose addresses change can lead into the local network.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ HEADERS = {"User-Agent": "diffusers-relay", "Accept": "image/*", "Accept-Encodin
 
 @dataclass(frozen=True)
 class Limits:
-    """What one download may take."""
+    """Limits for one download."""
 
     bytes: int = 64 << 20
     connect_seconds: float = 10.0
     read_seconds: float = 20.0
-    """Without a single byte."""
+    """Time without receiving a byte."""
     total_seconds: float = 120.0
 
 
@@ -42,15 +42,15 @@ LIMITS = Limits()
 
 
 def fetch(url: str, monitor: Monitor, *, limits: Limits = LIMITS, network: Internet | None = None) -> bytes:
-    """The whole answer to a GET of ``url``, after at most five redirects. Progress is in bytes where the server says how many.
+    """The body of the response to a GET of ``url``, after at most five redirects. Progress is in bytes if the server sends the size.
 
     Args:
-        network: for tests; a workflow cannot reach it.
+        network: for tests; workflows can't set it.
 
     Raises:
-        RelayError: as :func:`check_url`; an address that is not public, here or at a redirect; no answer, a status
-            other than 200, too many bytes, too slow. Query strings are in none of the messages.
-        whatever ``monitor`` raises, unchanged, and at once.
+        RelayError: :func:`check_url` raises it; an address, also of a redirect, is not public; or there is no answer, a
+            status other than 200, too much data or a timeout. The messages never contain query strings.
+        any exception of ``monitor``, unchanged and at once.
     """
     network = network or Internet()
     job = _Job(check_url(url, network), limits, network)
@@ -63,7 +63,7 @@ def fetch(url: str, monitor: Monitor, *, limits: Limits = LIMITS, network: Inter
 
 
 class _Deadline:
-    """A monitor that also stops what takes too long, whatever the thread waits for."""
+    """A monitor that also stops the download after ``total_seconds``, whatever the thread waits for."""
 
     def __init__(self, monitor: Monitor, job: _Job) -> None:
         self._monitor, self._job = monitor, job
@@ -73,7 +73,7 @@ class _Deadline:
         self._monitor.check()
         if time.monotonic() > self._end:
             raise RelayError(
-                f"url: {self._job.address} took more than {self._job.limits.total_seconds:g} s. Try again later, or download the picture yourself."
+                f"url: {self._job.address} took more than {self._job.limits.total_seconds:g} s. Try again later, or download the image yourself."
             )
 
     def expect_latents(self) -> bool:
@@ -87,12 +87,12 @@ class _Deadline:
 
 
 class _Job:
-    """Runs in the thread that downloads; :meth:`close` in the one that watches."""
+    """One download. Its methods run in the downloading thread, except :meth:`close`, which runs in the watching thread."""
 
     def __init__(self, address: Address, limits: Limits, network: Internet) -> None:
         self.address, self.limits, self.network = address, limits, network
         self.expected: int | None = None
-        """Bytes, as the server says."""
+        """Size in bytes, if the server sent it."""
         self._response: Any = None
         self._socket: Any = None
 
@@ -105,15 +105,17 @@ class _Job:
             self.close()
             target = response.headers.get("Location")
             if not target:
-                raise RelayError(f"url: {self.address} redirects to nowhere.")
-            # as in a browser, a name with other than ASCII letters comes in UTF-8
+                raise RelayError(f"url: {self.address} redirects without an address. Use another URL.")
+            # as in a browser, non-ASCII characters are read as UTF-8
             target = target.encode("latin-1", "replace").decode("utf-8", "replace")
             self.address = check_url(_joined(self.address, target), self.network)
         else:
-            raise RelayError(f"url: more than {MOST_REDIRECTS} redirects, the last one to {self.address}.")
+            raise RelayError(
+                f"url: more than {MOST_REDIRECTS} redirects, the last one to {self.address}. Use the image's final address."
+            )
         if response.status != 200:
             raise RelayError(
-                f"url: {self.address} answers with status {response.status}. Open the address in a browser to see why."
+                f"url: {self.address} answered with status {response.status}. Open the address in a browser to see why."
             )
         length = response.headers.get("Content-Length", "")
         self.expected = int(length) if length.isascii() and length.isdigit() else None
@@ -135,15 +137,15 @@ class _Job:
         return bytes(content)
 
     def close(self) -> None:
-        """Wakes a thread that waits for the network, too."""
+        """Closes the connection; also wakes a thread that waits for it."""
         sock, self._socket = self._socket, None
         if sock is not None:
-            with suppress(OSError):  # the other side was faster
+            with suppress(OSError):  # the server may have closed it already
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
 
     def _ask(self, transfer: Transfer) -> Any:
-        """The response to one request, its body not read."""
+        """The response to one request, before its body is read."""
         import urllib3
 
         errors: list[Exception] = []
@@ -173,11 +175,11 @@ class _Job:
         except (OSError, UnicodeError):
             found = []
         if not found:
-            raise RelayError(f"url: there is no host {host}, or no network. Look for a mistake in the name.")
+            raise RelayError(f"url: host {host} was not found. Check its spelling and the network connection.")
         if not all(self.network.allows(ip) for ip in found):
             raise RelayError(
-                f"url: {host} is an address of this machine or of a local network, or has one. Only public addresses are fetched. "
-                "For a file of this machine use Load Image."
+                f"url: {host} has an address on this machine or a local network, and only public addresses are allowed. "
+                "For a file on this machine, use Load Image."
             )
         return found
 
@@ -200,7 +202,7 @@ class _Job:
 
     def _too_large(self) -> RelayError:
         return RelayError(
-            f"url: {self.address} gives more than {self.limits.bytes / (1 << 20):g} MiB, which is the most that is fetched. Use a smaller picture."
+            f"url: {self.address} sends more than the allowed {self.limits.bytes / (1 << 20):g} MiB. Use a smaller image."
         )
 
     def _failed(self, error: BaseException) -> RelayError:
@@ -209,7 +211,7 @@ class _Job:
         if isinstance(error, (TimeoutError, urllib3.exceptions.TimeoutError)):
             why = f"it did not answer within {self.limits.read_seconds:g} s"
         elif "certificate" in str(error).lower():
-            why = "its certificate is not one for this host"
+            why = "its certificate is not valid for this host"
         else:
             why = type(error).__name__
         return RelayError(f"url: the connection to {self.address} failed: {why}. Try the address in a browser.")
@@ -220,7 +222,7 @@ def _joined(address: Address, target: str) -> str:
     try:
         return urljoin(base, target)
     except ValueError:
-        raise RelayError(f"url: {address} redirects to what is no address.") from None
+        raise RelayError(f"url: {address} redirects to an invalid address. Use another URL.") from None
 
 
 def _network_errors() -> tuple[type[Exception], ...]:

@@ -1,1 +1,1 @@
-"""Weight files: reading, casting, sharing, and which of them a model needs."""
+"""Weight files: reading, casting and sharing them, and which of them a model needs."""

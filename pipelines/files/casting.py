@@ -1,4 +1,4 @@
-"""Many tensors to another dtype: each by one thread, several at a time."""
+"""Casts many tensors to another dtype, several at a time, each in one thread."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Cast = Callable[[Sequence["torch.Tensor"]], "list[torch.Tensor]"]
 
 @contextmanager
 def casting(dtype: torch.dtype) -> Iterator[Cast]:
-    """A function that casts tensors to ``dtype``; it keeps as many threads as torch uses, as long as the block lasts.
+    """A function that casts tensors to ``dtype``, with as many threads as torch uses. It works inside the context only.
 
-    torch by itself puts all its threads to each tensor in turn, and waits a thousand times in a model for the last of them.
-    Where another process wants the cores too, that takes twice as long as with one thread; this way is never slower.
+    torch itself uses all its threads on one tensor after the other, and for each waits for the slowest. If another process
+    also uses the cores, that takes twice as long as with one thread; several tensors at a time are never slower.
     """
     import torch
 
@@ -28,4 +28,4 @@ def casting(dtype: torch.dtype) -> Iterator[Cast]:
         with pool:
             yield lambda tensors: list(pool.map(lambda tensor: tensor.to(dtype), tensors))
     finally:
-        torch.set_num_threads(threads)  # a thread's number is also that of threads which start later
+        torch.set_num_threads(threads)  # set_num_threads in a thread also affects threads that start later

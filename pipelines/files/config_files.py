@@ -1,4 +1,4 @@
-"""The small files of a model, read with care: they are a stranger's, so they are data, of a bounded size, or refused."""
+"""Reads the small files of a model safely: they come from strangers, so their size is limited and they are only data."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .first_bytes import START, what_it_is
 
 MOST_CONFIG_BYTES = 2**20
 MOST_VOCABULARY_BYTES = 32 * 2**20
-"""Of vocabularies and of indexes of shards; CLIP's tokenizer.json has 4 MB."""
+"""Limit for vocabularies and shard indexes; CLIP's tokenizer.json has 4 MB."""
 JSON = (b"{", b"[", b'"')
 MOST_DIGITS = 40
-"""Of an integer. transformers writes 10**30 for "no limit"."""
+"""Limit for an integer. transformers writes 10**30 for "no limit"."""
 VOCABULARIES = ("vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json")
 
 
 def most_bytes(name: str) -> int:
-    """How large the file ``name`` of a model may be."""
+    """The size limit of the file ``name``."""
     large = name.endswith(VOCABULARIES) or ".index." in name
     return MOST_VOCABULARY_BYTES if large else MOST_CONFIG_BYTES
 
@@ -30,32 +30,32 @@ def read_small(path: Path, where: str) -> bytes:
     """The content of a config or vocabulary.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: as they are.
-        RelayError: it is no plain file, too large for what it is, or the disk refuses it. ``where`` begins the message.
+        FileNotFoundError, NotADirectoryError: there is no such file.
+        RelayError: it is not a plain file, is too large, or can't be read. ``where`` begins the message.
     """
     most = most_bytes(path.name)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a device or a pipe would be read for ever
-            raise RelayError(f"{where} is not a plain file. Take a complete copy of the model.")
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a device or a pipe might never end
+            raise RelayError(f"{where} is not a plain file. Use a complete copy of the model.")
         with path.open("rb") as file:
             content = file.read(most + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
         raise RelayError(
-            f"{where} cannot be read ({error.strerror or error}). Look whether its disk is there."
+            f"{where} can't be read ({error.strerror or error}). Check that its disk is connected."
         ) from error
     if len(content) > most:
-        raise RelayError(f"{where} is larger than {most // 2**20} MB, which no file of its kind is. Download it anew.")
+        raise RelayError(f"{where} is larger than {most // 2**20} MB, the limit for such a file. Download it again.")
     return content
 
 
 def read_json_object(path: Path, where: str) -> dict[str, Any]:
-    """The JSON object in a file: strict JSON of UTF-8 (a mark at its start is passed over), each key once, no NaN; infinities are let through.
+    """The JSON object in a file: strict JSON in UTF-8, with or without a byte order mark, without repeated keys or NaN. Infinity is allowed.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: as they are.
-        RelayError: it is none, or :func:`read_small`'s.
+        FileNotFoundError, NotADirectoryError: there is no such file.
+        RelayError: it is not such an object, or :func:`read_small` raises it.
     """
     content = read_small(path, where)
     try:
@@ -66,14 +66,14 @@ def read_json_object(path: Path, where: str) -> dict[str, Any]:
         if (what := what_it_is(content[:START])) and not content.lstrip().startswith(JSON):
             raise RelayError(f"{where} {what}.") from error
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise RelayError(f"{where} cannot be read ({reason}). The file is damaged: download it anew.") from error
+        raise RelayError(f"{where} can't be read ({reason}). The file is damaged: download it again.") from error
     if not isinstance(value, dict):
-        raise RelayError(f"{where} holds no JSON object. The file is damaged: download it anew.")
+        raise RelayError(f"{where} is not a JSON object. The file is damaged: download it again.")
     return value
 
 
 def read_optional_json(path: Path, where: str) -> Mapping[str, Any]:
-    """:func:`read_json_object`, or an empty one where there is no file."""
+    """:func:`read_json_object`, or an empty mapping if there is no file."""
     try:
         return read_json_object(path, where)
     except (FileNotFoundError, NotADirectoryError):
@@ -84,18 +84,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = iter(found)
-        twice = next(name for name, _ in pairs if name != next(names, None))
-        raise ValueError(f"{twice[:80]!r} is there twice")
+        repeated = next(name for name, _ in pairs if name != next(names, None))
+        raise ValueError(f"{repeated[:80]!r} occurs twice")
     return found
 
 
 def _constant(name: str) -> float:
-    return _no_number(name) if name == "NaN" else float(name.replace("Infinity", "inf"))
+    return _refuse_number(name) if name == "NaN" else float(name.replace("Infinity", "inf"))
 
 
 def _integer(digits: str) -> int:
-    return int(digits) if len(digits) <= MOST_DIGITS else _no_number(f"an integer of {len(digits)} digits")
+    return int(digits) if len(digits) <= MOST_DIGITS else _refuse_number(f"an integer with {len(digits)} digits")
 
 
-def _no_number(what: str) -> NoReturn:
-    raise ValueError(f"{what} is no number that a model has")
+def _refuse_number(what: str) -> NoReturn:
+    raise ValueError(f"{what} is not a valid number in a model's config")

@@ -1,81 +1,28 @@
-"""Which files of a diffusers model the pack needs, from their names alone: the same answer for a folder and for a repo."""
+"""Decides from names which files of a diffusers model the pack needs, in the same way for a folder and a repo."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..base.errors import RelayError
 from ..model.component_classes import Classes
 from ..model.family import ModelFamily
 from ..model.family_table import is_absent
+from .component_files import CONFIG_OF_MODEL, SIDE_FILES, ComponentFiles, MissingFiles
 
 if TYPE_CHECKING:
     import torch
 
-MODEL_INDEX = "model_index.json"
 VARIANTS = ("auto", "fp16", "none")
 LIBRARIES = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
-"""Library of a component -> what its weight files' names begin with."""
-CONFIG_OF_MODEL, CONFIG_OF_SCHEDULER, CONFIG_OF_PROCESSOR = (
-    "config.json",
-    "scheduler_config.json",
-    "preprocessor_config.json",
-)
-SIDE_FILES = {
-    "model": (CONFIG_OF_MODEL,),
-    "scheduler": (CONFIG_OF_SCHEDULER,),
-    "processor": (CONFIG_OF_PROCESSOR,),
-    "tokenizer": (
-        "vocab.json",
-        "merges.txt",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-    ),
-}
-"""Kind of a component -> the small files that are read. No other file of its folder is fetched or looked at, such as an
-adapter_config.json."""
+"""Library of a component -> the start of the names of its weight files."""
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 HOW_TO_CONVERT = (
-    "Convert it once, on a machine where you trust its author: load it with diffusers, then "
-    "`pipeline.save_pretrained(folder, safe_serialization=True)`; or use the hub's safetensors conversion."
+    "If you trust its author, convert it once: load it with diffusers, then call "
+    "`pipeline.save_pretrained(folder, safe_serialization=True)`. Or use the hub's safetensors conversion."
 )
-
-
-class MissingFiles(RelayError):
-    """Something that the model needs is not among the files; nothing is wrong with those that are there."""
-
-
-@dataclass(frozen=True)
-class ComponentFiles:
-    """One component: its class and the files that make it. Paths are relative to the model, with ``/``."""
-
-    name: str
-    classes: Classes
-    """What it may be."""
-    class_name: str
-    """What it is, one of :attr:`classes`."""
-    side_files: tuple[str, ...]
-    """Configs and vocabularies."""
-    weights: tuple[str, ...] = ()
-    """Safetensors files: one, or all shards in their order. Empty: a scheduler, tokenizer or processor."""
-    shard_index: str | None = None
-    variant: str | None = None
-    """``"fp16"``, or None for the plain files."""
-    folder: str = ""
-    """Where the component lies in the model; empty: it is the whole of it, as a ControlNet is."""
-
-    @property
-    def library(self) -> str:
-        return self.classes.library
-
-    @property
-    def all_files(self) -> tuple[str, ...]:
-        return self.side_files + self.weights + ((self.shard_index,) if self.shard_index else ())
 
 
 def plan_files(
@@ -87,34 +34,31 @@ def plan_files(
     dtype: torch.dtype,
     where: str,
 ) -> tuple[ComponentFiles, ...]:
-    """The files of each component that ``family`` wants.
+    """The files of each component that ``family`` needs.
 
     Args:
         model_index: the parsed model_index.json.
-        names: every file there is, relative to the model, with ``/``.
-        variant: ``"fp16"``: those files, for each component; ``"none"``: the plain files; ``"auto"``: for each
-            component, the fp16 files where they are if ``dtype`` has two bytes or fewer, else the plain files;
-            in both cases the others where only the others are there.
-        dtype: what the weights will be loaded as.
+        names: all files of the model, relative to it, with ``/``.
+        variant: ``"fp16"`` for fp16 files, ``"none"`` for plain files. ``"auto"`` prefers fp16 files if ``dtype`` has at
+            most two bytes, otherwise plain files; for a component with only one of them, it takes what there is.
+        dtype: the dtype in which the weights will be loaded.
         where: the repo or folder, for messages.
 
     Raises:
-        MissingFiles: a file is not there.
-        RelayError: pickles only, a class that the component may not be, or an unknown variant.
+        MissingFiles: a file is missing.
+        RelayError: there are only pickles, a component has a class that it may not have, or the variant is unknown.
     """
-    wanted = _wanted(variant, dtype, where)
+    variants = _variants(variant, dtype, where)
     folders = _by_folder(names)
-    lacking = {name for name in family.optional if is_absent(model_index.get(name))}
+    absent = {name for name in family.optional if is_absent(model_index.get(name))}
     declared = {
-        name: _declaration(model_index, name, family, where)
-        for name in sorted(family.components)
-        if name not in lacking
+        name: _declaration(model_index, name, family, where) for name in sorted(family.components) if name not in absent
     }
     _refuse_pickles(
         {name: folders.get(name, []) for name in declared if family.components[name].kind == "model"}, where
     )
     return tuple(
-        _plan_component(name, family.components[name], class_name, folders.get(name, []), wanted, where, folder=name)
+        _plan_component(name, family.components[name], class_name, folders.get(name, []), variants, where, folder=name)
         for name, class_name in declared.items()
     )
 
@@ -122,25 +66,25 @@ def plan_files(
 def plan_single_component(
     name: str, classes: Classes, names: Collection[str], *, variant: str, dtype: torch.dtype, where: str
 ) -> ComponentFiles:
-    """The files of a component of diffusers that is a model of its own: config.json and weights at its top.
+    """The files of a diffusers component that is a separate model, with config.json and weights at its top level.
 
     Args:
-        name: what messages call it, e.g. ``"controlnet"``.
-        classes: the one class that it may be.
-        names: every file there is, relative to the model.
+        name: its name for messages, e.g. ``"controlnet"``.
+        classes: the one class that it may have.
+        names: all files of the model, relative to it.
         variant, dtype, where: as in :func:`plan_files`.
 
     Raises:
-        MissingFiles, RelayError: as :func:`plan_files`.
+        MissingFiles, RelayError: as in :func:`plan_files`.
     """
     files = _by_folder(names).get("", [])
     (class_name,) = classes.names
     _refuse_pickles({"": files}, where)
-    return _plan_component(name, classes, class_name, files, _wanted(variant, dtype, where), where, folder="")
+    return _plan_component(name, classes, class_name, files, _variants(variant, dtype, where), where, folder="")
 
 
-def _wanted(variant: str, dtype: torch.dtype, where: str) -> tuple[str | None, ...]:
-    """The variants to look for, in their order; None is the plain files."""
+def _variants(variant: str, dtype: torch.dtype, where: str) -> tuple[str | None, ...]:
+    """The variants to look for, in order; None stands for the plain files."""
     if variant not in VARIANTS:
         raise RelayError(f"{where}: there is no variant {variant!r}. Choose one of: {', '.join(VARIANTS)}.")
     half_first: tuple[str | None, ...] = ("fp16", None) if dtype.itemsize <= 2 else (None, "fp16")
@@ -160,24 +104,24 @@ def _by_folder(names: Collection[str]) -> dict[str, list[str]]:
 
 
 def _declaration(model_index: Mapping[str, object], name: str, family: ModelFamily, where: str) -> str:
-    """The class of a component, out of those that the family's table has for it."""
+    """The class of a component, which must be one of those in the family's table."""
     entry = model_index.get(name)
     if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not all(isinstance(part, str) for part in entry):
         raise RelayError(
-            f"{where}: model_index.json declares no {name} (its entry is {short(entry)}). The model needs one: take a complete copy of it."
+            f"{where}: model_index.json has no {name} (its entry is {short(entry)}), but the model needs one. Use a complete copy of the model."
         )
     classes = family.components[name]
     class_name = classes.named(*entry)
     if class_name is None:
         raise RelayError(
-            f"{where}: its {name} is to be {short(entry[1])} of {short(entry[0])}, and the {name} of a {family.title} model can be: "
-            f"{', '.join(classes.names)} of {classes.library}. Nothing else is loaded: use a copy of the model that has one of these."
+            f"{where}: its {name} is declared as {short(entry[1])} of {short(entry[0])}, but the {name} of a {family.title} model must be "
+            f"{' or '.join(classes.names)} of {classes.library}. Use a copy of the model with one of these."
         )
     return class_name
 
 
 def short(value: object) -> str:
-    """A value of a model's file as messages show it: no line of a stranger's is longer than the rest."""
+    """A value from a model's file for a message, cut to 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -191,8 +135,8 @@ def _refuse_pickles(folders: Mapping[str, list[str]], where: str) -> None:
     pickled = [_at(name, files[0]) for name, files in found.items() if files]
     if pickled:
         raise RelayError(
-            f"{where} has weights as pickles only ({', '.join(pickled)}). A pickle can run any code when it is read, "
-            f"so Diffusers Relay loads safetensors only. {HOW_TO_CONVERT}"
+            f"{where} only has weights as pickles ({', '.join(pickled)}). A pickle can run any code when it is read, "
+            f"so Diffusers Relay only loads safetensors. {HOW_TO_CONVERT}"
         )
 
 
@@ -201,7 +145,7 @@ def _plan_component(
     classes: Classes,
     class_name: str,
     files: list[str],
-    wanted: tuple[str | None, ...],
+    variants: tuple[str | None, ...],
     where: str,
     *,
     folder: str,
@@ -213,7 +157,7 @@ def _plan_component(
     if CONFIG_OF_MODEL not in files:
         raise MissingFiles(f"{where} lacks {_at(folder, CONFIG_OF_MODEL)}.")
     stem = LIBRARIES[classes.library]
-    for variant in wanted:
+    for variant in variants:
         weights, index = _weights(files, stem, variant)
         if weights:
             return ComponentFiles(
@@ -226,7 +170,7 @@ def _plan_component(
                 variant,
                 folder,
             )
-    raise _no_weights(name, folder, stem, files, wanted, where)
+    raise _no_weights(name, folder, stem, files, variants, where)
 
 
 def _require_config(name: str, kind: str, files: list[str], where: str) -> None:
@@ -236,14 +180,14 @@ def _require_config(name: str, kind: str, files: list[str], where: str) -> None:
 
 
 def _weights(files: list[str], stem: str, variant: str | None) -> tuple[list[str], str | None]:
-    """The weight files of one variant, and the index where they are shards; none where a shard or the index is missing."""
+    """The weight files of one variant, and the index if they are shards. Empty if a shard or the index is missing."""
     single = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
     if single in files:
         return [single], None
     index = f"{stem}.safetensors.index.{variant}.json" if variant else f"{stem}.safetensors.index.json"
     if index not in files:
         return [], None
-    # diffusers and transformers write `stem.fp16-00001-of-00002.safetensors`; older ones `stem-00001-of-00002.fp16.safetensors`
+    # diffusers and transformers write `stem.fp16-00001-of-00002.safetensors`, older versions `stem-00001-of-00002.fp16.safetensors`
     number = r"-(\d{5})-of-(\d{5})"
     named = rf"(?:\.{variant}{number}|{number}\.{variant})" if variant else number
     pattern = re.compile(rf"{re.escape(stem)}{named}\.safetensors")
@@ -255,17 +199,17 @@ def _weights(files: list[str], stem: str, variant: str | None) -> tuple[list[str
 
 
 def _no_weights(
-    name: str, folder: str, stem: str, files: list[str], wanted: tuple[str | None, ...], where: str
+    name: str, folder: str, stem: str, files: list[str], variants: tuple[str | None, ...], where: str
 ) -> RelayError:
-    if wanted == ("fp16",) and _weights(files, stem, None)[0]:
+    if variants == ("fp16",) and _weights(files, stem, None)[0]:
         return RelayError(f"{where}: {name} has no fp16 files, only plain ones. Set variant to auto or none.")
-    if wanted == (None,) and _weights(files, stem, "fp16")[0]:
+    if variants == (None,) and _weights(files, stem, "fp16")[0]:
         return RelayError(f"{where}: {name} has no plain files, only fp16 ones. Set variant to auto or fp16.")
     looked_for = " or ".join(
-        f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors" for variant in wanted
+        f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors" for variant in variants
     )
-    there = [file for file in files if file.endswith(".safetensors")]
-    held = f"It has {', '.join(there)}." if there else "It has no weights."
+    present = [file for file in files if file.endswith(".safetensors")]
+    it_has = f"It has {', '.join(present)}." if present else "It has no weights."
     return MissingFiles(
-        f"{where} lacks {_at(folder, looked_for)}, or a complete set of its shards with their index. {held}"
+        f"{where} lacks {_at(folder, looked_for)}, or a complete set of its shards with their index. {it_has}"
     )

@@ -1,7 +1,7 @@
-"""Weights on their way from the disk while something else is done: a hint to the system, which nothing waits for.
+"""Asks the operating system to read weights in the background, while something else runs.
 
-Files are mapped, and their pages come in when they are first used. Without the hint a UNet's pages are asked for by its
-first step, a few at a time; with it they come while the prompt and the picture are encoded.
+Files are memory-mapped, and their pages are read on first use. Without this hint, a UNet's pages are read during its first
+step, a few at a time; with it, they are read while the prompt and the image are encoded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Thread
 
 STRIDE = 512 * 1024
-"""Bytes of one hint. Linux cuts a longer one short and says nothing: at 8 MB on one machine, at 1.25 MB on many."""
+"""Bytes of one hint. Linux silently shortens longer ones: to 8 MB on one machine, to 1.25 MB on many."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ def whole(path: Path) -> Span:
 
 
 def read_ahead(spans: Sequence[Span]) -> None:
-    """Asks for ``spans`` in their order, and returns at once. What is in memory already costs next to nothing.
+    """Requests ``spans`` in order and returns at once. Pages that are already in memory cost almost nothing.
 
-    On macOS and Windows, whose Python has no such call, it does nothing; nor where memory has no room for all of them, because
-    the last would then push out the first before they are used.
+    Does nothing on macOS and Windows, where Python has no such call, or if memory has no room for all spans, because the
+    last ones would evict the first before they are used.
     """
     import psutil
 
@@ -44,7 +44,7 @@ def read_ahead(spans: Sequence[Span]) -> None:
 
 
 def _ask(spans: tuple[Span, ...]) -> None:
-    with suppress(OSError):  # the load itself says what is wrong with a file
+    with suppress(OSError):  # loading will report what is wrong with the file
         for span in spans:
             with span.path.open("rb", buffering=0) as file:
                 for start in range(span.start, span.stop, STRIDE):

@@ -1,4 +1,4 @@
-"""What is in memory: each component once, whatever number of models and nodes use it."""
+"""The components in memory: each is loaded once and shared by all models and nodes that use it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from .component_files import ComponentFiles
 from .config_files import read_small
-from .model_files import ComponentFiles
 
 if TYPE_CHECKING:
     import torch
@@ -23,21 +23,21 @@ SHA_256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ComponentRegistry:
-    """Components by what they were made of. It holds them weakly: one that no model holds leaves memory.
+    """Components by key, as weak references: a component that no model uses is freed.
 
-    A bounded strong cache would hold the last few values that :meth:`get` gives, here and nowhere else.
+    If a small strong cache is ever needed, it belongs here, for the last values of :meth:`get`.
     """
 
     def __init__(self) -> None:
         self._components: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
         self._lock = Lock()
         self.loads = 0
-        """How many components have been read from disk."""
+        """How many components have been loaded."""
 
     def get(self, key: Hashable, load: Callable[[], Any]) -> Any:
-        """The component of ``key``; calls ``load`` if nobody holds it. Threads that ask for one key get one object.
+        """The component for ``key``; calls ``load`` if it is not in memory. Threads that ask for the same key get the same object.
 
-        Loads wait for each other: two at once would need the memory of both, and be no faster.
+        Only one load runs at a time: two at once would need the memory of both and not be faster.
         """
         with self._lock:
             component = self._components.get(key)
@@ -55,14 +55,14 @@ class ComponentRegistry:
 
 
 REGISTRY = ComponentRegistry()
-"""The process's own."""
+"""The registry of this process."""
 
 
 def component_key(folder: Path, files: ComponentFiles, dtype: torch.dtype) -> Hashable:
-    """Equal for components that would load to equal objects: same class, same weight files, equal configs, same dtype.
+    """Equal for components that would load as equal objects: same class, same weight files, equal configs, same dtype.
 
-    A weight file is itself wherever it is linked from, hub blobs, hard links and symlinks alike, until it is written to. Copies
-    are told apart, but for those of the hub's cache: to compare two copies is to read them.
+    Links to one weight file (hub blobs, hard links and symlinks) count as the same file until it is written to. Copies count
+    as different files, because comparing them means reading them; only in the hub's cache are they recognised.
     """
     weights = tuple(file_identity(folder / name) for name in files.weights)
     return (
@@ -75,18 +75,20 @@ def component_key(folder: Path, files: ComponentFiles, dtype: torch.dtype) -> Ha
 
 
 def file_identity(path: Path) -> Hashable:
-    """Equal for one file under any name, until it is written to; and for a file that several repos have on the hub, whose
+    """Equal for one file under any name until it is written to, and for a file that several hub repos contain: the hub's
     cache names it by the SHA-256 of its content."""
     stat = path.stat()
     blob = Path(os.path.realpath(path))
     if blob.parent.name == HUB_BLOBS and SHA_256.fullmatch(blob.name):
         return blob.name, stat.st_size
-    place = (stat.st_dev, stat.st_ino) if stat.st_ino else os.path.realpath(path)  # some file systems number no files
+    place = (
+        (stat.st_dev, stat.st_ino) if stat.st_ino else os.path.realpath(path)
+    )  # some file systems have no file numbers
     return place, stat.st_size, stat.st_mtime_ns
 
 
 def content_digest(folder: Path, names: Iterable[str]) -> bytes:
-    """Of small files: by content, because every repo has its own copies of them."""
+    """A digest of the content of small files; every repo has its own copies of them."""
     digest = hashlib.blake2b(digest_size=16)
     for name in names:
         content = read_small(folder / name, name)

@@ -1,1 +1,1 @@
-"""Folders, hub repositories and single files to PipelineComponents."""
+"""Loads folders, hub repositories and single files as PipelineComponents."""

@@ -1,6 +1,6 @@
-"""The sizes of a UNet or ControlNet, read off the shapes of its tensors; diffusers' config says what shapes cannot tell.
+"""Reads the sizes of a UNet or ControlNet from the shapes of its tensors; diffusers' config has what shapes can't tell.
 
-A pruned or distilled model (SSD-1B, Segmind Vega, KOALA, BK-SDM) differs in just these: depths, layers, the middle block.
+Pruned and distilled models (SSD-1B, Segmind Vega, KOALA, BK-SDM) differ in these sizes: depths, layers, the middle block.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Layer:
-    """One residual block, and the transformer after it."""
+    """One residual block and the transformer after it."""
 
     channels: int
     depth: int
-    """Transformer blocks in its attention; 0: it has none."""
+    """Transformer blocks in its attention; 0 if it has no attention."""
 
 
 def original_levels(shapes: Shapes, side: str = "input") -> list[list[Layer]]:
-    """The down blocks of the original layout (``side`` "output": the up blocks), each its layers. The keys have no prefix.
+    """The layers of each down block (of each up block, if ``side`` is "output") in the original layout. The keys have no prefix.
 
-    The original counts the layers of all blocks of a side in one row. A down block ends with its downsampler, which is a layer of
-    its own; an up block ends with the layer that has an upsampler after it.
+    The original layout numbers the layers of all blocks on a side in one sequence. A down block ends with its downsampler,
+    which is a separate layer. An up block ends with the layer that contains an upsampler.
     """
     levels: list[list[Layer]] = [[]]
     for index in range(int(side == "input"), _count(shapes, f"{side}_blocks.")):
@@ -43,7 +43,7 @@ def original_levels(shapes: Shapes, side: str = "input") -> list[list[Layer]]:
 
 
 def diffusers_levels(shapes: Shapes) -> list[list[Layer]]:
-    """The same of diffusers' layout. ``shapes``: keys begin with ``down_blocks.``."""
+    """The layers of each down block in diffusers' layout. The keys in ``shapes`` begin with ``down_blocks.``."""
     levels: list[list[Layer]] = []
     for block in range(_count(shapes, "down_blocks.")):
         name = f"down_blocks.{block}"
@@ -62,15 +62,15 @@ def diffusers_levels(shapes: Shapes) -> list[list[Layer]]:
 def block_numbers(
     levels: list[list[Layer]], middle_depth: int, config: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
-    """The entries of diffusers' config that the way down decides; to be laid over ``config``, whose heads are kept.
+    """The entries of diffusers' config that follow from the down blocks. They override those of ``config``.
 
     Args:
         middle_depth: transformer blocks in the middle block.
-        config: of the kind. Its ``attention_head_dim`` is a number of heads (the same at every width), or one for each
-            level, which means heads of one width.
+        config: the config of this kind of model. Its ``attention_head_dim`` is either one number of heads for every level,
+            or a list with one number for each level, which means that all heads have the same width.
 
     Raises:
-        RelayError: diffusers has no UNet of such blocks.
+        RelayError: diffusers has no UNet with such blocks.
     """
     if not all(levels) or not all(_is_block(level) for level in levels) or len({len(level) for level in levels}) > 1:
         raise RelayError(no_such_blocks(where))
@@ -80,7 +80,7 @@ def block_numbers(
         width = config["block_out_channels"][0] // heads[0]
         heads = [channels // width for channels in widths]
     depths = [_depths(level) for level in levels]
-    if not levels[-1][0].depth:  # the entry of a level with no attention is the middle block's alone
+    if not levels[-1][0].depth:  # if the last level has no attention, its entry only applies to the middle block
         depths[-1] = middle_depth or 1
     elif middle_depth and middle_depth != levels[-1][0].depth:
         raise RelayError(no_such_blocks(where))
@@ -94,13 +94,13 @@ def block_numbers(
 
 
 def up_numbers(up: list[list[Layer]], down: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The entries that the way up decides.
+    """The entries of diffusers' config that follow from the up blocks.
 
     Args:
-        down: what :func:`block_numbers` gave.
+        down: the result of :func:`block_numbers`.
 
     Raises:
-        RelayError: it is no way up that diffusers builds for such a way down.
+        RelayError: diffusers does not build these up blocks for these down blocks.
     """
     widths = [level[0].channels for level in reversed(up) if level]
     layers = {len(level) for level in up}
@@ -121,10 +121,10 @@ def up_numbers(up: list[list[Layer]], down: Mapping[str, Any], where: str) -> di
 
 
 def original_numbers(shapes: Shapes, config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Of a UNet or ControlNet in the original layout; the keys have no prefix.
+    """The config entries of a UNet or ControlNet in the original layout. The keys have no prefix.
 
     Raises:
-        RelayError: diffusers has none of such blocks, or tensors are missing that tell their sizes.
+        RelayError: diffusers has no model with such blocks, or the tensors that tell their sizes are missing.
     """
     try:
         middle = _count(shapes, "middle_block.1.transformer_blocks.")
@@ -142,7 +142,7 @@ def original_numbers(shapes: Shapes, config: Mapping[str, Any], where: str) -> d
 
 
 def diffusers_numbers(shapes: Shapes, config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Of a ControlNet in diffusers' layout. Raises as :func:`original_numbers`."""
+    """The config entries of a ControlNet in diffusers' layout. Raises what :func:`original_numbers` raises."""
     try:
         middle = _count(shapes, "mid_block.attentions.0.transformer_blocks.")
         numbers = block_numbers(diffusers_levels(shapes), middle, config, where)
@@ -155,30 +155,30 @@ def diffusers_numbers(shapes: Shapes, config: Mapping[str, Any], where: str) -> 
 
 
 def no_such_blocks(where: str) -> str:
-    """The message for a UNet or ControlNet that diffusers has no class for, or whose tensors do not tell what it is."""
+    """The message for a UNet or ControlNet that diffusers has no class for, or whose tensors don't tell its sizes."""
     return (
-        f"{where}: its blocks are not laid out as those of a model that can be loaded from one file. If it is a pruned or distilled model, "
-        "use its diffusers folder; else take another file of the same model."
+        f"{where}: its blocks are not arranged like those of any model that can be loaded from a single file. If it is a pruned or distilled model, "
+        "use its diffusers folder. Otherwise, use another file of the same model."
     )
 
 
 def _projection(shapes: Shapes) -> dict[str, Any]:
-    """Whether the layers round the transformers are linear or 1 x 1 convolutions; nothing where there are none."""
+    """Whether the layers around the transformers are linear or 1 x 1 convolutions; empty if there are none."""
     ranks = {len(shape) for key, shape in shapes.items() if key.endswith(".proj_in.weight")}
     return {"use_linear_projection": ranks == {2}} if ranks else {}
 
 
 def _is_block(level: list[Layer]) -> bool:
-    """One width, and attention in every layer or in none."""
+    """Whether all layers have the same width, and either all or none have attention."""
     return len({layer.channels for layer in level}) == 1 and len({bool(layer.depth) for layer in level}) == 1
 
 
 def _depths(level: list[Layer]) -> int | list[int]:
-    """One number where the layers are alike, as diffusers' configs have it."""
+    """One number if all layers have the same depth, otherwise a list, as in diffusers' configs."""
     depths = [layer.depth or 1 for layer in level]
     return depths[0] if len(set(depths)) == 1 else depths
 
 
 def _count(shapes: Shapes, start: str) -> int:
-    """How many numbers follow ``start`` among the keys."""
+    """How many different numbers follow ``start`` in the keys."""
     return len({key.removeprefix(start).split(".")[0] for key in shapes if key.startswith(start)})

@@ -1,4 +1,4 @@
-"""Where the parts of a model lie in a file, whatever program wrote it, and under which keys diffusers knows them."""
+"""Maps the keys of a checkpoint file, whichever program wrote it, to the keys that diffusers expects."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import torch
 
 Rename = Callable[[str], "str | None"]
-"""A key of the file -> the key that diffusers is given; None: the tensor is not of this component."""
+"""A key of the file -> the key for diffusers; None if the tensor does not belong to this component."""
 
 COMPILED = "_orig_mod."
 CLIP, OPEN_CLIP = "transformer.", "model."
-"""The two layouts of a text encoder: as transformers writes it, and as OpenCLIP does. Each is how its place in a file ends."""
+"""The two layouts of a text encoder, transformers' and OpenCLIP's, as the last part of the prefix of its keys."""
 TEXT_ENCODERS = {
     (CheckpointKind.SD15, "text_encoder"): ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer."),
     (CheckpointKind.SD2, "text_encoder"): ("cond_stage_model.model.", "conditioner.embedders.0.model."),
@@ -28,14 +28,14 @@ TEXT_ENCODERS = {
     ),
     (CheckpointKind.SDXL_REFINER, "text_encoder_2"): ("conditioner.embedders.0.model.",),
 }
-"""The places where a text encoder may be."""
+"""The prefixes that the keys of a text encoder may have."""
 CLIP_TARGET = "cond_stage_model.transformer."
-"""Where diffusers looks for one in transformers' layout, of whatever kind."""
+"""The prefix under which diffusers looks for a text encoder in transformers' layout, for every kind of checkpoint."""
 NO_WEIGHTS = ("position_ids", "logit_scale")
-"""Ends of keys in a text encoder that have no part in encoding a text."""
+"""Endings of keys in a text encoder that are not used to encode a text."""
 VAE_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 ATTENTION = {
-    # what programs call the layers of a VAE's one attention: the original's name, then diffusers' of today
+    # names that programs give to the layers of a VAE's attention -> the original name, diffusers' current name
     ("q", "query", "to_q"): ("q", "to_q"),
     ("k", "key", "to_k"): ("k", "to_k"),
     ("v", "value", "to_v"): ("v", "to_v"),
@@ -45,16 +45,16 @@ ATTENTION = {
 
 
 def place_before(header: Header, *ends: str) -> str | None:
-    """What stands before the one of ``ends`` that the file has: ``""``, or a place that ends with a dot; None: it has none.
+    """The prefix before a key that ends with one of ``ends``: ``""``, or text that ends with a dot. None if there is no such key.
 
-    Training frameworks save a model with ``module.`` or ``state_dict.`` before every key. The shortest counts.
+    Training frameworks save a model with ``module.`` or ``state_dict.`` before every key. The shortest prefix is returned.
     """
     found = {key.removesuffix(end) for key in header.shapes for end in ends if key.endswith(end)}
     return min((place for place in found if not place or place.endswith(".")), key=len, default=None)
 
 
 def plain(key: str) -> str:
-    """The key as it would be if the module had not been compiled: torch.compile puts a name of its own into the keys of what it wraps."""
+    """The key without the name that torch.compile inserts into the keys of a compiled module."""
     return key.replace(COMPILED, "")
 
 
@@ -64,19 +64,19 @@ def plain_keys(header: Header) -> Header:
 
 
 def below(header: Header, place: str) -> Header:
-    """The header as it would be with nothing before the keys: those that have no ``place`` before them stay as they are."""
+    """The header with ``place`` removed from the start of its keys. Keys that don't start with it are unchanged."""
     if not place:
         return header
     return replace(header, shapes={key.removeprefix(place): shape for key, shape in header.shapes.items()})
 
 
 def found_below(rename: Rename, place: str) -> Rename:
-    """``rename``, for a file whose :func:`plain` keys have ``place`` before them."""
+    """``rename``, for a file whose :func:`plain` keys start with ``place``."""
     return lambda key: rename(plain(key).removeprefix(place)) if plain(key).startswith(place) else None
 
 
 def prefixed(*starts: str, to: str | None = None) -> Rename:
-    """Takes the keys that begin with one of ``starts``; with ``to``, that beginning becomes ``to``."""
+    """Accepts the keys that begin with one of ``starts``, and replaces that beginning with ``to`` if given."""
 
     def rename(key: str) -> str | None:
         for start in starts:
@@ -88,17 +88,17 @@ def prefixed(*starts: str, to: str | None = None) -> Rename:
 
 
 def without_prefix(header: Header, start: str) -> dict[str, tuple[int, ...]]:
-    """The shapes below ``start``, by the rest of their keys."""
+    """The shapes whose keys begin with ``start``, by the rest of the key."""
     return {key.removeprefix(start): shape for key, shape in header.shapes.items() if key.startswith(start)}
 
 
 def vae_place(header: Header) -> str:
-    """Where the VAE of a whole checkpoint is."""
+    """The prefix of the VAE's keys in a whole checkpoint."""
     return next((start for start in VAES if header.has(start + "decoder.")), VAES[0])
 
 
 def vae_keys(place: str) -> Rename:
-    """The keys of a VAE, in the original layout or in diffusers', without ``place`` and with today's names in its attention."""
+    """The keys of a VAE, in the original or diffusers' layout, without ``place`` and with current names for its attention."""
 
     def rename(key: str) -> str | None:
         rest = key.removeprefix(place)
@@ -116,7 +116,7 @@ def vae_keys(place: str) -> Rename:
 
 
 def flat_attention(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The attention of a VAE as linear layers: the original writes them as 1 x 1 convolutions."""
+    """Turns the attention weights of a VAE into those of linear layers: the original layout has 1 x 1 convolutions."""
     return {
         key: value.flatten(1)
         if value.ndim == 4 and value.shape[2:] == (1, 1) and (".attn_1." in key or ".attentions.0." in key)
@@ -126,16 +126,16 @@ def flat_attention(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
 
 
 def text_encoder_place(kind: CheckpointKind, name: str, header: Header) -> str | None:
-    """Where the text encoder ``name`` is; None: the file has none."""
+    """The prefix of the keys of text encoder ``name``; None if the file doesn't contain it."""
     return next((start for start in TEXT_ENCODERS[kind, name] if header.has(start)), None)
 
 
 def text_encoder_keys(kind: CheckpointKind, name: str, place: str, has_projection: bool) -> Rename:
-    """The keys of a text encoder. In transformers' layout early files have no ``text_model`` in them.
+    """The keys of a text encoder. Early files in transformers' layout lack ``text_model`` in their keys.
 
     Args:
-        place: where :func:`text_encoder_place` found it.
-        has_projection: the encoder has a layer after its text model.
+        place: the result of :func:`text_encoder_place`.
+        has_projection: whether the encoder has a projection layer after its text model.
     """
     if place.endswith(OPEN_CLIP):
         return prefixed(place, to=TEXT_ENCODERS[kind, name][0])
@@ -152,7 +152,7 @@ def text_encoder_keys(kind: CheckpointKind, name: str, place: str, has_projectio
 
 
 def open_clip_projection(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """OpenCLIP's ``text_projection`` is a matrix; diffusers' conversion script writes the weight of a layer, which is its transpose."""
+    """Restores OpenCLIP's ``text_projection`` matrix where diffusers' conversion script saved a layer's weight, its transpose."""
     layer = ".model.text_projection.weight"
     return {
         key.removesuffix(".weight") if key.endswith(layer) else key: value.T if key.endswith(layer) else value

@@ -1,16 +1,17 @@
-"""A component's config -> the numbers and words of its architecture, each within what a model can have; the rest is dropped.
+"""Checks a component's config: keeps the values of its architecture, each within limits, and drops the rest.
 
-What is dropped is not data of the architecture: paths, code (``auto_map``), implementations, dtypes, and options of a library.
+What is dropped does not describe the architecture: paths, code (``auto_map``), implementations, dtypes, library options.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from ..base.errors import RelayError
+from ..base.errors import RelayError, in_a_line
+from ..files.component_files import SIDE_FILES, ComponentFiles
 from ..files.model_files import short
 from ..model.component_classes import PUBLISHED_WITH, Classes
 from .config_types import check_types
@@ -63,7 +64,7 @@ MOST = {
     **dict.fromkeys(("layers_per_block", "num_layers", "num_hidden_layers", "transformer_layers_per_block"), LAYERS),
     **dict.fromkeys(("num_encoder_blocks", "num_decoder_blocks", "reverse_transformer_layers_per_block"), LAYERS),
 }
-"""The greatest whole number that a model can have, by its name; :data:`WIDTH` for all others."""
+"""The greatest allowed whole number for each name; :data:`WIDTH` for all others."""
 AT_LEAST_ONE = {
     *(
         "num_train_timesteps",
@@ -78,23 +79,23 @@ AT_LEAST_ONE = {
     *("out_channels", "latent_channels", "patch_size", "image_size", "num_channels", "size", "crop_size"),
 }
 MOST_BLOCKS = 1_000
-"""Layers of all blocks together; SDXL's UNet has 140."""
+"""Layers in all blocks together; SDXL's UNet has 140."""
 GREATEST = 1e9
-"""Of a number that counts nothing."""
+"""The greatest allowed float."""
 LIST_OF = {"trained_betas": 10_000}
 
 
 def checked_config(config: Mapping[str, Any], classes: Classes, component_class: Any, where: str) -> dict[str, Any]:
-    """What ``component_class`` is made from.
+    """The part of ``config`` that ``component_class`` is built from.
 
     Args:
-        config: as it is in the file.
-        classes: the component's row of the family's table.
-        component_class: the one of these that it is.
+        config: the contents of the file.
+        classes: the component's row in the family's table.
+        component_class: the class of the component, one of ``classes``.
         where: the file, for messages.
 
     Raises:
-        RelayError: the weights are quantised, or a value is none that a model can have.
+        RelayError: the weights are quantised, or a value is outside what a model can have.
     """
     if config.get(QUANTISED) is not None:
         raise RelayError(
@@ -105,7 +106,7 @@ def checked_config(config: Mapping[str, Any], classes: Classes, component_class:
     elif classes.kind == "processor":
         allowed = PICTURE_PROCESSOR
     elif classes.kind == "scheduler":
-        allowed = _scheduler_parameters(classes)  # one scheduler's options stay for another that takes its place
+        allowed = _scheduler_parameters(classes)  # options of other schedulers stay, in case one replaces it
     else:
         allowed = _parameters(component_class)
     found = {name: value for name, value in config.items() if name in allowed}
@@ -117,7 +118,7 @@ def checked_config(config: Mapping[str, Any], classes: Classes, component_class:
         check_types(found, component_class, where, lists=has_blocks)
     if classes.library != "diffusers":
         return found
-    # what diffusers itself notes; old UNets are run otherwise by their version. In the file's order, as diffusers keeps it
+    # diffusers adds these entries itself and runs old UNets differently by version. Keep the file's order, as diffusers does
     noted = {"_class_name": component_class.__name__}
     if _is_version(config.get("_diffusers_version")):
         noted["_diffusers_version"] = config["_diffusers_version"]
@@ -128,8 +129,8 @@ def _is_version(value: object) -> bool:
     return isinstance(value, str) and len(value) < LONGEST_WORD and VERSION.fullmatch(value) is not None
 
 
-def numbers_of_encoder(config: Any) -> int:
-    """How many numbers the weights of one of transformers' CLIP or T5 configs have at least."""
+def least_parameters(config: Any) -> int:
+    """A lower bound of the number of parameters of an encoder with this CLIP or T5 config of transformers."""
     width = config.hidden_size
     if hasattr(config, "d_kv"):
         return int(config.num_layers * (4 * width * config.d_kv * config.num_heads + 2 * width * config.d_ff))
@@ -152,7 +153,7 @@ def _scheduler_parameters(classes: Classes) -> set[str]:
 
 
 def _encoder_part(config: Mapping[str, Any], class_name: str) -> tuple[Mapping[str, Any], Collection[str]]:
-    """What an encoder is made from: T5's config, or CLIP's, of which a whole CLIP's has a text and a picture half."""
+    """(Config of one encoder, names that it may have). A whole CLIP's config has one half for text and one for images."""
     if class_name.startswith("T5"):
         return config, T5_TEXT
     half, allowed = ("vision_config", CLIP_PICTURE) if "Vision" in class_name else ("text_config", CLIP_TEXT)
@@ -200,7 +201,7 @@ def _check_blocks(config: Mapping[str, Any], where: str) -> None:
     total = max(total, *(sum(_flat(config.get(name))) for name in ("num_encoder_blocks", "num_decoder_blocks")))
     if total > MOST_BLOCKS:
         raise RelayError(
-            f"{where}: it asks for {total} layers, and no model of its kind has more than {MOST_BLOCKS}. Download it anew."
+            f"{where}: the config has {total} layers, but no model of its kind has more than {MOST_BLOCKS}. Download the file again."
         )
 
 
@@ -216,5 +217,19 @@ def _flat(value: Any) -> Iterable[int]:
 
 def _refused(name: str, value: object, where: str, allowed: str) -> RelayError:
     return RelayError(
-        f"{where}: {name} is {short(value)}, which no model has (allowed: {allowed}). Download the file anew."
+        f"{where}: {name} is {short(value)}, which no model has (allowed: {allowed}). Download the file again."
     )
+
+
+def from_config(construct: Callable[[], Any], files: ComponentFiles, where: str) -> Any:
+    """The result of ``construct``. If the library rejects the config, the message quotes its reason."""
+    try:
+        return construct()
+    except MemoryError:
+        raise
+    except Exception as error:
+        name = "/".join(filter(None, (files.folder, SIDE_FILES[files.classes.kind][0])))
+        reason = f"it does not know {error}" if isinstance(error, KeyError) else in_a_line(error)
+        raise RelayError(
+            f"{where}: {files.class_name} can't be built from {name} ({reason}). Use the file from a complete copy of the model."
+        ) from error

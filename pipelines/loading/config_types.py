@@ -1,4 +1,4 @@
-"""Of which type a config's values are: what a class has for a default says it, and a value of another is refused before the class sees it."""
+"""Checks the types of a config's values against the defaults of the class, before the class is built."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLIP_TYPES: Mapping[str, object] = {
     **dict.fromkeys(("layer_norm_eps", "attention_dropout", "initializer_range", "initializer_factor"), 1.0),
     "hidden_act": "quick_gelu",
 }
-"""Name -> a value of its type; transformers' classes say it otherwise in each version."""
+"""Name -> an example value of its type, because transformers' classes declare types differently in each version."""
 T5_TYPES: Mapping[str, object] = {
     **dict.fromkeys(("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size", "pad_token_id"), 1),
     **dict.fromkeys(("relative_attention_num_buckets", "relative_attention_max_distance", "eos_token_id"), 1),
@@ -32,7 +32,7 @@ NEVER_NULL = {
     *("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "layer_norm_epsilon", "feed_forward_proj"),
     *("max_position_embeddings", "norm_eps", "freq_shift", "in_channels", "out_channels", "block_out_channels"),
 }
-"""Without one of these nothing is made, or not what the file's author had."""
+"""Without one of these, the component can't be built, or would differ from what the author of the file had."""
 BETWEEN: Mapping[str, tuple[float, float]] = {
     "scaling_factor": (1e-4, 1e4),
     "shift_factor": (-1e4, 1e4),
@@ -48,20 +48,20 @@ BETWEEN: Mapping[str, tuple[float, float]] = {
     "timestep_scaling": (1e-6, 1e6),
     "flow_shift": (1e-6, 1e6),
 }
-"""The least and the greatest of numbers that a run divides by, takes the root of, or counts with."""
+"""The limits of numbers that a run divides by, takes the root of, or counts with."""
 WORDS: Mapping[str, tuple[str, ...]] = {"controlnet_conditioning_channel_order": ("rgb", "bgr")}
-"""Words that are looked at in a run, and not when the module is made."""
+"""The allowed words of settings that are only read in a run, not when the module is built."""
 
 
 def check_types(config: Mapping[str, Any], component_class: Any, where: str, *, lists: bool) -> None:
     """
     Args:
-        config: what the component is made from.
-        component_class: whose defaults say the types; a class of transformers has :data:`CLIP_TYPES` or :data:`T5_TYPES`.
-        lists: a number, word or flag may be a list of such, one for each block.
+        config: the values that the component is built from.
+        component_class: its defaults tell the types. For transformers' classes, :data:`CLIP_TYPES` or :data:`T5_TYPES` do.
+        lists: whether a number, word or flag may also be a list of them, one for each block.
 
     Raises:
-        RelayError: a value is of another type than its class has, or out of :data:`BETWEEN`.
+        RelayError: a value has another type than in its class, or is outside :data:`BETWEEN`.
     """
     defaults: Mapping[str, object] = {
         name: one.default for name, one in inspect.signature(component_class.__init__).parameters.items()
@@ -74,28 +74,27 @@ def check_types(config: Mapping[str, Any], component_class: Any, where: str, *, 
         default = defaults.get(name, inspect.Parameter.empty)
         if default is inspect.Parameter.empty:
             continue
-        wanted = _wanted(value, name, default, lists)
-        if wanted is not None:
+        allowed = _allowed_if_wrong(value, name, default, lists)
+        if allowed is not None:
             raise RelayError(
-                f"{where}: {name} is {shown(repr(value))}, and it is to be {wanted}. Download the file anew."
+                f"{where}: {name} is {shown(repr(value))}, but it must be {allowed}. Download the file again."
             )
     _check_statistics(config, where)
 
 
-def _wanted(value: Any, name: str, default: object, lists: bool) -> str | None:
-    """What the value is to be, where it is not."""
+def _allowed_if_wrong(value: Any, name: str, default: object, lists: bool) -> str | None:
+    """What the value must be, in words; None if it is right."""
     if value is None:
-        return _what(default) if name in NEVER_NULL and default is not None else None
+        return _type_in_words(default) if name in NEVER_NULL and default is not None else None
     if isinstance(default, (list, tuple)):
         filled = isinstance(value, (list, tuple)) and (len(value) > 0 or len(default) == 0)
         fits = filled and _all_are(value, default)
-        return None if fits else "a list, as its class has it"
+        return None if fits else "a list like the default of its class"
     if lists and isinstance(value, (list, tuple)) and name not in BETWEEN:
-        return None if _all_are(value, (default,)) else f"{_what(default)} or a list of such"
+        return None if _all_are(value, (default,)) else f"{_type_in_words(default)} or a list of them"
     if default is not None and not _is(value, default) and not (lists and _is(default, 1) and _is(value, 1.0)):
-        return _what(
-            default
-        )  # models have factors where diffusers has 1 for a default; what counts is looked at elsewhere
+        # models have fractions where diffusers' default is 1; numbers that count something are checked elsewhere
+        return _type_in_words(default)
     if value not in WORDS.get(name, (value,)):
         return " or ".join(map(repr, WORDS[name]))
     if name in BETWEEN:
@@ -124,7 +123,7 @@ def _is(value: object, default: object) -> bool:
     return isinstance(value, str) if isinstance(default, str) else True
 
 
-def _what(default: object) -> str:
+def _type_in_words(default: object) -> str:
     kinds = (
         (tuple, "a list"),
         (list, "a list"),
@@ -133,19 +132,19 @@ def _what(default: object) -> str:
         (float, NUMBER),
         (str, "a word"),
     )
-    return next((what for kind, what in kinds if isinstance(default, kind)), "of another kind")
+    return next((words for kind, words in kinds if isinstance(default, kind)), "a value of another type")
 
 
 def _check_statistics(config: Mapping[str, Any], where: str) -> None:
-    """The mean and deviation of each channel of a VAE's latents."""
+    """Checks the mean and standard deviation of each channel of a VAE's latents."""
     mean, deviation = config.get("latents_mean"), config.get("latents_std")
     if mean is None or deviation is None:
-        return  # diffusers' pipelines then use neither
+        return  # diffusers' pipelines only use the two together
     channels = config.get("latent_channels", 4)
     for name, values in (("latents_mean", mean), ("latents_std", deviation)):
         numbers = isinstance(values, list) and all(_is(value, 1.0) and math.isfinite(value) for value in values)
         if not numbers or len(values) != channels or (name == "latents_std" and not all(value > 0 for value in values)):
             raise RelayError(
-                f"{where}: {name} is {shown(repr(values))}, and it is to be a list of {channels} numbers{' above 0' if name == 'latents_std' else ''}, "
-                "one for each channel. Download the file anew."
+                f"{where}: {name} is {shown(repr(values))}, but it must be a list of {channels} numbers{' above 0' if name == 'latents_std' else ''}, "
+                "one for each channel. Download the file again."
             )

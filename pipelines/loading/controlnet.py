@@ -1,4 +1,4 @@
-"""A ControlNet's folder, or a hub id of one -> ControlNet, each module read once and shared."""
+"""Loads a ControlNet from a folder or the hub. Each module is read once and shared."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from ..base.errors import RelayError
 from ..base.monitor import Monitor
 from ..control.units import ControlNet
 from ..downloads.hub import RepoKind, fetch_repo
+from ..files.component_files import CONFIG_OF_MODEL, ComponentFiles, MissingFiles
 from ..files.config_files import read_json_object
-from ..files.model_files import CONFIG_OF_MODEL, ComponentFiles, MissingFiles, plan_single_component, short
+from ..files.model_files import plan_single_component, short
 from ..files.read_ahead import read_ahead, whole
 from ..files.registry import REGISTRY, component_key
 from ..model.component_classes import CONTROLNET
@@ -25,22 +26,22 @@ if TYPE_CHECKING:
 def load_controlnet_folder(
     folder: Path, *, dtype: torch.dtype, variant: str = "auto", source: str | None = None, monitor: Monitor
 ) -> ControlNet:
-    """Loads a ControlNet; one that another value holds is shared, not read again.
+    """Loads a ControlNet, or shares the module if it is already in memory.
 
     Args:
         folder: a folder with config.json and safetensors, as diffusers saves it.
-        dtype: of the weights in memory; it must be that of the model that it steers.
+        dtype: dtype of the weights in memory; must be the same as the model's.
         variant: see :func:`.model_files.plan_files`.
-        source: what messages call it; the folder's path, if None.
+        source: the name for messages; the folder's path if None.
 
     Raises:
-        RelayError: the folder holds no ControlNet that the pack runs, is incomplete or damaged, or has pickles only.
+        RelayError: the folder does not contain a ControlNet that the pack runs, is incomplete or damaged, or only has pickles.
     """
     where = source or str(folder)
     try:
         (files,) = _plan(folder, files_in(folder), variant, dtype, where)
     except MissingFiles as error:
-        raise MissingFiles(f"{error} The ControlNet is not complete: download or save it anew.") from None
+        raise MissingFiles(f"{error} The ControlNet is not complete: download or save it again.") from None
     check_weights(folder, files, where)
     monitor.check()
     key = component_key(folder, files, dtype)
@@ -60,7 +61,7 @@ def load_controlnet_from_hub(
 
 
 def files_in(folder: Path) -> list[str]:
-    """Every file at the top of ``folder``. Dangling links are no files."""
+    """The names of all files directly in ``folder``. Dangling links are left out."""
     return [path.name for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
 
 
@@ -76,13 +77,13 @@ def _check_config(folder: Path, where: str) -> None:
         config = read_json_object(folder / CONFIG_OF_MODEL, f"{where}: {CONFIG_OF_MODEL}")
     except (FileNotFoundError, NotADirectoryError):
         raise RelayError(
-            f"{where} has no {CONFIG_OF_MODEL}, so it is no ControlNet as diffusers saves them. Choose a folder that holds "
-            f"{CONFIG_OF_MODEL}, with the weights beside it."
+            f"{where} has no {CONFIG_OF_MODEL}, so it is not a ControlNet in the diffusers format. Choose the folder that contains "
+            f"{CONFIG_OF_MODEL} and the weights."
         ) from None
     class_name = config.get("_class_name")
     if CONTROLNET.named("diffusers", class_name) is None:
         raise RelayError(
-            f"{where} is no ControlNet for Stable Diffusion or SDXL: its {CONFIG_OF_MODEL} says {short(class_name)}, and only "
+            f"{where} is not a ControlNet for Stable Diffusion or SDXL: the class in its {CONFIG_OF_MODEL} is {short(class_name)}, and only "
             f"{', '.join(map(repr, CONTROLNET.names))} can be loaded here. Choose another one."
         )
 
@@ -91,7 +92,7 @@ CONTROLNET_REPO = RepoKind(
     CONFIG_OF_MODEL,
     _plan,
     files_in,
-    "so it is no ControlNet in the diffusers format. Look on the hub for a repo of it with config.json at its top; a whole "
-    "model belongs into Load Diffusers Model from Hub.",
+    "so it is not a ControlNet in the diffusers format. Look on the hub for a repo with config.json at its top level. To load a "
+    "complete model, use Load Diffusers Model from Hub.",
     "or put the ControlNet's folder under models/controlnet and use Load ControlNet (Diffusers)",
 )

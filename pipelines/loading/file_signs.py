@@ -1,4 +1,4 @@
-"""What the files that people put into a models folder are, by keys that only one kind of file has."""
+"""Recognises the files that people put into models folders by keys that only one kind of file has."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ WRAPPERS = (
     *("module.", "state_dict.", "params_ema.", "params.", "model.diffusion_model.", "diffusion_model.", "net."),
     *("transformer.", "model.", "model."),
 )
-"""What stands before the keys of a denoiser in files of one or another program."""
+"""Prefixes that programs put before the keys of a denoiser."""
 
 
 @dataclass(frozen=True)
 class Sign:
-    """Keys that only one kind of file has: every one of ``keys`` begins a key of the file; ends one where it begins with ``*``."""
+    """Keys that only one kind of file has. Each of ``keys`` is the start of a key, or, if it begins with ``*``, the end of one."""
 
     what: str
     keys: tuple[str, ...]
     advice: str = ""
 
 
-IN_LORAS = "Put it into models/loras, and load it with Load LoRA (Diffusers)."
-NO_PLAIN_LORA = "Load LoRA (Diffusers) does not load this format: take a plain LoRA."
-IN_CONTROLNET = "Put it into models/controlnet, and load it with Load ControlNet (Diffusers)."
-IN_EMBEDDINGS = "Put it into models/embeddings, and load it with Load Textual Inversion."
-IN_VAE = "Put it into models/vae, and choose it as vae_file in Set VAE."
+IN_LORAS = "Put it into models/loras and load it with Load LoRA (Diffusers)."
+NO_PLAIN_LORA = "Load LoRA (Diffusers) can't load this format: use a plain LoRA."
+IN_CONTROLNET = "Put it into models/controlnet and load it with Load ControlNet (Diffusers)."
+IN_EMBEDDINGS = "Put it into models/embeddings and load it with Load Textual Inversion."
+IN_VAE = "Put it into models/vae and choose it as vae_file in Set VAE."
 UNET_ALONE = (
-    "Diffusers Relay can't load one by itself: take the whole checkpoint, with UNet, VAE and text encoder in one file, or a diffusers "
-    "folder of the model."
+    "Diffusers Relay can't load a UNet by itself: use the complete checkpoint, with UNet, VAE and text encoder in one file, or the model's "
+    "diffusers folder."
 )
-FULL_WEIGHTS = "Take the float16 file of the same model."
+FULL_WEIGHTS = "Use the float16 file of the same model."
 QUANTISED = (
     Sign("8-bit", ("*.scale_weight",)),
     Sign("8-bit", ("scaled_fp8",)),
@@ -41,7 +41,7 @@ QUANTISED = (
     Sign("4-bit (bitsandbytes)", ("*.quant_map",)),
     Sign("4-bit", ("*.qweight",)),
 )
-"""Tensors that stand beside quantised weights."""
+"""Tensors that are stored with quantised weights."""
 ADAPTERS = (
     Sign("a LoHa (LyCORIS)", ("*.hada_w1_a",), NO_PLAIN_LORA),
     Sign("a LoKr (LyCORIS)", ("*.lokr_w1",), NO_PLAIN_LORA),
@@ -56,22 +56,22 @@ ADAPTERS = (
     Sign("a LoRA", ("*.lora_A.weight",), IN_LORAS),
     Sign("a LoRA", ("*.lora.down.weight",), IN_LORAS),
     Sign("a LoRA", ("*.lora_A.default.weight",), IN_LORAS),
-    Sign("a LoRA of AnimateDiff", ("*_lora.down.weight", "down_blocks.0.motion_modules.")),
-    Sign("a PhotoMaker", ("id_encoder.",)),
+    Sign("an AnimateDiff LoRA", ("*_lora.down.weight", "down_blocks.0.motion_modules.")),
+    Sign("a PhotoMaker file", ("id_encoder.",)),
     Sign("a LoRA", ("*_lora.down.weight",), IN_LORAS),
     Sign("an OFT or BOFT (LyCORIS)", ("*.oft_R.weight",), NO_PLAIN_LORA),
     Sign("a Control-LoRA", ("lora_controlnet",)),
     Sign("a ControlNet", ("control_model.",), IN_CONTROLNET),
     Sign("a ControlNet", ("controlnet_cond_embedding.",), IN_CONTROLNET),
     Sign("a ControlNet", ("zero_convs.",), IN_CONTROLNET),
-    Sign("a ControlNet of a transformer model", ("controlnet_blocks.",)),
+    Sign("a ControlNet for a transformer model", ("controlnet_blocks.",)),
     Sign("a T2I-Adapter", ("adapter.body.",)),
     Sign("a T2I-Adapter", ("body.0.resnets.",)),
     Sign("an IP-Adapter", ("ip_adapter.",)),
     Sign("an IP-Adapter", ("image_proj.",)),
     Sign("an IP-Adapter", ("ip_adapter_proj_model.",)),
-    Sign("a PuLID", ("pulid_encoder.",)),
-    Sign("a PuLID", ("id_adapter.",)),
+    Sign("a PuLID file", ("pulid_encoder.",)),
+    Sign("a PuLID file", ("id_adapter.",)),
     Sign("a BrushNet", ("brushnet_down_blocks.",)),
     Sign("a GLIGEN", ("position_net.",)),
     Sign("an AnimateDiff motion module", ("*.temporal_transformer.norm.weight",)),
@@ -110,54 +110,56 @@ DENOISERS = (
     Sign("a Kandinsky prior", ("prd_embedding",)),
     Sign("a DeepFloyd IF UNet", ("down_blocks.", "encoder_hid_proj.", "add_embedding.pool.")),
     Sign("a Kandinsky UNet", ("down_blocks.", "encoder_hid_proj.image_embeds.")),
-    Sign("a UNet alone in diffusers' layout", ("down_blocks.", "time_embedding.", "conv_norm_out."), UNET_ALONE),
-    Sign("a UNet alone", ("input_blocks.", "output_blocks.", "time_embed."), UNET_ALONE),
+    Sign("only a UNet, in diffusers' layout", ("down_blocks.", "time_embedding.", "conv_norm_out."), UNET_ALONE),
+    Sign("only a UNet", ("input_blocks.", "output_blocks.", "time_embed."), UNET_ALONE),
 )
 ALONE = (
-    Sign("a whole CLIP, with its text and image encoder", ("text_model.encoder.layers.", "vision_model.")),
-    Sign("a text encoder alone", ("text_model.encoder.layers.",)),
-    Sign("a text encoder alone", ("transformer.resblocks.",)),
-    Sign("a T5 text encoder alone", ("encoder.block.0.layer.0.SelfAttention.",)),
+    Sign("a whole CLIP model, with its text and image encoders", ("text_model.encoder.layers.", "vision_model.")),
+    Sign("only a text encoder", ("text_model.encoder.layers.",)),
+    Sign("only a text encoder", ("transformer.resblocks.",)),
+    Sign("only a T5 text encoder", ("encoder.block.0.layer.0.SelfAttention.",)),
     Sign("a CLIP image encoder", ("vision_model.",)),
-    Sign("a language model, such as newer models have for a text encoder", ("embed_tokens.", "layers.0.self_attn.")),
+    Sign("a language model, which newer models use as a text encoder", ("embed_tokens.", "layers.0.self_attn.")),
     Sign("a video VAE", ("decoder.middle.0.residual.0.gamma",)),
     Sign("a video VAE", ("decoder.conv_in.conv.",)),
     Sign("a video VAE", ("decoder.time_conv_out.",)),
     Sign("the VAE of a VQ model", ("decoder.conv_in.", "quantize.embedding.")),
-    Sign("a VAE of the asymmetric kind, which sees a mask", ("decoder.condition_encoder.",)),
-    Sign("a VAE alone", ("decoder.conv_in.", "decoder.conv_out."), IN_VAE),
-    Sign("a VAE alone", ("first_stage_model.decoder.",), IN_VAE),
-    Sign("the decoder of a VAE alone", ("decoder.conv_in.",)),
-    Sign("the encoder of a VAE alone", ("encoder.conv_in.", "encoder.conv_out.")),
+    Sign("an asymmetric VAE, which also reads a mask", ("decoder.condition_encoder.",)),
+    Sign("only a VAE", ("decoder.conv_in.", "decoder.conv_out."), IN_VAE),
+    Sign("only a VAE", ("first_stage_model.decoder.",), IN_VAE),
+    Sign("only the decoder of a VAE", ("decoder.conv_in.",)),
+    Sign("only the encoder of a VAE", ("encoder.conv_in.", "encoder.conv_out.")),
     Sign("a small preview VAE (TAESD)", ("decoder.layers.",)),
-    Sign("a picture upscaler (ESRGAN and the like)", ("model.0.weight", "model.1.sub.")),
-    Sign("a picture upscaler (ESRGAN and the like)", ("body.0.rdb1.",)),
-    Sign("a picture upscaler (ESRGAN and the like)", ("body.0.weight", "body.1.weight", "body.2.weight")),
-    Sign("a picture upscaler (SwinIR, DAT and the like)", ("conv_first.", "layers.0.")),
+    Sign("an image upscaler (ESRGAN or similar)", ("model.0.weight", "model.1.sub.")),
+    Sign("an image upscaler (ESRGAN or similar)", ("body.0.rdb1.",)),
+    Sign("an image upscaler (ESRGAN or similar)", ("body.0.weight", "body.1.weight", "body.2.weight")),
+    Sign("an image upscaler (SwinIR, DAT or similar)", ("conv_first.", "layers.0.")),
     Sign("a small preview VAE (TAESD)", ("taesd_decoder.",)),
     Sign("a depth estimator", ("depth_head.",)),
-    Sign("a Segment Anything", ("mask_decoder.", "image_encoder.")),
+    Sign("a Segment Anything model", ("mask_decoder.", "image_encoder.")),
 )
+PARTS_OF_VAE = ("only a VAE", "only the decoder of a VAE", "only the encoder of a VAE")
+"""What :data:`ALONE` says of a VAE file or half of one."""
 FIRST_OF_VAE = "decoder.conv_in.weight"
 LATENT_CHANNELS = {
     4: "",
-    16: " of 16 channels (SD3, Flux, Qwen-Image and the like)",
-    32: " of 32 channels (Flux.2, Sana)",
+    16: " with 16 latent channels (SD3, Flux, Qwen-Image and others)",
+    32: " with 32 latent channels (Flux.2, Sana)",
 }
 
 
 def shows(sign: Sign, keys: Iterable[str]) -> bool:
-    """Whether ``keys`` are those of such a file."""
+    """Whether a file with these ``keys`` is what ``sign`` describes."""
     return all(
-        any(key.endswith(wanted[1:]) if wanted.startswith("*") else key.startswith(wanted) for key in keys)
-        for wanted in sign.keys
+        any(key.endswith(part[1:]) if part.startswith("*") else key.startswith(part) for key in keys)
+        for part in sign.keys
     )
 
 
 def what_it_is(
     shapes: Mapping[str, tuple[int, ...]], signs: Sequence[Sign] = (*ADAPTERS, *DENOISERS, *ALONE)
 ) -> Sign | None:
-    """What a file with tensors of these shapes is, whatever stands before its keys; None where no sign tells."""
+    """What a file with tensors of these shapes is, with or without a prefix before its keys; None if no sign matches."""
     keys = {*shapes, *map(unwrapped, shapes)}
     sign = next((sign for sign in signs if shows(sign, keys)), None)
     if sign is not None and sign.advice == IN_VAE:
@@ -165,18 +167,18 @@ def what_it_is(
             (shape[1] for key, shape in shapes.items() if key.endswith(FIRST_OF_VAE) and len(shape) == 4), 4
         )
         if channels != 4:
-            return Sign(f"a VAE{LATENT_CHANNELS.get(channels, f' of {channels} channels')}", sign.keys)
+            return Sign(f"a VAE{LATENT_CHANNELS.get(channels, f' with {channels} latent channels')}", sign.keys)
     return sign
 
 
 def quantised(keys: Iterable[str]) -> str | None:
-    """Of how many bits the weights beside such keys are; None where they are not quantised."""
+    """The bits of the weights, e.g. "8-bit", if ``keys`` include those of quantised weights; otherwise None."""
     keys = list(keys)
     return next((sign.what for sign in QUANTISED if shows(sign, keys)), None)
 
 
 def unwrapped(key: str) -> str:
-    """The key with nothing of :data:`WRAPPERS` before it."""
+    """The key without the prefixes of :data:`WRAPPERS`."""
     for wrapper in WRAPPERS:
         key = key.removeprefix(wrapper)
     return key

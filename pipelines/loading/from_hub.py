@@ -1,4 +1,4 @@
-"""A hub id of a whole model -> PipelineComponents."""
+"""Loads a complete model from the hub as PipelineComponents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..base.monitor import Monitor
 from ..downloads.hub import RepoKind, fetch_repo
-from ..files.model_files import MODEL_INDEX, ComponentFiles, plan_files
+from ..files.component_files import MODEL_INDEX, ComponentFiles
+from ..files.model_files import plan_files
 from ..model.components import PipelineComponents
 from ..model.family_table import recognise
 from .folder import load_folder, names_in, read_model_index
@@ -29,8 +30,8 @@ PIPELINE = RepoKind(
     MODEL_INDEX,
     _plan_pipeline,
     names_in,
-    "so it is not a diffusers model. Look on the hub for a repo of it in the diffusers format; a single checkpoint file "
-    "belongs into models/checkpoints.",
+    "so it is not a diffusers model. Look on the hub for a repo of the model in the diffusers format. Put a single checkpoint file "
+    "into models/checkpoints.",
 )
 
 

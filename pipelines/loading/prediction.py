@@ -1,4 +1,4 @@
-"""What a checkpoint's UNet predicts: the noise (epsilon), or v. No shape tells it; its scheduler follows it."""
+"""Tells whether a checkpoint's UNet predicts the noise (epsilon) or v, and builds the scheduler for it. The shapes don't tell."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from .checkpoint_keys import plain
 from .checkpoint_kinds import FIRST_LAYER, UNET, CheckpointKind
 
 V_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
-"""Empty tensors that trainers put into a file to say so; ComfyUI reads them too."""
+"""Empty tensors that trainers put into a file to mark v-prediction and zero terminal SNR; ComfyUI reads them too."""
 METADATA = "modelspec.prediction_type"
-"""Of the Stability AI model metadata standard, which trainers write: ``"epsilon"`` or ``"v"``."""
+"""An entry of the Stability AI model metadata standard, written by trainers: ``"epsilon"`` or ``"v"``."""
 LAST_NORM = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 V_SPREAD = 0.09
 
 
 def prediction_of(path: Path, header: Header, kind: CheckpointKind, place: str = "") -> dict[str, Any]:
-    """The changes to the kind's scheduler config. ``place``: what stands before the keys in the file, and not in ``header``.
+    """The changes to the kind's scheduler config. ``place``: the prefix of the keys in the file, which ``header`` lacks.
 
-    What the file says of itself counts first: the marks, then the metadata. A Stable Diffusion 2 file that says nothing is
-    judged as ComfyUI judges it: the published v-prediction models (768 pixels) have a wide last layer norm, those of
-    epsilon (512 pixels) a narrow one, and the inpainting ones predict epsilon. Any other file predicts epsilon.
+    The file's own marks have priority, then its metadata. A Stable Diffusion 2 file with neither is classified as in
+    ComfyUI: published v-prediction models (768 pixels) have widely spread values in the last layer norm, epsilon models
+    (512 pixels) do not, and inpainting models predict epsilon. Any other file predicts epsilon.
     """
     if V_MARK in header.shapes:
         zero_snr = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
         return {"prediction_type": "v_prediction", **(zero_snr if ZERO_SNR_MARK in header.shapes else {})}
-    said = header.metadata.get(METADATA, "").strip().lower()
-    if said in ("v", "v_prediction", "epsilon"):
-        return {"prediction_type": "epsilon" if said == "epsilon" else "v_prediction"}
+    declared = header.metadata.get(METADATA, "").strip().lower()
+    if declared in ("v", "v_prediction", "epsilon"):
+        return {"prediction_type": "epsilon" if declared == "epsilon" else "v_prediction"}
     if kind is CheckpointKind.SD2:
         return {"prediction_type": "v_prediction" if _has_wide_last_norm(path, header, place) else "epsilon"}
     return {}
 
 
 def scheduler_of(folder: Path, class_name: str, changes: Mapping[str, Any]) -> Any:
-    """The scheduler of a kind's folder of configs, with ``changes`` laid over its config."""
+    """The scheduler from a kind's folder of configs, with ``changes`` applied to its config."""
     import inspect
 
     import diffusers
@@ -46,7 +46,7 @@ def scheduler_of(folder: Path, class_name: str, changes: Mapping[str, Any]) -> A
     config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text("utf-8"))
     scheduler_class = getattr(diffusers, class_name)
     if not set(changes) <= set(inspect.signature(scheduler_class.__init__).parameters):
-        scheduler_class = diffusers.DDIMScheduler  # PNDM knows no zero SNR, and would say nothing
+        scheduler_class = diffusers.DDIMScheduler  # PNDM would ignore zero terminal SNR without a warning
     return scheduler_class.from_config({**config, **changes})
 
 

@@ -1,4 +1,4 @@
-"""Whether a scheduler that a model brings can run at all: tried on a latent of a few numbers, when it is loaded and not in the middle of a run."""
+"""Checks that a model's scheduler can run, by trying it on a tiny latent when it is loaded."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ..base.errors import RelayError, in_a_line
 from ..base.library_log import without_rounding_warnings
 
 COUNTS = (2, 3, 4, 5, 8, 12, 20, 50, 1)
-"""Steps that are tried in turn, until one count runs: some schedulers need several, and some run at most a few."""
+"""Numbers of steps that are tried in turn until one works: some schedulers need several, some can only do a few."""
 STEPS = 3
-"""Steps of each that are made."""
+"""Steps that are run for each of :data:`COUNTS`."""
 SHAPE = (1, 4, 8, 8)
 
 
 def check_scheduler(scheduler: Any, where: str) -> None:
     """
     Raises:
-        RelayError: its betas are no noise schedule, or no number of steps runs. ``where``: its file, for the message.
+        RelayError: its betas are not a noise schedule, or it can't run any number of steps. ``where``: its file, for the message.
     """
     import torch
 
@@ -27,28 +27,28 @@ def check_scheduler(scheduler: Any, where: str) -> None:
     failed: Exception | None = None
     for count in COUNTS:
         try:
-            # some draw a seed of their own from the world's generator, which is left as it was
+            # some schedulers draw a seed from the global generator, whose state must not change
             with without_rounding_warnings(), torch.random.fork_rng(devices=[]):
                 _run(copy.deepcopy(scheduler), count)
-        except Exception as error:  # any: what a library does with values that it does not know
+        except Exception as error:  # a library may raise anything for values that it does not expect
             failed = failed or error
         else:
             return
     raise RelayError(
-        f"{where}: {type(scheduler).__name__} can't run with what the file says ({in_a_line(failed)}). Take the file from a complete copy of the model."
+        f"{where}: {type(scheduler).__name__} can't run with these settings ({in_a_line(failed)}). Use the file from a complete copy of the model."
     ) from failed
 
 
 def _check_betas(scheduler: Any, where: str) -> None:
     kept = getattr(scheduler, "alphas_cumprod", None)
     if kept is None:
-        return  # one of EDM, which has sigmas alone
+        return  # EDM schedulers only have sigmas
     count = scheduler.config.num_train_timesteps
-    before_the_last = kept[:-1]  # at the last, a model with zero signal has none left
+    before_the_last = kept[:-1]  # with zero terminal SNR, the last value is 0
     if kept.ndim != 1 or len(kept) != count or not bool(((before_the_last > 0) & (before_the_last < 1)).all()):
         raise RelayError(
-            f"{where}: its betas are no noise schedule: {count} are needed, each above 0 and below 1, and so small that some of the picture is left "
-            "up to the last. Take the file from a complete copy of the model."
+            f"{where}: its betas are not a noise schedule. It needs {count} betas, each above 0 and below 1, and small enough that some of the image "
+            "remains up to the last step. Use the file from a complete copy of the model."
         )
 
 
@@ -57,17 +57,17 @@ def _run(scheduler: Any, count: int) -> None:
 
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     settings = {"generator": torch.Generator().manual_seed(0)} if takes_generator else {}
-    shift = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}  # of any size: they ask for one
+    shift = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}  # required, with any value
     scheduler.set_timesteps(count, **shift)
     sample = torch.full(SHAPE, 0.5)
     learned = str(scheduler.config.get("variance_type")).startswith("learned")
     for timestep in scheduler.timesteps[:STEPS]:
-        given = scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample
-        output = torch.cat([given, given], dim=1) * 0.1 if learned else given * 0.1
+        scaled = scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample
+        output = torch.cat([scaled, scaled], dim=1) * 0.1 if learned else scaled * 0.1
         try:
             sample = scheduler.step(output, timestep, sample, **settings, return_dict=False)[0]
         except RuntimeError:
             if not learned:
                 raise
-            # one that passes over what is learned of the variance is given the mean alone, as its pipelines do
-            sample = scheduler.step(given * 0.1, timestep, sample, **settings, return_dict=False)[0]
+            # a scheduler that ignores the learned variance gets only the mean, as in its pipelines
+            sample = scheduler.step(scaled * 0.1, timestep, sample, **settings, return_dict=False)[0]

@@ -1,40 +1,24 @@
-"""One checkpoint file of the original layout -> PipelineComponents, with the pack's own configs and no network.
+"""Loads a checkpoint file in the original layout as PipelineComponents, with the pack's own configs and without network access.
 
-diffusers converts: ``from_single_file`` of each component, given its own tensors and a folder of configs.
+diffusers converts each component: ``from_single_file`` gets the component's tensors and a folder of configs.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import re
-import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base.errors import RelayError, in_a_line, shown
-from ..base.library_log import without_empty_warning, without_unused_weights
+from ..base.errors import RelayError
 from ..base.monitor import Monitor
-from ..files.read_ahead import read_ahead
-from ..files.registry import REGISTRY, content_digest, file_identity
-from ..files.safetensors import (
-    FLOATS,
-    HOW_TO_CONVERT_FILE,
-    SAFE_SUFFIXES,
-    Header,
-    read_header,
-    read_tensors,
-    tensor_spans,
-)
+from ..files.registry import REGISTRY, content_digest
+from ..files.safetensors import Header
 from ..model.components import PipelineComponents
 from ..model.family_table import recognise
 from .block_layout import original_numbers
 from .checkpoint_keys import (
     OPEN_CLIP,
-    Rename,
     below,
     flat_attention,
     found_below,
@@ -49,38 +33,16 @@ from .checkpoint_keys import (
     without_prefix,
 )
 from .checkpoint_kinds import FIRST_LAYER, UNET, CheckpointKind, kind_of
-from .file_signs import FULL_WEIGHTS
+from .file_part import Part, check_file, check_floats, load_part, read_parts_ahead
 from .folder import read_model_index
 from .prediction import prediction_of, scheduler_of
 
 if TYPE_CHECKING:
     import torch
 
-logger = logging.getLogger(__name__)
 
-OTHER_SHAPE = re.compile(r"because (\S+) expected shape torch\.Size\((.*?)\), but got torch\.Size\((.*?)\)")
-NO_TENSORS = re.compile(r"not seem to contain a valid|appear to be missing")
-"""What diffusers says of tensors that do not fit, or that are not all there."""
 CONFIGS = Path(__file__).parent / "configs"
-"""A folder for each kind, laid out as a diffusers model without weights and vocabularies."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One component of a file: its class and config, and which of the file's tensors are its own."""
-
-    name: str
-    library: str
-    class_name: str
-    config: Path
-    """The folder with its config.json."""
-    rename: Rename
-    numbers: Mapping[str, Any]
-    """What the file says instead of the config."""
-    reshape: Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]] = dict
-    """Done to its tensors before diffusers is given them."""
-    fused: bool = False
-    """diffusers makes several tensors of one, so that their number says nothing."""
+"""One folder for each kind: a diffusers model without weights and vocabularies."""
 
 
 def load_checkpoint(
@@ -92,18 +54,18 @@ def load_checkpoint(
     monitor: Monitor,
     configs: Path = CONFIGS,
 ) -> PipelineComponents:
-    """Loads a Stable Diffusion 1.x, 2.x, SDXL base or refiner file, an inpainting one too (``unet.config.in_channels`` is 9).
+    """Loads a Stable Diffusion 1.x, 2.x, SDXL base or refiner file, or an inpainting one (``unet.config.in_channels`` is 9).
 
-    The kind comes from the header. Only the tensors of the components are read, and they are cast as they are read.
-    Modules come in ``dtype``, on the CPU, in evaluation mode, without gradients, and are shared like those of a folder.
+    The header tells the kind. Only the tensors of the components are read, and they are cast as they are read. Modules are
+    in ``dtype``, on the CPU, in evaluation mode, without gradients, and are shared like those of a folder.
 
     Args:
-        tokenizer: a folder with CLIP's vocab.json and merges.txt, which no checkpoint holds.
-        source: what messages and the log call the model; the file's name, if None.
-        configs: the folder of :data:`CONFIGS`.
+        tokenizer: a folder with CLIP's vocab.json and merges.txt, which checkpoints don't contain.
+        source: the model's name in messages and the log; the file's name if None.
+        configs: a folder like :data:`CONFIGS`.
 
     Raises:
-        RelayError: it is a pickle, damaged, or of another kind, which the message names.
+        RelayError: it is a pickle, damaged, or another kind of file, which the message names.
     """
     where = source or path.name
     whole_header = check_file(path, where)
@@ -137,155 +99,35 @@ def load_checkpoint(
     return PipelineComponents(family=family, source=where, modules=modules, dtype=dtype, config=config)
 
 
-def check_file(path: Path, where: str) -> Header:
-    """The header of a file that may be loaded.
-
-    Raises:
-        RelayError: it is gone, a pickle by its name or its content, or damaged.
-    """
-    check_name(path, where)
-    if not path.is_file():
-        raise RelayError(f"{where} is no file any more. Refresh the node list (key R), and choose one that is there.")
-    return read_header(path, where)
-
-
-def check_name(path: Path, where: str) -> None:
-    """Refuses a file whose name says that it is no safetensors file."""
-    if not path.name.lower().endswith(SAFE_SUFFIXES):
-        raise RelayError(f"{where} is not a .safetensors file. {HOW_TO_CONVERT_FILE}.")
-
-
-def check_floats(header: Header, part: Part, where: str) -> None:
-    """Integers would be taken for weights: they are quantised ones, and what makes numbers of them is elsewhere.
-
-    Raises:
-        RelayError: a tensor of the part holds integers, truth values or complex numbers.
-    """
-    for key, dtype in header.dtypes.items():
-        if dtype not in FLOATS and part.rename(key) is not None:
-            raise RelayError(
-                f"{where}: the weights of its {part.name} are quantised or no weights ({shown(key)} is of {dtype}), which Diffusers Relay "
-                f"does not load. {FULL_WEIGHTS}"
-            )
-
-
-def read_parts_ahead(path: Path, parts: Sequence[Part], dtype: torch.dtype) -> None:
-    """Sends those that nobody holds yet on their way from the disk, in their order; the rest of the file stays there."""
-    new = [part for part in parts if _key(path, part, dtype) not in REGISTRY]
-    read_ahead([span for part in new for span in tensor_spans(path, part.rename)])
-
-
-def load_part(path: Path, part: Part, dtype: torch.dtype, where: str) -> Any:
-    """One component of a file; one that another model holds is shared, not read again."""
-    return REGISTRY.get(_key(path, part, dtype), partial(_load, path, part, dtype, where))
-
-
-def _key(path: Path, part: Part, dtype: torch.dtype) -> Hashable:
-    return (
-        "file",
-        *(part.name, part.library, part.class_name),
-        *(content_digest(part.config, ["config.json"]), json.dumps(part.numbers, sort_keys=True)),
-        *(file_identity(path), dtype),
-    )
-
-
 def _part(name: str, declared: tuple[str, str], config: Path, kind: CheckpointKind, header: Header, where: str) -> Part:
     if name == "unet":
-        its_config = json.loads((config / "config.json").read_text("utf-8"))
-        numbers = original_numbers(without_prefix(header, UNET), its_config, where)
+        unet_config = json.loads((config / "config.json").read_text("utf-8"))
+        numbers = original_numbers(without_prefix(header, UNET), unet_config, where)
         return Part(name, *declared, config, prefixed(UNET), numbers)
     if name == "vae":
         return Part(name, *declared, config, vae_keys(vae_place(header)), {}, flat_attention)
     place = text_encoder_place(kind, name, header)
     if place is None:
-        raise RelayError(f"{where} holds no {name}, which a model of its kind has. Take the whole checkpoint.")
+        raise RelayError(f"{where} has no {name}, which a model of its kind needs. Use the complete checkpoint.")
     rename = text_encoder_keys(kind, name, place, declared[1].endswith("WithProjection"))
     if place.endswith(OPEN_CLIP):
         return Part(name, *declared, config, rename, {}, open_clip_projection, fused=True)
     return Part(name, *declared, config, rename, {})
 
 
-def _load(path: Path, part: Part, dtype: torch.dtype, where: str) -> Any:
-    import torch
-
-    started = time.perf_counter()
-    # As for a folder: weights made in the host's inference mode would stay inference tensors for ever.
-    with torch.inference_mode(False):
-        try:
-            tensors = part.reshape(read_tensors(path, part.rename, dtype))
-            module = _convert(part, tensors, dtype)
-        except (RelayError, MemoryError):
-            raise
-        except NotImplementedError as error:  # diffusers moves the module, a part of which was given no data
-            raise RelayError(_misfit(part, where)) from error
-        except Exception as error:
-            reason = in_a_line(
-                str(error).split(" If you want")[0]
-            )  # what follows there is advice to who calls the library
-            if shapes := OTHER_SHAPE.search(reason):
-                raise RelayError(
-                    f"{where}: {_misfit(part, '').removeprefix(': ')} {shapes[1]} is {shapes[3]}, and one of its kind has {shapes[2]}."
-                ) from error
-            if NO_TENSORS.search(reason):
-                raise RelayError(_misfit(part, where)) from error
-            raise RelayError(f"{where}: could not load its {part.name} ({part.class_name}): {reason}.") from error
-    _check_complete(module, part, len(tensors), where)
-    logger.info("loaded %s of %s in %.2f s", part.name, where, time.perf_counter() - started)
-    return module.eval().requires_grad_(False)
-
-
-def _convert(part: Part, tensors: dict[str, Any], dtype: torch.dtype) -> Any:
-    import importlib
-
-    component_class = getattr(importlib.import_module(part.library), part.class_name)
-    folder, subfolder = str(part.config.parent), part.config.name
-    if part.library == "diffusers":
-        with without_empty_warning(), without_unused_weights():
-            return component_class.from_single_file(
-                tensors, config=folder, subfolder=subfolder, torch_dtype=dtype, local_files_only=True, **part.numbers
-            )
-    # What StableDiffusionPipeline.from_single_file calls for a text encoder; that one takes a whole file only, and would
-    # tell SDXL's two text encoders apart by their widths.
-    from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
-
-    return create_diffusers_clip_model_from_ldm(
-        component_class,
-        checkpoint=tensors,
-        config=folder,
-        subfolder=subfolder,
-        torch_dtype=dtype,
-        local_files_only=True,
-    )
-
-
-def _check_complete(module: Any, part: Part, given: int, where: str) -> None:
-    """diffusers leaves tensors that it was not given without data, and drops those that have no place, with a warning."""
-    state = module.state_dict()
-    if any(value.is_meta for value in state.values()) or (not part.fused and len(state) != given):
-        raise RelayError(_misfit(part, where))
-
-
-def _misfit(part: Part, where: str) -> str:
-    pruned = " of a pruned or distilled model," if part.name in ("unet", "controlnet") else ""
-    return (
-        f"{where}: the tensors of its {part.name} are not those of the {part.class_name} of its kind. It is{pruned} of another variant or saved "
-        "only in part: use another file of the model, or a diffusers folder of it."
-    )
-
-
 def _tokenizer(vocabulary: Path, settings: Path, where: str) -> Any:
-    """CLIP's tokenizer with the length and the padding of the kind, whatever is written beside the vocabulary."""
+    """CLIP's tokenizer with the length and padding of the kind. Other files next to the vocabulary are ignored."""
     from transformers import CLIPTokenizer
 
     names = ["vocab.json", "merges.txt"]
     if not all((vocabulary / name).is_file() for name in names):
         raise RelayError(
-            f"{where}: CLIP's vocabulary ({', '.join(names)}) is not where ComfyUI has it, in its folder comfy/sd1_tokenizer. Repair the installation."
+            f"{where}: CLIP's vocabulary ({', '.join(names)}) is missing from ComfyUI's folder comfy/sd1_tokenizer. Repair the ComfyUI installation."
         )
     config = json.loads((settings / "tokenizer_config.json").read_text("utf-8"))
-    wanted = {"model_max_length": int(config["model_max_length"]), "pad_token": str(config["pad_token"])}
+    options = {"model_max_length": int(config["model_max_length"]), "pad_token": str(config["pad_token"])}
 
     def load() -> Any:
-        return CLIPTokenizer.from_pretrained(str(vocabulary), local_files_only=True, **wanted)  # nosec B615
+        return CLIPTokenizer.from_pretrained(str(vocabulary), local_files_only=True, **options)  # nosec B615
 
-    return REGISTRY.get(("tokenizer", content_digest(vocabulary, names), *wanted.values()), load)
+    return REGISTRY.get(("tokenizer", content_digest(vocabulary, names), *options.values()), load)

@@ -1,4 +1,4 @@
-"""A VAE or a ControlNet in a file of its own, in the original layout or in diffusers'."""
+"""Loads a single-file VAE or ControlNet, in the original layout or in diffusers'."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from .block_layout import diffusers_numbers, original_numbers
 from .checkpoint_keys import flat_attention, found_below, place_before, plain, plain_keys, vae_keys, without_prefix
 from .checkpoint_kinds import UNET, VAES, CheckpointKind
 from .control_kinds import FIRST_HINT_LAYERS, check_control, pools
-from .file_signs import ADAPTERS, ALONE, DENOISERS, FULL_WEIGHTS, quantised, what_it_is
-from .single_file import CONFIGS, Part, check_file, check_floats, load_part, read_parts_ahead
+from .file_part import Part, check_file, check_floats, load_part, read_parts_ahead
+from .file_signs import ADAPTERS, ALONE, DENOISERS, FULL_WEIGHTS, PARTS_OF_VAE, quantised, what_it_is
+from .single_file import CONFIGS
 
 if TYPE_CHECKING:
     import torch
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 def load_vae_file(
     path: Path, dtype: torch.dtype, *, family: ModelFamily, source: str | None = None, configs: Path = CONFIGS
 ) -> Any:
-    """The AutoencoderKL of a VAE file (models/vae), shared with whoever has loaded the same.
+    """The AutoencoderKL in a VAE file (models/vae); shared if it is already in memory.
 
     Args:
-        family: whose latents it makes, which no key tells: the VAEs of Stable Diffusion and of SDXL have the same tensors and
-            differ in the factor that their latents are scaled by.
-        source: what messages and the log call the file; its name, if None.
+        family: the family whose latents it makes. The keys don't tell: the VAEs of Stable Diffusion and SDXL have the same
+            tensors and differ only in the scaling factor of their latents.
+        source: the file's name in messages and the log; ``path.name`` if None.
 
     Raises:
         RelayError: it is a pickle, damaged, or not a VAE of the family's latent channels; or the family takes no VAE from a file.
@@ -38,7 +39,7 @@ def load_vae_file(
     where = source or path.name
     if family.vae_config is None:
         able = ", ".join(one.title for one in FAMILIES if one.vae_config is not None)
-        raise RelayError(f"{where}: {family.title} takes no VAE from a file. Families that do: {able}.")
+        raise RelayError(f"{where}: {family.title} can't use a VAE file. Families that can: {able}.")
     whole_header = check_file(path, where)
     header = plain_keys(whole_header)
     place = _place_of_vae(header)
@@ -51,7 +52,7 @@ def load_vae_file(
 
 
 def _place_of_vae(header: Header) -> str | None:
-    """What stands before the VAE's keys; None: there is none. In a whole checkpoint it is not the first that is found."""
+    """The prefix of the VAE's keys; None if there is no VAE. In a complete checkpoint, only the usual prefixes count."""
     if header.has(UNET):
         return next((start for start in VAES if header.has(start + "decoder.")), None)
     places = [place_before(header, f"{side}.conv_in.weight") for side in ("encoder", "decoder")]
@@ -65,21 +66,21 @@ def _check_vae(header: Header, place: str | None, where: str, family: ModelFamil
     for side, other in (sides, sides[::-1]):
         if inputs[side] == {"encoder": 3, "decoder": channels}[side] and not inputs[other]:
             raise RelayError(
-                f"{where} holds the {side} of a VAE alone, with no {other}. Set VAE needs both: take the whole VAE file."
+                f"{where} contains only the {side} of a VAE, without the {other}. Set VAE needs both: use the complete VAE file."
             )
     whole = header.has(UNET)
-    signs = [sign for sign in (*ADAPTERS, *DENOISERS, *ALONE) if not sign.what.endswith("VAE alone")]
+    signs = [sign for sign in (*ADAPTERS, *DENOISERS, *ALONE) if sign.what not in PARTS_OF_VAE]
     sign = None if whole and any(inputs.values()) else what_it_is(header.shapes, signs)
     if whole and not any(inputs.values()):
-        what = f"It is {sign.what} with no VAE in it." if sign else "It is a checkpoint with no VAE in it."
+        what = f"It is {sign.what} without a VAE." if sign else "It is a checkpoint without a VAE."
     elif sign is not None:
         what = f"It is {sign.what}."
     elif not any(inputs.values()):
-        what = "It has no encoder.conv_in and decoder.conv_in."
+        what = "It has neither encoder.conv_in nor decoder.conv_in."
     elif inputs["decoder"] != channels:
         what = f"Its decoder takes {inputs['decoder']} channels."
     elif inputs["encoder"] != 3:
-        what = f"Its encoder takes pictures of {inputs['encoder']} channels."
+        what = f"Its encoder takes images with {inputs['encoder']} channels."
     elif bits := quantised(header.shapes):
         raise RelayError(f"{where} has {bits} weights, which Diffusers Relay does not load. {FULL_WEIGHTS}")
     else:
@@ -88,12 +89,12 @@ def _check_vae(header: Header, place: str | None, where: str, family: ModelFamil
 
 
 def load_controlnet_file(path: Path, dtype: torch.dtype, *, source: str | None = None, configs: Path = CONFIGS) -> Any:
-    """The ControlNetModel of a file (models/controlnet), for SD1.5, SD2.x or SDXL, shared with whoever has loaded the same.
+    """The ControlNetModel in a file (models/controlnet) for SD1.5, SD2.x or SDXL; shared if it is already in memory.
 
-    Its family can be read from ``config.cross_attention_dim`` (768, 1024, 2048) and ``config.addition_embed_type``.
+    ``config.cross_attention_dim`` (768, 1024, 2048) and ``config.addition_embed_type`` tell its family.
 
     Raises:
-        RelayError: it is a pickle, damaged, or control of another kind, which the message names.
+        RelayError: it is a pickle, damaged, or another kind of control model, which the message names.
     """
     where = source or path.name
     whole_header = check_file(path, where)
@@ -105,7 +106,7 @@ def load_controlnet_file(path: Path, dtype: torch.dtype, *, source: str | None =
     kind = _control_kind(shapes)
     if original and kind is CheckpointKind.SDXL:
         raise RelayError(
-            f"{where} is a ControlNet for SDXL in the original layout, which diffusers cannot convert. Take the diffusers file of it."
+            f"{where} is a ControlNet for SDXL in the original layout, which diffusers can't convert. Use its diffusers file."
         )
     config = configs / kind.value / "controlnet"
     read_numbers: Callable[..., dict[str, Any]] = original_numbers if original else diffusers_numbers

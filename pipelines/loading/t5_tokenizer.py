@@ -1,4 +1,4 @@
-"""A folder with T5's vocabulary -> the files of a tokenizer. Only the vocabulary and the table of normal forms are the model's."""
+"""Checks T5's tokenizer files. Only the vocabulary and the table of normal forms are taken from the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .tokenizer_files import settings_of
 
 FILE = "tokenizer.json"
 MOST_PIECES, LONGEST_PIECE = 400_000, 1_000
-"""T5 has 32,128 pieces, its multilingual sister 250,112."""
+"""T5 has 32,128 pieces, multilingual T5 has 250,112."""
 MOST_NORMAL_FORMS = 4_000_000
 """Characters of the table in base64; T5's has 316,720."""
 END = "</s>"
@@ -25,14 +25,14 @@ METASPACE = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "alway
 
 
 def checked_t5_files(folder: Path, where: str) -> dict[str, str]:
-    """Name -> text of each file that the tokenizer is made of.
+    """Name -> text of each file that the tokenizer is built from.
 
     Args:
-        folder: with tokenizer.json and its settings. A spiece.model alone is not read: it has to be converted.
+        folder: a folder with tokenizer.json and its settings. A spiece.model is not read; it must be converted first.
         where: the folder, for messages.
 
     Raises:
-        RelayError: a file holds something else than it should.
+        RelayError: a file does not contain what it should.
     """
     whole = read_json_object(folder / FILE, f"{where}/{FILE}")
     model = whole.get("model")
@@ -57,7 +57,7 @@ def checked_t5_files(folder: Path, where: str) -> dict[str, str]:
 
 
 def _plain(pieces: list[tuple[str, float]], unknown: int, end: int, normal_forms: str | None) -> dict[str, Any]:
-    """tokenizer.json as transformers makes it for T5."""
+    """tokenizer.json as transformers writes it for T5."""
     special = [(number, text) for number, (text, _) in enumerate(pieces) if text in ("<pad>", END, "<unk>")]
     normalizer = None if normal_forms is None else {"type": "Precompiled", "precompiled_charsmap": normal_forms}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -88,20 +88,20 @@ def _pieces(value: object, where: str) -> list[tuple[str, float]]:
         if not isinstance(entry, list) or len(entry) != 2:
             raise _damaged(where, f"the piece {shown(entry)}")
         text, score = entry
-        good = isinstance(text, str) and len(text) <= LONGEST_PIECE and isinstance(score, (int, float))
-        if not good or not math.isfinite(score):
+        valid = isinstance(text, str) and len(text) <= LONGEST_PIECE and isinstance(score, (int, float))
+        if not valid or not math.isfinite(score):
             raise _damaged(where, f"the piece {shown(entry)}")
         pieces.append((text, float(score)))
     return pieces
 
 
 def _normal_forms(normalizer: object, where: str) -> str | None:
-    """sentencepiece's table, base64, out of a normalizer that is it, or has it among others."""
+    """sentencepiece's table in base64, from a normalizer or one of its parts."""
     if normalizer is None:
         return None
     parts = normalizer.get("normalizers") if isinstance(normalizer, Mapping) else None
-    for one in parts if isinstance(parts, list) else [normalizer]:
-        table = one.get("precompiled_charsmap") if isinstance(one, Mapping) else None
+    for part in parts if isinstance(parts, list) else [normalizer]:
+        table = part.get("precompiled_charsmap") if isinstance(part, Mapping) else None
         if isinstance(table, str) and len(table) <= MOST_NORMAL_FORMS:
             try:
                 base64.b64decode(table, validate=True)
@@ -112,4 +112,4 @@ def _normal_forms(normalizer: object, where: str) -> str | None:
 
 
 def _damaged(where: str, what: str) -> RelayError:
-    return RelayError(f"{where}/{FILE} holds no tokenizer of T5: {what} can't be used. Download the file anew.")
+    return RelayError(f"{where}/{FILE} is not a T5 tokenizer: {what} can't be used. Download the file again.")

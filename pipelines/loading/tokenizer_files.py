@@ -1,4 +1,4 @@
-"""A folder with CLIP's vocabulary -> a tokenizer. transformers is given our own copy of what was read, and no path of the model's."""
+"""Checks CLIP's tokenizer files and builds a tokenizer. transformers reads a checked copy, never the model's folder."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ EXTRA = ("additional_special_tokens", "extra_special_tokens")
 FLAGS = ("add_prefix_space", "do_lower_case", "clean_up_tokenization_spaces", "split_special_tokens")
 SIDES = ("padding_side", "truncation_side")
 MOST_TOKENS, MOST_ADDED = 100_000, 10_000
-"""CLIP has 49,408; embeddings that a model was saved with are added."""
+"""CLIP has 49,408 tokens, plus those of embeddings that were saved with a model."""
 LONGEST_TOKEN = 1_000
 LONGEST_PROMPT = 4_096
-"""Tokens. A greater model_max_length means "no limit", which transformers has where none is said."""
+"""In tokens. A greater model_max_length means "no limit", as transformers writes if none is set."""
 
 
 def read_tokenizer(files: Mapping[str, str], component_class: Any) -> Any:
@@ -36,7 +36,7 @@ def read_tokenizer(files: Mapping[str, str], component_class: Any) -> Any:
 
 
 def checked_files(folder: Path, where: str) -> dict[str, str]:
-    """Name -> text of each file that the tokenizer is made of: what was read, less what is no data of a tokenizer."""
+    """Name -> text of each file that the tokenizer is built from, without entries that are not tokenizer data."""
 
     def at(name: str) -> str:
         return f"{where}/{name}"
@@ -71,7 +71,7 @@ def checked_files(folder: Path, where: str) -> dict[str, str]:
 def _plain_tokenizer(
     whole: Mapping[str, Any], model: Mapping[str, Any], vocabulary: Mapping[str, int], merges: list[str], where: str
 ) -> dict[str, Any]:
-    """tokenizer.json with the vocabulary and the added tokens alone: the rest of CLIP's tokenizer is in transformers."""
+    """tokenizer.json with only the vocabulary and the added tokens; transformers has the rest of CLIP's tokenizer."""
     added = whole.get("added_tokens") or []
     if not isinstance(added, list) or len(added) > MOST_ADDED:
         raise _damaged(where, "added_tokens")
@@ -91,9 +91,9 @@ def _plain_tokenizer(
 
 
 def settings_of(config: Mapping[str, Any], where: str, *, typed: bool) -> dict[str, Any]:
-    """What of tokenizer_config.json and special_tokens_map.json is data. The keys that name files or classes are not.
+    """The data in tokenizer_config.json or special_tokens_map.json, without keys that name files or classes.
 
-    ``typed``: tokens say their type, as transformers wants it in the first of the two and can't have it in the second.
+    ``typed``: whether tokens include their type. transformers needs it in the first file and rejects it in the second.
     """
     found: dict[str, Any] = {}
     for name in SPECIAL:
@@ -144,7 +144,7 @@ def _content(text: object, where: str) -> str:
 def _number(token: object, where: str) -> int:
     number = token.get("id") if isinstance(token, Mapping) else None
     if not isinstance(number, int) or not 0 <= number < MOST_TOKENS:
-        raise _damaged(where, f"the number {short(number)} of a token")
+        raise _damaged(where, f"the token number {short(number)}")
     return number
 
 
@@ -158,7 +158,7 @@ def _vocabulary(value: object, where: str, most: int = MOST_TOKENS) -> dict[str,
 
 
 def _merges(value: object, where: str) -> list[str]:
-    """``"a b"`` each; newer files hold pairs."""
+    """The merges as ``"a b"``; newer files have pairs."""
     if not isinstance(value, list) or len(value) > MOST_TOKENS:
         raise _damaged(where, "its merges")
     merges = [" ".join(map(str, pair)) if isinstance(pair, list) else pair for pair in value]
@@ -169,19 +169,19 @@ def _merges(value: object, where: str) -> list[str]:
 
 
 def _check_merges(merges: list[str], vocabulary: Mapping[str, int], where: str) -> None:
-    """What a merge joins and what it makes are tokens."""
+    """Checks that both parts and the result of each merge are tokens."""
     for merge in merges:
         left, right = merge.split(" ")
         if not (left in vocabulary and right in vocabulary and left + right in vocabulary):
-            raise _damaged(where, f"the merge {short(merge)} is of tokens that its vocabulary lacks, and")
+            raise _damaged(where, f"the merge {short(merge)}, whose tokens are not all in the vocabulary,")
 
 
 def _text(path: Path, where: str) -> str:
     try:
         return read_small(path, where).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RelayError(f"{where} is no text ({error.reason}). Download it anew.") from error
+        raise RelayError(f"{where} is not a text file ({error.reason}). Download it again.") from error
 
 
 def _damaged(where: str, what: str) -> RelayError:
-    return RelayError(f"{where} holds no tokenizer of CLIP: {what} can't be used. Download the file anew.")
+    return RelayError(f"{where} is not a CLIP tokenizer: {what} can't be used. Download the file again.")

@@ -1,1 +1,1 @@
-"""What a model is: values that carry data and do no work."""
+"""Values that describe a model; they do no work."""

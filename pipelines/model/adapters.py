@@ -1,4 +1,4 @@
-"""What a view of a model has been taught beside its own weights: LoRAs and textual inversions, as values."""
+"""The LoRAs and textual inversions of a model, as values."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LoraLayer:
-    """What a LoRA adds to one layer: ``weight + up @ down``, at strength 1."""
+    """The change of one layer by a LoRA: ``weight + up @ down`` at strength 1."""
 
     down: torch.Tensor
-    """[rank, in] of a linear layer, [rank, in, k, k] of a convolution."""
+    """[rank, in] for a linear layer, [rank, in, k, k] for a convolution."""
     up: torch.Tensor
-    """[out, rank] or [out, rank, 1, 1]; alpha / rank is in it already."""
+    """[out, rank] or [out, rank, 1, 1]; already multiplied by alpha / rank."""
     magnitude: torch.Tensor | None = None
-    """DoRA: [out] of a linear layer, [1, out, 1, 1] of a convolution. The rows of the sum are scaled to these lengths."""
+    """For DoRA: [out] for a linear layer, [1, out, 1, 1] for a convolution. The rows of the sum are scaled to these norms."""
 
     @property
     def rank(self) -> int:
@@ -27,48 +27,48 @@ class LoraLayer:
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        return [one for one in (self.down, self.up, self.magnitude) if one is not None]
+        return [tensor for tensor in (self.down, self.up, self.magnitude) if tensor is not None]
 
 
 @dataclass(frozen=True, eq=False)
 class LoraWeights:
-    """One file, read once. Shared by every view that uses it, and gone with the last."""
+    """The contents of a LoRA file, read once and shared by all models that use it; freed with the last."""
 
     layers: Mapping[str, Mapping[str, LoraLayer]]
-    """Component, e.g. ``"unet"`` -> the name of a layer in it -> what is added there."""
+    """Component, e.g. ``"unet"`` -> name of a layer in it -> the change of this layer."""
     notes: tuple[str, ...] = ()
-    """What the user should know of the file."""
+    """What the user should know about the file."""
     largest: Mapping[str, float] = field(default_factory=dict)
-    """Component -> the largest absolute value of its tensors."""
+    """Component -> the largest absolute value in its tensors."""
 
     def has_part(self, component: str) -> bool:
         return component in self.layers
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        return [one for layers in self.layers.values() for layer in layers.values() for one in layer.tensors]
+        return [tensor for layers in self.layers.values() for layer in layers.values() for tensor in layer.tensors]
 
 
 @dataclass(frozen=True, eq=False)
 class Lora:
-    """A LoRA as one view of a model uses it."""
+    """A LoRA with the strengths that one model uses it with."""
 
     title: str
     """The file's name, for messages and marks."""
     weights: LoraWeights
     strength: float
-    """Of the denoiser's part; 0 leaves it out."""
+    """Strength for the denoiser; 0 leaves it unchanged."""
     text_strength: float
-    """Of the text encoders' parts; 0 leaves them out."""
+    """Strength for the text encoders; 0 leaves them unchanged."""
 
     def strength_in(self, component: str) -> float:
-        """0 where the LoRA does nothing to ``component``."""
-        wanted = self.text_strength if component.startswith("text_encoder") else self.strength
-        return wanted if self.weights.has_part(component) else 0.0
+        """The strength for ``component``; 0 if the LoRA does not change it."""
+        strength = self.text_strength if component.startswith("text_encoder") else self.strength
+        return strength if self.weights.has_part(component) else 0.0
 
     @property
     def mark(self) -> str | None:
-        """What it makes of the text encoders; None: they are as without it."""
+        """Describes how the LoRA changes the text encoders; None if it does not."""
         if not self.text_strength or not any(name.startswith("text_encoder") for name in self.weights.layers):
             return None
         return f"LoRA {self.title} at text_strength {self.text_strength:g}"
@@ -76,29 +76,29 @@ class Lora:
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingFile:
-    """One file, read once and shared by every view that uses it."""
+    """The contents of an embedding file, read once and shared by all models that use it."""
 
     vectors: Mapping[str, torch.Tensor]
-    """``clip_l`` and ``clip_g``, or "" for the only encoder -> [vectors, width]."""
+    """``clip_l`` and ``clip_g``, or "" for a single encoder -> [vectors, width]."""
     word: str
-    """Its own, or empty."""
+    """The token in the file, or empty."""
 
 
 @dataclass(frozen=True, eq=False)
 class TextualInversion:
-    """A word that one view of a model knows."""
+    """A textual inversion with the token that one model knows it by."""
 
     title: str
     """The file's name, for messages and marks."""
     token: str
     file: EmbeddingFile
-    """Held, so that another view finds it."""
+    """Referenced so that it stays in memory for other models."""
     vectors: Mapping[str, torch.Tensor]
     """Text encoder component -> [vectors, width]. All have the same number of vectors."""
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """A token for each vector, named as diffusers names them."""
+        """One token for each vector, named as in diffusers."""
         count = next(iter(self.vectors.values())).shape[0]
         return (self.token, *(f"{self.token}_{index}" for index in range(1, count)))
 

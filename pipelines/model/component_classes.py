@@ -1,4 +1,4 @@
-"""Which classes a component may be. The pack's own table: what a model's files name is looked up here and nowhere else."""
+"""The classes that each component may have: class names in a model's files are only looked up in this table."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes that one component may be."""
+    """The classes that one component may have."""
 
     library: str
     """``"diffusers"`` or ``"transformers"``."""
     names: tuple[str, ...]
     also: Mapping[str, str] = field(default_factory=dict)
-    """Other names that published models have for one of :attr:`names`."""
+    """Other names in published models -> the one of :attr:`names` to use."""
     kind: str = "model"
-    """``"model"``: it has weights; ``"scheduler"``, ``"tokenizer"``, ``"processor"``: it is made of its small files."""
+    """``"model"`` has weights; ``"scheduler"``, ``"tokenizer"`` and ``"processor"`` are built from small files."""
 
     def named(self, library: object, class_name: object) -> str | None:
-        """The class to use for an entry of model_index.json; None where it may not be used."""
+        """The class to use for an entry of model_index.json; None if it is not allowed."""
         if library != self.library or not isinstance(class_name, str):
             return None
         return class_name if class_name in self.names else self.also.get(class_name)
@@ -62,7 +62,7 @@ KARRAS_DIFFUSION_SCHEDULERS = (
     "UniPCMultistepScheduler",
     "DPMSolverSDEScheduler",
 )
-"""What diffusers calls KarrasDiffusionSchedulers, as far as it runs an epsilon or v-prediction model."""
+"""Those of diffusers' KarrasDiffusionSchedulers that can run an epsilon or v-prediction model."""
 PUBLISHED_WITH = (
     "LCMScheduler",
     "TCDScheduler",
@@ -73,9 +73,9 @@ PUBLISHED_WITH = (
     "IPNDMScheduler",
     "SASolverScheduler",
 )
-"""Those that only a model that was made for them brings."""
+"""Schedulers that are only used if the model itself has them."""
 FLOW_MATCH_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
-"""Those that run a model of flow matching in diffusers' own pipelines and blocks."""
+"""Schedulers that can run a flow matching model in diffusers' pipelines and blocks."""
 SCHEDULER = Classes("diffusers", KARRAS_DIFFUSION_SCHEDULERS + PUBLISHED_WITH, kind="scheduler")
 FLOW_SCHEDULER = Classes("diffusers", FLOW_MATCH_SCHEDULERS, kind="scheduler")
 PRIOR_SCHEDULER = Classes("diffusers", ("UnCLIPScheduler",), kind="scheduler")

@@ -1,4 +1,4 @@
-"""What a loader hands to every other node: a light, immutable view of one model's shared modules."""
+"""The loaded model that nodes pass on: a light, immutable value with shared modules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SchedulerChoice:
-    """What the user asked of the scheduler; the model's own config fills in the rest. ``None`` is "as the model has it"."""
+    """The user's settings for the scheduler. ``None`` keeps the model's own; its config supplies everything else."""
 
     class_name: str | None = None
     sigmas: str | None = None
@@ -30,27 +30,27 @@ class SchedulerChoice:
 
 @dataclass(frozen=True, eq=False)
 class PipelineComponents:
-    """One model: its family, its modules, and what decides its results.
+    """One model: its family, its modules, and the settings that affect its results.
 
-    The modules are shared with every other view of the same files. They are borrowed for a run and go back as they
-    were found; a node that changes the model makes a new view with :meth:`with_changes`.
+    The modules are shared with all other values from the same files. A run may change them, but restores them. A node that
+    changes the model creates a new value with :meth:`with_changes`.
     """
 
     family: ModelFamily
     source: str
     """The repo id or folder name, for messages."""
     modules: Mapping[str, Any]
-    """Component name -> module, tokenizer or processor. ``scheduler`` is read for its class and config only."""
+    """Component name -> module, tokenizer or processor. Only the class and config of ``scheduler`` are used."""
     dtype: torch.dtype
     config: Mapping[str, Any] = field(default_factory=dict)
-    """The family's config flags: as model_index.json has them, and diffusers' defaults for those that it lacks."""
+    """The family's config flags from model_index.json, with diffusers' defaults for missing ones."""
     scheduler: SchedulerChoice = SchedulerChoice()
     loras: tuple[Lora, ...] = ()
-    """In the order in which they were added; active for the length of a stage only."""
+    """In the order in which they were added; active only while a stage runs."""
     embeddings: tuple[TextualInversion, ...] = ()
-    """Textual inversions; the tokenizers of this view know their tokens."""
+    """Textual inversions; the tokenizers in :attr:`modules` know their tokens."""
     options: ModelOptions = field(default_factory=ModelOptions)
-    """How the modules are run."""
+    """Speed and memory options for running the modules."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modules", MappingProxyType(dict(self.modules)))
@@ -66,21 +66,21 @@ class PipelineComponents:
 
     @property
     def text_encoders(self) -> tuple[str, ...]:
-        """The family's text encoder components that this model has: it may lack those that the family calls optional."""
+        """The text encoder components that this model has; it may lack optional ones of the family."""
         family = self.family
         return tuple(
             name for name in family.text_encoders if name not in family.optional or self.modules.get(name) is not None
         )
 
     def get_ram_usage(self) -> int:
-        """Bytes that this value keeps in memory; the host asks when memory runs short, and drops what keeps most.
+        """Bytes that this value keeps in memory. When memory runs short, the host drops the cached values that keep most.
 
-        What other views share counts in each of them, as in the host's own models: it goes when all of them go.
+        Shared modules count fully in each value, as in the host's own models; they are freed with the last value.
         """
         tensors = [tensor for lora in self.loras for tensor in lora.weights.tensors]
         tensors += [vectors for embedding in self.embeddings for vectors in embedding.vectors.values()]
         return module_bytes(self.modules.values()) + tensor_bytes(tensors)
 
     def with_changes(self, *, modules: Mapping[str, Any] | None = None, **fields: Any) -> PipelineComponents:
-        """A new view; ``modules`` replaces only the components that it names."""
+        """A copy with changed fields. ``modules`` only replaces the components that it contains."""
         return replace(self, modules={**self.modules, **(modules or {})}, **fields)

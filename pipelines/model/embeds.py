@@ -1,4 +1,4 @@
-"""What goes over a DIFFUSERS_PROMPT wire: text embeddings, or CLIP image embeddings for Kandinsky."""
+"""The values of a DIFFUSERS_PROMPT wire: text embeddings, or CLIP image embeddings for Kandinsky."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     import torch
 
 SAME_ENCODER_TOLERANCE = 0.005
-"""Relative RMS between the sampled rows of two encoders: a bfloat16 copy is 0.002 away, weights moved by 1 % 0.01, another 1.4."""
+"""Relative RMS between the sampled rows of two encoders: 0.002 for a bfloat16 copy, 0.01 for weights changed by 1 %, 1.4 for another encoder."""
 
 QUERY_WEIGHTS = tuple(
     f"{layer}.{weight}"
-    for layer in ("self_attn.q_proj", "SelfAttention.q")  # CLIP's and T5's name
-    for weight in ("weight", "base_layer.weight")  # the second where it carries a LoRA
+    for layer in ("self_attn.q_proj", "SelfAttention.q")  # the names in CLIP and T5
+    for weight in ("weight", "base_layer.weight")  # the second if it has a LoRA
 )
 
 
 @dataclass(frozen=True, eq=False)
 class EncoderMark:
-    """Which text encoder made an embedding: some rows of its weights, so that any copy in any dtype is known again."""
+    """Identifies the text encoder of an embedding by some rows of its weights, so that copies in any dtype are recognised."""
 
     title: str
     """The model that it came from, for messages."""
     rows: tuple[torch.Tensor, ...]
-    """float32 on the CPU, one [n] tensor for each weight that is sampled."""
+    """float32 on the CPU, one [n] tensor for each sampled weight."""
     extras: tuple[str, ...] = ()
-    """LoRAs and textual inversions that were active, with their strengths."""
+    """The active LoRAs and textual inversions, with their strengths."""
     layer: TextLayer = TextLayer.NORMALISED
-    """Which of the encoder's states was read."""
+    """The hidden state of the encoder that was used."""
     recipe: TextRecipe = TextRecipe.CLIP
-    """How the encoders' states were put together."""
+    """How the hidden states of the encoders were joined."""
     lacks_an_encoder: bool = False
-    """The model had not all of its family's encoders; zeros stand for the states of the last."""
+    """The model lacked the last of its family's encoders, whose hidden states are replaced by zeros."""
 
     def is_same(self, other: EncoderMark) -> bool:
         if self.layer is not other.layer or self.recipe is not other.recipe or self.extras != other.extras:
@@ -53,7 +53,7 @@ class EncoderMark:
 
 
 def mark_of(components: PipelineComponents) -> EncoderMark:
-    """The mark of the text encoders that ``components`` encodes with: token rows, and weights of the last layer."""
+    """The mark of the text encoders of ``components``: rows of the token table and of weights in the last layer."""
     rows = tuple(row for name in components.text_encoders for row in _sampled_rows(components[name]))
     marks = [*(lora.mark for lora in components.loras), *(embedding.mark for embedding in components.embeddings)]
     extras = tuple(sorted(mark for mark in marks if mark is not None))
@@ -67,32 +67,32 @@ def _sampled_rows(encoder: Any) -> list[torch.Tensor]:
 
     tokens = encoder.get_input_embeddings().weight  # [vocabulary, width]
     picked = torch.linspace(0, tokens.shape[0] - 1, 5).long()
-    # The last attention block too, by itself: most fine-tunes train the encoder with the token table frozen.
+    # Also sample the last attention block: most fine-tunes train the encoder with a frozen token table.
     last = [weight for name, weight in encoder.named_parameters() if name.endswith(QUERY_WEIGHTS)][-1]
     return [sample.detach().float().cpu().flatten() for sample in (tokens[picked.to(tokens.device)], last[:2])]
 
 
 @dataclass(frozen=True, eq=False)
 class TextEmbeds:
-    """One text, encoded. ``hidden`` [1, tokens, width]; ``pooled`` [1, width] where the family has it."""
+    """One encoded text. ``hidden`` is [1, tokens, width]; ``pooled`` is [1, width] if the family uses it."""
 
     hidden: torch.Tensor
     pooled: torch.Tensor | None = None
     host_pooled: torch.Tensor | None = None
-    """[1, width]: the host's ``pooled_output`` where the family's own pipelines read none (Stable Diffusion 1.x)."""
+    """[1, width]: the host's ``pooled_output`` if the family's own pipelines don't use one (Stable Diffusion 1.x)."""
     stand_ins: int = 0
-    """The last tokens of ``hidden``: zeros in the place of an encoder that the model lacks."""
+    """How many of the last tokens of ``hidden`` are zeros that replace an encoder that the model lacks."""
 
 
 @dataclass(frozen=True, eq=False)
 class PromptEmbeds:
-    """A prompt and its negative, of equal length, in the model's dtype on the host's intermediate device."""
+    """A prompt and its negative prompt, of equal length, in the model's dtype on the host's intermediate device."""
 
     positive: TextEmbeds
     negative: TextEmbeds
     mark: EncoderMark
     empty: TextEmbeds | None = None
-    """The text "", for a family that reads it in the place of the prompt at guidance 0."""
+    """The text "", for a family that reads it instead of the prompt at guidance 0."""
 
     def get_ram_usage(self) -> int:
         """Bytes that this value keeps in memory, see :meth:`.PipelineComponents.get_ram_usage`."""
@@ -103,7 +103,7 @@ class PromptEmbeds:
 
 @dataclass(frozen=True, eq=False)
 class ImageEmbeds:
-    """CLIP image embeddings for a Kandinsky decoder. Both [1, width]."""
+    """CLIP image embeddings for a Kandinsky decoder, both [1, width]."""
 
     positive: torch.Tensor
     negative: torch.Tensor
@@ -116,50 +116,51 @@ class ImageEmbeds:
 
 
 def check_prompt_fits(prompt: PromptEmbeds | ImageEmbeds, components: PipelineComponents) -> None:
-    """Refuses a prompt that ``components`` cannot read.
+    """Checks that ``components`` can use a prompt.
 
     Raises:
-        RelayError: image embeddings for a text model or the other way round, another width, another text encoder.
+        RelayError: the prompt has image embeddings but the model needs text embeddings or the other way round, or it has
+            another width or comes from another text encoder.
     """
     family = components.family
     if family.takes_image_embeds:
         if not isinstance(prompt, ImageEmbeds):
             raise RelayError(
-                f"prompt: {components.source} ({family.title}) is painted from image embeddings, but this prompt holds text "
+                f"prompt: {components.source} ({family.title}) needs image embeddings, but this prompt has text "
                 f"embeddings of {prompt.mark.title}. Make the prompt with Kandinsky Prior or Image Prompt."
             )
-        wanted = components[family.denoiser].config.encoder_hid_dim
-        if prompt.positive.shape[-1] != wanted:
+        width = components[family.denoiser].config.encoder_hid_dim
+        if prompt.positive.shape[-1] != width:
             raise RelayError(
-                f"prompt: the image embeddings of {prompt.title} are {prompt.positive.shape[-1]} wide, and {components.source} takes {wanted}. "
+                f"prompt: the image embeddings of {prompt.title} have width {prompt.positive.shape[-1]}, but {components.source} needs {width}. "
                 "Use the prior that belongs to this decoder."
             )
         return
     if not isinstance(prompt, PromptEmbeds):
         raise RelayError(
-            f"prompt: {components.source} ({family.title}) reads text embeddings, but this prompt holds image embeddings of "
+            f"prompt: {components.source} ({family.title}) needs text embeddings, but this prompt has image embeddings of "
             f"{prompt.title}. Make the prompt with Encode Prompt and this model."
         )
     own = mark_of(components)
     if prompt.mark.recipe is not own.recipe:
         raise RelayError(
-            f"prompt: it was encoded for {prompt.mark.title} ({prompt.mark.recipe.value}), and {components.source} "
-            f"({family.title}) reads {own.recipe.value}. Encode the prompt again with this model."
+            f"prompt: it was encoded for {prompt.mark.title} ({prompt.mark.recipe.value}), but {components.source} "
+            f"({family.title}) uses {own.recipe.value}. Encode the prompt again with this model."
         )
     if prompt.mark.layer is not own.layer:
         raise RelayError(
-            f"prompt: it was encoded for {prompt.mark.title}, which reads {prompt.mark.layer.value}, of its text encoder, and "
-            f"{components.source} ({family.title}) reads {own.layer.value}. Encode the prompt again with this model."
+            f"prompt: it was encoded for {prompt.mark.title}, whose text encoder gives {prompt.mark.layer.value}, but "
+            f"{components.source} ({family.title}) uses {own.layer.value}. Encode the prompt again with this model."
         )
     if not prompt.mark.is_same(own) and prompt.mark.extras != own.extras:
         theirs, ours = (" and ".join(mark.extras) or "no LoRA or embedding" for mark in (prompt.mark, own))
         raise RelayError(
-            f"prompt: it was encoded with {theirs} on the text encoder of {prompt.mark.title}, and {components.source} has "
-            f"{ours} there. Encode the prompt again with this model."
+            f"prompt: it was encoded with {theirs} on the text encoder of {prompt.mark.title}, but {components.source} has "
+            f"{ours}. Encode the prompt again with this model."
         )
     if not prompt.mark.is_same(own):
         raise RelayError(
-            f"prompt: it was encoded by the text encoder of {prompt.mark.title}, which is not the one of {components.source} "
+            f"prompt: it was encoded by the text encoder of {prompt.mark.title}, which differs from that of {components.source} "
             f"({family.title}). Encode the prompt again with this model."
         )
 
@@ -172,12 +173,12 @@ class PriorTextEmbeds:
     hidden: torch.Tensor
     mask: torch.Tensor
     parts: int = 1
-    """How many times 77 tokens were laid over each other."""
+    """How many chunks of 77 tokens were combined."""
 
 
 @dataclass(frozen=True, eq=False)
 class PriorText:
-    """What the prior reads. ``negative`` None is the script's ``negative_prompt=None``; ``empty`` encodes ""."""
+    """The prior's input. ``negative`` is None for the script's ``negative_prompt=None``; ``empty`` is the encoded ""."""
 
     prompt: PriorTextEmbeds
     negative: PriorTextEmbeds | None

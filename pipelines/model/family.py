@@ -1,4 +1,4 @@
-"""What a model family is: the facts that a row of :mod:`.family_table` states."""
+"""The fields of a row in :mod:`.family_table`: the facts about a model family."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .laws import Guidance, NoiseLaw, StepMemory, TextLayer, TextRecipe
 
 
 class Task(str, Enum):
-    """What a pipeline class is for."""
+    """The task of a pipeline class."""
 
     TEXT_TO_IMAGE = "text-to-image"
     IMAGE_TO_IMAGE = "image-to-image"
@@ -23,82 +23,82 @@ class Task(str, Enum):
 
 @dataclass(frozen=True)
 class ModelFamily:
-    """One family's facts. Callers ask a fact; nobody compares names."""
+    """The facts about one family. Code uses these fields and never compares family names."""
 
     name: str
     """Stable key, e.g. ``"sdxl"``."""
     title: str
-    """What messages call it."""
+    """Its name in messages."""
     pipeline_classes: Mapping[Task, str]
-    """The name of diffusers' class for each task that the family has. What calls it: :mod:`..families.family_runs`."""
+    """Task -> name of diffusers' class for it. :mod:`..families.family_runs` calls them."""
     recognised_by: frozenset[str]
-    """``_class_name`` values of model_index.json that mean this family."""
+    """Values of ``_class_name`` in model_index.json that belong to this family."""
     components: Mapping[str, Classes]
-    """The components that the pack loads, and the classes that each may be; others of model_index.json (the safety checker)
-    stay on disk."""
+    """The components that the pack loads, with the classes that each may have. Others in model_index.json, such as the
+    safety checker, are not loaded."""
     optional: frozenset[str] = frozenset()
-    """Those of ``components`` that a published model may lack (T5 beside Stable Diffusion 3's two CLIPs)."""
+    """Components that a published model may lack (e.g. T5 in Stable Diffusion 3)."""
     control_pipeline_classes: Mapping[Task, str] = field(default_factory=dict)
-    """The same for a run with ControlNets; empty: the family takes none."""
+    """Task -> class name for a run with ControlNets; empty if the family can't use them."""
     autoencoder: str | None = None
-    """The component that goes between pixels and latents; None: the family makes no latents."""
+    """The component that converts between pixels and latents; None if the family makes no latents."""
     text_encoders: tuple[str, ...] = ()
-    """Text encoder components that :mod:`weighting` encodes a prompt with, first to last."""
+    """Text encoder components with which :mod:`weighting` encodes a prompt, in order."""
     text: TextRecipe = TextRecipe.CLIP
     text_layer: TextLayer = TextLayer.NORMALISED
     noise: NoiseLaw = NoiseLaw.DIFFUSION
     also_noise: frozenset[NoiseLaw] = frozenset()
-    """Other laws that some published models of the family were trained by."""
+    """Other noise laws that some published models of the family were trained with."""
     known_schedule: Mapping[str, object] = field(default_factory=dict)
-    """What the scheduler's config says in every published model of the family, for a folder whose own scheduler is of a law that
-    the family can't run. Empty: not known, and such a folder is refused."""
+    """The scheduler config that all published models of the family share. It replaces a folder's own scheduler if its law can't
+    be run by the family. If empty, such a folder is refused."""
     steps_offset: int | None = None
-    """The family's pipelines set the scheduler's ``steps_offset`` to this, whatever its config says; None: they leave it."""
+    """The value to which the family's pipelines set the scheduler's ``steps_offset``; None if they don't change it."""
     guidance: Guidance = Guidance.ONE_BATCH
     memory: StepMemory = StepMemory.UNET
     drops_prompt_at_guidance_0: bool = False
-    """At guidance 0 the script encodes "" in the place of the prompt."""
+    """At guidance 0 the script encodes "" instead of the prompt."""
     serves_host_samplers: bool = True
-    """Its text embeddings mean something to the host's own samplers."""
+    """Whether the host's own samplers can use its text embeddings."""
     since: str | None = None
-    """The first version of diffusers that has what the family's module calls; None: all that the pack runs on have it."""
+    """The first version of diffusers that the family's module works with; None if all versions that the pack supports do."""
     auto_keys: tuple[str, ...] = ()
-    """The family's rows of diffusers' AutoPipeline tables (``AUTO_IMAGE2IMAGE_PIPELINES_MAPPING`` and its sisters)."""
+    """The family's keys in diffusers' AutoPipeline tables (such as ``AUTO_IMAGE2IMAGE_PIPELINES_MAPPING``)."""
     denoiser: str = "unet"
     unet_reads_beside: str | None = None
-    """What its UNet reads beside the text, as diffusers' ``addition_embed_type`` names it."""
+    """What its UNet reads besides the text: the value of diffusers' ``addition_embed_type``."""
     schedulers: tuple[str, ...] = ()
-    """diffusers' scheduler classes of the law :attr:`noise` that the family's pipelines run with, beside the model's own."""
+    """diffusers' scheduler classes with the law :attr:`noise` that the family's pipelines can use, besides the model's own."""
     size_multiple: int = 8
-    """Pixels: a width or height that the family can paint is a multiple of this."""
+    """Width and height must be multiples of this, in pixels."""
     takes_image_embeds: bool = False
-    """Conditioned by CLIP image embeddings (Kandinsky's decoder) instead of text."""
+    """Whether it is conditioned on CLIP image embeddings instead of text (Kandinsky's decoder)."""
     takes_hint: bool = False
-    """Paints along a depth map, and does not run without one."""
+    """Whether it needs a depth map in every run."""
     inpaints_plain_models: bool = False
-    """The inpainting pipeline runs a plain UNet too; elsewhere it needs one that was trained to see a mask."""
+    """Whether the inpainting pipeline also runs a plain UNet. If not, it needs a UNet that was trained for inpainting."""
     has_denoising_range: bool = False
-    """The pipelines take ``denoising_end`` (and ``denoising_start`` for image-to-image)."""
+    """Whether the pipelines take ``denoising_end`` (and ``denoising_start`` for image-to-image)."""
     has_pooled_embeds: bool = False
     takes_embeddings: bool = False
-    """diffusers' ``load_textual_inversion`` works with the family's pipelines."""
+    """Whether diffusers' ``load_textual_inversion`` works with the family's pipelines."""
     keeps_latents: bool = False
-    """Its latents are its own: they never leave the run, and no other model's come in."""
+    """Whether its latents never leave the run, and it can't read latents of other models."""
     force_upcast_by_config: bool = False
-    """The pipelines run the autoencoder in float32 where its config says ``force_upcast``."""
+    """Whether the pipelines run the autoencoder in float32 if its config has ``force_upcast``."""
     host_factor: float = 1.0
-    """Model scale / the host's LATENT: what the host's latent format of the family multiplies by."""
+    """Latents in the model's scale / the host's LATENT: the factor of the host's latent format for the family."""
     host_shift: float = 0.0
     """What the host's latent format subtracts before that."""
     vae_config: str | None = None
-    """The folder of ``loading/configs`` whose VAE a VAE file of the family is; None: it takes none from a file."""
+    """The folder in ``loading/configs`` with the config for the family's VAE files; None if the family can't use a VAE file."""
     preview_format: str | None = None
-    """The class of the host's ``latent_formats`` that fits the family's latents."""
+    """The class in the host's ``latent_formats`` for the family's latents."""
     config_flags: Mapping[str, object] = field(default_factory=dict)
-    """model_index.json entries that change results, with diffusers' defaults."""
+    """Entries of model_index.json that change results, with diffusers' defaults."""
 
     def pipeline_class(self, task: Task, *, control: bool = False) -> type:
-        """diffusers' class for ``task``, with ControlNets or without; imports diffusers."""
+        """diffusers' class for ``task``, with or without ControlNets. Imports diffusers."""
         import diffusers
 
         return getattr(diffusers, (self.control_pipeline_classes if control else self.pipeline_classes)[task])

@@ -309,7 +309,10 @@ def titles_of(can: Callable[[ModelFamily], bool]) -> str:
 
 
 def require_task(family: ModelFamily, task: Task, source: str, said: Task | None = None) -> None:
-    """Refuses ``task`` where ``family``, which ``source`` is of, has no pipeline for it. ``said``: the task that the user asked for, if another."""
+    """Raises RelayError if ``family`` has no pipeline for ``task``.
+
+    ``source``: the model, for the message. ``said``: the task for the message, if it is not ``task``.
+    """
     if task not in family.pipeline_classes:
         raise RelayError(
             f"model: {source} ({family.title}) can't do {(said or task).value}. Families that can: "
@@ -325,12 +328,12 @@ def recognise(model_index: Mapping[str, object], where: str) -> ModelFamily:
         where: the repo or folder, for the message.
 
     Raises:
-        RelayError: there is no ``_class_name``, or it is of a family that the pack does not have.
+        RelayError: there is no ``_class_name``, or it belongs to a family that the pack does not support.
     """
     class_name = model_index.get("_class_name")
     if not isinstance(class_name, str):
         raise RelayError(
-            f"{where}: model_index.json names no pipeline class (_class_name is {shown(repr(class_name))}). The file is damaged or not of a diffusers model."
+            f"{where}: model_index.json has no pipeline class (_class_name is {shown(repr(class_name))}). It is damaged or does not belong to a diffusers model."
         )
     for family in FAMILIES:
         if class_name in family.recognised_by:
@@ -348,11 +351,11 @@ def _require_version(family: ModelFamily, where: str) -> None:
 
     if family.since is not None and Version(diffusers.__version__) < Version(family.since):
         raise RelayError(
-            f"{where} is a {family.title} model, which needs diffusers {family.since} or newer; {diffusers.__version__} is installed. "
+            f"{where} is a {family.title} model, which needs diffusers {family.since} or newer, but {diffusers.__version__} is installed. "
             "Update diffusers."
         )
 
 
 def is_absent(entry: object) -> bool:
-    """Whether a component's entry of model_index.json says that the model has none."""
+    """Whether a component's entry in model_index.json means that the model does not have it."""
     return entry is None or (isinstance(entry, (list, tuple)) and all(part is None for part in entry))

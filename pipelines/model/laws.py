@@ -1,4 +1,4 @@
-"""The laws that families differ by. A row of :mod:`.family_table` chooses one of each; each is written once, where its enum says."""
+"""The laws in which families differ. A row of :mod:`.family_table` chooses one of each; the enums say where they are implemented."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class NoiseLaw(str, Enum):
-    """How noise lies over the steps, and what the model says of it: ``denoising/``. The value is what messages call it."""
+    """How noise is distributed over the steps, and what the model predicts: ``denoising/``. The value is its name in messages."""
 
     DIFFUSION = "discrete betas"
     EDM = "EDM"
@@ -26,7 +26,7 @@ class TextLayer(str, Enum):
 
 
 class TextRecipe(str, Enum):
-    """Which text encoders there are and how their states are put together: ``weighting/``."""
+    """Which text encoders there are and how their hidden states are joined: ``weighting/``."""
 
     NONE = "no text encoder, or one that the family's own module calls"
     CLIP = "CLIP encoders, joined on the width"
@@ -34,14 +34,14 @@ class TextRecipe(str, Enum):
 
 
 class Guidance(str, Enum):
-    """How a step is guided away from the negative prompt, which decides what it costs."""
+    """How a step is guided away from the negative prompt, which determines its cost."""
 
     ONE_BATCH = "the prompt and its negative in one batch"
     TWO_CALLS = "the prompt and its negative one after the other"
 
 
 class StepMemory(str, Enum):
-    """The formula for what one step of the denoiser needs beside its weights: ``device/working_memory.py``."""
+    """The formula for the memory that one step of the denoiser needs besides its weights: ``device/working_memory.py``."""
 
     UNET = "a UNet2DConditionModel"
     TRANSFORMER = "a transformer over patches and text tokens"

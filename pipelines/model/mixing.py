@@ -1,4 +1,4 @@
-"""Two prompts in one."""
+"""Mixes two prompts."""
 
 from __future__ import annotations
 
@@ -12,35 +12,38 @@ if TYPE_CHECKING:
 
 
 def mix(a: PromptEmbeds | ImageEmbeds, b: PromptEmbeds | ImageEmbeds, weight_b: float) -> PromptEmbeds | ImageEmbeds:
-    """``a * (1 - weight_b) + b * weight_b`` of all their embeddings, as ``KandinskyV22PriorPipeline.interpolate`` does.
+    """``a * (1 - weight_b) + b * weight_b`` for all embeddings, like ``KandinskyV22PriorPipeline.interpolate``.
 
     Raises:
-        RelayError: text with image embeddings, two text encoders, two widths or lengths, a weight outside 0..1.
+        RelayError: the prompts have different kinds of embeddings, text encoders, widths or lengths, or the weight is
+            outside 0..1.
     """
     if not 0 <= weight_b <= 1:
-        raise RelayError(f"weight_b: {weight_b:g} is not between 0 and 1.")
+        raise RelayError(
+            f"weight_b: {weight_b:g} is not between 0 and 1. Use 0 for only prompt_a, 1 for only prompt_b."
+        )
     if isinstance(a, ImageEmbeds) and isinstance(b, ImageEmbeds):
         if a.positive.shape != b.positive.shape:
             raise RelayError(
-                f"prompt_a, prompt_b: image embeddings {a.positive.shape[-1]} and {b.positive.shape[-1]} wide, of {a.title} and {b.title}, "
-                "can't be mixed. Make both with the same prior."
+                f"prompt_a, prompt_b: can't mix image embeddings of width {a.positive.shape[-1]} and {b.positive.shape[-1]}, from {a.title} and "
+                f"{b.title}. Make both with the same prior."
             )
         title = a.title if a.title == b.title else f"{a.title} + {b.title}"
         return ImageEmbeds(_mean(a.positive, b.positive, weight_b), _mean(a.negative, b.negative, weight_b), title)
     if isinstance(a, PromptEmbeds) and isinstance(b, PromptEmbeds):
         if not a.mark.is_same(b.mark):
             raise RelayError(
-                f"prompt_a, prompt_b: they were encoded by different text encoders, of {a.mark.title} and {b.mark.title}. Encode both with the same model."
+                f"prompt_a, prompt_b: they were encoded by different text encoders, those of {a.mark.title} and {b.mark.title}. Encode both with the same model."
             )
         if a.positive.hidden.shape != b.positive.hidden.shape:
             raise RelayError(
-                f"prompt_a, prompt_b: one is {a.positive.hidden.shape[1]} tokens long and the other {b.positive.hidden.shape[1]}. "
-                "Shorten the longer one, or lengthen the other."
+                f"prompt_a, prompt_b: one has {a.positive.hidden.shape[1]} tokens and the other {b.positive.hidden.shape[1]}. "
+                "Shorten the longer one, or lengthen the shorter one."
             )
         positive = _mean_text(a.positive, b.positive, weight_b)
         return PromptEmbeds(positive, _mean_text(a.negative, b.negative, weight_b), a.mark, a.empty)
     raise RelayError(
-        "prompt_a, prompt_b: one holds text embeddings and the other image embeddings. Mix prompts of one kind: two of Encode Prompt, or two of Kandinsky Prior and Image Prompt."
+        "prompt_a, prompt_b: one has text embeddings and the other image embeddings. Mix two prompts from Encode Prompt, or two from Kandinsky Prior and Image Prompt."
     )
 
 

@@ -1,4 +1,4 @@
-"""How a model's modules are run, as RelayOptimize lets the user choose: speed and memory, not what is painted."""
+"""The options of RelayOptimize: how a model's modules are run, which affects speed and memory."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ MATMULS = ("default", "onednn")
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The defaults change nothing."""
+    """Options for running the modules. The defaults change nothing."""
 
     compile: str = "off"
-    """One of :data:`COMPILE_MODES`: a mode of torch.compile, for the denoiser and its ControlNets."""
+    """One of :data:`COMPILE_MODES`: torch.compile's mode for the denoiser and its ControlNets."""
     attention: str = "auto"
-    """One of :data:`ATTENTIONS`; ``auto``: as diffusers sets it."""
+    """One of :data:`ATTENTIONS`; ``auto`` keeps diffusers' choice."""
     vae_tiling: bool = False
     vae_slicing: bool = False
     channels_last: bool = False
-    """The denoiser's and its ControlNets' convolutions in that memory format."""
+    """Whether the convolutions of the denoiser and its ControlNets use the channels_last memory format."""
     matmul: str = "default"
-    """One of :data:`MATMULS`: which library multiplies float32 matrices on a CPU."""
+    """One of :data:`MATMULS`: the library that multiplies float32 matrices on a CPU."""

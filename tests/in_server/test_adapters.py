@@ -109,9 +109,9 @@ def test_an_embedding_that_is_no_choice_is_refused_when_it_is_queued(server: Hos
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda g: add_lora(g, g.load("sd15"), "sdxl_kohya.safetensors"), "is made for SDXL"),
+        (lambda g: add_lora(g, g.load("sd15"), "sdxl_kohya.safetensors"), "was made for SDXL"),
         (lambda g: add_lora(g, g.load("kandinsky_decoder"), "sd15_kohya.safetensors"), "can't use a LoRA"),
-        (lambda g: teach(g, g.load("sd15"), "too_wide.safetensors"), "holds vectors of width 64"),
+        (lambda g: teach(g, g.load("sd15"), "too_wide.safetensors"), "has vectors of width 64"),
         (lambda g: teach(g, g.load("sd15"), "sdxl_style.safetensors"), "made for SDXL"),
     ],
 )

@@ -121,7 +121,7 @@ CASES = (
         "strength 0",
         lambda w: w.repaint(SD15, image=w.soft(), strength=0.0),
         "RelayImageToImage",
-        r"strength: at 0 nothing is repainted",
+        r"strength: 0 changes nothing",
         INPUTS,
     ),
     Case(
@@ -335,7 +335,7 @@ CASES = (
         "this very server",
         lambda w: w.from_url("http://127.0.0.1/view?filename=example.png"),
         "RelayLoadImageFromUrl",
-        r"url: 127\.0\.0\.1 is an address of this machine or of a local network",
+        r"url: 127\.0\.0\.1 has an address on this machine or a local network",
     ),
     Case(
         "this server by number",
@@ -427,7 +427,7 @@ def test_batch_size_and_steps_out_of_range_are_refused_by_the_host(server: HostS
 
 
 BROKEN = {
-    "no JSON": ("{", r"model_index\.json"),
+    "not a JSON": ("{", r"model_index\.json"),
     "no class": (json.dumps({"_diffusers_version": "0.42.1"}), r"_class_name"),
     "another class": (json.dumps({"_class_name": "FluxPipeline"}), r"FluxPipeline"),
     "no unet": (None, r"unet"),

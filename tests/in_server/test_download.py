@@ -123,7 +123,7 @@ def test_cancel_in_a_controlnet_s_download_and_run_again(online: HostServer, hub
     hub.hold_after = 1 << 15
     graph, net, saving = controlled(online)
     pending = online.queue(graph.prompt)
-    online.wait_until(pending, lambda run: any(node == net.node and "Fetching" in text for node, text in run.texts))
+    online.wait_until(pending, lambda run: any(node == net.node and "Downloading" in text for node, text in run.texts))
     online.interrupt()
     result = online.wait(pending, timeout=30)
     assert result.interrupted
@@ -142,7 +142,7 @@ def test_cancel_in_a_controlnet_s_download_and_run_again(online: HostServer, hub
     ("repo_id", "message"),
     [
         ("someone/model", r"someone/model has no config\.json.*Load Diffusers Model from Hub"),
-        ("someone/flux", r"someone/flux is no ControlNet.*FluxControlNetModel"),
+        ("someone/flux", r"someone/flux is not a ControlNet.*FluxControlNetModel"),
         ("nobody/nothing", r"The hub has no model nobody/nothing"),
     ],
 )

@@ -109,7 +109,7 @@ BAD = {
     "cut short": (lambda path: path.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{}"), r"damaged or cut short"),
     "a pickle": (
         lambda path: torch.save({"a": torch.ones(1)}, path),
-        r"is a pickle under another name.*save_pretrained",
+        r"is a pickle with another suffix.*save_pretrained",
     ),
 }
 

@@ -147,7 +147,7 @@ BAD = {
         "sd15",
         r"^bad\.safetensors: could not load its vae",
     ),
-    "for Kandinsky": ({"a": torch.ones(1)}, {}, "kandinsky_decoder", r"^bad\.safetensors: .*takes no VAE from a file"),
+    "for Kandinsky": ({"a": torch.ones(1)}, {}, "kandinsky_decoder", r"^bad\.safetensors: .*can't use a VAE file"),
 }
 
 

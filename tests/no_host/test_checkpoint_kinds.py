@@ -74,12 +74,12 @@ OTHERS = {
     "CosXL": ((*SDXL, "edm_vpred.sigma_max"), "CosXL"),
     "unCLIP": ((FIRST, LABEL, VAE, OPEN_CLIP, "embedder.model.visual.proj"), "unCLIP"),
     "fp8": ((*SDXL, "scaled_fp8"), "8-bit"),
-    "VAE": (("encoder.conv_in.weight", "decoder.conv_in.weight", "decoder.conv_out.weight"), "a VAE alone"),
-    "VAE of a checkpoint": (("first_stage_model.encoder.conv_in.weight", VAE), "a VAE alone"),
+    "VAE": (("encoder.conv_in.weight", "decoder.conv_in.weight", "decoder.conv_out.weight"), "only a VAE"),
+    "VAE of a checkpoint": (("first_stage_model.encoder.conv_in.weight", VAE), "only a VAE"),
     "kohya LoRA": (("lora_unet_down_blocks_0_attentions_0.lora_down.weight",), "a LoRA"),
     "diffusers LoRA": (("unet.down_blocks.0.attentions.0.to_q.lora_A.weight",), "a LoRA"),
     "old LoRA": (("unet.down_blocks.0.processor.to_q_lora.down.weight", "lora_te_x"), "a LoRA"),
-    "LoKr": (("lora_unet_x.lokr_w1",), r"a LoKr \(LyCORIS\), not .*Load LoRA \(Diffusers\) does not load this"),
+    "LoKr": (("lora_unet_x.lokr_w1",), r"a LoKr \(LyCORIS\), not .*Load LoRA \(Diffusers\) can't load this"),
     "LoHa": (("lora_unet_x.hada_w1_a",), r"a LoHa \(LyCORIS\), not"),
     "OFT": (("lora_unet_x.oft_blocks",), "an OFT"),
     "GLoRA": (("lora_unet_x.a1.weight", "lora_unet_x.b1.weight"), "a GLoRA"),
@@ -92,41 +92,41 @@ OTHERS = {
     "AnimateDiff": (("down_blocks.0.motion_modules.0.temporal_transformer.norm.weight",), "AnimateDiff"),
     "embedding": (("emb_params",), "textual inversion"),
     "SDXL embedding": (("clip_g", "clip_l"), "textual inversion"),
-    "text encoder": (("text_model.encoder.layers.0.mlp.fc1.bias",), "text encoder alone"),
+    "text encoder": (("text_model.encoder.layers.0.mlp.fc1.bias",), "only a text encoder"),
     "T5": (("encoder.block.0.layer.0.SelfAttention.k.weight",), "T5"),
     "image encoder": (("vision_model.embeddings.class_embedding",), "image encoder"),
     "ESRGAN": (("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"), "upscaler"),
     "diffusers UNet": (
         ("down_blocks.0.resnets.0.norm1.weight", "time_embedding.linear_1.weight", "conv_norm_out.weight"),
-        "a UNet alone in diffusers' layout, not",
+        "only a UNet, in diffusers' layout, not",
     ),
-    "UNet alone": ((FIRST,), "a UNet, but no text encoder and no VAE. .*can't load one by itself"),
+    "only a UNet": ((FIRST,), "a UNet, but no text encoder and no VAE. .*can't load one by itself"),
     "bare UNet": (
         ("input_blocks.0.0.weight", "output_blocks.0.0.weight", "time_embed.0.weight"),
-        "a UNet alone, not .*can't load one by itself",
+        "only a UNet, not .*can't load one by itself",
     ),
-    "a VAE's decoder": (("decoder.conv_in.weight", "decoder.x"), "the decoder of a VAE alone"),
+    "a VAE's decoder": (("decoder.conv_in.weight", "decoder.x"), "only the decoder of a VAE"),
     "4 bit": ((*SD15, UNET + "out.2.weight.absmax"), "4-bit"),
     "no VAE": ((FIRST, CLIP), "a UNet, but no VAE"),
     "no text encoder": ((FIRST, VAE), "a UNet, but no text encoder"),
     "nothing": ((), "does not know"),
-    "one SDXL text encoder": ((FIRST, LABEL, VAE, SDXL_CLIP), "an SDXL UNet with one of its two text encoders alone"),
+    "one SDXL text encoder": ((FIRST, LABEL, VAE, SDXL_CLIP), "an SDXL UNet with only one of its two text encoders"),
     "averages alone": (
         ("model_ema.diffusion_modelout2weight", VAE, CLIP),
-        r"averaged \(EMA\) weights of its UNet alone",
+        r"only the averaged \(EMA\) weights of its UNet",
     ),
     "a UNet elsewhere": (
         ("model.diffusion_model.module.out.2.weight", VAE, CLIP),
-        "a VAE and a text encoder, and no UNet",
+        "a VAE and a text encoder, but without a known UNet",
     ),
-    "fp8 of ComfyUI": ((*SDXL, UNET + "out.2.comfy_quant"), "8-bit or 4-bit weights, .*Take the float16 file"),
+    "fp8 of ComfyUI": ((*SDXL, UNET + "out.2.comfy_quant"), "8-bit or 4-bit weights, .*Use the float16 file"),
     "fp8 with scales of inputs": ((*SD15, UNET + "out.2.input_scale"), "8-bit"),
     "GPTQ": ((*SD15, UNET + "out.2.qweight"), "4-bit"),
     "AltDiffusion": ((FIRST, VAE, "cond_stage_model.roberta.x"), "an AltDiffusion"),
     "LoRA of a peft model": (("base_model.model.unet.x.lora_A.default.weight",), "a LoRA"),
     "OFT of peft": (("base_model.model.unet.x.oft_R.weight",), "an OFT"),
     "PhotoMaker": (("id_encoder.x", "lora_weights.unet.to_k_lora.down.weight"), "a PhotoMaker"),
-    "AnimateDiff LoRA": (("down_blocks.0.motion_modules.0.processor.to_q_lora.down.weight",), "a LoRA of AnimateDiff"),
+    "AnimateDiff LoRA": (("down_blocks.0.motion_modules.0.processor.to_q_lora.down.weight",), "an AnimateDiff LoRA"),
     "IP-Adapter of Flux": (("ip_adapter_proj_model.proj.weight", "double_blocks.0.x"), "an IP-Adapter"),
     "PuLID": (("pulid_ca.0.norm1.weight", "pulid_encoder.mapping_0.0.weight"), "a PuLID"),
     "BrushNet": (("brushnet_down_blocks.0.weight", "down_blocks.0.x"), "a BrushNet"),
@@ -142,7 +142,7 @@ OTHERS = {
     "Kandinsky 2.2": (("down_blocks.0.x", "encoder_hid_proj.image_embeds.weight"), "a Kandinsky UNet"),
     "Kolors": (
         ("down_blocks.0.x", "encoder_hid_proj.weight", "time_embedding.x", "conv_norm_out.weight"),
-        "a UNet alone in diffusers' layout",
+        "only a UNet, in diffusers' layout",
     ),
     "Kandinsky 5": (("visual_transformer_blocks.0.x", "text_transformer_blocks.0.x"), "a Kandinsky 5"),
     "whole CLIP": (("text_model.encoder.layers.0.x", "vision_model.x"), "a whole CLIP"),
@@ -150,8 +150,8 @@ OTHERS = {
     "video VAE": (("decoder.conv_in.conv.weight", "decoder.conv_out.conv.weight"), "a video VAE"),
     "VQ model": (("decoder.conv_in.weight", "decoder.conv_out.weight", "quantize.embedding.weight"), "the VAE of a VQ"),
     "TAESD of ComfyUI": (("taesd_decoder.1.weight", "taesd_encoder.0.weight"), "TAESD"),
-    "compact upscaler": (("body.0.weight", "body.1.weight", "body.2.weight"), "a picture upscaler"),
-    "ESRGAN with averages": (("params_ema.body.0.rdb1.conv1.weight",), "a picture upscaler"),
+    "compact upscaler": (("body.0.weight", "body.1.weight", "body.2.weight"), "an image upscaler"),
+    "ESRGAN with averages": (("params_ema.body.0.rdb1.conv1.weight",), "an image upscaler"),
     "keys to be seen": (("\x1b[31m\n" + "k" * 5000,), r"it holds \\x1b\[31m\\nk{35}\.\.\.k{32}\)"),
     "unknown": (("some.weight", "other.weight"), r"does not know \(it holds other.weight, some.weight\)"),
 }
@@ -167,14 +167,14 @@ def test_other_kinds_are_refused_by_what_they_are(name: str) -> None:
 @pytest.mark.parametrize(
     ("channels", "what"),
     [
-        (4, r"a VAE alone, not .* choose it as vae_file"),
+        (4, r"only a VAE, not .* choose it as vae_file"),
         (16, "a VAE of 16 channels .* not .* RUNS"),
         (8, "a VAE of 8 channels"),
     ],
 )
 def test_a_vae_that_set_vae_refuses_is_not_sent_there(channels: int, what: str) -> None:
     shapes = {"decoder.conv_in.weight": (512, channels, 3, 3), "decoder.conv_out.weight": (3, 128, 3, 3)}
-    with pytest.raises(RelayError, match=what.replace("RUNS", "Diffusers Relay loads files of")):
+    with pytest.raises(RelayError, match=what.replace("RUNS", "Diffusers Relay loads checkpoints of")):
         kind_of(Header(shapes, {}), "file")
 
 

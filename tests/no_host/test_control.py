@@ -497,7 +497,7 @@ def broken(name: str, models: SmallModels, folder: Path) -> Path:
     config, weights = folder / "config.json", folder / "diffusion_pytorch_model.safetensors"
     if name == "no config":
         config.unlink()
-    elif name == "no JSON":
+    elif name == "not a JSON":
         config.write_text("{", "utf-8")
     elif name == "another class":
         config.write_text(json.dumps({"_class_name": "FluxControlNetModel"}), "utf-8")
@@ -515,16 +515,16 @@ def broken(name: str, models: SmallModels, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("pickles", r"net has weights as pickles only \(diffusion_pytorch_model\.bin\).*safetensors only"),
-        ("no config", r"net has no config\.json, so it is no ControlNet"),
-        ("no JSON", r"net: config\.json cannot be read"),
-        ("no object", r"net: config\.json holds no JSON object"),
-        ("another class", r"net is no ControlNet .*'FluxControlNetModel'.*'ControlNetModel'"),
+        ("pickles", r"net only has weights as pickles \(diffusion_pytorch_model\.bin\).*only loads safetensors"),
+        ("no config", r"net has no config\.json, so it is not a ControlNet"),
+        ("not a JSON", r"net: config\.json can't be read"),
+        ("no object", r"net: config\.json is not a JSON object"),
+        ("another class", r"net is not a ControlNet .*'FluxControlNetModel'.*'ControlNetModel'"),
         ("no weights", r"net lacks diffusion_pytorch_model\.safetensors.*The ControlNet is not complete"),
         ("cut short", r"net: diffusion_pytorch_model\.safetensors is damaged or cut short"),
         (
             "weights of another",
-            r"net: the weights of its controlnet hold 180 tensors that a ControlNetModel has no place for",
+            r"net: the weights of its controlnet contain 180 tensors that ControlNetModel does not use",
         ),
     ],
 )

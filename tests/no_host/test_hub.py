@@ -308,7 +308,7 @@ def test_a_broken_connection_is_named_and_continued(
     text = refusal()
     assert REPO in text
     assert UNET in text
-    assert "goes on where it stopped" in text
+    assert "will continue where it stopped" in text
     fake.cut_after = None
     sent = fake.sent[sha256]
     assert (fetch() / UNET).read_bytes() == fake.repos[REPO].files[UNET]
@@ -480,7 +480,7 @@ def test_a_repo_of_a_single_file(fake: FakeHub) -> None:
 
 def test_pickles_are_refused_before_any_weights(fake: FakeHub, models: SmallModels) -> None:
     fake.repos[REPO] = FakeRepo.of_folder(models.named["sd15_pickle"])
-    assert "pickles only" in refusal()
+    assert "only has weights as pickles" in refusal()
     assert fake.fetched() == {"model_index.json"}
 
 
@@ -513,7 +513,7 @@ def test_a_name_that_leads_out_of_the_repository_is_refused_before_anything_is_f
     name: str, fake: FakeHub, cache: Path
 ) -> None:
     fake.repos[REPO].files[name] = b"{}"
-    assert "whose name leads out of the repository" in refusal()
+    assert "whose name leads outside the repository" in refusal()
     assert fake.fetched() == set()
     assert list(cache.rglob("*.json")) == []
 

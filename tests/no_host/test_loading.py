@@ -202,7 +202,7 @@ def test_an_index_of_other_shards_is_refused(models: SmallModels, folder: Path, 
     index = folder / "unet" / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(index.read_text("utf-8").replace("diffusion_pytorch_model-00002", "../../other-00002"), "utf-8")
     registry.loads = 0
-    assert "does not belong to the shards" in refusal(folder, registry)
+    assert "does not match the shards" in refusal(folder, registry)
 
 
 # --- refusals
@@ -283,21 +283,21 @@ def lfs_pointer(folder: Path) -> None:
     ("break_it", "words"),
     [
         (remove_index, ["no model_index.json", "Choose the folder"]),
-        (break_index, ["model_index.json cannot be read", "download it anew"]),
-        (list_index, ["no JSON object"]),
+        (break_index, ["model_index.json can't be read", "download it again"]),
+        (list_index, ["not a JSON object"]),
         (own_pipeline, ["OwnPipeline", "no code"]),
-        (own_component, ["'OwnUNet' of 'unet_code'", "can be: UNet2DConditionModel of diffusers"]),
-        (unknown_class, ["'UNetOfTomorrow'", "can be: UNet2DConditionModel of diffusers"]),
+        (own_component, ["'OwnUNet' of 'unet_code'", "must be UNet2DConditionModel of diffusers"]),
+        (unknown_class, ["'UNetOfTomorrow'", "must be UNet2DConditionModel of diffusers"]),
         (component_named_by_its_files, ["AutoModel", "text_encoder"]),
-        (no_component, ["declares no vae"]),
+        (no_component, ["has no vae"]),
         (remove_component, ["vae/config.json", "not complete"]),
         (remove_weights, [UNET, "no weights"]),
         (remove_config, ["unet/config.json"]),
         (remove_scheduler, ["scheduler/scheduler_config.json"]),
         (remove_vocabulary, ["tokenizer/tokenizer.json"]),
-        (cut_weights, [UNET, "cut short", "download it anew"]),
-        (disguise_pickle, [UNET, "is a pickle under another name", "safe_serialization=True"]),
-        (disguise_zip, [UNET, "is a pickle under another name"]),
+        (cut_weights, [UNET, "cut short", "download it again"]),
+        (disguise_pickle, [UNET, "is a pickle with another suffix", "safe_serialization=True"]),
+        (disguise_zip, [UNET, "is a pickle with another suffix"]),
         (lfs_pointer, [UNET, "git lfs pull"]),
     ],
 )

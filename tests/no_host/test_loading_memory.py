@@ -24,8 +24,8 @@ from diffusers_relay.pipelines.files.read_ahead import Span, whole
 from diffusers_relay.pipelines.files.registry import ComponentRegistry
 from diffusers_relay.pipelines.files.safetensors import read_tensors, tensor_spans
 from diffusers_relay.pipelines.loading import controlnet as controlnet_loading
+from diffusers_relay.pipelines.loading import file_part, single_file
 from diffusers_relay.pipelines.loading import folder as loading
-from diffusers_relay.pipelines.loading import single_file
 from diffusers_relay.pipelines.loading.folder import load_folder
 from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 from diffusers_relay.pipelines.model.components import PipelineComponents
@@ -44,7 +44,7 @@ def small(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Smal
 @pytest.fixture(autouse=True)
 def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
     registry = ComponentRegistry()
-    for module in (loading, single_file, controlnet_loading):
+    for module in (loading, single_file, file_part, controlnet_loading):
         monkeypatch.setattr(module, "REGISTRY", registry)
     return registry
 
@@ -53,7 +53,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Span]:
     """What was to be read ahead; nothing is."""
     asked: list[Span] = []
-    for module in (loading, single_file, controlnet_loading):
+    for module in (loading, file_part, controlnet_loading):
         monkeypatch.setattr(module, "read_ahead", asked.extend)
     return asked
 
@@ -118,8 +118,9 @@ from diffusers import UNet2DConditionModel, StableDiffusionPipeline
 from diffusers_relay.pipelines.files import safetensors as safetensors_file
 from diffusers_relay.pipelines.loading.folder import load_component
 from diffusers_relay.pipelines.model.component_classes import UNET
-from diffusers_relay.pipelines.files.model_files import ComponentFiles
-from diffusers_relay.pipelines.loading.single_file import Part, load_part, prefixed
+from diffusers_relay.pipelines.files.component_files import ComponentFiles
+from diffusers_relay.pipelines.loading.checkpoint_keys import prefixed
+from diffusers_relay.pipelines.loading.file_part import Part, load_part
 safetensors_file.PORTION = 4 * 2**20
 
 def memory(name):

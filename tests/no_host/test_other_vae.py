@@ -14,7 +14,7 @@ from diffusers_relay.pipelines.files.registry import ComponentRegistry
 from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
 from diffusers_relay.pipelines.latents.encode_decode import decode
 from diffusers_relay.pipelines.latents.other_autoencoder import with_vae_file, with_vae_of
-from diffusers_relay.pipelines.loading import single_file
+from diffusers_relay.pipelines.loading import file_part, single_file
 from diffusers_relay.pipelines.loading.single_file import CONFIGS
 from diffusers_relay.pipelines.loading.single_parts import load_vae_file
 from diffusers_relay.pipelines.model.components import PipelineComponents
@@ -38,6 +38,7 @@ def small(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Smal
 def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
     registry = ComponentRegistry()
     monkeypatch.setattr(single_file, "REGISTRY", registry)
+    monkeypatch.setattr(file_part, "REGISTRY", registry)
     return registry
 
 
@@ -126,7 +127,7 @@ def test_one_file_is_in_memory_once(
 def test_what_can_not_serve_is_refused(small: SmallCheckpoints, models: SmallModels, tmp_path: Path) -> None:
     file = vae_file(models.named["sd15"], tmp_path / "vae.safetensors")
     for name in ("kandinsky_decoder", "kandinsky_prior"):
-        with pytest.raises(RelayError, match=r"^sub/vae.safetensors: .*takes no VAE from a file"):
+        with pytest.raises(RelayError, match=r"^sub/vae.safetensors: .*can't use a VAE file"):
             with_file(load(name), file, source="sub/vae.safetensors", configs=small.configs)
     weights = load_file(file)
     wide = {**weights, "decoder.conv_in.weight": torch.zeros(32, 16, 3, 3)}

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.files.registry import ComponentRegistry
-from diffusers_relay.pipelines.loading import single_file
+from diffusers_relay.pipelines.loading import file_part, single_file
 from diffusers_relay.pipelines.loading.folder import load_folder
 from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 from diffusers_relay.pipelines.model.components import PipelineComponents
@@ -50,6 +50,7 @@ def small(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Smal
 def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
     registry = ComponentRegistry()
     monkeypatch.setattr(single_file, "REGISTRY", registry)
+    monkeypatch.setattr(file_part, "REGISTRY", registry)
     return registry
 
 
@@ -119,9 +120,9 @@ def test_a_graph_of_a_file_is_the_script_of_the_file(name: str, small: SmallChec
 def test_components_are_shared_and_loads_logged(
     small: SmallCheckpoints, registry: ComponentRegistry, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, logger=single_file.__name__):
+    with caplog.at_level(logging.INFO, logger=file_part.__name__):
         first = load(small, "sd15")
-    lines = [record.getMessage() for record in caplog.records if record.name == single_file.__name__]
+    lines = [record.getMessage() for record in caplog.records if record.name == file_part.__name__]
     assert sorted(line.split(" of ")[0] for line in lines) == ["loaded text_encoder", "loaded unet", "loaded vae"]
     loads = registry.loads
     link = tmp_path / "another name.safetensors"
@@ -492,26 +493,26 @@ def lfs(path: Path) -> None:
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [
-        (no_file, ["no file any more"]),
-        (cut, ["damaged or cut short", "download it anew"]),
+        (no_file, ["no longer exists"]),
+        (cut, ["damaged or cut short", "download it again"]),
         (cut_in_header, ["damaged or cut short"]),
         (empty, ["is empty"]),
-        (zeros, ["nothing but zeros", "not finished"]),
-        (zeros_after_the_header, ["ends in zeros", "not finished"]),
-        (many_tensors, ["holds 50,001 tensors"]),
+        (zeros, ["only zeros", "unfinished"]),
+        (zeros_after_the_header, ["has only zeros", "unfinished"]),
+        (many_tensors, ["has 50,001 tensors"]),
         (write(b"<!DOCTYPE html><html>"), ["is a web page"]),
         (write(b'\n<?xml version="1.0"?><Error><Code>AccessDenied</Code>'), ["is a web page"]),
-        (write(b'{"error": "Unauthorized"}'), ['is a text (\'{"error": "Unauthorized"}\')']),
-        (write(b"Entry not found"), ["is a text ('Entry not found')"]),
+        (write(b'{"error": "Unauthorized"}'), ['is a text file (\'{"error": "Unauthorized"}\')']),
+        (write(b"Entry not found"), ["is a text file ('Entry not found')"]),
         (write(b"GGUF\x03\0\0\0"), ["is a GGUF file", "float16"]),
-        (write(b"\x89PNG\r\n\x1a\n"), ["is a picture"]),
+        (write(b"\x89PNG\r\n\x1a\n"), ["is an image"]),
         (write(b"PK\x03\x04\x14\0\0\0\0\0model.safetensors"), ["is an archive", "unpack it"]),
         (write(b"\x1f\x8b\x08\0"), ["is an archive"]),
         (huge_header, ["damaged or cut short"]),
         (lying_offsets, ["damaged or cut short"]),
         (lying_shapes, ["damaged or cut short"]),
-        (zip_pickle, ["is a pickle under another name", "save_pretrained"]),
-        (bare_pickle, ["is a pickle under another name", "save_pretrained"]),
+        (zip_pickle, ["is a pickle with another suffix", "save_pretrained"]),
+        (bare_pickle, ["is a pickle with another suffix", "save_pretrained"]),
         (lfs, ["git lfs pull"]),
     ],
 )
@@ -578,7 +579,7 @@ def test_integers_are_not_taken_for_weights(
     weights = load_file(small.file("sd15"))
     path = write_file(tmp_path / "model.safetensors", {**weights, key: weights[key].mul(100).to(dtype)})
     with pytest.raises(
-        RelayError, match=rf"the weights of its {part} are quantised or no weights .*Take the float16 file"
+        RelayError, match=rf"the weights of its {part} are quantised or not weights .*Use the float16 file"
     ):
         load(small, path)
     assert registry.loads == 0
@@ -612,7 +613,7 @@ def test_unlike_blocks_are_refused(small: SmallCheckpoints, tmp_path: Path) -> N
     gone = "model.diffusion_model.output_blocks.0.1."
     pruned = {key: value for key, value in weights.items() if not key.startswith(gone)}
     assert len(pruned) < len(weights)
-    with pytest.raises(RelayError, match=r"its blocks are not laid out"):
+    with pytest.raises(RelayError, match=r"its blocks are not arranged"):
         load(small, write_file(tmp_path / "model.safetensors", pruned))
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.files.registry import ComponentRegistry
-from diffusers_relay.pipelines.loading import single_file
+from diffusers_relay.pipelines.loading import file_part, single_file
 from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 from diffusers_relay.pipelines.loading.single_parts import load_controlnet_file, load_vae_file
 from diffusers_relay.pipelines.model.family_table import KANDINSKY22_DECODER, SDXL_BASE, SDXL_REFINER, STABLE_DIFFUSION
@@ -41,6 +41,7 @@ def small(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Smal
 def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
     registry = ComponentRegistry()
     monkeypatch.setattr(single_file, "REGISTRY", registry)
+    monkeypatch.setattr(file_part, "REGISTRY", registry)
     return registry
 
 
@@ -139,18 +140,18 @@ def test_vae_files_that_are_refused(small: SmallCheckpoints, tmp_path: Path) -> 
     refusal("Kandinsky 2.2 decoder takes no VAE", weights, KANDINSKY22_DECODER)
     wide = {**weights, "decoder.conv_in.weight": torch.zeros(32, 16, 3, 3)}
     refusal("latents have 4 channels. Its decoder takes 16 channels", wide)
-    refusal("is not a VAE .* has no encoder.conv_in and decoder.conv_in", {"some.weight": torch.ones(1)})
+    refusal("is not a VAE .* has neither encoder.conv_in nor decoder.conv_in", {"some.weight": torch.ones(1)})
     for side, other in (("decoder", "encoder"), ("encoder", "decoder")):
         half = {key: value for key, value in weights.items() if key.startswith(side)}
-        refusal(f"holds the {side} of a VAE alone, with no {other}. Set VAE needs both", half)
+        refusal(f"contains only the {side} of a VAE, without the {other}. Set VAE needs both", half)
     refusal("is not a VAE .*It is a small preview VAE", {"decoder.layers.1.weight": torch.ones(1)})
     refusal("is not a VAE .*It is a LoRA", {"lora_unet_x.lora_down.weight": torch.ones(1)})
     grey = {**weights, "encoder.conv_in.weight": torch.zeros(32, 1, 3, 3)}
-    refusal("Its encoder takes pictures of 1 channels", grey)
+    refusal("Its encoder takes images with 1 channels", grey)
     extra = {**weights, "encoder.down_blocks.0.attentions.0.to_q.weight": torch.zeros(32, 32)}
     refusal("the tensors of its vae are not those of the AutoencoderKL", extra)
     gone = {key: value for key, value in weights.items() if key != "decoder.conv_norm_out.bias"}
-    refusal("the tensors of its vae are not those of .* saved only in part", gone)
+    refusal("the tensors of its vae don't match .* or incomplete", gone)
     unet = "model.diffusion_model."
     refusal(
         "is not a VAE .* It is a Flux with no VAE in it",
@@ -164,7 +165,7 @@ def test_vae_files_that_are_refused(small: SmallCheckpoints, tmp_path: Path) -> 
     for integers in (weights[one].to(torch.int8), weights[one] > 0, weights[one].to(torch.complex64)):
         refusal(r"quantised or no weights \(decoder.conv_out.weight is of (I8|BOOL|C64)\)", weights | {one: integers})
     refusal(
-        r"saved only in part.*decoder.conv_out.bias is \[2\], and one of its kind has \[3\]",
+        r"or incomplete.*decoder.conv_out.bias has shape \[2\], but this kind has \[3\]",
         weights | {"decoder.conv_out.bias": torch.ones(2)},
     )
     pickle = tmp_path / "vae.pt"
@@ -246,9 +247,9 @@ OTHER_CONTROL = {
         "a ControlNet-XS",
     ),
     "LLLite": (("lllite_unet_input_blocks_4_1_x.down.0.weight",), "a ControlLLLite"),
-    "SparseCtrl": (("down_blocks.0.motion_modules.0.x", HINT), "a SparseCtrl"),
-    "Flux": (("controlnet_blocks.0.weight", "controlnet_x_embedder.weight"), "a ControlNet of a transformer model"),
-    "HunyuanDiT": (("after_proj_list.18.bias",), "a ControlNet of a transformer model"),
+    "SparseCtrl": (("down_blocks.0.motion_modules.0.x", HINT), "an AnimateDiff SparseCtrl"),
+    "Flux": (("controlnet_blocks.0.weight", "controlnet_x_embedder.weight"), "a ControlNet for a transformer model"),
+    "HunyuanDiT": (("after_proj_list.18.bias",), "a ControlNet for a transformer model"),
     "T2I": (("adapter.body.0.in_conv.weight",), "a T2I-Adapter"),
     "T2I, original": (("conv_in.weight", "body.0.block1.weight"), "a T2I-Adapter"),
     "T2I, style": (("transformer_layes.0.attn.in_proj_weight",), "a T2I-Adapter"),
@@ -257,15 +258,15 @@ OTHER_CONTROL = {
         ("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight"),
         "a whole checkpoint",
     ),
-    "UNet": (("model.diffusion_model.input_blocks.0.0.weight",), "a UNet alone, and no ControlNet"),
-    "VAE": (("decoder.conv_in.weight", "decoder.conv_out.weight"), "a VAE alone, and no ControlNet. Put it into"),
-    "upscaler": (("body.0.rdb1.conv1.weight",), "a picture upscaler .*, and no ControlNet"),
+    "UNet": (("model.diffusion_model.input_blocks.0.0.weight",), "only a UNet, not a ControlNet"),
+    "VAE": (("decoder.conv_in.weight", "decoder.conv_out.weight"), "only a VAE, not a ControlNet. Put it into"),
+    "upscaler": (("body.0.rdb1.conv1.weight",), "an image upscaler .*, not a ControlNet"),
     "embedding": (("emb_params",), "a textual inversion, and no ControlNet. Put it into"),
     "Flux itself": (("double_blocks.0.x", "single_blocks.0.x"), "a Flux, and no ControlNet"),
-    "unknown": (("some.weight",), "of a kind that Diffusers Relay does not know"),
+    "unknown": (("some.weight",), "a kind of file that Diffusers Relay does not know"),
     "difference": (
         ("difference", "control_model.input_hint_block.0.weight"),
-        "a difference ControlNet, whose weights are to be added",
+        "a difference ControlNet, whose weights must be added",
     ),
     "SDXL": (
         ("control_model.input_hint_block.0.weight", "control_model.label_emb.0.0.weight"),

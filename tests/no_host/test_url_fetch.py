@@ -119,7 +119,7 @@ def test_a_redirect_to_an_inside_address_is_refused(server: PictureServer, host:
         ("ftp://pictures.test/cat", "ftp: is not fetched"),
         ("http://me:secret@pictures.test/cat", "name or password"),
         ("http://[::1", "can't be read|no address"),
-        ("", "redirects to nowhere"),
+        ("", "redirects without an address"),
     ],
 )
 def test_a_redirect_is_checked_as_a_url_is(server: PictureServer, target: str, message: str) -> None:
@@ -172,12 +172,12 @@ def test_a_proxy_of_the_environment_is_not_used(server: PictureServer, monkeypat
 
 BAD = {
     "": "empty",
-    "cat.png": "only https: and http: are",
+    "cat.png": "only https: and http: addresses",
     "file:///etc/passwd": "file: is not fetched",
     "data:image/png;base64,AAAA": "data: is not fetched",
     "gopher://example.com/": "gopher: is not fetched",
-    "https://": "names no host",
-    "https:///cat.png": "names no host",
+    "https://": "has no host",
+    "https:///cat.png": "has no host",
     "https://me:secret@example.com/": "name or password",
     "https://secret@example.com/": "name or password",
     "https://example.com:22/": "port 22",
@@ -337,7 +337,7 @@ def test_nobody_there() -> None:
         port = probe.getsockname()[1]
     with pytest.raises(RelayError, match=r"connection to http://pictures\.test failed"):
         get(f"http://pictures.test:{port}/")
-    with pytest.raises(RelayError, match=r"there is no host nobody\.test"):
+    with pytest.raises(RelayError, match=r"host nobody\.test was not found"):
         get("http://nobody.test/", Door(nobody=[]))
 
 
@@ -354,7 +354,7 @@ def test_tls_is_for_the_name_and_not_for_the_address() -> None:
         server.answers["/cat"] = body(CONTENT)
         assert get(server.url("/cat", scheme="https")) == CONTENT
         for host in ("other.test", "127.0.0.1"):
-            with pytest.raises(RelayError, match="certificate is not one for this host"):
+            with pytest.raises(RelayError, match="certificate is not valid for this host"):
                 get(server.url("/cat", host, "https"), Door(other=["127.0.0.1"]))
         unknown = Door()
         unknown.ca_certificates = None
