@@ -231,9 +231,8 @@ def test_a_control_picture_is_fitted_once_for_a_size() -> None:
     assert fit_picture(unit, Extent(64, 96)).image.shape == (1, 96, 64, 3)
     hint = make_hint(picture())
     depth = load("kandinsky_depth")
-    fitted = [take_hint((hint,), depth, Extent(128, 64), batch)[0] for batch in (1, 2)]
-    assert fitted[0] is not None and fitted[1] is not None
-    assert torch.equal(fitted[0].expand(2, -1, -1, -1), fitted[1])
+    (one,), (two,) = (take_hint((hint,), depth, Extent(128, 64), batch)[0] for batch in (1, 2))
+    assert torch.equal(one.depth.expand(2, -1, -1, -1), two.depth)
     assert ENCODED.hits["control picture"] - hits == 2
     assert len(ENCODED) == 3
     del unit, wide, again
@@ -285,9 +284,8 @@ UNIT, HINT = make_unit(ControlNet("a", None), picture()), make_hint(picture())
 
 
 def control_pictures(runtime: Runtime) -> list[torch.Tensor]:
-    hint = take_hint((HINT,), load("kandinsky_depth"), Extent(128, 64), 1)[0]
-    assert hint is not None
-    return [fit_picture(UNIT, Extent(96, 64)).image, hint]
+    (hint,), _ = take_hint((HINT,), load("kandinsky_depth"), Extent(128, 64), 1)
+    return [fit_picture(UNIT, Extent(96, 64)).image, hint.depth]
 
 
 OUTPUTS: dict[str, Callable[[Runtime], list[torch.Tensor]]] = {

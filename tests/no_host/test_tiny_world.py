@@ -376,7 +376,7 @@ def test_what_is_trained_waits_for_what_it_needs(
     assert sorted(order) == sorted(["prior", "clip_g", "unet_sd15", "unet_comic"])
     assert order.index("clip_g") < order.index("prior") and order.index("unet_sd15") < order.index("unet_comic")
     said = capfd.readouterr().err
-    assert "prior FAILED" in said and "unet_kandinsky is left out: prior failed" in said
+    assert "prior FAILED" in said and "unet_kandinsky is skipped: prior failed" in said
 
 
 def test_options_of_a_training_go_on_and_names_do_not() -> None:

@@ -144,7 +144,7 @@ def test_who_trains_a_base_is_told_what_to_train_anew(store: Store, capsys: pyte
     unet = store.load("unet_sd15")
     recipe = replace(RECIPES["unet_sd15"], make=lambda _: {"unet_sd15": unet})
     assert make.train_one("unet_sd15", recipe, store, look=False)
-    (said,) = [line for line in capsys.readouterr().out.splitlines() if "anew" in line]
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "again" in line]
     assert all(name in said for name in ("unet_comic", "unet_pixel", "unet_ring", "controlnet_depth", "unet_sdxl_base"))
     assert "unet_sdxl_refiner" not in said and "unet_kandinsky" not in said
 
