@@ -93,9 +93,7 @@ def test_pooled_output_is_the_host_s(native: Any, ours: PipelineComponents, name
         assert relative(mine, theirs) <= 1e-5
         assert relative(mine, other) > 0.01
     skipped = RelayEncodePrompt.execute(ours, text, "", "a1111", 1).result[1][0][1]["pooled_output"]
-    assert relative(skipped, theirs) <= 1e-5, (
-        "the host's pooled_output comes from the last layer, whatever clip_skip is"
-    )
+    assert relative(skipped, theirs) <= 1e-5, "the host's pooled_output is of the last layer, whatever is skipped"
 
 
 def test_compel_weights_act_in_the_conditioning(ours: PipelineComponents, encoded: list[Any]) -> None:

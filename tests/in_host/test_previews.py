@@ -105,7 +105,7 @@ def test_without_its_file_there_are_colours(name: str, approximations: Path, sho
 SQUARES = np.stack([draw(one_thing("square", *pair), 64) for pair in itertools.permutations(COLORS, 2)])
 
 
-def alike(one: np.ndarray, other: np.ndarray) -> float:
+def similarity(one: np.ndarray, other: np.ndarray) -> float:
     """1 if they are the same up to scale, 0 if they have nothing in common."""
     return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()))
 
@@ -125,5 +125,5 @@ def test_a_preview_of_a_trained_stand_in_has_the_picture_s_colours(vae: str, nam
     shown = np.stack([np.array(previewer.decode_latent_to_preview(one[None])) / 255 for one in latents])
     given = torch.nn.functional.avg_pool2d(squares, 8).movedim(1, -1).numpy()
     brightness = [pictures.mean(-1, keepdims=True) for pictures in (shown, given)]
-    assert alike(brightness[0] - brightness[0].mean(), brightness[1] - brightness[1].mean()) > 0.9  # .98, SDXL .97
-    assert alike(shown - brightness[0], given - brightness[1]) > 0.75  # .92, SDXL .81
+    assert similarity(brightness[0] - brightness[0].mean(), brightness[1] - brightness[1].mean()) > 0.9  # .98, SDXL .97
+    assert similarity(shown - brightness[0], given - brightness[1]) > 0.75  # .92, SDXL .81

@@ -47,7 +47,7 @@ def test_a_server_for_others_may_when_it_is_told_so(
             monkeypatch.setenv("RELAY_ALLOW_URL", value)
         assert "RELAY_ALLOW_URL=1" in node.validate_inputs(url=PUBLIC)
         with pytest.raises(RelayError, match="RELAY_ALLOW_URL=1 and restart"):
-            node.execute(PUBLIC)  # if the address comes over a wire
+            node.execute(PUBLIC)  # where the address comes over a wire
     monkeypatch.setenv("RELAY_ALLOW_URL", "1")
     assert node.validate_inputs(url=PUBLIC) is True
     assert "file: is not fetched" in node.validate_inputs(url="file:///etc/passwd")

@@ -68,21 +68,21 @@ def stopping(models: SmallModels) -> Iterator[HostServer]:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Undisturbed:
     picture: np.ndarray
     steps: float
     """The number of steps that the denoising node reports."""
 
 
 @pytest.fixture(scope="module")
-def wanted(stopping: HostServer) -> dict[str, Wanted]:
+def undisturbed(stopping: HostServer) -> dict[str, Undisturbed]:
     """{kind: the result of an undisturbed run}"""
     found = {}
     for kind in KINDS:
         graph, node, saving = sampling_graph(stopping, kind, STEPS)
         result = stopping.run(graph.prompt)
         reports = [report for report in result.progress if report.node_id == node.node]
-        found[kind] = Wanted(saved(result, saving), reports[-1].maximum)
+        found[kind] = Undisturbed(saved(result, saving), reports[-1].maximum)
     return found
 
 
@@ -103,10 +103,12 @@ def held(server: HostServer) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("kind", "stage", "moment"), MOMENTS, ids=[f"{kind}: {stage}" for kind, stage, _ in MOMENTS])
-def test_cancel(stopping: HostServer, wanted: dict[str, Wanted], kind: str, stage: str, moment: Moment) -> None:
+def test_cancel(
+    stopping: HostServer, undisturbed: dict[str, Undisturbed], kind: str, stage: str, moment: Moment
+) -> None:
     graph, _, saving = sampling_graph(stopping, kind, STEPS)
     if "steps" in moment:
-        moment = {"after": denoising(kind), "steps": max(1, moment["steps"] * wanted[kind].steps)}
+        moment = {"after": denoising(kind), "steps": max(1, moment["steps"] * undisturbed[kind].steps)}
     stopping.free()
     arm(stopping, moment)
     with stages_during(stopping) as stages:
@@ -122,7 +124,7 @@ def test_cancel(stopping: HostServer, wanted: dict[str, Wanted], kind: str, stag
     before = set(result.executed[:-1])
     with lines_during(stopping) as lines:
         again = stopping.run(graph.prompt)
-    assert (saved(again, saving) == wanted[kind].picture).all()
+    assert (saved(again, saving) == undisturbed[kind].picture).all()
     assert before <= set(again.cached), "earlier results stay cached"
     assert stage == "load" or not [line for line in lines() if "loaded " in line and " of " in line]
 
@@ -166,7 +168,7 @@ def test_cancel_between_two_tiles_of_a_decoding(stopping: HostServer) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_that_can_not_be_read(stopping: HostServer, wanted: dict[str, Wanted], kind: str) -> None:
+def test_a_file_that_can_not_be_read(stopping: HostServer, undisturbed: dict[str, Undisturbed], kind: str) -> None:
     """As with a lost network drive or a failing disk: the error names the file, and the next run is correct."""
     graph, _, saving = sampling_graph(stopping, kind, STEPS)
     stopping.free()
@@ -179,4 +181,4 @@ def test_a_file_that_can_not_be_read(stopping: HostServer, wanted: dict[str, Wan
     assert "damaged" not in result.error.message
     assert "Input/output error. Look whether its disk" in result.error.message
     assert str(stopping.base) not in result.error.message
-    assert (saved(stopping.run(graph.prompt), saving) == wanted[kind].picture).all()
+    assert (saved(stopping.run(graph.prompt), saving) == undisturbed[kind].picture).all()

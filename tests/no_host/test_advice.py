@@ -40,7 +40,7 @@ def test_the_strength_and_steps_that_a_refusal_advises_run(strength: float) -> N
         assert advised is not None, said
         assert len(advised[1].partition(".")[2]) <= 2, "the input has steps of 0.01"
         assert refusal(float(advised[1]), steps) is None, said
-        assert refusal(float(advised[1]) - 0.01, steps) is not None, "a smaller one would work too"
+        assert refusal(float(advised[1]) - 0.01, steps) is not None, "a smaller one would do"
         more = re.search(r"steps to at least (\d+)", said)
         if more is not None:
             assert int(more[1]) <= MOST_STEPS

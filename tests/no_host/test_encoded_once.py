@@ -156,8 +156,8 @@ def test_a_prompt_is_encoded_once_with_the_same_bits() -> None:
         plain = text(model, "a red cat", runtime, "dog", syntax="plain")
         assert runtime.policy.stages[Stage.TEXT] == 1, "both syntaxes read the same text"
         ENCODED.clear()
-        anew = text(model, "a red cat", runtime, "dog")
-        for one in (again, plain, anew):
+        recomputed = text(model, "a red cat", runtime, "dog")
+        for one in (again, plain, recomputed):
             for ours, theirs in ((one.positive, first.positive), (one.negative, first.negative)):
                 assert torch.equal(ours.hidden, theirs.hidden)
                 assert ours.pooled is theirs.pooled is None or torch.equal(ours.pooled, theirs.pooled)

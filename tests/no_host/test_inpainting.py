@@ -186,14 +186,14 @@ def test_latents_go_in_as_they_are(models: SmallModels, name: str) -> None:
     model = load(name)
     latent = encode_image(model, read_like_host(soft_picture(*SIZE)), 3, counting_runtime())
     scaled = latent.samples * model["vae"].config.scaling_factor
-    beside = (
+    more = (
         {} if "sdxl" in name else {"masked_image_latents": scaled}
     )  # SD1.5's pipeline requires them but doesn't use them
     runtime = counting_runtime()
     ours = inpaint(
         model, encode(model, PROMPT, NEGATIVE), as_mask(MASK), InpaintSettings(0.8, 5, 7.5, 7), runtime, latent=latent
     )
-    theirs = script(models, name, scaled, strength=0.8, output_type="latent", **beside)
+    theirs = script(models, name, scaled, strength=0.8, output_type="latent", **more)
     assert_same(ours.samples, raw(theirs, model))
     assert runtime.policy.stages[Stage.VAE] == 0
 

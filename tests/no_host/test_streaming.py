@@ -58,7 +58,7 @@ class Blocks(torch.nn.Module):
     def __init__(self, *widths: int) -> None:
         super().__init__()
         self.layers = torch.nn.ModuleList(torch.nn.Linear(width, 1, bias=False) for width in widths)
-        self.beside = torch.nn.Linear(5, 1, bias=False)
+        self.outside = torch.nn.Linear(5, 1, bias=False)
 
 
 def test_what_of_a_streamed_module_is_on_the_device() -> None:

@@ -137,13 +137,13 @@ def borders(tiles: Tiles, factor: int) -> tuple[set[int], set[int]]:
 
 def steepness(change: torch.Tensor, tiles: Tiles) -> float:
     """The size of the steps across tile borders, relative to the steps 3 to 8 pixels away; 1 means no visible seam."""
-    across, beside = [], []
+    across, nearby = [], []
     columns, rows = borders(tiles, 4)
     for places, axis in ((columns, 2), (rows, 1)):
         steps = change.diff(dim=axis).abs().transpose(0, axis).flatten(1).mean(1)
         across += [steps[place - 1] for place in places]
-        beside += [steps[place - 1 + away] for place in places for away in (*range(-8, -2), *range(3, 9))]
-    return float(torch.stack(across).mean() / torch.stack(beside).mean())
+        nearby += [steps[place - 1 + away] for place in places for away in (*range(-8, -2), *range(3, 9))]
+    return float(torch.stack(across).mean() / torch.stack(nearby).mean())
 
 
 @pytest.mark.parametrize(("width", "height"), [(112, 64), (80, 100)])

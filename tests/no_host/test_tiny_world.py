@@ -346,11 +346,11 @@ def test_a_decoder_for_inpainting_begins_as_the_plain_one() -> None:
     """At first it ignores everything except the noise."""
     plain = make_decoder_unet(1).eval()
     wide = going_on(make_decoder_unet(2, channels=INPAINT_CHANNELS), plain).eval()
-    latents, beside = torch.randn(2, 4, 16, 16), torch.randn(2, INPAINT_CHANNELS - 4, 16, 16)
+    latents, extra = torch.randn(2, 4, 16, 16), torch.randn(2, INPAINT_CHANNELS - 4, 16, 16)
     given = {"encoder_hidden_states": None, "added_cond_kwargs": {"image_embeds": torch.randn(2, G.width)}}
     with torch.no_grad():
         one = plain(latents, 500, **given).sample
-        other = wide(torch.cat([latents, beside], 1), 500, **given).sample
+        other = wide(torch.cat([latents, extra], 1), 500, **given).sample
     assert one.std() > 0.01
     torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
     learns = {name.split(".")[0] for name, value in wide.named_parameters() if value.requires_grad}
