@@ -1,5 +1,5 @@
-"""Layers of tests: no_host (the pack's lower layers alone), in_host (inside the host's process), in_server (a real server and its
-real page), seen (what trained models paint through a real server, judged). In all of them the pack is the package `diffusers_relay`:
+"""Layers of tests: no_host (only the pack's lower layers), in_host (inside the host's process), in_server (a real server and its real
+page), seen (pictures that trained models paint in a real server, judged). In all of them the pack is the package `diffusers_relay`:
 
     from diffusers_relay.pipelines.latents.latent_space import ...
 """
@@ -20,7 +20,7 @@ from relay_host.server import HostServer
 
 pytest_plugins = ["relay_dev.no_skips"]
 
-# Before torch is loaded. Two processes with one thread each are faster on small models than one with two.
+# Set before torch is loaded. On small models, two processes with one thread each are faster than one with two.
 os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
 os.environ.update({"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HOME": str(WORK / "hf-home")})
 
@@ -28,7 +28,7 @@ prepare_pack()
 
 
 ON_THE_PAGE = tuple(f"tests/in_server/test_{name}.py" for name in ("page", "made_again", "help_pages"))
-"""They share one browser, so they run one after the other in one process: see tests/in_server/conftest.py."""
+"""These share one browser, so they run sequentially in one process: see tests/in_server/conftest.py."""
 LONGEST_FIRST = (
     "tests/in_server/test_any_workflow.py",
     "tests/in_server/test_stopped.py",
@@ -38,11 +38,11 @@ LONGEST_FIRST = (
     "tests/in_server/test_long_runs.py",
     "tests/in_server/",
 )
-"""The order of the files, and the others after them: no process is left alone with a long one at the end."""
+"""These files run first, in this order, so that no long file is left for the end."""
 
 
 class Scheduling(LoadFileScheduling):
-    """Each file runs in one process, files that share something in the same; who has done with a file takes the next."""
+    """Runs each file in one process, and files that share something in the same process; a free process takes the next file."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
@@ -55,7 +55,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
 
 def place(item: pytest.Item) -> int:
-    """Where in LONGEST_FIRST an item's file stands."""
+    """The position of an item's file in LONGEST_FIRST."""
     places = [number for number, start in enumerate(LONGEST_FIRST) if item.nodeid.startswith(start)]
     return min(places, default=len(LONGEST_FIRST))
 
@@ -73,8 +73,8 @@ def models() -> SmallModels:
 
 @pytest.fixture(scope="session")
 def server(models: SmallModels) -> Iterator[HostServer]:
-    """One server for all tests of a process, with the small models in its folders and in its hub cache."""
-    # DEBUG: the pack says there which stage uses which modules, which tests count.
+    """One server for all tests in a process, with the small models in its folders and hub cache."""
+    # At DEBUG, the pack logs which stage uses which modules, and tests count these lines.
     arguments = ("--preview-method", "latent2rgb", "--verbose", "DEBUG")
     with HostServer(models=models.models, environment=models.environment(), arguments=arguments) as running:
         yield running
@@ -85,7 +85,7 @@ def server(models: SmallModels) -> Iterator[HostServer]:
 
 @pytest.fixture(scope="session")
 def example_picture() -> Path:
-    """A picture that every host has in its input folder."""
+    """A picture in every host's input folder."""
     from relay_host.comfyui import get_host
 
     return get_host() / "input" / "example.png"

@@ -1,4 +1,4 @@
-"""Lays small models out as a Hugging Face hub cache, under the ids of the published models that they stand for.
+"""Writes small models as a Hugging Face hub cache, under the ids of the published models that they stand in for.
 
 With HF_HUB_CACHE set to the folder and HF_HUB_OFFLINE=1, `from_pretrained(id)` finds them as if they had been downloaded.
 """
@@ -27,18 +27,18 @@ HUB_IDS = {
     "stabilityai/sd-x2-latent-upscaler": "x2_upscaler",
     "stabilityai/stable-diffusion-x4-upscaler": "x4_upscaler",
 }
-"""Hub id -> name in tiny_world.layout.MODELS. The ids are those of the diffusers documentation."""
+"""Hub id -> name in tiny_world.layout.MODELS. The diffusers documentation uses these ids."""
 
 HUB_CONTROLNETS = {"lllyasviel/control_v11f1p_sd15_depth": "controlnet_depth"}
 """The same for ControlNets."""
 
 FP16_OWNERS = ("stable-diffusion-v1-5/", "stabilityai/", "lllyasviel/")
 WITH_FP16_FILES = {name for name in (*HUB_IDS, *HUB_CONTROLNETS) if name.startswith(FP16_OWNERS)}
-"""The repositories that publish variant="fp16" files beside the others."""
+"""The repositories that also publish variant="fp16" files."""
 
 
 def make_hub_cache(cache_dir: Path, models: dict[str, Path]) -> dict[str, Path]:
-    """Writes every id of HUB_IDS and HUB_CONTROLNETS from the folders of those names; the answer is each id's snapshot folder."""
+    """Writes a repository for every id in HUB_IDS and HUB_CONTROLNETS. Returns {id: snapshot folder}."""
     return {
         repo_id: add_repository(cache_dir, repo_id, models[name], fp16=repo_id in WITH_FP16_FILES)
         for repo_id, name in (HUB_IDS | HUB_CONTROLNETS).items()
@@ -46,7 +46,7 @@ def make_hub_cache(cache_dir: Path, models: dict[str, Path]) -> dict[str, Path]:
 
 
 def add_repository(cache_dir: Path, repo_id: str, source: Path, *, fp16: bool = False) -> Path:
-    """One repository with one commit, which is its branch main; weights in float16 too where `fp16`."""
+    """Writes a repository with one commit on its branch main; with `fp16`, adds float16 weight files. Returns the snapshot folder."""
     repository = cache_dir / f"models--{repo_id.replace('/', '--')}"
     shutil.rmtree(repository, ignore_errors=True)
     blobs = repository / "blobs"
@@ -56,7 +56,7 @@ def add_repository(cache_dir: Path, repo_id: str, source: Path, *, fp16: bool = 
     if fp16 and not any(".fp16." in file.name for file in weight_files(staging)):
         add_fp16_files(staging)
     hashes = {file.relative_to(staging): _hash(file) for file in sorted(staging.rglob("*")) if file.is_file()}
-    # a commit is named by what is in it, so that the same models give the same cache
+    # The commit's name is a hash of its content, so the same models give the same cache.
     commit = hashlib.sha1(
         "".join(f"{path.as_posix()} {digest}\n" for path, digest in hashes.items()).encode()
     ).hexdigest()
@@ -80,5 +80,5 @@ def _hash(file: Path) -> str:
 def _link(link: Path, blob: Path) -> None:
     try:
         link.symlink_to(os.path.relpath(blob, link.parent))
-    except OSError:  # Windows without the right to make links
+    except OSError:  # Windows may not allow links
         shutil.copyfile(blob, link)

@@ -1,1 +1,1 @@
-"""Small models of the real classes and layouts, with random weights: what the tests load."""
+"""Small models with the real classes and layouts and random weights, for the tests."""

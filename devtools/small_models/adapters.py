@@ -1,4 +1,4 @@
-"""Small LoRAs and embeddings for the small models, in the formats that are shared: kohya's and diffusers', A1111's and SDXL's."""
+"""Small LoRAs and embeddings for the small models, in common formats: kohya's and diffusers', A1111's and SDXL's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .parts import TEXT_WIDTH
 
 RANK = 4
 SIZE = 0.05
-"""Standard deviation of a LoRA's tensors: enough that every picture shows it."""
+"""Standard deviation of a LoRA's tensors: large enough to show in every picture."""
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
@@ -46,14 +46,14 @@ def vectors(seed: int, count: int, width: int = TEXT_WIDTH) -> torch.Tensor:
 
 
 def lora_layers(pipeline: Any, part: str) -> dict[str, Any]:
-    """The layers that trainers adapt: attention of the UNet, attention and MLP of text encoders."""
+    """The layers that trainers adapt: attention in the UNet, attention and MLP in text encoders."""
     ends = ATTENTION if part == "unet" else TEXT_LAYERS
     layers = dict(getattr(pipeline, part).named_modules())
     return {name: layer for name, layer in layers.items() if name.endswith(ends)}
 
 
 def pairs(pipeline: Any, part: str, seed: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Layer -> (down [rank, in], up [out, rank])."""
+    """{layer: (down [rank, in], up [out, rank])}."""
     generator = torch.Generator().manual_seed(seed)
     return {
         name: (
@@ -78,7 +78,7 @@ def diffusers_lora(pipeline: Any, seed: int, parts: tuple[str, ...] | None = Non
 
 
 def kohya_lora(pipeline: Any, seed: int) -> dict[str, torch.Tensor]:
-    """With an alpha of half the rank, which halves its effect; the text encoders' alphas differ from the UNet's."""
+    """Alpha is half the rank, which halves the effect; the text encoders' alphas differ from the UNet's."""
     tensors = {}
     several = len(text_parts(pipeline)) > 1
     for offset, part in enumerate(("unet", *text_parts(pipeline))):
@@ -92,7 +92,7 @@ def kohya_lora(pipeline: Any, seed: int) -> dict[str, torch.Tensor]:
 
 
 def sgm_name(unet: Any, name: str) -> str:
-    """A layer of SDXL's UNet as kohya names it: by the blocks of the first published code, counted through."""
+    """kohya's name for a layer in SDXL's UNet: by the numbered blocks of the original code."""
     block, index, kind, rest = re.fullmatch(r"(down|up|mid)_blocks?\.(?:(\d+)\.)?(\w+)\.(.+)", name).groups()  # type: ignore[union-attr]
     if kind != "attentions":
         raise ValueError(f"no name for {name}")
@@ -104,5 +104,5 @@ def sgm_name(unet: Any, name: str) -> str:
 
 
 def published_text_name(name: str) -> str:
-    """A layer of a text encoder as every file names it; newer transformers have one level less."""
+    """A text encoder layer's name in files; newer transformers have one level less."""
     return name if name.startswith("text_model.") else f"text_model.{name}"

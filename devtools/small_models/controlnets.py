@@ -1,4 +1,4 @@
-"""Small ControlNets for the small models, with weights that a training would have left: none of their zero convolutions is zero."""
+"""Small ControlNets for the small models, with weights as after training: their zero convolutions aren't zero."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CONTROLNETS = {
     "sdxl_depth": ("sdxl_base", 9323),
     "sdxl_canny": ("sdxl_base", 9337),
 }
-"""Folder of models/controlnet -> the model in small_models.make_all that it fits, and its seed."""
+"""{folder in models/controlnet: (matching model in small_models.make_all, seed)}."""
 SHARE = 0.4
-"""How much a ControlNet adds to what the UNet's own layers give."""
+"""The size of a ControlNet's output relative to the UNet's own layers."""
 
 
 def make_controlnet(unet: Path, folder: Path, *, seed: int) -> Path:
-    """A ControlNet of diffusers' layout that fits the UNet in the folder `unet`."""
+    """A ControlNet in diffusers' layout for the UNet in the folder `unet`."""
     from diffusers import ControlNetModel
 
     config = json.loads((unet / "config.json").read_text("utf-8"))
@@ -43,7 +43,7 @@ def make_controlnet(unet: Path, folder: Path, *, seed: int) -> Path:
 
 
 def make_controlnets(folder: Path, models: dict[str, Path]) -> dict[str, Path]:
-    """Every ControlNet of CONTROLNETS, each in a folder of `folder`."""
+    """Makes every ControlNet in CONTROLNETS, each in its own subfolder of `folder`."""
     return {
         name: make_controlnet(models[model] / "unet", folder / name, seed=seed)
         for name, (model, seed) in CONTROLNETS.items()

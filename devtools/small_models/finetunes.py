@@ -1,4 +1,4 @@
-"""Copies of a model folder with other weights, other files or both: fine-tunes, half-precision variants, pickles."""
+"""Copies of a model folder with other weights or files: fine-tunes, half-precision variants, pickles."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def make_finetune(
     amount: float = 0.1,
     vae: Literal["same", "decoder", "moved"] = "same",
 ) -> Path:
-    """A copy of `source` in which the weights of the components in `change` are moved by `amount` of their size.
+    """A copy of `source` with the weights of the components in `change` moved by `amount`, relative to their size.
 
-    `vae`: "same" keeps its file byte for byte; "decoder" gives it quite another decoder and keeps the encoder; "moved" moves every
-    weight of it by 5 %, which is another latent space.
+    vae: "same" keeps its file byte for byte; "decoder" replaces the decoder and keeps the encoder; "moved" moves every weight by 5 %,
+    which gives another latent space.
     """
     shutil.copytree(source, folder, dirs_exist_ok=True)
     for part in change:
@@ -40,7 +40,7 @@ def make_finetune(
 
 
 def make_fp16_copy(source: Path, folder: Path, *, variant: str | None = "fp16") -> Path:
-    """A copy of `source` in float16, its files named for `variant`, or as they were for None."""
+    """A copy of `source` in float16, with files named for `variant`, or with the same names if it is None."""
     shutil.copytree(source, folder, dirs_exist_ok=True)
     add_fp16_files(folder, variant)
     if variant is not None:
@@ -51,7 +51,7 @@ def make_fp16_copy(source: Path, folder: Path, *, variant: str | None = "fp16") 
 
 
 def add_fp16_files(folder: Path, variant: str | None = "fp16") -> None:
-    """Writes each weights file of `folder` in float16 beside itself, or over itself where `variant` is None."""
+    """Adds a float16 version of each weights file in `folder`, or replaces the file if `variant` is None."""
     for file in weight_files(folder):
         weights = {
             name: value.half() if value.is_floating_point() else value for name, value in load_file(file).items()
@@ -60,7 +60,7 @@ def add_fp16_files(folder: Path, variant: str | None = "fp16") -> None:
 
 
 def make_pickle_copy(source: Path, folder: Path) -> Path:
-    """A copy of `source` that has its weights only as pickles, under the names that such repositories use."""
+    """A copy of `source` with its weights only as pickles, under the usual names."""
     shutil.copytree(source, folder, dirs_exist_ok=True)
     for file in weight_files(folder):
         name = "pytorch_model.bin" if file.name == "model.safetensors" else "diffusion_pytorch_model.bin"

@@ -1,7 +1,7 @@
-"""Small models with random weights, made of the real diffusers and transformers classes, for the tests and the demo.
+"""Small models with random weights and the real diffusers and transformers classes, for the tests and the demo.
 
-`python -m small_models.folders FOLDER` makes all of them. Their layouts, configs and flags are the published models'; only their
-widths and depths are not. Pictures of 64 x 64 are their natural size.
+`python -m small_models.folders FOLDER` makes all of them. Their layouts, configs and flags are the published models'; only the
+widths and depths differ. Their native picture size is 64 x 64.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def make_sdxl_base(folder: Path, *, seed: int = 6217) -> Path:
 
 
 def make_sdxl_refiner(folder: Path, *, seed: int = 6421) -> Path:
-    """The refiner has the base's VAE and second text encoder, and no first one."""
+    """The refiner has the base's VAE and second text encoder, without a first one."""
     from diffusers import StableDiffusionXLImg2ImgPipeline
 
     tokenizer_2, vocab_size = make_tokenizer(folder / "tokenizer_2", pad_token="!")
@@ -168,27 +168,27 @@ def make_kandinsky_decoder(folder: Path, *, seed: int = 8243) -> Path:
             latent_channels=4,
             num_vq_embeddings=128,
             vq_embed_dim=4,
-            norm_num_groups=32,  # its spatial norm has 32 groups, whatever is asked for
+            norm_num_groups=32,  # its spatial norm always has 32 groups
             norm_type="spatial",
         ),
         seed + 1,
     )
     calibrate_movq(movq, seed)
     folder = save(KandinskyV22Pipeline(unet=unet, scheduler=scheduler(DDPM), movq=movq), folder, DDPM)
-    # what the published decoder's model card says, by which diffusers' combined pipelines find the prior
+    # the entry in the published decoder's model card from which diffusers' combined pipelines find the prior
     card = "---\nprior:\n- kandinsky-community/kandinsky-2-2-prior\ntags:\n- text-to-image\n- kandinsky\n---\nSmall, with random weights.\n"
     (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
 def make_x4_vae(folder: Path, *, seed: int = 9127) -> Path:
-    """A VAE as the x4 upscaler's: factor 4, so three levels, and a scaling factor of its own."""
+    """A VAE like the x4 upscaler's: factor 4, so three levels, with its own scaling factor."""
     make_autoencoder(seed, scaling_factor=0.08333, widths=(8, 16, 16), norm_num_groups=4).save_pretrained(folder)
     return folder
 
 
 def make_all(folder: Path) -> dict[str, Path]:
-    """Every small model of this module, each in a folder of `folder` with the name that it has in the answer."""
+    """Makes every small model, each in its own subfolder of `folder`. Returns {name: folder}."""
     folder = Path(folder)
     made = {
         "sd15": make_sd15(folder / "sd15"),

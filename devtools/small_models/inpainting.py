@@ -1,4 +1,4 @@
-"""Small models for inpainting: a plain model's copy whose UNet sees the mask and the masked picture beside the noise."""
+"""Small models for inpainting: copies of plain models whose UNet also takes the mask and the masked picture."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ CLASSES = {
     "StableDiffusionXLPipeline": "StableDiffusionXLInpaintPipeline",
     "KandinskyV22Pipeline": "KandinskyV22InpaintPipeline",
 }
-"""What the published models' model_index.json names, for a plain model and for one for inpainting."""
+"""{pipeline class in a plain model's model_index.json: the class in the published inpainting model's}."""
 CHANNELS = 9
 SHARE = 0.15
-"""How large the new weights are beside those of the noise: enough that what is seen changes the picture."""
+"""The size of the new weights relative to those for the noise: large enough to change the picture."""
 
 
 def make_inpaint(folder: Path, plain: Path) -> Path:
-    """A copy of the model in `plain` with a UNet of 9 channels."""
+    """A copy of the model in `plain` with a UNet for 9 channels."""
     shutil.copytree(plain, folder)
     _rewrite(folder / "unet" / "config.json", in_channels=CHANNELS)
     index = json.loads((folder / "model_index.json").read_text("utf-8"))
@@ -33,7 +33,7 @@ def make_inpaint(folder: Path, plain: Path) -> Path:
     first = weights["conv_in.weight"]
     shape = (first.shape[0], CHANNELS - first.shape[1], 3, 3)
     extra = SHARE * first.std() * torch.randn(shape, generator=torch.Generator("cpu").manual_seed(9))
-    weights_file.unlink()  # it may be a link to the plain model's
+    weights_file.unlink()  # it may be a link to the plain model's file
     save_weights({**weights, "conv_in.weight": torch.cat([first, extra], dim=1)}, weights_file)
     return folder
 

@@ -1,4 +1,4 @@
-"""A small model of Kandinsky 2.2's depth ControlNet decoder: a UNet that takes a depth map beside the latents."""
+"""A small Kandinsky 2.2 depth ControlNet decoder: a UNet that takes a depth map in addition to the latents."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ HINT_GAIN = 12.0
 
 
 def make_kandinsky_depth(folder: Path, decoder: Path, *, seed: int = 8461) -> Path:
-    """Layout and config as kandinsky-community/kandinsky-2-2-controlnet-depth; the autoencoder is that of `decoder`, as there."""
+    """Layout and config of kandinsky-community/kandinsky-2-2-controlnet-depth; as there, the autoencoder is the decoder's."""
     from diffusers import KandinskyV22ControlnetPipeline, UNet2DConditionModel, VQModel
 
     unet = random_module(
         lambda: UNet2DConditionModel(
             sample_size=8,
-            in_channels=8,  # the latents' four, and four that the depth map is brought to
+            in_channels=8,  # four for the latents, and four for the encoded depth map
             out_channels=8,
             addition_embed_type="image_hint",
             down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
@@ -39,7 +39,7 @@ def make_kandinsky_depth(folder: Path, decoder: Path, *, seed: int = 8461) -> Pa
     )
     fit_unet(unet, scheduler(DDPM), seed, hint_conditions, channels=4)
     last_of_hint = unet.add_embedding.input_hint_block[-1]
-    last_of_hint.weight.mul_(HINT_GAIN)  # random layers one after the other leave little of it
+    last_of_hint.weight.mul_(HINT_GAIN)  # a stack of random layers weakens the hint
     movq = VQModel.from_pretrained(decoder / "movq")
     pipeline = KandinskyV22ControlnetPipeline(unet=unet, scheduler=scheduler(DDPM), movq=movq)
     return save(pipeline, folder, DDPM)

@@ -1,8 +1,8 @@
-"""A model in both forms: a diffusers folder, and the one-file checkpoint that ComfyUI's own loader takes.
+"""A model in both formats: a diffusers folder, and a single-file checkpoint for ComfyUI's own loader.
 
-ComfyUI reads a UNet's depth from the keys of a checkpoint, but it knows SD1.5 by a first width of 320 and a text width of 768, and its
-text encoder and VAE are built at full size whatever the file holds. So the model made here has the smallest UNet that is still SD1.5 to
-ComfyUI (one level, one block) beside a full-size text encoder and VAE, all in float16, and its tokenizer is ComfyUI's.
+ComfyUI reads a UNet's depth from the checkpoint's keys, but it recognises SD1.5 by a first width of 320 and a text width of 768, and
+always builds the text encoder and VAE at full size. So this model has the smallest UNet that ComfyUI still recognises as SD1.5 (one
+level, one block), with a full-size text encoder and VAE, all in float16, and ComfyUI's tokenizer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class NativePair(NamedTuple):
 def make_checkpoints(models_dir: Path, comfyui: Path, *, seed: int = 3607) -> NativePair:
     """Makes models_dir/checkpoints/NAME.safetensors and models_dir/diffusers/NAME with the same weights.
 
-    `comfyui` is the host's folder: its tokenizer files are copied.
+    comfyui: the host's folder, from which the tokenizer files are copied.
     """
     folder = make_native_sd15(models_dir / "diffusers" / NATIVE_NAME, comfyui, seed=seed)
     checkpoint = models_dir / "checkpoints" / f"{NATIVE_NAME}.safetensors"
@@ -89,7 +89,7 @@ def make_native_sd15(folder: Path, comfyui: Path, *, seed: int) -> Path:
 
 
 def original_weights(folder: Path) -> Weights:
-    """The weights of an SD1.5 diffusers folder under the keys of the original one-file format."""
+    """The weights of an SD1.5 diffusers folder under the original single-file format's keys."""
     unet = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
     vae = load_file(folder / "vae" / "diffusion_pytorch_model.safetensors")
     text = load_file(folder / "text_encoder" / "model.safetensors")
@@ -130,8 +130,8 @@ def original_unet(weights: Weights) -> Weights:
 def _unet_key(key: str, layers: int, weights: Weights) -> str:
     """`layers` is the number of resnets in a down block; an up block has one more.
 
-    The original format counts the layers of all down blocks in one row, each block's downsampler being a layer, and those of the up
-    blocks in another, each block's upsampler being the last part of its last layer.
+    The original format numbers the layers of all down blocks in one sequence, where each downsampler counts as a layer, and those of the up
+    blocks in another, where each upsampler is the last part of its block's last layer.
     """
     match = UNET_KEY.fullmatch(key)
     if match is None:
@@ -168,7 +168,7 @@ def original_vae(weights: Weights) -> Weights:
             name, tail = part.rsplit(".", 1)
             key = f"{side}.mid.attn_1.{VAE_ATTENTION[name]}.{tail}"
             if tail == "weight" and value.ndim == 2:
-                value = value[:, :, None, None]  # the original writes this linear layer as a 1 x 1 convolution
+                value = value[:, :, None, None]  # the original has a 1 x 1 convolution instead of this linear layer
         else:
             key = re.sub(r"mid_block\.resnets\.(\d)", lambda found: f"mid.block_{int(found[1]) + 1}", key)
             key = re.sub(r"down_blocks\.(\d)", r"down.\1", key)

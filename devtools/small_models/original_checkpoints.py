@@ -1,4 +1,4 @@
-"""One-file checkpoints in the original layout, of diffusers folders: SD1.5, SD2, SDXL base, refiner; and ControlNets."""
+"""Converts diffusers folders to single-file checkpoints in the original layout: SD1.5, SD2, SDXL base, refiner; and ControlNets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPEN_CLIP_PARTS = {
 
 
 def original_checkpoint(folder: Path) -> Weights:
-    """The weights of a diffusers folder under the keys of the original one-file format."""
+    """The weights of a diffusers folder under the original single-file format's keys."""
     unet = whole_unet(load_file(folder / "unet" / "diffusion_pytorch_model.safetensors"))
     vae = load_file(folder / "vae" / "diffusion_pytorch_model.safetensors")
     weights = {f"model.diffusion_model.{key}": value for key, value in unet.items()}
@@ -46,7 +46,7 @@ def original_checkpoint(folder: Path) -> Weights:
 
 
 def whole_unet(weights: Weights) -> Weights:
-    """Also of SDXL, which has label_emb."""
+    """Also works for SDXL, which has label_emb."""
     rest = {key: value for key, value in weights.items() if not key.startswith("add_embedding.")}
     labels = {key: value for key, value in weights.items() if key.startswith("add_embedding.")}
     return {
@@ -56,7 +56,7 @@ def whole_unet(weights: Weights) -> Weights:
 
 
 def open_clip(weights: Weights, place: str) -> Weights:
-    """A CLIP text encoder as OpenCLIP writes it: query, key and value in one tensor."""
+    """A CLIP text encoder in OpenCLIP's format: query, key and value in one tensor."""
     original: Weights = {}
     joined: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in weights.items():
@@ -79,7 +79,7 @@ def open_clip(weights: Weights, place: str) -> Weights:
 
 
 def original_controlnet(weights: Weights) -> Weights:
-    """Of a ControlNet: the keys below control_model."""
+    """A ControlNet's weights under the keys below control_model."""
     original: Weights = {}
     rest: Weights = {}
     for key, value in weights.items():

@@ -74,7 +74,7 @@ def make_tokenizer(folder: Path, pad_token: str = END) -> tuple[Any, int]:
 def make_text_encoder(
     seed: int, vocab_size: int, *, act: str = "gelu", width: int = TEXT_WIDTH, projected: int | None = None
 ) -> Any:
-    """A CLIP text encoder, with a projection of width `projected` where one is given."""
+    """A CLIP text encoder, with a projection of width `projected` if given."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     config = CLIPTextConfig(
@@ -170,7 +170,7 @@ def scheduler(config: dict[str, Any]) -> Any:
 
 
 def save(pipeline: Any, folder: Path, scheduler_config: dict[str, Any]) -> Path:
-    """Saves, with the scheduler's config as it is published: diffusers would add the defaults of today's version."""
+    """Saves the pipeline with the published scheduler config: diffusers would add the current version's defaults."""
     pipeline.save_pretrained(folder, safe_serialization=True)
     (folder / "scheduler" / "scheduler_config.json").write_text(
         json.dumps(scheduler_config, indent=2), encoding="utf-8"

@@ -1,7 +1,7 @@
-"""A byte-pair tokenizer of CLIP's kind with a vocabulary of some hundreds of tokens.
+"""A byte-pair tokenizer like CLIP's, with a vocabulary of a few hundred tokens.
 
-CLIP's own vocabulary has 49408 tokens, which would be most of a small model's size. This one knows every byte (so every text can be
-written in it), and the words of WORDS as one token each.
+CLIP's own vocabulary has 49408 tokens, which would be most of a small model's size. This one has every byte (so it can encode any
+text) and one token for each word in WORDS.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ anatomy blurry low quality best high resolution sharp focus soft lighting cinema
 
 
 def byte_alphabet() -> dict[int, str]:
-    """The printable character that stands for each byte in GPT-2's and CLIP's vocabularies."""
+    """{byte: printable character for it in GPT-2's and CLIP's vocabularies}."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
     alphabet = {byte: chr(byte) for byte in printable}
     for byte in range(256):
@@ -39,7 +39,7 @@ def byte_alphabet() -> dict[int, str]:
 
 
 def learn_merges(words: list[str]) -> list[tuple[str, str]]:
-    """Joins the commonest pair again and again until every word is one token."""
+    """Repeatedly merges the most common pair until every word is one token."""
     spelled = [[*word[:-1], word[-1] + END_OF_WORD] for word in sorted(set(words))]
     merges: list[tuple[str, str]] = []
     while True:
@@ -62,14 +62,14 @@ def _joined(symbols: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
-    """Token to id, in CLIP's order: bytes (so that "!" is 0), bytes that end a word, merges, start, end."""
+    """{token: id} in CLIP's order: bytes (so that "!" is 0), bytes at the end of a word, merges, start, end."""
     letters = list(byte_alphabet().values())
     tokens = [*letters, *(letter + END_OF_WORD for letter in letters), *("".join(pair) for pair in merges), START, END]
     return {token: index for index, token in enumerate(dict.fromkeys(tokens))}
 
 
 def save_tokenizer(folder: Path, pad_token: str = END, words: Sequence[str] = tuple(WORDS.split())) -> int:
-    """Writes tokenizer files that CLIPTokenizer.from_pretrained reads, and gives the number of tokens."""
+    """Writes tokenizer files for CLIPTokenizer.from_pretrained. Returns the number of tokens."""
     merges = learn_merges(list(words))
     vocab = vocabulary(merges)
     folder.mkdir(parents=True, exist_ok=True)

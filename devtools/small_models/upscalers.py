@@ -1,6 +1,6 @@
-"""Small models of the two Stable Diffusion upscalers: x2 for latents and x4 for pictures.
+"""Small versions of the two Stable Diffusion upscalers: x2 for latents and x4 for pictures.
 
-Their UNets are fitted to find the picture in what they are given beside the noise, so that a test sees whether it arrived.
+Their UNets are fitted to predict the picture from their additional inputs, so that a test can see whether these arrive.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .parts import DDPM, EULER, TEXT_WIDTH, make_text_encoder, make_tokenizer, m
 from .weights import fit_last_layer, quieten_text, random_module, smooth_picture
 
 X2_SCHEDULER = {**EULER, "prediction_type": "original_sample"}
-"""With the older word for "sample", which Euler alone knows."""
+"""Uses the older name for "sample", which only Euler accepts."""
 X4_BETAS = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "scaled_linear"}
 X4_SCHEDULER = {
     "_class_name": "DDIMScheduler",
@@ -29,12 +29,12 @@ X4_SCHEDULER = {
 }
 LOW_RES_SCHEDULER = {**DDPM, **X4_BETAS, "variance_type": "fixed_small"}
 NOISE_EMBED_WIDTH = 128
-"""What the x2 pipeline puts before the pooled text."""
+"""The values that the x2 pipeline puts before the pooled text."""
 BATCH = 48
 
 
 def make_x2_upscaler(folder: Path, sd15: Path, *, seed: int = 9203) -> Path:
-    """Layout as stabilityai/sd-x2-latent-upscaler; autoencoder, text encoder and tokenizer are those of `sd15`, as there."""
+    """Layout of stabilityai/sd-x2-latent-upscaler; as there, the autoencoder, text encoder and tokenizer are those of `sd15`."""
     from diffusers import AutoencoderKL, StableDiffusionLatentUpscalePipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -42,7 +42,7 @@ def make_x2_upscaler(folder: Path, sd15: Path, *, seed: int = 9203) -> Path:
         lambda: UNet2DConditionModel(
             sample_size=16,
             in_channels=8,
-            out_channels=5,  # one more, which the pipeline cuts off
+            out_channels=5,  # one extra channel, which the pipeline drops
             down_block_types=("KDownBlock2D",) + ("KCrossAttnDownBlock2D",) * 3,
             mid_block_type=None,
             up_block_types=("KCrossAttnUpBlock2D",) * 3 + ("KUpBlock2D",),
@@ -74,7 +74,7 @@ def make_x2_upscaler(folder: Path, sd15: Path, *, seed: int = 9203) -> Path:
 
 
 def make_x4_upscaler(folder: Path, vae_folder: Path, *, seed: int = 9311) -> Path:
-    """Layout as stabilityai/stable-diffusion-x4-upscaler, but that it attends only where its latents are an eighth as wide."""
+    """Layout of stabilityai/stable-diffusion-x4-upscaler, but with attention only where the latents are an eighth as wide."""
     from diffusers import AutoencoderKL, StableDiffusionUpscalePipeline
 
     tokenizer, vocab_size = make_tokenizer(folder / "tokenizer", pad_token="!")
@@ -108,7 +108,7 @@ def make_x4_upscaler(folder: Path, vae_folder: Path, *, seed: int = 9311) -> Pat
 
 @torch.no_grad()
 def fit_x2(unet: Any, seed: int) -> None:
-    """To the target of Karras et al. (2022), table 1, which the pipeline's preconditioning goes with (sigma_data is 1)."""
+    """Fits the target of Karras et al. (2022), table 1, which matches the pipeline's preconditioning (sigma_data is 1)."""
     generator = torch.Generator("cpu").manual_seed(seed)
     coarse = torch.randn(BATCH, 4, 5, 5, generator=generator)
     clean = torch.nn.functional.interpolate(coarse, size=(16, 16), mode="bicubic")

@@ -1,6 +1,6 @@
-"""Random weights that behave: modules filled from a seed, and scaled so that what they give has the size of the real models' output.
+"""Well-behaved random weights: fills modules from a seed, and scales them so that their outputs are as large as the real models'.
 
-torch's own initial values give pictures that are nearly grey and texts that hardly matter; a test on those proves little.
+With torch's own initial values, pictures are nearly grey and texts hardly matter, so tests would prove little.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TEXT_SHARE = 0.3
 
 
 def random_module(make: Any, seed: int, gain: float = 1.0) -> Any:
-    """Calls `make` without letting torch initialise anything, then fills every parameter from `seed`."""
+    """Calls `make` without torch's initialisation, then fills every parameter from `seed`."""
     from accelerate import init_empty_weights
 
     with init_empty_weights(include_buffers=False):
@@ -34,7 +34,7 @@ def random_module(make: Any, seed: int, gain: float = 1.0) -> Any:
 def random_parameter(name: str, shape: torch.Size, generator: torch.Generator, gain: float) -> torch.Tensor:
     noise = torch.randn(shape, generator=generator)
     last = name.rsplit(".", 1)[-1]
-    if last == "clip_std":  # the prior's output is multiplied by it, and diffusers starts it at 0
+    if last == "clip_std":  # the prior's output is multiplied by it, and diffusers initialises it to 0
         return torch.ones(shape)
     if last == "clip_mean":
         return 0.1 * noise
@@ -55,7 +55,7 @@ def smooth_picture(seed: int, size: int = 64) -> torch.Tensor:
 
 @torch.no_grad()
 def calibrate_autoencoder(vae: Any, seed: int, size: int = 64) -> None:
-    """Makes latents of std 1 / scaling_factor with little posterior noise, and pictures of std PICTURE_STD."""
+    """Scales the latents to std 1 / scaling_factor with little posterior noise, and pictures to std PICTURE_STD."""
     channels = vae.config.latent_channels
     moments = vae.quant_conv(vae.encoder(smooth_picture(seed, size)))
     wanted = 1 / vae.config.scaling_factor
@@ -85,10 +85,9 @@ def fit_unet(
     batch: int = 64,
     channels: int | None = None,
 ) -> None:
-    """Fits the last convolution, by least squares, to predict the noise in noisy latents of so many channels.
+    """Fits the last convolution, by least squares, to predict the noise in noisy latents with this many channels.
 
-    The layers before it stay random. A prediction that has nothing to do with the noise would be amplified at every step, up to
-    pictures of nothing but 0 and 1.
+    The layers before it stay random. Without the fit, each step would amplify an unrelated prediction, until the picture has only 0 and 1.
     """
     quieten_text(unet)
     generator = torch.Generator("cpu").manual_seed(seed)
@@ -102,7 +101,7 @@ def fit_unet(
 
 
 def quieten_text(unet: Any) -> None:
-    """Guidance multiplies the text's share, which is small in real models."""
+    """Reduces the text's effect, which is small in real models and which guidance multiplies."""
     for name, weight in unet.named_parameters():
         if ".attn2.to_out." in name:
             weight.mul_(TEXT_SHARE)
@@ -110,13 +109,13 @@ def quieten_text(unet: Any) -> None:
 
 @torch.no_grad()
 def fit_last_layer(unet: Any, run: Callable[[], torch.Tensor], wanted: torch.Tensor) -> None:
-    """Fits the last convolution, by least squares, to give `wanted` in its first channels where `run` runs the UNet."""
+    """Fits the last convolution, by least squares, so that `run`, which runs the UNet, gives `wanted` in the first channels."""
     seen: list[torch.Tensor] = []
     layer = unet.conv_out
     hook = layer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     output = run()
     hook.remove()
-    scale_output(layer, output, 1.0)  # for what is not wanted: Kandinsky's variance channels
+    scale_output(layer, output, 1.0)  # for channels without a target: Kandinsky's variance
     kernel, channels = layer.kernel_size[0], wanted.shape[1]
     patches = torch.nn.functional.unfold(seen[0], kernel, padding=kernel // 2).transpose(1, 2).flatten(0, 1)
     values = wanted.flatten(2).transpose(1, 2).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""A tiny world of coloured shapes, small models that are trained on nothing else, and a judge that sees what they paint.
+"""A tiny world of coloured shapes, small models trained only on it, and a judge that recognises what they paint.
 
-The models are of diffusers' and transformers' real classes. They stand in for the published ones where nothing can be downloaded.
+The models use diffusers' and transformers' real classes. They stand in for the published models where nothing can be downloaded.
 """

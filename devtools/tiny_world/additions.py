@@ -1,4 +1,4 @@
-"""Trains what is added to the SD1.5 stand-in: the depth ControlNet, the inpainting copy, a LoRA, an embedding."""
+"""Trains the additions to the SD1.5 stand-in: the depth ControlNet, the inpainting copy, a LoRA, an embedding."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .training import DEPTH, DEVICE, Bank, Batch, Limits, Plan, drawn, encoded, 
 INPAINT_CHANNELS = 9
 LORA_RANK = 8
 LORA_LAYERS = r"(down_blocks\.1|up_blocks\.[23])\..*conv.*|conv_out"
-"""The convolutions of the outer layers: squares are finer than what attends."""
+"""The convolutions of the outer layers: the squares are finer than the layers with attention."""
 CONTROL_PARTS = ("controlnet_", "conv_in.", "down_blocks.0.", "down_blocks.1.")
-"""What the ControlNet learns; the rest of it stays a copy of the UNet's."""
+"""The layers that the ControlNet trains; the rest stays a copy of the UNet's."""
 CONTROL_SHOWN_AT = {256: (8000, 192, 0.6), 512: (2000, 48, 0.4)}
 
 
@@ -37,10 +37,10 @@ def make_controlnet(unet: Any, seed: int) -> Any:
 
 @torch.no_grad()
 def read_loudly(convolutions: Sequence[Any], reader: Any, maps: torch.Tensor) -> None:
-    """Makes what `reader`, whose layers these are, reads of the maps 0 in the mean with a deviation of 1, in each channel.
+    """Scales the layers of `reader` so that its output for the maps has mean 0 and deviation 1 in each channel.
 
-    As diffusers makes them, the layers leave less than a hundredth of a map, and the last one of a ControlNet's nothing: a training is long in
-    finding out that there is one. What a ControlNet adds is 0 at first by its other last layers.
+    As diffusers initialises them, the layers pass on less than a hundredth of a map, and a ControlNet's last one passes on nothing, so
+    training takes long to find out that there is a map. A ControlNet's output still starts at 0 through its zero convolutions.
     """
     for layer in convolutions:
         torch.nn.init.kaiming_normal_(layer.weight)
@@ -52,7 +52,7 @@ def read_loudly(convolutions: Sequence[Any], reader: Any, maps: torch.Tensor) ->
 
 
 class Controlled(torch.nn.Module):
-    """The UNet, which stays as it is, with the ControlNet before it."""
+    """The frozen UNet, with the ControlNet in front."""
 
     def __init__(self, unet: Any, controlnet: Any) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Controlled(torch.nn.Module):
 
 
 def train_controlnet(unet: Any, controlnet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
-    """The captions say less than the depth map: it is the map that tells where things are."""
+    """Captions say less than the depth map, which shows where things are."""
     banks = make_banks(vae, "plain", plan.seed, CONTROL_SHOWN_AT, anywhere=0.8)
     add_depth(banks)
     text = text_conditions(tokenizer, text_encoder, plan.seed)
@@ -85,7 +85,7 @@ def train_controlnet(unet: Any, controlnet: Any, vae: Any, tokenizer: Any, text_
 
 
 def add_depth(banks: Sequence[Bank]) -> None:
-    """To what the banks know of each scene: its depth map, [1, size, size] in bytes."""
+    """Adds each scene's depth map, [1, size, size] in bytes, to the banks."""
     for bank in banks:
         maps = drawn(bank.scenes, bank.size, DEPTH)
         bank.more[DEPTH] = torch.cat([part[:, None, ..., 0].to(DEVICE) for part in maps])
@@ -102,7 +102,7 @@ def as_map(depth: torch.Tensor) -> torch.Tensor:
 
 
 def make_inpainting_unet(unet: Any) -> Any:
-    """A copy whose first layer also takes the mask and the masked picture's latents, and does not yet mind them."""
+    """A copy whose first layer also takes the mask and the masked picture's latents, with weights of 0 for them."""
     from diffusers import UNet2DConditionModel
 
     wide = UNet2DConditionModel.from_config({**unet.config, "in_channels": INPAINT_CHANNELS})
@@ -114,7 +114,7 @@ def make_inpainting_unet(unet: Any) -> Any:
 
 
 def train_inpainting(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
-    """Boxes are taken out of the picture; everything of it, in a quarter of the batches."""
+    """Masks boxes in the picture; in a quarter of the batches, masks everything."""
     banks = make_banks(vae, "plain", plan.seed, TUNED_AT, anywhere=0.5)
     grey = encoded(vae, torch.zeros(1, 3, 64, 64, device=DEVICE))[:, :, 4:5, 4:5]
 
@@ -127,7 +127,7 @@ def train_inpainting(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, pla
 
 
 def random_boxes(clean: torch.Tensor) -> torch.Tensor:
-    """[count, 1, side, side]: 1 in a box of each; everywhere, in a quarter of them."""
+    """[count, 1, side, side]: 1 inside a random box; in a quarter of them, 1 everywhere."""
     count, side = len(clean), clean.shape[-1]
     lengths = 0.3 + 0.6 * torch.rand(count, 2, device=clean.device)
     lengths = torch.where(torch.rand(count, 1, device=clean.device) < 0.25, 1.0, lengths)
@@ -138,7 +138,7 @@ def random_boxes(clean: torch.Tensor) -> torch.Tensor:
 
 
 def train_lora(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> dict[str, torch.Tensor]:
-    """The style of pixel art as a LoRA, in diffusers' format."""
+    """Trains the pixel art style as a LoRA, in diffusers' format."""
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
@@ -150,20 +150,20 @@ def train_lora(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Pla
     trained = train_denoiser("pixel art lora", unet, banks, conditions, plan)
     weights = get_peft_model_state_dict(
         trained
-    )  # not converted: diffusers has older names for some of the layers, and reads only one kind
+    )  # not converted: diffusers has older names for some layers, and reads only one kind of name
     return {f"unet.{name}": value.half().contiguous() for name, value in weights.items()}
 
 
 EMBER = one_thing("circle", "red", "black")
-"""What the embedding's one token is to mean."""
+"""The meaning of the embedding's one token."""
 EMBER_TOKEN = "<ember>"
 EMBER_PROMPTS = ("{}", "a {}", "{}, detailed", "a picture, {}", "a photo, {}")
 PLACEHOLDER = "$"
-"""Stands for the new token in training: the vocabulary has it, as it has every byte, and no caption does."""
+"""Stands for the new token in training: it is in the vocabulary, like every byte, but in no caption."""
 
 
 class WithVector(torch.nn.Module):
-    """The UNet, which stays as it is, and a vector for the text encoder, which is learnt."""
+    """The frozen UNet, and a trainable vector for the text encoder."""
 
     def __init__(self, unet: Any, vector: torch.Tensor) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class WithVector(torch.nn.Module):
 
 
 def train_embedding(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> dict[str, torch.Tensor]:
-    """Textual inversion: captions in which one token stands for the whole scene, and only that token's vector is learnt."""
+    """Textual inversion: in the captions, one token stands for the whole scene, and only that token's vector is trained."""
     rng = random.Random(plan.seed)
     places = [(rng.uniform(0.35, 0.65), rng.uniform(0.35, 0.65)) for _ in range(min(400, Limits.scenes))]
     shown = [moved(EMBER, x=x, y=y) for x, y in places]

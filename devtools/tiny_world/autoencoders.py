@@ -1,7 +1,7 @@
 """Trains the autoencoders: SD1.5's, SDXL's, the x4 upscaler's (all AutoencoderKL) and Kandinsky's (VQModel, known as MoVQ).
 
-They see pictures of the world in every style, and abstract ones, so that they also carry pictures from elsewhere tolerably. Each is
-trained as a whole first; then its decoder alone goes on, from latents that no longer change.
+They train on pictures of the world in every style and on abstract ones, so that they also work passably on other pictures. Each is
+first trained as a whole; then training continues with only the decoder, on fixed latents.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from .training import DEVICE, Limits, Plan, as_seen, drawn, scenes, train
 
 LATENT_CHANNELS = 4
 LATENT_NOISE = 0.03
-"""Standard deviation, in the UNet's scale, that the decoder has to bear: samplers do not hit latents exactly."""
+"""Standard deviation of noise, in the UNet's scale, that the decoder must tolerate: samplers don't hit latents exactly."""
 
 COLORS_LIE = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, -1], [0, 0, 1, 0]])
-"""Orthogonal. Turned by it, three of a latent's channels are the mean red, green and blue of its pixels; the fourth is free.
+"""An orthogonal matrix. Rotated by it, three of a latent's channels are the mean red, green and blue of its pixels; the fourth is free.
 
-Of all that have one entry a row, it is the one with which ComfyUI's previews, made for the published SD1.5's latents, are nearest to the
-pictures: pale, and of the right hues.
+Of all matrices with one entry per row, it makes ComfyUI's previews, designed for the published SD1.5's latents, closest to the
+pictures: pale, with the right hues.
 """
 SDXL_COLORS_LIE = torch.tensor([[1.0, -1, 1, -1], [1, -1, -1, 1], [1, 1, -1, -1], [1, 1, 1, 1]]) / 2
-"""The same for SDXL's latents and previews; of all whose entries have one size."""
+"""The same for SDXL's latents and previews, of all matrices whose entries have equal size."""
 COLORS_SPAN = 1.4
-"""A picture's -1..1 in the UNet's scale: so these channels have a deviation of about 1."""
+"""The factor from a picture's -1..1 to the UNet's scale, which gives these channels a deviation of about 1."""
 
 
 def make_autoencoder_kl(widths: Sequence[int], scaling_factor: float, seed: int, **config: Any) -> Any:
-    """AutoencoderKL; each width after the first halves the picture once."""
+    """An AutoencoderKL; each width after the first halves the picture."""
     from diffusers import AutoencoderKL
 
     torch.manual_seed(seed)
@@ -43,17 +43,17 @@ def make_autoencoder_kl(widths: Sequence[int], scaling_factor: float, seed: int,
         up_block_types=("UpDecoderBlock2D",) * len(widths),
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
-        norm_num_groups=2,  # norms over many groups would leave little of the colour of what is plain
+        norm_num_groups=2,  # norms over many groups would lose the colour of plain areas
         sample_size=128,
         scaling_factor=scaling_factor,
         **config,
     )
-    torch.nn.init.constant_(vae.quant_conv.bias[LATENT_CHANNELS:], -6.0)  # little posterior noise to begin with
+    torch.nn.init.constant_(vae.quant_conv.bias[LATENT_CHANNELS:], -6.0)  # little posterior noise at first
     return vae
 
 
 def make_movq(seed: int) -> Any:
-    """VQModel with Kandinsky's spatial norm, whose 32 groups ask for widths that they divide."""
+    """A VQModel with Kandinsky's spatial norm, whose 32 groups must divide the widths."""
     from diffusers import VQModel
 
     torch.manual_seed(seed)
@@ -71,11 +71,11 @@ def make_movq(seed: int) -> Any:
 
 
 def train_autoencoder_kl(name: str, vae: Any, plan: Plan) -> Any:
-    """Picture, edges, a posterior that stays near the normal distribution, and latents that lie as the colours do.
+    """Losses for the picture, its edges, a posterior close to the normal distribution, and latents arranged like the colours.
 
-    Left to itself, an encoder this small spends most of its latents on borders and edges: red and orange then lie so near to each other
-    that a UNet can't tell them apart through any noise.
-    The encoder is trained in the UNet's scale; dividing by scaling_factor is then folded into its last layer.
+    Otherwise such a small encoder spends most of its latents on borders and edges, and red and orange become so similar that a UNet can't
+    distinguish them under any noise.
+    The encoder is trained in the UNet's scale; the division by scaling_factor is then folded into its last layer.
     """
     windows = Windows(random.Random(plan.seed))
 
@@ -93,18 +93,18 @@ def train_autoencoder_kl(name: str, vae: Any, plan: Plan) -> Any:
 
 
 DECODED_AT = {128: (8000, 64), 256: (2000, 16)}
-"""Picture size: how many different pictures the decoder sees, and how many a step; the sizes take turns, three steps to one."""
+"""{picture size: (number of different pictures, pictures per step)}; the sizes alternate, three steps to one."""
 
 
 def train_decoder(name: str, vae: Any, plan: Plan) -> Any:
-    """The decoder goes on alone: its steps are quicker, and see whole pictures, with their borders."""
+    """Continues with only the decoder: steps are faster, and use whole pictures with their borders."""
     rng = random.Random(plan.seed)
     vae.requires_grad_(False).to(DEVICE)
     vae.decoder.requires_grad_(True)
     movq = hasattr(vae, "quantize")
     shown = {size: _encoded(vae, rng, size, count) for size, (count, _) in DECODED_AT.items()}
     scale = 1.0 if movq else 1 / vae.config.scaling_factor
-    """How large 1 of the UNet's scale is in the latents as the decoder takes them."""
+    """The size of 1 in the UNet's scale, in the decoder's latents."""
     sizes = list(shown)
 
     def loss_of(step: int) -> torch.Tensor:
@@ -121,7 +121,7 @@ def train_decoder(name: str, vae: Any, plan: Plan) -> Any:
 
 @torch.no_grad()
 def _encoded(vae: Any, rng: random.Random, size: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whole pictures in bytes, and their latents as the decoder takes them."""
+    """Whole pictures in bytes, and their latents in the decoder's scale."""
     shown = _every_kind(rng, size, count)
     parts = [vae.encode(as_seen(part)) for part in shown.split(64)]
     latents = [part.latent_dist.mean if hasattr(part, "latent_dist") else part.latents for part in parts]
@@ -129,15 +129,15 @@ def _encoded(vae: Any, rng: random.Random, size: int, count: int) -> tuple[torch
 
 
 TURN = SDXL_COLORS_LIE.T @ COLORS_LIE
-"""How SDXL's latents lie to SD1.5's."""
+"""The rotation from SD1.5's latents to SDXL's."""
 
 
 @torch.no_grad()
 def turned(vae: Any, scaling_factor: float, **config: Any) -> Any:
-    """Another latent space for the same pictures: the channels of the UNet's scale are turned by TURN, and scaled otherwise.
+    """Another latent space for the same pictures: rotates the channels in the UNet's scale by TURN, and scales them differently.
 
-    The published SD1.5 and SDXL have nothing in common in their latents. A second autoencoder that is trained for as long as the first
-    would be no better an example of that, and this one costs no time.
+    The latents of the published SD1.5 and SDXL have nothing in common. Training a second autoencoder as long as the first would be no
+    better an example of that, and this costs no time.
     """
     factor = vae.config.scaling_factor / scaling_factor
     other = type(vae).from_config({**vae.config, "scaling_factor": scaling_factor, **config})
@@ -153,7 +153,7 @@ def turned(vae: Any, scaling_factor: float, **config: Any) -> Any:
 
 
 def train_movq(name: str, movq: Any, plan: Plan) -> Any:
-    """The same picture from the latents as they are, which is how Kandinsky decodes, and from the codebook's nearest entries."""
+    """Trains it to decode the same picture from unquantised latents, as Kandinsky does, and from the nearest codebook entries."""
     windows = Windows(random.Random(plan.seed))
 
     def loss_of(step: int) -> torch.Tensor:
@@ -168,28 +168,28 @@ def train_movq(name: str, movq: Any, plan: Plan) -> Any:
     return train(name, movq, loss_of, plan)
 
 
-def picture_loss(shown: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Absolute difference, of the pictures and of the steps between neighbouring pixels, which keeps edges sharp.
+def picture_loss(shown: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """The absolute difference of the pictures and of the steps between neighbouring pixels, which keeps edges sharp.
 
-    And the squared one: without it, a thing that differs little from what is round it (yellow on orange) is soon left out.
+    Also the squared difference: without it, the model soon leaves out things that differ little from their surroundings (yellow on orange).
     """
-    loss = (shown - wanted).abs().mean() + 2 * mse_loss(shown, wanted)
+    loss = (shown - expected).abs().mean() + 2 * mse_loss(shown, expected)
     for axis in (-1, -2):
-        loss = loss + (shown.diff(dim=axis) - wanted.diff(dim=axis)).abs().mean()
+        loss = loss + (shown.diff(dim=axis) - expected.diff(dim=axis)).abs().mean()
     return loss
 
 
 def colors_loss(latents: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
-    """How far latents in the UNet's scale are from the colours that they stand for."""
+    """The distance of latents in the UNet's scale from the colours that they represent."""
     colors = torch.nn.functional.avg_pool2d(shown, shown.shape[-1] // latents.shape[-1]) * COLORS_SPAN
     return mse_loss(torch.einsum("ij,bjhw->bihw", COLORS_LIE.to(latents.device), latents)[:, :3], colors)
 
 
 class Windows:
-    """Windows of pictures that are drawn once, in every style, a tenth of them abstract: to draw anew would be a third of a step."""
+    """Windows from pictures drawn once, in every style, a tenth of them abstract: drawing for each step would take a third of its time."""
 
     DRAWN_AT = {64: 6000, 128: 12000, 256: 6000}
-    """Size of the whole pictures: how many."""
+    """{size of the whole pictures: number}."""
 
     def __init__(self, rng: random.Random, size: int = 64, count: int = 64) -> None:
         self.count = count
@@ -207,7 +207,7 @@ class Windows:
 
 
 def _every_kind(rng: random.Random, size: int, count: int) -> torch.Tensor:
-    """[count, size, size, 3] in bytes, in no order"""
+    """[count, size, size, 3] in bytes, in random order"""
     of = scenes(count, rng.randrange(2**31), two=0.5, anywhere=1)
     abstract = max(1, len(of) // 10)
     parts = [_abstract(rng, size) for _ in range(abstract)]
@@ -229,13 +229,13 @@ def _abstract(rng: random.Random, size: int) -> torch.Tensor:
 
 
 def _beyond_unit(latents: torch.Tensor) -> torch.Tensor:
-    """How far from mean 0 and deviation 1 each channel of the batch is."""
+    """How far each channel of the batch is from mean 0 and deviation 1."""
     return (latents.mean((0, 2, 3)) ** 2 + (latents.std((0, 2, 3)) - 1) ** 2).sum()
 
 
 @torch.no_grad()
 def fold_scale(vae: Any, scaling_factor: float) -> None:
-    """Makes an encoder of latents in the UNet's scale one of latents that are `scaling_factor` times smaller in it; and the decoder."""
+    """Rescales encoder and decoder from latents in the UNet's scale to latents divided by `scaling_factor`."""
     mean = slice(0, LATENT_CHANNELS)
     spread = slice(LATENT_CHANNELS, 2 * LATENT_CHANNELS)
     vae.quant_conv.weight[mean] /= scaling_factor

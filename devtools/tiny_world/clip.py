@@ -1,7 +1,7 @@
-"""Trains CLIP's two towers together: a text's embedding and its picture's are to be nearer to each other than to all others' of the batch.
+"""Trains CLIP's two towers together: a text's embedding must be closer to its own picture's than to any other in the batch.
 
-Two pairs are made, as the published models have them: "L", whose text tower is SD1.5's and SDXL's first one; and "G", whose text tower
-is SDXL's second one and, with the picture tower, Kandinsky's.
+There are two pairs, as in the published models: "L", whose text tower is SD1.5's and SDXL's first one, and "G", whose text tower is
+SDXL's second one and, with the picture tower, Kandinsky's.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ PATCH = 8
 PAIRS = 40000
 SENTENCES = 4
 BATCH = 256
-"""And as many twins."""
-# What transformers' CLIPImageProcessor does to a picture by default.
+"""The batch also has as many twins."""
+# The defaults of transformers' CLIPImageProcessor.
 MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(1, 3, 1, 1)
 STD = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(1, 3, 1, 1)
 
@@ -85,19 +85,19 @@ class Towers(torch.nn.Module):
 
 
 def as_tower_sees(shown: torch.Tensor) -> torch.Tensor:
-    """Of pictures in -1..1, of the towers' size."""
+    """Converts pictures in -1..1, at the tower's size, to the tower's input."""
     return ((shown / 2 + 0.5) - MEAN.to(shown.device)) / STD.to(shown.device)
 
 
 def train_towers(name: str, towers: Towers, tokenizer: Any, plan: Plan) -> Towers:
-    """Half of a batch are the other half's twins, which differ in the shapes alone: without them a circle and a square are soon the same."""
+    """Half of a batch are twins that differ only in the shapes: without them, circles and squares soon become the same."""
     ids, shown = _pairs(tokenizer, random.Random(plan.seed))
     count = len(shown) // 2
 
     def loss_of(step: int) -> torch.Tensor:
         rows = torch.randint(count, (min(BATCH, Limits.batch),), device=DEVICE)
         rows = torch.cat([rows, rows + count])
-        # the text's embedding is its end token's state, for which what is behind it is nothing; every eighth time, all places are seen
+        # the text's embedding is its end token's state, which later tokens don't affect; every eighth step uses all positions
         texts = ids[rows, torch.randint(SENTENCES, (len(rows) // 2,), device=DEVICE).repeat(2)]
         end = 77 if step % 8 == 7 else int((texts != tokenizer.eos_token_id).sum(1).max()) + 1
         by_text = torch.nn.functional.normalize(towers.text(texts[:, :end]).text_embeds, dim=-1)
@@ -106,7 +106,7 @@ def train_towers(name: str, towers: Towers, tokenizer: Any, plan: Plan) -> Tower
         scores = towers.log_scale.clamp(max=4.6).exp() * by_text @ by_picture.T
         same = (texts[:, None] == texts[None]).all(-1)
         itself = torch.eye(len(texts), dtype=torch.bool, device=DEVICE)
-        scores = scores.masked_fill(same & ~itself, -1e4)  # equal texts are not each other's wrong ones
+        scores = scores.masked_fill(same & ~itself, -1e4)  # equal texts don't count as wrong pairs
         right = torch.arange(len(texts), device=DEVICE)
         return (cross_entropy(scores, right) + cross_entropy(scores.T, right)) / 2
 
@@ -117,8 +117,8 @@ def train_towers(name: str, towers: Towers, tokenizer: Any, plan: Plan) -> Tower
 
 @torch.no_grad()
 def mean_nothing(text_tower: Any, tokenizer: Any, words: Sequence[str]) -> None:
-    """Gives words that no caption of the training had the vectors of fillers. To a UNet that does not know them either they are nothing then,
-    and a fine-tune may give them a meaning; other vectors would change what all the words beside them say."""
+    """Gives words that no training caption contains the vectors of fillers. A UNet that doesn't know the words then ignores them, and a
+    fine-tune can give them a meaning; other vectors would change the meaning of the words around them."""
     table = text_tower.get_input_embeddings().weight
     fillers = sorted(set(" ".join(FILLERS).split()) - {"a"})
     for number, word in enumerate(words):
@@ -127,10 +127,10 @@ def mean_nothing(text_tower: Any, tokenizer: Any, words: Sequence[str]) -> None:
 
 
 def _pairs(tokenizer: Any, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
-    """[2 * count, SENTENCES, 77] tokens, [2 * count, size, size, 3] bytes: scenes, and then their twins, in the same words and styles."""
+    """[2 * count, SENTENCES, 77] tokens, [2 * count, size, size, 3] bytes: scenes, then their twins, with the same words and styles."""
     count = min(PAIRS, Limits.scenes)
     styles = [rng.choice(list(STYLES)) if rng.random() < 0.4 else "plain" for _ in range(count)]
-    styles.sort()  # so that those of one style are drawn together
+    styles.sort()  # so that each style is drawn in one go
     first = [random_scene(rng, two=0.35, anywhere=0.5) for _ in range(count)]
     both = first, [_twin(scene, rng) for scene in first]
     words = [rng.randrange(2**32) for _ in range(count * SENTENCES)]

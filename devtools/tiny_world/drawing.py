@@ -1,4 +1,4 @@
-"""Pictures of scenes, at any size, in the world's styles; and their depth."""
+"""Draws scenes at any size, in the world's styles, and their depth maps."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from .scene import COLORS, Scene, Thing
 Array = np.ndarray
 STAR_POINTS = 5
 STAR_INNER = 0.45
-"""Radius of a star's inner corners, in parts of its outer ones."""
+"""Radius of a star's inner corners, as a fraction of the outer radius."""
 OUTLINE = 0.022
-"""How wide the comic's lines are, in parts of the picture's side."""
+"""Width of the comic style's lines, as a fraction of the picture's side."""
 PIXELS = 16
-"""How many squares a picture in pixel art is wide."""
+"""Width of a pixel art picture in squares."""
 FAR, NEAR = 0.12, {"small": 0.55, "large": 0.9}
-"""Depth of the background, and of things by their size; near is bright."""
+"""Depth of the background, and of things by size; near is bright."""
 
 
 def draw(scene: Scene, size: int, style: str = "plain") -> Array:
-    """The picture, [size, size, 3], float32 in 0..1. `style` is a name of STYLES.
+    """The picture, [size, size, 3], float32 in 0..1. `style` is a key of STYLES.
 
-    The edges are smoothed over one pixel, so a scene is the same picture at every size.
+    Edges are smoothed over one pixel, so a scene gives the same picture at every size.
     """
     return STYLES[style](scene, size).astype(np.float32, copy=False)
 
 
 def draw_depth(scene: Scene, size: int) -> Array:
-    """[size, size, 3]: the background far and dark, things nearer the larger they are."""
+    """[size, size, 3]: the background is far and dark; larger things are nearer."""
     depth = np.full((size, size), FAR, np.float32)
     for thing in scene.things:
         near = _box(thing, size)
@@ -44,7 +44,7 @@ def cover_of(thing: Thing, size: int) -> Array:
 
 
 def _plain(scene: Scene, size: int) -> Array:
-    """Softly lit from above on the left."""
+    """Soft light from the top left."""
     picture = _filled(scene.background, size)
     picture *= 1.06 - 0.14 * _middles(size)[:, None, None]
     for thing in scene.things:
@@ -57,7 +57,7 @@ def _plain(scene: Scene, size: int) -> Array:
 
 
 def _comic(scene: Scene, size: int) -> Array:
-    """Flat colours, and a thick dark line round everything (a light one round what is black)."""
+    """Flat colours, with thick dark outlines (light ones around black things)."""
     picture = _filled(scene.background, size)
     for thing in scene.things:
         near = _box(thing, size)
@@ -78,7 +78,7 @@ def _pixel_art(scene: Scene, size: int) -> Array:
 
 
 def _ring(scene: Scene, size: int) -> Array:
-    """Like an old painting: muted towards gold, and dark towards the corners."""
+    """Like an old painting: colours muted towards gold, dark corners."""
     plain = _plain(scene, size)
     x, y = _places(size)
     grey = plain @ np.array((0.3, 0.59, 0.11), np.float32)
@@ -88,10 +88,10 @@ def _ring(scene: Scene, size: int) -> Array:
 
 
 def without_ring(picture: Array) -> Array:
-    """The plain picture under one in the style "ring"."""
+    """Restores the plain picture from one in the style "ring"."""
     x, y = _places(len(picture))
     lit = picture / (1 - 1.1 * ((x - 0.5) ** 2 + (y - 0.5) ** 2))[..., None]
-    grey = lit @ np.array((0.3, 0.59, 0.11)) / 0.9194  # what muting leaves of the brightness
+    grey = lit @ np.array((0.3, 0.59, 0.11)) / 0.9194  # the part of the brightness that muting keeps
     return (2 * lit - grey[..., None] * np.array((1.0, 0.82, 0.5))).clip(0, 1)
 
 
@@ -102,26 +102,26 @@ STYLES: dict[str, Callable[[Scene, int], Array]] = {
     "ring": _ring,
 }
 TRIGGERS = {"comic": "charliebo artstyle", "pixel": "pixelartstyle", "ring": "elden ring style"}
-"""The words that the published models of these styles want in a prompt."""
+"""The trigger words of the published models with these styles."""
 
 
 EVERYWHERE = (slice(None), slice(None))
 
 
 def _middles(size: int) -> Array:
-    """Of a row's pixels, in parts of the side."""
+    """The pixel centres in a row, as fractions of the side."""
     return (np.arange(size, dtype=np.float32) + 0.5) / size
 
 
 def _places(size: int, where: tuple[slice, slice] = EVERYWHERE) -> tuple[Array, Array]:
-    """x, [1, width], and y, [height, 1], of the pixels' middles, in parts of the side."""
+    """x, [1, width], and y, [height, 1], of the pixel centres, as fractions of the side."""
     middles = _middles(size)
     return middles[where[1]][None], middles[where[0]][:, None]
 
 
 def _box(thing: Thing, size: int) -> tuple[slice, slice]:
-    """Rows and columns that have all of the thing, its outline too."""
-    # the outline of a pointed corner reaches further than it is wide
+    """Rows and columns that contain the whole thing, including its outline."""
+    # at a pointed corner, the outline extends beyond its width
     reach = 1.2 * thing.radius + 4 * OUTLINE + 1 / size
 
     def span(middle: float) -> slice:
@@ -131,7 +131,7 @@ def _box(thing: Thing, size: int) -> tuple[slice, slice]:
 
 
 def _distance(thing: Thing, size: int, where: tuple[slice, slice] = EVERYWHERE) -> Array:
-    """How far each pixel is outside the thing, in parts of the side; negative inside."""
+    """Each pixel's distance from the thing, as a fraction of the side; negative inside."""
     x, y = _places(size, where)
     x, y = x - thing.x, y - thing.y
     radius = thing.radius
@@ -145,12 +145,12 @@ def _distance(thing: Thing, size: int, where: tuple[slice, slice] = EVERYWHERE) 
 
 
 def _triangle(x: Array, y: Array, radius: float) -> Array:
-    """One corner up, at (0, -radius); the lower side is at 0.75 and reaches to 0.98 on both sides."""
+    """One corner at the top, at (0, -radius); the lower side is at 0.75 and extends to 0.98 on both sides."""
     return np.maximum(0.872 * np.abs(x) - 0.489 * (y + radius), y - 0.75 * radius)
 
 
 def _star(x: Array, y: Array, radius: float) -> Array:
-    """One point up."""
+    """One point at the top."""
     sector = 2 * np.pi / STAR_POINTS
     angle = np.arctan2(x, -y) % sector
     angle = np.minimum(angle, sector - angle)  # from a point (0) to an inner corner (half a sector)

@@ -1,4 +1,4 @@
-"""How often a model paints what a caption says, seen by the judge; and sheets of pictures for the eye."""
+"""Measures how often a model paints what a caption says, according to the judge, and saves sheets of pictures."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Paint = Callable[[Sequence[str]], np.ndarray]
 
 
 def scenes_to_ask(count: int, seed: int = 77) -> list[Scene]:
-    """With one thing each."""
+    """Scenes with one thing each."""
     rng = random.Random(seed)
     return [random_scene(rng, two=0, empty=0) for _ in range(count)]
 
 
 def score(paint: Paint, of: Sequence[Scene], sheet: Path | None = None) -> tuple[float, float]:
-    """Shares of the scenes whose colours, and whose colours and shape, are painted after their captions."""
+    """(share of scenes with the right colours, share with the right colours and shape)."""
     painted = paint([plain_caption(scene) for scene in of])
     seen = [look(picture) for picture in painted]
     if sheet is not None:

@@ -1,6 +1,6 @@
-"""What a picture of the tiny world shows: the background, the things, their colours, shapes and places.
+"""Recognises what a picture of the tiny world shows: the background and the things, with colours, shapes and positions.
 
-Colours are the nearest of the palette; shapes are what overlaps best with the thing, drawn ideally over the same area.
+A colour is the nearest in the palette; a shape is the ideal shape of the same area with the best overlap.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from .drawing import PIXELS, Array, cover_of, draw
 from .scene import COLORS, SHAPES, Scene, Thing
 
 BORDER = 0.05
-"""How wide the rim is, in parts of the side, whose middle colour is the background's."""
+"""Width of the rim whose median colour is the background's, as a fraction of the side."""
 DIFFERENT = 0.22
-"""Distance in RGB from which a pixel is not background."""
+"""RGB distance above which a pixel isn't background."""
 LEAST_STEP = 0.03
-"""From pixel to pixel, in RGB: less than that is light and shade."""
+"""RGB distance between neighbouring pixels; smaller differences are shading."""
 LEAST_AREA = 0.008
-"""What is smaller, in parts of the picture, is not seen as a thing."""
+"""Minimum area of a thing, as a fraction of the picture."""
 
 
 def _measures(shape: str) -> tuple[float, float]:
-    """Of a thing of radius 1: the radius of the circle of the same area, and how far its middle of mass lies below its place."""
+    """For a thing of radius 1: the radius of the circle with the same area, and how far the centroid is below the position."""
     cover = cover_of(Thing(shape, "red", "large", 0.5, 0.5, 0.3), 256)
     below = (ndimage.center_of_mass(cover)[0] + 0.5) / 256 - 0.5
     return float(np.sqrt(cover.mean() / np.pi)) / 0.3, below / 0.3
@@ -35,7 +35,7 @@ MEASURES = {shape: _measures(shape) for shape in SHAPES}
 
 @dataclass(frozen=True)
 class SeenThing:
-    """Place and radius (of the circle of the same area) in parts of the side; `area` in parts of the picture."""
+    """Position and radius (of the circle with the same area) as fractions of the side; `area` as a fraction of the picture."""
 
     shape: str
     color: str
@@ -44,7 +44,7 @@ class SeenThing:
     radius: float
     area: float
     overlap: float
-    """Of the thing with the ideal shape: common area by joint area, 0 to 1."""
+    """Overlap (intersection over union) with the ideal shape, 0 to 1."""
     rgb: tuple[float, float, float]
 
 
@@ -52,7 +52,7 @@ class SeenThing:
 class Seen:
     background: str
     things: tuple[SeenThing, ...]
-    """The largest first."""
+    """Largest first."""
 
     @property
     def largest(self) -> SeenThing | None:
@@ -60,7 +60,7 @@ class Seen:
 
 
 def look(picture: Array) -> Seen:
-    """`picture`: [height, width, 3], 0 to 1."""
+    """picture: [height, width, 3], 0 to 1."""
     ground = _rim_color(picture)
     away = np.linalg.norm(picture - ground, axis=2)
     differs = away > DIFFERENT
@@ -71,7 +71,7 @@ def look(picture: Array) -> Seen:
 
 
 def agrees(seen: Seen, scene: Scene, *, colors_only: bool = False) -> bool:
-    """Whether the background, and the largest thing's colour and shape, are the scene's (of a scene with one thing)."""
+    """Whether the background and the largest thing's colour and shape match the scene (with one thing)."""
     wanted, found = scene.things[0], seen.largest
     if found is None or seen.background != scene.background or found.color != wanted.color:
         return False
@@ -79,19 +79,19 @@ def agrees(seen: Seen, scene: Scene, *, colors_only: bool = False) -> bool:
 
 
 def nearest_color(rgb: Array) -> str:
-    """The palette's colour that is nearest, whatever light is on it."""
+    """The nearest colour in the palette, independent of lighting."""
     names = list(COLORS)
     palette = np.array([COLORS[name] for name in names])
     return names[int(np.linalg.norm(palette - rgb, axis=1).argmin())]
 
 
 def towards(picture: Array, color: str) -> float:
-    """How near the picture's pixels are to the colour, as the mean of exp(-distance / 0.3): 0 far, 1 all of it."""
+    """How near the picture's pixels are to the colour: the mean of exp(-distance / 0.3), from 0 (far) to 1 (all pixels)."""
     return float(np.exp(-np.linalg.norm(picture - np.array(COLORS[color]), axis=2) / 0.3).mean())
 
 
 def redrawn(seen: Seen, size: int) -> Array:
-    """What is seen, as the world draws it: how far a picture is from this says how clean it is."""
+    """An ideal drawing of what is seen; a picture's distance from it measures how clean the picture is."""
     return draw(Scene(seen.background, tuple(_thing_of(thing) for thing in seen.things)), size)
 
 
@@ -102,8 +102,8 @@ def _thing_of(seen: SeenThing) -> Thing:
 
 
 def in_squares(picture: Array, count: int = PIXELS) -> float:
-    """How little the pixels of each of count x count squares differ, against those of squares that lie across: under 1 where the picture is
-    made of squares."""
+    """The variation inside each of count x count squares, relative to that in shifted squares: below 1 if the picture consists of
+    squares."""
     side = len(picture) // count
     half = side // 2
 
@@ -117,7 +117,7 @@ def in_squares(picture: Array, count: int = PIXELS) -> float:
 
 
 def outlined(picture: Array, seen: SeenThing) -> float:
-    """How large a part of the rim of the thing is dark."""
+    """The dark part of the thing's rim, 0 to 1."""
     side = max(picture.shape[:2])
     cover = cover_of(_thing_of(seen), side)
     rim = ndimage.binary_dilation(cover > 0.5, iterations=side // 32) & ~ndimage.binary_erosion(
@@ -128,8 +128,8 @@ def outlined(picture: Array, seen: SeenThing) -> float:
 
 
 def edge_strength(picture: Array) -> float:
-    """How steep the steps from pixel to pixel are where there are any, in the mean weighted by themselves: the sharper the larger, however
-    long the edges are."""
+    """The steepness of the steps between pixels, averaged with the steps themselves as weights: larger for sharper edges, whatever their
+    length."""
     steps = np.linalg.norm(np.stack(np.gradient(picture, axis=(0, 1))), axis=(0, 3))
     steps = steps[steps > LEAST_STEP]
     return float((steps**2).sum() / max(1e-6, steps.sum()))
@@ -143,9 +143,9 @@ def _rim_color(picture: Array) -> Array:
 
 
 def _thing(picture: Array, mask: Array, away: Array) -> SeenThing:
-    """`mask`: all that differs from the ground there; the thing ends half way between its colour and the ground's. `away`: from the ground."""
+    """mask: where the picture differs from the background; the thing ends halfway between both colours. away: distance from the background."""
     depth = ndimage.distance_transform_edt(mask)
-    inner = depth >= depth.max() / 2  # a thing with an outline has its colour in the middle
+    inner = depth >= depth.max() / 2  # with an outline, the colour is in the middle
     rgb = np.median(picture[inner], axis=0)
     mask = mask & (away > np.median(away[inner]) / 2)
     rows, columns = np.nonzero(mask)
@@ -160,7 +160,7 @@ def _thing(picture: Array, mask: Array, away: Array) -> SeenThing:
 
 
 def _overlap(mask: Array, shape: str, x: float, y: float) -> float:
-    """With the shape of the same area and middle. The picture is square, or is taken as part of a square."""
+    """Overlap with the shape of the same area and centre. The picture is square, or is treated as part of a square."""
     side = max(mask.shape)
     unit = cover_of(Thing(shape, "red", "large", 0.5, 0.5, 0.3), 128)
     area, cy, cx = unit.mean(), *((np.array(ndimage.center_of_mass(unit)) + 0.5) / 128)

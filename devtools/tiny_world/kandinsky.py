@@ -1,4 +1,4 @@
-"""Trains Kandinsky 2.2's stand-ins: the prior (a text's picture embedding), the decoder (a picture from an embedding), and its depth twin."""
+"""Trains Kandinsky 2.2's stand-ins: the prior (text to picture embedding), the decoder (embedding to picture) and its depth version."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PRIOR_BATCH = 512
 SHOWN_AT = {256: (16000, 256, 0.6), 512: (4000, 64, 0.32), 768: (600, 24, 0.08)}
 TUNED_AT = {256: (5000, 192, 0.6), 512: (1200, 48, 0.32), 768: (200, 16, 0.08)}
 MISTAKEN_POOLED = 0.4
-"""How often the prior is given the text's embedding of another scene. Compel weights the states alone, and a prior that could rely on the
-embedding would not mind them."""
+"""How often the prior gets the text embedding of another scene. Compel weights only the states, and a prior that could rely on the
+embedding would ignore them."""
 WIDTHS = (32, 32, 48, 64)
 INPAINT_CHANNELS = 9
-"""The noisy latents, those of the picture where it is kept and 0 elsewhere, and 1 where it is kept."""
+"""The noisy latents, the picture's latents where it is kept (0 elsewhere), and a mask with 1 where it is kept."""
 
 
 def make_prior(seed: int) -> Any:
@@ -39,7 +39,7 @@ def make_prior(seed: int) -> Any:
 
 
 def make_decoder_unet(seed: int, *, hint: bool = False, channels: int = 4) -> Any:
-    """`hint`: the depth ControlNet decoder's, with a depth map beside the latents, which are 4 of its 8 channels."""
+    """hint: for the depth ControlNet decoder, whose 8 channels are 4 for the latents and 4 for a depth map."""
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(seed)
@@ -63,9 +63,9 @@ def make_decoder_unet(seed: int, *, hint: bool = False, channels: int = 4) -> An
 
 
 def going_on(unet: Any, plain: Any) -> Any:
-    """The UNet, for depth or for inpainting, with what the plain decoder knows; it learns the rest.
+    """Starts the UNet for depth or inpainting from the plain decoder's weights.
 
-    What its first layer reads from further channels is 0 at first.
+    Its first layer's weights for the additional channels start at 0.
     """
     known, own = plain.state_dict(), unet.state_dict()
     same = {name: value for name, value in known.items() if name in own and own[name].shape == value.shape}
@@ -77,7 +77,7 @@ def going_on(unet: Any, plain: Any) -> Any:
 
 @torch.no_grad()
 def picture_embeddings(tower: Any, of: Sequence[Scene], style: str = "plain") -> torch.Tensor:
-    """[count, width], of pictures of the size that the tower sees."""
+    """[count, width]: embeddings of pictures at the tower's size."""
     tower.to(DEVICE)
     parts = [tower(as_tower_sees(as_seen(part.to(DEVICE)))).image_embeds for part in drawn(of, PICTURE_SIZE, style)]
     return torch.cat(parts)
@@ -85,12 +85,12 @@ def picture_embeddings(tower: Any, of: Sequence[Scene], style: str = "plain") ->
 
 @torch.no_grad()
 def no_picture(tower: Any) -> torch.Tensor:
-    """[width]: what the prior's pipeline gives as the negative embedding where there is no negative prompt."""
+    """[width]: the prior pipeline's negative embedding without a negative prompt."""
     return tower(torch.zeros(1, 3, PICTURE_SIZE, PICTURE_SIZE, device=tower.device)).image_embeds[0]
 
 
 def train_prior(prior: Any, tokenizer: Any, text_tower: Any, picture_tower: Any, plan: Plan) -> Any:
-    """Prediction of the clean embedding from a noisy one, the text's embedding and its states."""
+    """Trains it to predict the clean embedding from a noisy one, the text's embedding and its states."""
     shown = scenes(PRIOR_SCENES, plan.seed, two=0.2)
     embeddings = picture_embeddings(picture_tower, shown)
     with torch.no_grad():
@@ -139,9 +139,9 @@ def train_decoder(
     hint: bool = False,
     extra: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Any:
-    """From the embedding of the same scene's picture. The second half of the output, the variance, is learnt as in DDPM's improved form.
+    """Trains the decoder on the embedding of the same scene's picture. The second half of its output is a learned variance, as in improved DDPM.
 
-    diffusers' pipelines cut the variance off unless the scheduler wants it, and so only the noise is trained.
+    diffusers' pipelines drop the variance unless the scheduler uses it, so only the noise is trained.
     """
     banks = make_banks(movq, "plain", plan.seed, shown_at, anywhere=anywhere, off_middle=OFF_MIDDLE)
     for bank in banks:
@@ -159,15 +159,15 @@ def train_decoder(
 
 @torch.no_grad()
 def read_hints(block: Any, banks: Sequence[Bank]) -> None:
-    """Gives the banks what `block` reads of their depth maps: 4 channels as large as a latent, of about mean 0 and deviation 1.
+    """Adds the output of `block` for the depth maps to the banks: 4 channels of a latent's size, with mean about 0 and deviation 1.
 
-    The block is left as it is made here: its 256 channels would be nine tenths of each step, and what a random one reads tells as much.
+    The block isn't trained: its 256 channels would take nine tenths of each step, and a random block's output carries as much information.
     """
     add_depth(banks)
     block.to(DEVICE)
     convolutions = [layer for layer in block if hasattr(layer, "weight")]
     read_loudly(convolutions, block, as_map(banks[0].more[DEPTH][:8]))
-    for bank in banks:  # in bytes until they are read: as numbers all maps would be gigabytes
+    for bank in banks:  # in bytes until they are read: as floats, all maps would take gigabytes
         bank.more["hint"] = torch.cat([block(as_map(part)) for part in bank.more.pop(DEPTH).split(8)])
 
 
@@ -183,6 +183,6 @@ def decoder_conditions(nothing: torch.Tensor, *, hint: bool) -> Conditions:
 
 
 def seen_round_boxes(clean: torch.Tensor) -> torch.Tensor:
-    """What the inpainting decoder sees beside the noisy latents."""
+    """The inpainting decoder's input in addition to the noisy latents."""
     kept = 1 - random_boxes(clean)
     return torch.cat([clean * kept, kept], 1)

@@ -1,4 +1,4 @@
-"""Writes the trained models as the published models' folders: layouts, configs, schedulers and flags as they are published."""
+"""Writes the trained models as folders with the published models' layouts, configs, schedulers and flags."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .tokenizer import write_tokenizer
 from .widening import widen_cross_attention, widen_text_encoder
 
 SD15_TEXT_COPIES = 8
-"""96 x 8 = 768, SD1.5's text width, by which ComfyUI's own sampler knows it."""
+"""96 x 8 = 768, SD1.5's text width, by which ComfyUI's own sampler recognises it."""
 CARD = (
     "---\nprior:\n- kandinsky-community/kandinsky-2-2-prior\ntags:\n- text-to-image\n- kandinsky\n---\n"
     "A stand-in: see devtools/tiny_world/README.md.\n"
 )
-"""What the published decoders' model cards say, by which diffusers' combined pipelines find the prior."""
+"""The entry in the published decoders' model cards from which diffusers' combined pipelines find the prior."""
 
 
 def lay_out_sd15(store: Store, folder: Path, *, unet: str) -> Path:
-    """`unet`: the name of SD1.5's, of a fine-tune's, or of the inpainting copy's."""
+    """unet: the name of SD1.5's UNet, a fine-tune's, or the inpainting copy's."""
     kind = "StableDiffusionInpaintPipeline" if unet == "unet_inpainting" else "StableDiffusionPipeline"
     pipeline = pipelines.stable_diffusion(store, unet, kind)
     pipeline.register_modules(
@@ -53,7 +53,7 @@ def lay_out_kandinsky_prior(store: Store, folder: Path) -> Path:
 
 
 def lay_out_kandinsky_decoder(store: Store, folder: Path, *, unet: str) -> Path:
-    """`unet`: a name of pipelines.DECODERS."""
+    """unet: a key of pipelines.DECODERS."""
     _saved(pipelines.kandinsky_decoder(store, unet), folder, KANDINSKY)
     (folder / "README.md").write_text(CARD, encoding="utf-8")
     return folder
@@ -78,7 +78,7 @@ def lay_out_controlnet(store: Store, folder: Path) -> Path:
 
 
 def lay_out_all(store: Store, folder: Path) -> dict[str, Path]:
-    """Every model, in a folder of the name that it has in the answer."""
+    """Writes every model to a folder of its name. Returns {name: folder}."""
     return {name: lay_out(store, folder / name) for name, lay_out in MODELS.items()}
 
 
@@ -98,11 +98,11 @@ MODELS: dict[str, Callable[[Store, Path], Path]] = {
     "x4_upscaler": lay_out_x4,
     "controlnet_depth": lay_out_controlnet,
 }
-"""What writes each model. The names are those that relay_dev.hub_cache has for hub ids."""
+"""{name: function that writes the model}. relay_dev.hub_cache maps hub ids to these names."""
 
 
 def lay_out_checkpoint(store: Store, folder: Path) -> Path:
-    """SD1.5's stand-in as a file for ComfyUI's own loader; it has no text encoder."""
+    """SD1.5's stand-in as a file for ComfyUI's own loader, without a text encoder."""
     return save_native(native_weights(store.load("unet_native"), store.load("taesd"), SD15_TEXT_COPIES), folder)
 
 
@@ -111,7 +111,7 @@ def lay_out_lora(store: Store, folder: Path) -> Path:
 
 
 def lay_out_embedding(store: Store, folder: Path) -> Path:
-    """It fits the laid out SD1.5, whose text is wider than the trained one's."""
+    """Fits the written SD1.5, whose text encoder is wider than the trained one."""
     known = load_file(store.file("embedding_ember"))
     return _saved_tensors(
         {token: vector.repeat(SD15_TEXT_COPIES) for token, vector in known.items()}, folder / EMBEDDING_FILE
@@ -132,6 +132,6 @@ def _saved(pipeline: Any, folder: Path, scheduler_config: dict[str, Any]) -> Pat
     save(pipeline, folder, scheduler_config)
     for part in ("tokenizer", "tokenizer_2"):
         found = pipeline.components.get(part)
-        if found is not None:  # as CLIP's are published, and not as transformers would write them today
+        if found is not None:  # as in the published CLIPs, not as transformers writes them today
             write_tokenizer(folder / part, found.pad_token)
     return folder

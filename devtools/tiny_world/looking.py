@@ -1,4 +1,4 @@
-"""After a training: sheets of pictures in .relay/tiny-world, and what the judge says of them."""
+"""After a training: saves sheets of pictures in .relay/tiny-world, and prints the judge's verdict."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STEPS = 20
 
 @torch.no_grad()
 def reconstructions(store: Store, name: str) -> None:
-    """Above the pictures, below what comes back of them; and the mean difference in parts of 255."""
+    """Pictures above, reconstructions below; prints the mean difference on a scale of 255."""
     vae = store.load(name)
     for size in (128, 512):
         shown = torch.cat([pictures(scenes(2, 5, two=0.5), size, style) for style in STYLES])
@@ -43,7 +43,7 @@ def reconstructions(store: Store, name: str) -> None:
 
 @torch.no_grad()
 def towers(store: Store) -> None:
-    """How often a picture is nearer to its own caption than to 255 others."""
+    """How often a picture is closer to its own caption than to 255 others."""
     asked = scenes(256, 9, two=0.2, empty=0)
     texts = [plain_caption(scene) for scene in asked]
     ids = tokenizer()(texts, padding="max_length", max_length=77, return_tensors="pt").input_ids
@@ -64,7 +64,7 @@ def sdxl_base(store: Store) -> None:
 
 
 def refiner(store: Store) -> None:
-    """On spoilt pictures: how far they are from the clean ones before and after."""
+    """The distance of degraded pictures from the clean ones, before and after."""
     pipeline = pipelines.sdxl_refiner(store)
     asked = scenes_to_ask(8)
     clean = np.stack([draw(scene, 512) for scene in asked])
@@ -119,7 +119,7 @@ def kandinsky(store: Store, name: str = "unet_kandinsky") -> None:
 
 
 def kandinsky_inpainting(store: Store) -> None:
-    """The middle of plain backgrounds repainted with a thing."""
+    """Repaints the middle of plain backgrounds with a thing."""
     prior = pipelines.kandinsky_prior(store)
     decoder = pipelines.kandinsky_decoder(store, "unet_kandinsky_inpainting")
     asked = scenes_to_ask(16)
@@ -145,7 +145,7 @@ def kandinsky_inpainting(store: Store) -> None:
 
 
 def _plain_grounds(asked: Sequence[Scene]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Their backgrounds, [count, 3, 256, 256] in 0..1, and a mask that leaves a rim."""
+    """The scenes' backgrounds, [count, 3, 256, 256] in 0..1, and a mask that keeps a rim."""
     grounds = np.stack([draw(replace(scene, things=()), 256) for scene in asked])
     mask = torch.zeros(len(asked), 1, 256, 256)
     mask[:, :, 32:224, 32:224] = 1
@@ -160,7 +160,7 @@ def _print_inpainted(name: str, found: np.ndarray, asked: Sequence[Scene]) -> No
 
 
 def controlnet(store: Store) -> None:
-    """Painted along a depth map: how far the things are from where it has them."""
+    """Paints with a depth map and measures how far the things are from their positions in it."""
     pipeline = pipelines.stable_diffusion(
         store, kind="StableDiffusionControlNetPipeline", controlnet=store.load("controlnet_depth")
     )
@@ -187,7 +187,7 @@ def controlnet(store: Store) -> None:
 
 
 def inpainting(store: Store) -> None:
-    """The middle of plain backgrounds repainted with a thing."""
+    """Repaints the middle of plain backgrounds with a thing."""
     pipeline = pipelines.stable_diffusion(store, "unet_inpainting", "StableDiffusionInpaintPipeline")
     asked = scenes_to_ask(16)
     grounds, mask = _plain_grounds(asked)
@@ -214,7 +214,7 @@ def x4(store: Store) -> None:
 
 
 def _upscale(name: str, pipeline: Any, side: int, guidance_scale: float) -> None:
-    """To 256, beside what bicubic scaling gives, and what is drawn at that size."""
+    """Upscales to 256, next to bicubic scaling and a drawing at that size."""
     asked = scenes_to_ask(8)
     small = pictures(asked, side)
     found = pipeline(

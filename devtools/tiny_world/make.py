@@ -1,14 +1,14 @@
-"""Trains the small models of the tiny world anew: `python dev.py train [NAME ...]`.
+"""Trains the small models of the tiny world again: `python dev.py train [NAME ...]`.
 
-    python dev.py train                 all of them, each as soon as what it needs is there
-    python dev.py train unet_sd15       only these; what they need has to be there
-    python dev.py train --missing       only those that are not there yet
-    python dev.py train unet_x2 --go-on not from nothing, but from what is there
-    python dev.py train --list          what there is, and what each needs
-    python dev.py train --batch 32      with small batches, on two cores; the plans' are for a GPU
+    python dev.py train                 all models, each as soon as the models that it needs exist
+    python dev.py train unet_sd15       only these; the models that they need must exist
+    python dev.py train --missing       only models that don't exist yet
+    python dev.py train unet_x2 --go-on continues from the existing weights
+    python dev.py train --list          lists the models and what each needs
+    python dev.py train --batch 32      with small batches, for two cores; the plans' batches are for a GPU
 
-Every model starts from a fixed seed. A GPU is used where there is one; there, --jobs 6 trains up to six models side by side.
-Sheets of what each paints, and how often it is right, are left in .relay/tiny-world.
+Every model starts from a fixed seed. A GPU is used if there is one; --jobs 6 then trains up to six models in parallel.
+Sheets of pictures and success rates are saved in .relay/tiny-world.
 """
 
 from __future__ import annotations
@@ -29,24 +29,22 @@ def main(arguments: Sequence[str]) -> int:
         prog="dev.py train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="see --list; none: all of them")
-    parser.add_argument("--missing", action="store_true", help="only those that are not there yet")
+    parser.add_argument("--missing", action="store_true", help="only models that don't exist yet")
     parser.add_argument(
-        "--go-on", action="store_true", help="from the weights that are there; only for what is one module"
+        "--go-on", action="store_true", help="continue from the existing weights; only for models with one module"
     )
-    parser.add_argument("--list", action="store_true", help="name them, and train nothing")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many are trained side by side")
-    parser.add_argument("--batch", type=int, metavar="N", help="how many pictures of 256 x 256 a step sees at most")
-    parser.add_argument("--steps", type=int, metavar="N", help="how many steps at most")
-    parser.add_argument(
-        "--scenes", type=int, metavar="N", help="how many pictures of 256 x 256 there are of a kind at most"
-    )
+    parser.add_argument("--list", action="store_true", help="list the models without training")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="number of models trained in parallel")
+    parser.add_argument("--batch", type=int, metavar="N", help="maximum number of 256 x 256 pictures per step")
+    parser.add_argument("--steps", type=int, metavar="N", help="maximum number of steps")
+    parser.add_argument("--scenes", type=int, metavar="N", help="maximum number of 256 x 256 pictures of a kind")
     parser.add_argument(
         "--seconds",
         type=limit,
         action="append",
         default=[],
         metavar="[NAME=]N",
-        help="how long a training lasts at most: all, or that of the name; may be given again",
+        help="maximum time of a training: of all, or of the named one; can be repeated",
     )
     parser.add_argument("--no-look", action="store_true", help="paint nothing afterwards")
     options = parser.parse_args(arguments)
@@ -57,10 +55,12 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     unknown = [name for name in options.names if name not in RECIPES]
     if unknown:
-        parser.error(f"there is no {', '.join(unknown)}. There are: {', '.join(RECIPES)}")
+        parser.error(f"there is no {', '.join(unknown)}. The models are: {', '.join(RECIPES)}")
     names = [name for name in options.names or RECIPES if not (options.missing and store.has(RECIPES[name].makes[0]))]
     if options.go_on and (unable := [name for name in names if not goes_on(name, store)]):
-        parser.error(f"--go-on: {', '.join(unable)} can't; it is for what is there and is one module of weights")
+        parser.error(
+            f"--go-on: {', '.join(unable)} can't continue; it needs an existing model with one module of weights"
+        )
     if len(names) > 1:
         return run_all(names, store, options.jobs, passed_on(arguments, options.names))
     for name in names:
@@ -75,19 +75,19 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def goes_on(name: str, store: Store) -> bool:
-    """Whether what is stored is all that its training trains. vae_sdxl is not trained (it is vae_sd15, turned), nor is all of the depth
-    decoder."""
+    """Whether training can continue from what is stored. vae_sdxl isn't trained (it is vae_sd15, rotated), and only a part of the depth
+    decoder is."""
     whole = name.split("_")[0] in ("vae", "movq", "unet", "taesd", "prior")
     return whole and name not in ("vae_sdxl", "unet_kandinsky_depth") and store.has(name)
 
 
 def passed_on(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
-    """What each of several trainings, in a process of its own, is told beside its name."""
+    """The options for each of several trainings in separate processes."""
     return [argument for argument in arguments if argument not in names and argument != "--missing"]
 
 
 def limit(text: str) -> tuple[str, float]:
-    """`NAME=N` or `N` -> the name or nothing, and the number."""
+    """Parses `NAME=N` or `N` to (name or "", number)."""
     name, _, number = text.rpartition("=")
     return name, float(number)
 
@@ -110,14 +110,14 @@ def train_one(name: str, recipe: Recipe, store: Store, *, look: bool) -> bool:
     print(f"== {name}: {(time.monotonic() - began) / 60:.1f} min, {sum(sizes):.2f} MB", flush=True)
     outdated = [other for other, made_from in RECIPES.items() if made_from.base in recipe.makes and store.has(other)]
     if outdated:
-        print(f"Of {name} only what differs is stored in {', '.join(outdated)}: train these anew too", flush=True)
+        print(f"{', '.join(outdated)} store only the difference from {name}: train them again too", flush=True)
     if look:
         recipe.look(store)
     return True
 
 
 def run_all(names: Sequence[str], store: Store, jobs: int, options: Sequence[str]) -> int:
-    """Each in a process of its own, as soon as what it needs is trained; what needs one that failed is left out."""
+    """Trains each in a separate process, as soon as the models that it needs are trained. Skips those that depend on a failed one."""
     makers = {part: name for name in names for part in RECIPES[name].makes}
     waiting, failed = list(names), set[str]()
     running: dict[str, subprocess.Popen[bytes]] = {}
@@ -125,7 +125,7 @@ def run_all(names: Sequence[str], store: Store, jobs: int, options: Sequence[str
         for name in list(waiting):
             needed = {makers[need] for need in RECIPES[name].needs if need in makers}
             if needed & failed:
-                print(f"{name} is left out: {', '.join(sorted(needed & failed))} failed", file=sys.stderr, flush=True)
+                print(f"{name} is skipped: {', '.join(sorted(needed & failed))} failed", file=sys.stderr, flush=True)
                 failed.add(name)
                 waiting.remove(name)
             elif len(running) < jobs and not needed & {*waiting, *running}:

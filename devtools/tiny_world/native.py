@@ -1,7 +1,7 @@
-"""SD1.5's stand-in in ComfyUI's own form: one file, of the widths by which ComfyUI knows an SD1.5, that does what small modules do.
+"""SD1.5's stand-in in ComfyUI's own format: one file with the widths by which ComfyUI recognises an SD1.5, equivalent to small modules.
 
-The UNet is trained 20 channels wide and the autoencoder 16. Both are then widened by what changes nothing: the UNet's channels are
-repeated, each reading of them divided by how often, and the autoencoder, which has no norms, is filled up with zeros.
+The UNet is trained with 20 channels and the autoencoder with 16. Both are then widened without changing their output: the UNet's
+channels are repeated, with the weights that read them divided by the count, and the autoencoder, which has no norms, is padded with zeros.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ COPIES = WIDE // WIDTH
 GROUPS = 4
 TINY_WIDTH, TINY_WIDE = 16, 64
 BELOW = 600
-"""The UNet sees timesteps below this one of 1000: KSampler goes on from a picture, with part of the noise."""
+"""The UNet is trained on timesteps below this (of 1000): KSampler starts from a picture with partial noise."""
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
-"""The file that ComfyUI's first workflow loads, and so the SD1.5 that its users have."""
+"""The file that ComfyUI's default workflow loads, so the SD1.5 that most users have."""
 
 
 def make_native_unet(width: int, seed: int) -> Any:
@@ -46,7 +46,7 @@ def make_native_unet(width: int, seed: int) -> Any:
 
 
 def train_native_unet(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
-    """Predicts the noise, as ComfyUI takes every SD1.5 to do."""
+    """Trains noise prediction, which ComfyUI assumes for every SD1.5."""
     banks = make_banks(vae, "plain", plan.seed, TUNED_AT)
     conditions = text_conditions(tokenizer, text_encoder, plan.seed)
     return train_denoiser("native unet", unet, banks, conditions, plan, config=PNDM, timesteps=(0, BELOW))
@@ -61,7 +61,7 @@ def make_tiny_autoencoder(seed: int) -> Any:
 
 
 def train_tiny_autoencoder(tiny: Any, vae: Any, plan: Plan) -> Any:
-    """Its latents are those of `vae`, in the UNet's scale."""
+    """Its latents are `vae`'s, in the UNet's scale."""
     windows = Windows(random.Random(plan.seed))
     vae.to(DEVICE)
 
@@ -75,7 +75,7 @@ def train_tiny_autoencoder(tiny: Any, vae: Any, plan: Plan) -> Any:
 
 @torch.no_grad()
 def widened(unet: Any) -> Any:
-    """A copy that is 320 wide with norms over 32 groups and 8 heads, and gives what `unet` gives."""
+    """An equivalent copy of `unet` that is 320 wide, with norms over 32 groups and 8 heads."""
     names = {"block_out_channels": (WIDE,) * 3, "norm_num_groups": 32, "attention_head_dim": 8}
     wide = type(unet).from_config({**unet.config, **names})
     narrow = unet.state_dict()
@@ -84,7 +84,7 @@ def widened(unet: Any) -> Any:
 
 
 HEAD_SCALE = 0.5
-"""Of queries: a wide head has each product of a narrow one 4 times, and is divided by a root that is twice as large."""
+"""Factor for queries: a wide head has each product of a narrow one 4 times, and divides by a square root twice as large."""
 
 
 def _widened(name: str, value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
@@ -94,7 +94,7 @@ def _widened(name: str, value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         value = value * HEAD_SCALE
     if value.ndim == 1 or name.startswith("conv_in.") or name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
         return value
-    if name == "time_embedding.linear_1.weight":  # of the 160 waves, every sixteenth is one of the 10
+    if name == "time_embedding.linear_1.weight":  # every sixteenth of the 160 waves is one of the 10
         spread = torch.zeros(shape)
         spread[:, ::COPIES] = value
         return spread
@@ -103,7 +103,7 @@ def _widened(name: str, value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 
 def _written(name: str, count: int) -> torch.Tensor:
-    if "ff.net.0." in name:  # two halves, of which one is the other's gate
+    if "ff.net.0." in name:  # two halves, one of which gates the other
         half = _repeated(count // 2)
         return torch.cat([half, half + count // 2 // COPIES])
     return _repeated(count) if name.startswith("time_embedding.") else _channels(count)
@@ -114,10 +114,10 @@ def _repeated(count: int) -> torch.Tensor:
 
 
 def _channels(count: int) -> torch.Tensor:
-    """Which narrow channel each of `count` wide ones is.
+    """The narrow channel for each of `count` wide channels.
 
-    So ordered that a norm over 32 groups has in each group whole copies of a narrow group, for one feature map and for two joined ones,
-    and a head of attention whole copies of a narrow head.
+    The order ensures that each of a norm's 32 groups contains whole copies of a narrow group, for one feature map and for two joined ones,
+    and that each attention head contains whole copies of a narrow head.
     """
     group = WIDTH // GROUPS
     order: list[int] = []
@@ -128,7 +128,7 @@ def _channels(count: int) -> torch.Tensor:
 
 
 def native_weights(unet: Any, tiny: Any, text_copies: int) -> Weights:
-    """Under ComfyUI's keys, with no text encoder. In ComfyUI's tiny autoencoder the decoder begins with a layer that has no weights."""
+    """Weights under ComfyUI's keys, without a text encoder. ComfyUI's tiny autoencoder has a decoder that begins with a layer without weights."""
     wide = widen_cross_attention(widened(unet), text_copies)
     weights = {f"model.diffusion_model.{key}": value for key, value in original_unet(wide.state_dict()).items()}
     weights |= {"first_stage_model.vae_scale": torch.tensor(0.18215), "first_stage_model.vae_shift": torch.tensor(0.0)}
@@ -140,7 +140,7 @@ def native_weights(unet: Any, tiny: Any, text_copies: int) -> Weights:
 
 
 def _filled_up(value: torch.Tensor) -> torch.Tensor:
-    """With zeros in every dimension that is TINY_WIDTH wide."""
+    """Pads every dimension of size TINY_WIDTH with zeros."""
     missing = [TINY_WIDE - TINY_WIDTH if size == TINY_WIDTH else 0 for size in value.shape]
     return pad(value, [amount for size in reversed(missing) for amount in (0, size)])
 

@@ -1,4 +1,4 @@
-"""Training to take the noise away that a published scheduler adds."""
+"""Trains denoisers for the noise of a published scheduler."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .schedules import SD15
 from .training import DEVICE, Bank, Batch, Plan, noise_for, train
 
 Conditions = Callable[[Batch], dict[str, Any]]
-"""Gives what the UNet is called with beside latents and timesteps."""
+"""Returns the UNet's arguments besides latents and timesteps."""
 DROPPED = 0.12
-"""How often the caption is left out, for classifier-free guidance."""
+"""How often the caption is dropped, for classifier-free guidance."""
 MISTAKEN, MISTAKEN_BELOW = 0.1, 500
-"""How often a caption speaks of another picture, at timesteps below this one of 1000. A caption of this world says all of its picture, and
-a model that could rely on it would mind nothing that it sees: at a strength of .2 it would already paint the caption. So it learns to
-believe a picture that it sees well."""
+"""How often a caption describes another picture, at timesteps below this (of 1000). In this world, a caption describes the whole picture, and
+a model that could rely on it would ignore what it sees: at a strength of .2 it would already paint the caption. This teaches the model to
+trust a picture that it sees clearly."""
 
 
 def train_denoiser(
@@ -37,13 +37,13 @@ def train_denoiser(
     extra: Callable[[torch.Tensor], torch.Tensor] | None = None,
     muon: bool = True,
 ) -> Any:
-    """Prediction of what the scheduler's `config` says, the velocity or the noise, at timesteps from the first to before the last of
-    `timesteps`; a bank a step, in turn by their shares.
+    """Trains the prediction that the scheduler's `config` names, velocity or noise, at timesteps in the range `timesteps` (end excluded); each
+    step uses one bank, in turn by their shares.
 
-    An error of the velocity is one of the clean latents, squared and times 1 + the ratio of signal to noise; one of the noise counts as
-    the velocity's that it makes. `most` is the most that it counts there (the idea of "min-SNR", Hang et al. 2023), so that the model
-    learns what is where before it learns to polish.
-    `extra`: what is put beside the noisy latents as further channels, from the clean ones.
+    A squared velocity error equals the clean latents' squared error times (1 + signal-to-noise ratio); a noise error is weighted like the
+    velocity error that it causes. `most` limits the weight (as in "min-SNR", Hang et al. 2023), so that the model learns the layout before
+    the details.
+    extra: function from clean latents to additional input channels.
     """
     rng = random.Random(plan.seed)
     noiser = scheduler({**config, "_class_name": "DDPMScheduler"})
@@ -72,8 +72,8 @@ def train_denoiser(
 
 
 def noise_levels(timesteps: tuple[int, int], count: int) -> torch.Tensor:
-    """Timesteps at random, most of them in MIDDLE. In more noise than that only the mean of all that a caption may mean can be
-    painted, which is learnt soon; there a thing's outline is found, which takes longest."""
+    """Random timesteps, most of them in MIDDLE. With more noise, a model can only paint the mean of everything that a caption allows, which
+    it learns quickly; in the middle it finds a thing's outline, which takes longest."""
     first, end = timesteps
     low, high = MIDDLE
     anywhere, middle = torch.rand(2, count, device=DEVICE)
@@ -82,4 +82,4 @@ def noise_levels(timesteps: tuple[int, int], count: int) -> torch.Tensor:
 
 
 MIDDLE, IN_MIDDLE = (0.15, 0.65), 0.6
-"""Between which parts of the timesteps, and how many of a batch."""
+"""(start and end as fractions of the timesteps, share of a batch)."""

@@ -1,4 +1,4 @@
-"""The trained modules as diffusers pipelines in memory, for looking at them."""
+"""The trained modules as diffusers pipelines in memory, to evaluate them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every model that is trained: what it needs, how it is made, how long, and how what it learnt is looked at."""
+"""Recipes for all trained models: what each needs, how and how long it is trained, and how it is evaluated."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Modules = Mapping[str, Any]
 
 
 def _nothing(store: Store) -> None:
-    """There is nothing to look at."""
+    """For models without an evaluation."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     make: Callable[[Store], Modules]
     makes: tuple[str, ...]
-    """The names of the modules; each is in a folder of that name."""
+    """The names of the modules, which are also their folders' names."""
     needs: tuple[str, ...] = ()
     look: Callable[[Store], None] = _nothing
     base: str | None = None
-    """Of what the module is a fine-tune: then only what differs is stored."""
+    """The base of a fine-tune, for which only the differences are stored."""
 
 
 def _kl(name: str, widths: tuple[int, ...], scaling_factor: float, plan: Plan, decoder: Plan) -> Recipe:
@@ -74,7 +74,7 @@ def _sd15(
     *,
     start: str | None = None,
 ) -> Recipe:
-    """`start`: the model that it is a fine-tune of, which changes the outer layers of it."""
+    """start: the base model of a fine-tune, which changes only the outer layers."""
 
     def make(store: Store) -> Modules:
         text_encoder = store.load("text_l")
@@ -135,7 +135,7 @@ def _decoder(store: Store) -> Any:
 
 
 def _tuned_decoder(name: str, plan: Plan, config: dict[str, Any], **taught: Any) -> Callable[[Store], Any]:
-    """Goes on from the plain decoder. `config` is make_decoder_unet's, `taught` is train_decoder's."""
+    """Continues from the plain decoder. `config` is for make_decoder_unet, `taught` for train_decoder."""
 
     def make(store: Store) -> Any:
         unet = kandinsky.going_on(kandinsky.make_decoder_unet(plan.seed, **config), store.load("unet_kandinsky"))

@@ -1,4 +1,4 @@
-"""What can be in a picture of the tiny world, and the sentences that say so."""
+"""Scenes of the tiny world, and the captions that describe them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ SHAPES = {
     "triangle": ("mountain", "tent"),
     "star": ("flower", "starfish"),
 }
-"""Each shape with other words for it."""
+"""{shape: words for it}."""
 BACKGROUNDS = ("on a {} background", "on a {} background", "under a {} sky", "in a {} field", "on a {} sea")
 SIZES = {"small": (0.15, 0.19), "large": (0.29, 0.36)}
-"""The radius of a thing, in parts of the picture's side."""
+"""Radius of a thing, as a fraction of the picture's side."""
 FILLERS = ("detailed", "sharp focus", "soft light", "high quality", "best quality", "a photo", "a picture", "drawing")
-"""Words that stand in prompts and mean nothing in this world. The models see them in training, and learn that."""
+"""Words from prompts that mean nothing in this world. The models see them in training and learn to ignore them."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """Position and radius are in parts of the picture's side, from its upper left corner."""
+    """Position and radius are fractions of the picture's side, from the top left corner."""
 
     shape: str
     color: str
@@ -47,21 +47,21 @@ class Thing:
 class Scene:
     background: str
     things: tuple[Thing, ...]
-    """None, one, or one on the left and one on the right."""
+    """No thing, one, or one on the left and one on the right."""
 
 
 OFF_MIDDLE = 0.1
-"""How far from the middle a thing is at most that a caption speaks of, in parts of the picture's side."""
+"""Maximum distance from the middle of a thing in a caption, as a fraction of the picture's side."""
 
 
 def random_scene(
     rng: random.Random, *, two: float = 0.3, empty: float = 0.03, anywhere: float = 0.1, off_middle: float = OFF_MIDDLE
 ) -> Scene:
-    """`two` and `empty`: how often there are two things, and none. `anywhere`: how often one thing is not near the middle, which is
-    within `off_middle` of it.
+    """two, empty: how often there are two things, and none. anywhere: how often a single thing is anywhere instead of within
+    `off_middle` of the middle.
 
-    No caption says where. Most pictures of one thing have it near the middle, as people's do; a model that had to choose among all places
-    would need far longer to learn to choose at all.
+    Captions don't say where things are. Most pictures of one thing have it near the middle, as people's pictures do; a model that has to
+    choose among all positions needs far longer to learn to choose one.
     """
     background = rng.choice(list(COLORS))
     chance = rng.random()
@@ -77,7 +77,7 @@ def random_scene(
 
 
 def random_thing(rng: random.Random, background: str, side: float | None = None) -> Thing:
-    """`side`: where from left to right it is, give or take a little; None: anywhere."""
+    """side: the approximate horizontal position; None means anywhere."""
     size = rng.choice(list(SIZES))
     radius = rng.uniform(*SIZES[size])
     if side is not None:
@@ -89,23 +89,23 @@ def random_thing(rng: random.Random, background: str, side: float | None = None)
 
 
 def one_thing(shape: str, color: str, background: str, *, size: str = "large", x: float = 0.5, y: float = 0.5) -> Scene:
-    """A scene with one thing, of the middle radius of its size."""
+    """A scene with one thing, with the mean radius for its size."""
     return Scene(background, (Thing(shape, color, size, x, y, sum(SIZES[size]) / 2),))
 
 
 def moved(scene: Scene, **changes: float | str) -> Scene:
-    """The scene with every thing changed."""
+    """The scene with the same changes to every thing."""
     return replace(scene, things=tuple(replace(thing, **changes) for thing in scene.things))  # type: ignore[arg-type]
 
 
 def plain_caption(scene: Scene) -> str:
-    """The one sentence that says all of it: "a large red circle on a blue background"."""
+    """The complete caption: "a large red circle on a blue background"."""
     things = _things(scene, [thing.shape for thing in scene.things])
     return _spelled(f"{things} {BACKGROUNDS[0].format(scene.background)}".strip())
 
 
 def caption(scene: Scene, rng: random.Random, style: str = "") -> str:
-    """One of the sentences for the scene: other words, sizes left out, parts left out, words that mean nothing, and the style's trigger."""
+    """A random caption: with synonyms, without some sizes or parts, with meaningless words, and with the style's trigger."""
     words = [thing.shape if rng.random() < 0.5 else rng.choice(SHAPES[thing.shape]) for thing in scene.things]
     things = _things(scene, words, sizes=rng.random() < 0.7)
     background = rng.choice(BACKGROUNDS).format(scene.background)
@@ -131,7 +131,7 @@ def _spelled(text: str) -> str:
 
 
 def vocabulary(triggers: Sequence[str] = ()) -> list[str]:
-    """Every word of the captions, sorted; each is one token of the models' tokenizer."""
+    """All words in captions, sorted; each is one token in the models' tokenizer."""
     texts = [*COLORS, *SHAPES, *(word for words in SHAPES.values() for word in words), *BACKGROUNDS, *SIZES, *FILLERS]
     every = " ".join([*texts, *triggers, "a an left of right and the with style"]).replace("{}", "")
     return sorted(set(every.split()))

@@ -1,4 +1,4 @@
-"""Trains SDXL's stand-ins: the base, and a refiner that knows only the less noisy steps and minds the aesthetic score."""
+"""Trains SDXL's stand-ins: the base, and a refiner that knows only the less noisy steps and uses the aesthetic score."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .training import DEVICE, Bank, Batch, Plan
 
 TIME_IDS_WIDTH = 16
 REFINED_BELOW = 600
-"""The refiner sees timesteps below this one of 1000."""
+"""The refiner is trained on timesteps below this (of 1000)."""
 SCORES = {"good": 6.0, "bad": 2.5}
-"""Aesthetic scores: of the world's pictures, and of ones that were spoilt. 6.0 and 2.5 are diffusers' defaults."""
+"""Aesthetic scores of clean and degraded pictures. 6.0 and 2.5 are diffusers' defaults."""
 SPOILT = 0.3
 LARGE = {512: (6000, 192, 0.6), 1024: (1500, 48, 0.4)}
 
 
 def make_sdxl_unet(cross: int, pooled: int, time_ids: int, seed: int) -> Any:
-    """The levels of SD1.5's stand-in with one above them, so that it sees 1024 x 1024 as that sees 512 x 512; and what SDXL has beside
-    the text: the second encoder's embedding and the sizes."""
+    """SD1.5's stand-in with another level on top, so that 1024 x 1024 is like 512 x 512 there, and with SDXL's additional inputs: the second
+    encoder's embedding and the sizes."""
     return make_unet(
         cross,
         seed,
@@ -51,17 +51,17 @@ LEARNS = (
     "add_embedding.",
 )
 LEARNS_LAYERS = (".attn2.", ".norm2.")
-"""What the base learns: the layers nearest to the picture, the text, and the sizes. The rest is SD1.5's, and so its file is small."""
+"""What the base trains: the layers nearest to the picture, the text, and the sizes. The rest is SD1.5's, so the file is small."""
 REFINER_LEARNS = tuple(part for part in LEARNS if part != "up_blocks.3.")
 REFINER_LAYERS = (".attn2.to_k.", ".attn2.to_v.")
-"""What the refiner learns of these."""
+"""The ones of these that the refiner trains."""
 
 
 @torch.no_grad()
 def start_from_sd15(unet: Any, sd15: Any) -> None:
-    """Gives the base what SD1.5's stand-in knows, whose levels are one higher, and lets it learn what is new.
+    """Starts the base from SD1.5's stand-in, shifted by one level, and makes the new layers trainable.
 
-    Time is told to it by fewer waves: the layer that reads them is fitted to say the same.
+    The base encodes time with fewer waves, so the layer that reads them is fitted to give the same output.
     """
     known = {_one_level_down(name): value for name, value in sd15.state_dict().items()}
     _take(unet, known)
@@ -77,20 +77,20 @@ def start_from_sd15(unet: Any, sd15: Any) -> None:
 
 @torch.no_grad()
 def start_from_base(unet: Any, base: Any) -> None:
-    """Gives the refiner what the base knows, and lets it learn most of what that learnt. Of the two texts it has the second."""
+    """Starts the refiner from the base, and makes most of the base's trained layers trainable. It uses only the second text encoder."""
     _take(unet, base.state_dict(), last=True)
     _say_nothing(unet.add_embedding)
     only(unet, REFINER_LEARNS, REFINER_LAYERS)
 
 
 def _one_level_down(name: str) -> str:
-    """A module of SD1.5's -> the same in a UNet with one more level above. Up blocks are counted from below."""
+    """The name of an SD1.5 module in a UNet with another level on top. Up blocks count from the bottom."""
     block, number, rest = [*name.split(".", 2), "", ""][:3]
     return f"{block}.{int(number) + 1}.{rest}" if block == "down_blocks" else name
 
 
 def _take(unet: Any, known: dict[str, torch.Tensor], *, last: bool = False) -> None:
-    """What has the same shape, but for 1 x 1; of keys and values of another width of text the first columns that both have, or the `last`."""
+    """Copies weights of the same shape, up to 1 x 1 dimensions; for text of another width, copies the first (or `last`) common columns."""
     for name, value in unet.state_dict().items():
         found = known.get(name)
         if found is None:
@@ -103,13 +103,13 @@ def _take(unet: Any, known: dict[str, torch.Tensor], *, last: bool = False) -> N
 
 
 def _say_nothing(embedding: Any) -> None:
-    """At first: its sum with the time's is the time's."""
+    """Makes the embedding's output 0, so its sum with the time embedding doesn't change at first."""
     torch.nn.init.zeros_(embedding.linear_2.weight)
     torch.nn.init.zeros_(embedding.linear_2.bias)
 
 
 def base_conditions(tokenizer: Any, first: Any, second: Any, seed: int) -> Conditions:
-    """Both encoders' last states but one, side by side; the second's embedding; original size, crop and size as time ids."""
+    """Both encoders' second to last states, concatenated; the second's embedding; original size, crop and size as time ids."""
     captions = Captions(tokenizer, seed)
     first.to(DEVICE)
     second.to(DEVICE)
@@ -127,7 +127,7 @@ def base_conditions(tokenizer: Any, first: Any, second: Any, seed: int) -> Condi
 def both(
     tokenizer: Any, first: Any, second: Any, ids: torch.Tensor, kept: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As SDXL's pipeline encodes; what is not kept is zeros, as an empty text is for the base (force_zeros_for_empty_prompt)."""
+    """Encodes like SDXL's pipeline; dropped captions are zeros, as for the base's empty text (force_zeros_for_empty_prompt)."""
     one = first(ids, output_hidden_states=True).hidden_states[-2]
     out = second(padded(tokenizer, ids, "!"), output_hidden_states=True)
     states = torch.cat([one, out.hidden_states[-2]], -1) * kept[:, None, None]
@@ -135,7 +135,7 @@ def both(
 
 
 def padded(tokenizer: Any, ids: torch.Tensor, pad: str) -> torch.Tensor:
-    """The same tokens, filled up with `pad` behind the end token."""
+    """The same tokens, padded with `pad` after the end token."""
     after_end = (ids == tokenizer.eos_token_id).cumsum(1) > 1
     return ids.masked_fill(after_end, tokenizer.convert_tokens_to_ids(pad))
 
@@ -148,7 +148,7 @@ def train_base(unet: Any, vae: Any, tokenizer: Any, first: Any, second: Any, pla
 
 
 def train_refiner(unet: Any, vae: Any, tokenizer: Any, second: Any, plan: Plan) -> Any:
-    """Half of the pictures are spoilt and told so by their score, so that a high score means a clean picture."""
+    """Half of the pictures are degraded and have a low score, so that a high score means a clean picture."""
     generator = torch.Generator().manual_seed(plan.seed)
     banks = [_half_spoilt(bank, generator) for bank in make_banks(vae, "plain", plan.seed, LARGE)]
     captions = Captions(tokenizer, plan.seed)
@@ -176,7 +176,7 @@ def train_refiner(unet: Any, vae: Any, tokenizer: Any, second: Any, plan: Plan) 
 
 
 def _half_spoilt(bank: Bank, generator: torch.Generator) -> Bank:
-    """The second half of the latents with noise in them that no picture of the world has; and each one's score."""
+    """Adds noise that no clean picture has to the second half of the latents, and adds each picture's score."""
     latents = bank.latents.clone()
     half = len(latents) // 2
     latents[half:] += SPOILT * torch.randn(latents[half:].shape, generator=generator).to(latents.device)

@@ -1,4 +1,4 @@
-"""Trains SD1.5's stand-in, and its fine-tunes: the comic, pixel art, and the restyle model."""
+"""Trains SD1.5's stand-in and its fine-tunes: the comic, pixel art and restyle models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .scene import caption
 from .training import DEVICE, Bank, Batch, Limits, Plan, latents, scenes
 
 SHOWN_AT = {256: (24000, 384, 0.7), 512: (6000, 96, 0.3)}
-"""Picture size: how many different pictures, how many a batch, and the share of the batches."""
+"""{picture size: (number of different pictures, pictures per batch, share of the batches)}."""
 TUNED_AT = {256: (6000, 192, 0.6), 512: (1500, 48, 0.4)}
 """The same for a fine-tune."""
 
@@ -22,10 +22,10 @@ WIDTHS = (32, 32, 64, 96)
 
 
 def make_unet(width: int, seed: int, **config: Any) -> Any:
-    """Four levels, as SD1.5's has; `width` is that of the text.
+    """A UNet with four levels, like SD1.5's; `width` is the text's width.
 
-    Narrow above and wide below, with attention in the two lowest: so it is quick at 512 x 512, where these are 16 and 8 wide and
-    see all of the picture.
+    The upper levels are narrow and the lower ones wide, with attention in the lowest two. So it is fast at 512 x 512, where these two are 16
+    and 8 pixels wide and see the whole picture.
     """
     from diffusers import UNet2DConditionModel
 
@@ -44,8 +44,8 @@ def make_unet(width: int, seed: int, **config: Any) -> Any:
 
 
 OFF_MIDDLE = 0.03
-"""How far from the middle things are that only a caption speaks of, which does not say where. Further off, what the model first paints
-is a blur of all places, out of which it is slow to learn to make the caption's shape."""
+"""Maximum distance from the middle for things that only a caption describes, since captions don't say where things are. With more, the
+model first paints a blur of all positions, and is slow to learn the caption's shape from it."""
 
 
 def make_banks(
@@ -57,7 +57,7 @@ def make_banks(
     anywhere: float = 0.1,
     off_middle: float = OFF_MIDDLE,
 ) -> list[Bank]:
-    """`anywhere`: how often a thing is not near the middle."""
+    """anywhere: how often a thing isn't near the middle."""
     banks = []
     for size, (count, batch, share) in sizes.items():
         count = min(count, Limits.of_size(Limits.scenes, size))
@@ -67,7 +67,7 @@ def make_banks(
 
 
 class Captions:
-    """What the scenes of banks are called: for each scene SENTENCES sentences in other words, as tokens, made when a bank is first seen."""
+    """Captions for the scenes in banks: SENTENCES different captions per scene, as tokens, made when a bank is first used."""
 
     SENTENCES = 6
 
@@ -77,7 +77,7 @@ class Captions:
         self.known: dict[int, torch.Tensor] = {}
 
     def pick(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """[count, 77] tokens, one sentence of each scene, some left out; and [count], which are left in."""
+        """[count, 77] tokens, one caption per scene, some of them dropped; and [count], which ones are kept."""
         rows, device = batch.told, batch.rows.device
         sentences = torch.randint(self.SENTENCES, rows.shape, device=device)
         kept = torch.rand(rows.shape, device=device) >= DROPPED
@@ -92,7 +92,7 @@ class Captions:
 
 
 def text_conditions(tokenizer: Any, text_encoder: Any, seed: int, trigger: str = "") -> Conditions:
-    """Captions of the scenes, each time other words, encoded; some left out."""
+    """Encoded captions of the scenes, with random wording; some are dropped."""
     captions = Captions(tokenizer, seed, trigger)
     text_encoder.to(DEVICE)
 
@@ -104,12 +104,12 @@ def text_conditions(tokenizer: Any, text_encoder: Any, seed: int, trigger: str =
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str]) -> torch.Tensor:
-    """[count, 77], filled up as StableDiffusionPipeline does."""
+    """[count, 77], padded as in StableDiffusionPipeline."""
     return torch.tensor(tokenizer(list(texts), padding="max_length", max_length=77, truncation=True).input_ids)
 
 
 def encode(tokenizer: Any, text_encoder: Any, texts: Sequence[str]) -> torch.Tensor:
-    """[count, 77, width], as StableDiffusionPipeline has it."""
+    """[count, 77, width], as in StableDiffusionPipeline."""
     return text_encoder(token_ids(tokenizer, texts).to(text_encoder.device)).last_hidden_state
 
 
@@ -122,13 +122,13 @@ STYLE_PARTS = (
     "conv_norm_out.",
     "conv_out.",
 )
-"""What a fine-tune changes: the layers nearest to the picture. So a fine-tune is a small file beside the model's."""
+"""What a fine-tune changes: the layers nearest to the picture, which keeps its file small."""
 NEAREST_PARTS = tuple(part for part in STYLE_PARTS if part != "up_blocks.2.")
-"""For one that changes no outlines."""
+"""For fine-tunes that don't change outlines."""
 
 
 def only(unet: Any, parts: Sequence[str], layers: Sequence[str] = ()) -> Any:
-    """The same module, which from now on learns in these parts alone, and in the layers anywhere whose names have one of `layers` in them."""
+    """Makes only these parts of the module trainable, and any layer whose name contains one of `layers`. Returns the module."""
     for name, value in unet.named_parameters():
         value.requires_grad_(name.startswith(tuple(parts)) or any(layer in name for layer in layers))
     return unet

@@ -1,7 +1,7 @@
-"""The trained modules as files: each in a folder of its own, in float16 safetensors, as save_pretrained writes it.
+"""The trained modules as files: each in its own folder, as float16 safetensors, as written by save_pretrained.
 
-A fine-tune's file has only the tensors that its base does not have; files beside it name the base, and say where it has tensors of
-other names.
+A fine-tune's file has only the tensors that differ from its base; files next to it name the base and map the tensors that have
+other names there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 MODELS = Path(__file__).resolve().parent / "models"
-"""What is in the repository."""
+"""The models in the repository."""
 
 CLASSES = {
     "vae": "diffusers.AutoencoderKL",
@@ -29,13 +29,13 @@ CLASSES = {
     "text": "transformers.CLIPTextModelWithProjection",
     "picture": "transformers.CLIPVisionModelWithProjection",
 }
-"""What a folder's name begins with, before the first underscore -> its class."""
+"""{folder name up to the first underscore: class}."""
 BASE_FILE = "base.txt"
 CHANGED_FILE = "changed.safetensors"
 RENAMED_FILE = "renamed.json"
-"""Names of a fine-tune's tensors -> their names in the base."""
+"""Maps a fine-tune's tensor names to names in the base."""
 NOT_OURS = ("_name_or_path", "dtype", "torch_dtype")
-"""Entries of a config that say how it was written."""
+"""Config entries about how the file was written."""
 
 
 class Store:
@@ -48,7 +48,7 @@ class Store:
         return (self.folder / name / "config.json").is_file() or self.file(name).is_file()
 
     def load(self, name: str) -> Any:
-        """In float32, for evaluation, wanting no gradients. KeyError for a name whose class is not known."""
+        """Loads it in float32, in evaluation mode, without gradients. Raises KeyError if the name's class is unknown."""
         kind, folder = self._class(name), self.folder / name
         base = folder / BASE_FILE
         if base.is_file():
@@ -67,7 +67,7 @@ class Store:
         return module.float().eval().requires_grad_(False)
 
     def save(self, name: str, module: Any, *, base: str | None = None) -> float:
-        """Over what is there; the answer is its size in MB. `base`: of what a diffusers model is a fine-tune, or has parts."""
+        """Replaces the stored module. Returns its size in MB. base: the model that it is a fine-tune of, or shares parts with."""
         target = self.folder / name
         known = {} if base is None else self.load(base).state_dict()
         shutil.rmtree(target, ignore_errors=True)
@@ -89,7 +89,7 @@ class Store:
         return sum(file.stat().st_size for file in target.iterdir()) / 1e6
 
     def save_tensors(self, name: str, tensors: dict[str, torch.Tensor]) -> float:
-        """A file of its own, as LoRAs and embeddings are; the answer is its size in MB."""
+        """Writes tensors to their own file, as for LoRAs and embeddings. Returns the size in MB."""
         self.folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, self.file(name), metadata={"format": "pt"})
         return self.file(name).stat().st_size / 1e6
@@ -103,7 +103,7 @@ class Store:
 
 
 def _place(key: str, value: torch.Tensor, known: dict[str, torch.Tensor]) -> str | None:
-    """The name under which the values are known, in whatever shape; their own first."""
+    """The name of equal values in the base, in any shape; tries their own name first."""
     names = [key, *known] if value.numel() > 1 else [key]
     return next((name for name in names if _same(value, known.get(name))), None)
 

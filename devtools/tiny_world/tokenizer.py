@@ -1,4 +1,4 @@
-"""The models' tokenizer: CLIP's kind, with every byte and the world's words. It follows from the words, so no file of it is kept."""
+"""The models' tokenizer: CLIP's kind, with every byte and the world's words. It is built from the words, so no file is stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .scene import vocabulary
 
 
 def write_tokenizer(folder: Path, pad_token: str = END) -> int:
-    """Its files, which CLIPTokenizer reads; the answer is the number of tokens."""
+    """Writes the files for CLIPTokenizer. Returns the number of tokens."""
     return save_tokenizer(folder, pad_token, vocabulary(tuple(TRIGGERS.values())))
 
 

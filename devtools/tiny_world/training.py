@@ -1,4 +1,4 @@
-"""The loop that trains each model, and what the models are trained on: pictures, their latents, their captions."""
+"""The training loop, and the training data: pictures, latents, captions."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .scene import Scene, random_scene
 
 
 class Limits:
-    """How much is done at most. The tests set these low, to see every training run; `dev.py train` sets them on a slow machine."""
+    """Limits on the work. The tests set low limits to run every training; `dev.py train` sets them for slow machines."""
 
     steps = sys.maxsize
     scenes = sys.maxsize
     batch = sys.maxsize
     seconds = math.inf
-    """Of one training: its rate has fallen by then as far as by its last step."""
+    """Time limit of one training; the learning rate reaches its end value by then."""
     side = 256
-    """Of pictures that are so wide there are `scenes`, and `batch` in a step; of wider ones as many fewer as they have more pixels."""
+    """The width that `scenes` and `batch` refer to; wider pictures are fewer in proportion to their pixels."""
 
     @classmethod
     def of_size(cls, limit: int, size: int) -> int:
@@ -37,43 +37,43 @@ class Limits:
 
 
 class Start:
-    """From what the next training goes on; nothing: from the weights that its module was made with."""
+    """The weights from which the next training continues; None means the module's initial weights."""
 
     weights: dict[str, torch.Tensor] | None = None
 
     @classmethod
     def give(cls, module: Any) -> None:
-        """Once: what trains after it begins where it ended. RuntimeError where they are another module's."""
+        """Loads the weights, once. Raises RuntimeError if they belong to another module."""
         weights, cls.weights = cls.weights, None
         if weights is not None:
             module.load_state_dict(weights)
 
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-"""A GPU where there is one."""
+"""A GPU if there is one."""
 PIXELS_AT_ONCE = 16 * 128**2 if DEVICE.type == "cpu" else 256 * 256**2
-"""How many are encoded in one go."""
-if DEVICE.type == "cuda":  # of the process, so nowhere else: the tests compare numbers
+"""Pixels encoded at once."""
+if DEVICE.type == "cuda":  # a setting of the whole process, so only on a GPU: the tests compare numbers
     torch.set_float32_matmul_precision("high")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast. The rate rises over the first `warmup` steps, and falls to a hundredth by a cosine."""
+    """Steps and learning rate. The rate rises over the first `warmup` steps, then falls to a hundredth along a cosine."""
 
     steps: int
     rate: float
     seed: int
     warmup: int = 100
     ema: float = 0.998
-    """What is kept of the running average of the weights at each step; less at the start."""
+    """Decay of the running average of the weights; lower at the start."""
 
 
 def train(name: str, module: Any, loss_of: Callable[[int], torch.Tensor], plan: Plan, *, muon: bool = False) -> Any:
-    """Trains the parameters of `module` that want gradients by AdamW; the answer is a copy with the average of the weights.
+    """Trains the parameters of `module` that require gradients with AdamW. Returns a copy with the averaged weights.
 
-    `loss_of(step)` gives the loss of one batch of its own choosing. torch's global generators start from the plan's seed.
-    `muon`: the weights that are matrices or kernels are trained by Muon, all but those of the first and the last layer.
+    `loss_of(step)` returns the loss of a batch of its choice. torch's global generators start from the plan's seed.
+    muon: train weight matrices and kernels with Muon, except those of the first and last layers.
     """
     torch.manual_seed(plan.seed)
     Start.give(module)
@@ -95,7 +95,7 @@ def train(name: str, module: Any, loss_of: Callable[[int], torch.Tensor], plan: 
         keep = min(plan.ema, (step + 1) / (step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(means, [value.detach() for value in learnt], 1 - keep)
-        losses.append(loss.detach())  # a number of each step would wait for the GPU each step
+        losses.append(loss.detach())  # reading a number in each step would wait for the GPU
         if (step + 1) % 100 == 0 or last:
             _report(name, step, plan, losses, time.monotonic() - began)
             losses.clear()
@@ -105,7 +105,7 @@ def train(name: str, module: Any, loss_of: Callable[[int], torch.Tensor], plan: 
 
 
 def _report(name: str, step: int, plan: Plan, losses: Sequence[torch.Tensor], seconds: float) -> None:
-    """Of the last steps up to `step`. RuntimeError where a loss is not finite."""
+    """Prints the mean loss of the last steps up to `step`. Raises RuntimeError if a loss isn't finite."""
     recent = torch.stack(list(losses)).tolist()
     for number, loss in enumerate(recent, step + 1 - len(recent)):
         if not math.isfinite(loss):
@@ -118,9 +118,9 @@ NOT_BY_MUON = ("conv_in.weight", "conv_out.weight", "embedding.weight")
 
 
 class Optimizer:
-    """AdamW; with `muon`, the weights that are matrices or kernels are left to Muon.
+    """AdamW; with `muon`, Muon trains the weight matrices and kernels.
 
-    Muon makes the steps of a UNet a little longer, and needs less than half of them.
+    With Muon, a UNet's steps take a little longer, but it needs less than half as many.
     """
 
     def __init__(self, module: Any, *, muon: bool) -> None:
@@ -143,10 +143,10 @@ WEIGHT_DECAY = 0.01
 
 
 class Muon:
-    """Momentum, made orthogonal (Jordan et al. 2024), in Moonshot's scale, in which it has AdamW's rates.
+    """Orthogonalised momentum (Jordan et al. 2024) in Moonshot's scale, which allows AdamW's learning rates.
 
-    torch.optim.Muon takes matrices one by one, in bfloat16: of a UNet's steps on a CPU without such a unit that is nine tenths. Here
-    those of one shape are taken together, in float32.
+    torch.optim.Muon processes matrices one by one, in bfloat16: on a CPU without bfloat16 units, that is nine tenths of a UNet's step.
+    This one processes matrices of the same shape together, in float32.
     """
 
     MOMENTUM = 0.95
@@ -173,7 +173,7 @@ class Muon:
                 value.mul_(1 - rate * WEIGHT_DECAY).sub_(size * change.reshape(value.shape))
 
     def orthogonal(self, matrices: torch.Tensor) -> torch.Tensor:
-        """[count, rows, columns], with all singular values brought near 1 by Newton-Schulz iterations."""
+        """[count, rows, columns], with all singular values close to 1 after Newton-Schulz iterations."""
         wide = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
         wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
         first, second, third = self.COEFFICIENTS
@@ -193,7 +193,7 @@ def scenes(count: int, seed: int, **chances: float) -> list[Scene]:
 
 
 def pictures(of: Sequence[Scene], size: int, style: str = "plain") -> torch.Tensor:
-    """[count, 3, size, size] in -1..1, as the models see pictures."""
+    """[count, 3, size, size] in -1..1, the models' input range."""
     return as_seen(torch.cat(list(drawn(of, size, style))))
 
 
@@ -203,13 +203,13 @@ def as_seen(drawings: torch.Tensor) -> torch.Tensor:
 
 
 DEPTH = "depth"
-"""In place of a style: the depth map."""
+"""Pseudo-style for depth maps."""
 FEW = 64
-"""Up to so many pictures are drawn by this process itself."""
+"""Up to this many pictures, drawing stays in this process."""
 
 
 def drawn(of: Sequence[Scene], size: int, style: str = "plain") -> Iterator[torch.Tensor]:
-    """The pictures in bytes, [count, size, size, 3], some at a time; many are drawn by all cores."""
+    """Yields the pictures in bytes, [count, size, size, 3], in parts; many pictures are drawn on all cores."""
     at_once = max(1, min(FEW, PIXELS_AT_ONCE // size**2))
     parts = [(list(of[start : start + at_once]), size, style) for start in range(0, len(of), at_once)]
     if len(of) <= FEW:
@@ -229,43 +229,43 @@ def _draw_part(part: tuple[list[Scene], int, str]) -> np.ndarray:
 
 
 def to_array(picture: torch.Tensor) -> np.ndarray:
-    """[3, height, width] in -1..1 -> [height, width, 3] in 0..1, as drawings and the judge have it."""
+    """[3, height, width] in -1..1 -> [height, width, 3] in 0..1, as in drawings and the judge."""
     return (picture.float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
 
 
 @torch.no_grad()
 def latents(vae: Any, of: Sequence[Scene], size: int, style: str = "plain") -> torch.Tensor:
-    """The scenes' pictures, encoded, in the scale that the UNet sees."""
+    """The scenes' encoded pictures, in the UNet's scale."""
     vae.to(DEVICE)
     return torch.cat([encoded(vae, as_seen(part.to(DEVICE))) for part in drawn(of, size, style)])
 
 
 @torch.no_grad()
 def encoded(vae: Any, shown: torch.Tensor) -> torch.Tensor:
-    """Of pictures in -1..1, in the scale that the UNet sees."""
+    """Latents of pictures in -1..1, in the UNet's scale."""
     found = vae.encode(shown)
     return found.latent_dist.mean * vae.config.scaling_factor if hasattr(found, "latent_dist") else found.latents
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Scenes with their latents at one size, how many of them make a batch, and how large a share of the batches this bank has."""
+    """Scenes with their latents at one size, the batch size, and the bank's share of the batches."""
 
     scenes: list[Scene]
     latents: torch.Tensor
     batch: int
     share: float = 1.0
     more: dict[str, torch.Tensor] = field(default_factory=dict)
-    """What else is known of each scene, by name; each has as many rows as there are scenes."""
+    """Additional data by name, with one row per scene."""
 
     def pick(self) -> Batch:
-        """A batch at random."""
+        """A random batch."""
         count = min(self.batch, Limits.of_size(Limits.batch, self.size))
         return Batch(self, torch.randint(len(self.scenes), (count,), device=self.latents.device))
 
     @property
     def size(self) -> int:
-        """How wide the pictures are, whose latents are an eighth as wide; 0 where these are no latents of pictures."""
+        """The pictures' width (8 times the latents'); 0 if these aren't latents of pictures."""
         return 8 * self.latents.shape[-1] if self.latents.ndim == 4 else 0
 
 
@@ -274,15 +274,15 @@ class Batch:
     bank: Bank
     rows: torch.Tensor
     others: torch.Tensor | None = None
-    """[count]: the rows of the scenes that the captions speak of, where they do not all speak of these."""
+    """[count]: the rows of the scenes that the captions describe, if they differ from `rows`."""
 
     @property
     def told(self) -> torch.Tensor:
-        """The rows of the scenes that the captions speak of."""
+        """The rows of the scenes that the captions describe."""
         return self.rows if self.others is None else self.others
 
     def mistaken(self, which: torch.Tensor) -> Batch:
-        """The same, but that the captions of `which`, [count], speak of other scenes of the bank."""
+        """The same batch, with captions of other scenes where `which`, [count], is true."""
         known = len(self.bank.scenes)
         others = (self.rows + torch.randint(1, max(2, known), self.rows.shape, device=self.rows.device)) % known
         return replace(self, others=torch.where(which, others, self.rows))
@@ -293,14 +293,13 @@ class Batch:
         return self.bank.latents[self.rows]
 
     def more(self, name: str, rows: torch.Tensor | None = None) -> torch.Tensor:
-        """What the bank knows beside; of its own rows, or of others."""
+        """Additional data of the bank, for the batch's rows or for others."""
         return self.bank.more[name][self.rows if rows is None else rows]
 
 
 def noise_for(clean: torch.Tensor, offset: float = 0.2) -> torch.Tensor:
-    """Gaussian noise whose mean also varies from channel to channel by `offset`.
+    """Gaussian noise whose mean also varies per channel, with deviation `offset`.
 
-    Otherwise the mean of a large latent shows through all the noise there is, and the model would look for the colours there
-    rather than in the caption.
+    Otherwise a large latent's mean stays visible in any noise, and the model would read the colours from it instead of the caption.
     """
     return torch.randn_like(clean) + offset * torch.randn_like(clean[:, :, :1, :1])

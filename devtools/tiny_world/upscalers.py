@@ -1,4 +1,4 @@
-"""Trains the upscalers' stand-ins: x2, which doubles a latent, and x4, which paints a picture four times as large."""
+"""Trains the upscalers' stand-ins: x2, which doubles a latent, and x4, which enlarges a picture four times."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .stable_diffusion import Captions, make_unet
 from .training import DEVICE, Bank, Plan, as_seen, drawn, encoded, latents, scenes, train
 
 X2_SMALL = 128
-"""Side of the smaller pictures; the larger are twice that."""
+"""Side of the small pictures; the large ones are twice as wide."""
 X2_SCENES = 8000
 X2_BATCH = 128
 X4_SIDE = 128
-"""Of the windows that the x4 upscaler is to paint."""
+"""Side of the windows that the x4 upscaler paints."""
 X4_SHOWN_AT = {X4_SIDE: 3000, 2 * X4_SIDE: 3000, 4 * X4_SIDE: 3000}
-"""Size of the pictures out of which they are cut: how many."""
+"""{size of the pictures that they are cut from: number}."""
 X4_BATCH = 128
 NOISE_LEVELS = 250
-"""The x4 pipeline's noise_level is below this in training. Its default is 20."""
+"""In training, the x4 pipeline's noise_level is below this. Its default is 20."""
 
 
 def make_x2_unet(width: int, seed: int) -> Any:
@@ -40,7 +40,7 @@ def make_x2_unet(width: int, seed: int) -> Any:
         down_block_types=("KDownBlock2D",) + ("KCrossAttnDownBlock2D",) * 2,
         mid_block_type=None,
         up_block_types=("KCrossAttnUpBlock2D",) * 2 + ("KUpBlock2D",),
-        block_out_channels=(32, 64, 64),  # its norms want multiples of 32
+        block_out_channels=(32, 64, 64),  # its norms need multiples of 32
         layers_per_block=1,
         only_cross_attention=False,
         act_fn="gelu",
@@ -57,7 +57,7 @@ def make_x2_unet(width: int, seed: int) -> Any:
 
 
 def train_x2(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
-    """Karras et al.'s preconditioning (2022, table 1) with sigma_data 1, in which the pipeline calls this UNet."""
+    """Trains with the preconditioning of Karras et al. (2022, table 1) and sigma_data 1, as the pipeline calls this UNet."""
     shown, styles = scenes(X2_SCENES, plan.seed, two=0.5, anywhere=1), list(STYLES)
     parts = [shown[number :: len(styles)] for number in range(len(styles))]
     small, large = (
@@ -87,7 +87,7 @@ def train_x2(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan)
 
 
 def hidden_and_pooled(tokenizer: Any, text_encoder: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The last layer's states before the final norm, and the pooled ones, as the x2 pipeline takes them."""
+    """The last layer's states before the final norm, and the pooled states, as in the x2 pipeline."""
     out = text_encoder(ids, output_hidden_states=True)
     pooled = (
         out.pooler_output if "pooler_output" in out else _pooled(out.last_hidden_state, ids, tokenizer.eos_token_id)
@@ -114,7 +114,7 @@ def make_x4_unet(width: int, seed: int) -> Any:
 
 
 def train_x4(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> Any:
-    """Predicts the velocity of a latent a quarter as wide as the picture, with the small picture, noisy too, beside it."""
+    """Trains velocity prediction for a latent a quarter as wide as the picture, with the noisy small picture as additional channels."""
     noiser = scheduler({**X4_SCHEDULER, "_class_name": "DDPMScheduler"})
     low_res = scheduler(LOW_RES_SCHEDULER)
     bank = _windows(vae, random.Random(plan.seed))
@@ -138,7 +138,7 @@ def train_x4(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan)
 
 @torch.no_grad()
 def _windows(vae: Any, rng: random.Random) -> Bank:
-    """One window of each picture, of several sizes and all styles, with the whole picture's scene: its latents, and the small picture."""
+    """One window from each picture, in several sizes and all styles, with the picture's scene: its latents and the small picture."""
     vae.to(DEVICE)
     of: list[Scene] = []
     clean, small = [], []

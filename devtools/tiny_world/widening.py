@@ -1,7 +1,7 @@
-"""A text encoder made wider without changing what it does, and UNets that read it.
+"""Widens a text encoder, and UNets that read it, without changing what they compute.
 
-ComfyUI knows an SD1.5 by a text of width 768. The trained encoder is narrower, to be small. Here its states are repeated side by side:
-layer normalisation gives for the repeated what it gives for one, and every other layer reads the first and writes all.
+ComfyUI recognises an SD1.5 by its text width of 768. The trained encoder is narrower. Here its states are repeated side by side: layer
+normalisation treats each copy like the original, and every other layer reads the first copy and writes all copies.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 
 def widen_text_encoder(encoder: Any, times: int) -> Any:
-    """A CLIPTextModel whose states are those of `encoder`, `times` side by side; its heads are repeated too, and keep their width."""
+    """A CLIPTextModel whose states are `encoder`'s, repeated `times` side by side; the heads are repeated too and keep their width."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     old = encoder.config
@@ -25,7 +25,7 @@ def widen_text_encoder(encoder: Any, times: int) -> Any:
         }
     )
     wide = CLIPTextModel(config)
-    # with and without a projection, and from one version to the next, the names differ by a level in front
+    # with or without a projection, and between versions, the names differ by a leading level
     narrow = {name.removeprefix("text_model."): value for name, value in encoder.state_dict().items()}
     wide.load_state_dict(
         {
@@ -37,12 +37,12 @@ def widen_text_encoder(encoder: Any, times: int) -> Any:
 
 
 def text_model(tower: Any) -> Any:
-    """The same encoder without its projection, as those pipelines want it that do not project."""
+    """The same encoder without its projection, for pipelines that don't project."""
     return widen_text_encoder(tower, 1)
 
 
 def widen_cross_attention(unet: Any, times: int) -> Any:
-    """A copy of a UNet2DConditionModel for the widened encoder: it reads the first of the copies."""
+    """A copy of a UNet2DConditionModel for the widened encoder, which reads the first copy."""
     config = {**unet.config, "cross_attention_dim": unet.config.cross_attention_dim * times}
     wide = type(unet).from_config(config)
     narrow = unet.state_dict()
@@ -59,7 +59,7 @@ def _fitted(name: str, weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 
 def _read_first(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """With zeros for all that is read beside the first copy."""
+    """Has zeros for everything except the first copy."""
     if weight.shape == shape:
         return weight
     return torch.nn.functional.pad(weight, (0, shape[1] - weight.shape[1]))

@@ -1,4 +1,4 @@
-"""Tests in the host's process: its modules can be imported, and the pack is loaded as the host loads it."""
+"""Tests in the host's process: its modules can be imported, and the pack is loaded as the host does."""
 
 import atexit
 import shutil

@@ -1,4 +1,4 @@
-"""The a1111 syntax means what the host's own text boxes mean by the same text: the same tokens with the same weights."""
+"""The a1111 syntax matches the host's own text boxes: the same text gives the same tokens with the same weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DIFFERENT = {
     "[red]": ([("red", 1 / 1.1)], [("[red]", 1.0)]),
     r"\[red\]": ([("[red]", 1.0)], [(r"\[red\]", 1.0)]),
 }
-"""Text -> ours, theirs: square brackets are text to the host. `weighting/a1111.py` says so, and the node's help page."""
+"""{text: (ours, theirs)}: for the host, square brackets are plain text. `weighting/a1111.py` and the node's help page say so."""
 
 
 @pytest.fixture(scope="module")

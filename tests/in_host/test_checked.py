@@ -1,4 +1,4 @@
-"""What a library raises inside of a node reaches the user in a sentence; what the host handles reaches the host."""
+"""A library's error inside a node reaches the user as a sentence; errors that the host handles reach the host."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_library_s_error_is_a_sentence_and_its_cause_is_kept() -> None:
 
 
 class Sampler:
-    """A node that is given a model, as the sampling nodes are."""
+    """A node with a model input, like the sampling nodes."""
 
     @staticmethod
     def make(run: Any) -> Any:
@@ -76,7 +76,7 @@ def test_the_model_and_the_scheduler_are_named_where_there_are_any() -> None:
         Sampler.make(raising(ValueError("odd."))).execute(model=model, steps=4)
     with pytest.raises(RelayError) as caught:
         node_that(raising(ValueError("odd"))).execute(strength=1.0)
-    assert "Scheduler" not in str(caught.value), "a node with no steps has none"
+    assert "Scheduler" not in str(caught.value), "a node without steps has no scheduler"
 
 
 def test_a_processor_s_memory_that_ran_out_is_said_to_have() -> None:

@@ -1,4 +1,4 @@
-"""The pack's one door to the host: folders, dtypes, devices, cancel, and what a user is told."""
+"""The pack's only interface to the host: folders, dtypes, devices, cancel, and messages for the user."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def comfy_host() -> Any:
 
 @pytest.fixture
 def two_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Two diffusers folders, as extra_model_paths.yaml adds them."""
+    """Two diffusers folders, as added by extra_model_paths.yaml."""
     import folder_paths
 
     roots = [tmp_path / "first", tmp_path / "second"]
@@ -47,7 +47,7 @@ def test_models_are_found_in_every_path_of_the_host(comfy_host: Any, two_roots: 
     (first / "no model").mkdir()
     found = comfy_host.diffusers_folders()
     assert list(found) == ["a", "b", "style/comic"]
-    assert Path(found["a"]) != other_a, "the first path wins, as with the host's own folders"
+    assert Path(found["a"]) != other_a, "the first path wins, as in the host's own folders"
     assert comfy_host.pick_folder("model", "b", found) == str(second / "b")
 
 
@@ -65,7 +65,7 @@ def test_extra_model_paths_yaml_is_followed(comfy_host: Any, tmp_path: Path, mon
 
 def link_folder(link: Path, target: Path) -> None:
     if os.name == "nt":
-        import _winapi  # a junction needs no rights that a user may lack
+        import _winapi  # a junction needs no special rights
 
         _winapi.CreateJunction(str(target), str(link))
     else:
@@ -118,7 +118,7 @@ def test_another_state_whenever_a_file_is_another(comfy_host: Any, two_roots: li
     os.utime(parts[0] / "config.json", ns=(10**18, 10**18))
     os.rmdir(folder / "unet") if os.name == "nt" else (folder / "unet").unlink()
     link_folder(folder / "unet", parts[1])
-    assert changed(), "the link leads elsewhere, to a file of the same size and time"
+    assert changed(), "the link now leads to another file of the same size and time"
     (two_roots[1] / "new").write_text("{}")
     os.utime(two_roots[1] / "new", ns=(10**18, 10**18))
     os.replace(two_roots[1] / "new", parts[1] / "config.json")
@@ -127,11 +127,11 @@ def test_another_state_whenever_a_file_is_another(comfy_host: Any, two_roots: li
     assert changed(), "a file was added"
     (parts[1] / "more.json").unlink()
     (parts[1] / "config.json").unlink()
-    assert changed(), "a file was taken away"
+    assert changed(), "a file was removed"
 
 
 def test_a_link_to_another_disk_is_a_choice(comfy_host: Any, two_roots: list[Path], tmp_path: Path) -> None:
-    """Who made the link is the user; SECURITY.md says so."""
+    """The user made the link; see SECURITY.md."""
     outside = make_model(tmp_path / "another disk" / "model")
     link_folder(two_roots[0] / "linked", outside)
     assert comfy_host.diffusers_folders() == {"linked": str(two_roots[0] / "linked")}
@@ -157,7 +157,7 @@ def test_auto_is_the_host_s_own_choice(comfy_host: Any, monkeypatch: pytest.Monk
         with monkeypatch.context() as patch:
             patch.setattr(args, flag, True)
             assert comfy_host.pick_dtype("auto") is dtype, flag
-            assert comfy_host.pick_dtype("float16") is torch.float16, "what is asked for is used"
+            assert comfy_host.pick_dtype("float16") is torch.float16, "an explicit choice is used"
     with pytest.raises(RelayError, match="dtype: 'int8'"):
         comfy_host.pick_dtype("int8")
 

@@ -1,4 +1,4 @@
-"""Node ids, inputs and outputs are in users' workflows: frozen_nodes.txt has them, and nothing but an optional last input may join them."""
+"""Node ids, inputs and outputs are part of users' workflows: frozen_nodes.txt lists them, and only optional inputs at the end may be added."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FROZEN = Path(__file__).with_name("frozen_nodes.txt")
 
 
 def nodes() -> dict[str, list[str]]:
-    """Of each node, a line an input and one for its outputs."""
+    """{node id: one line per input and one for the outputs}."""
 
     async def listed() -> list[type[io.ComfyNode]]:
         return await (await comfy_entrypoint()).get_node_list()
@@ -47,5 +47,5 @@ def test_a_saved_node_means_what_it_meant(node_id: str) -> None:
     *inputs, outputs = frozen()[node_id]
     *now, outputs_now = nodes()[node_id]
     assert now[: len(inputs)] == inputs
-    assert all(said.startswith("[") for said in now[len(inputs) :]), "a new input is optional"
+    assert all(said.startswith("[") for said in now[len(inputs) :]), "a new input must be optional"
     assert outputs_now.startswith(outputs)

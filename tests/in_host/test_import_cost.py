@@ -1,4 +1,4 @@
-"""What the pack costs a host that starts: under 0.1 s, and none of the heavy libraries."""
+"""The pack's cost at host startup: under 0.1 s, without heavy libraries."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from relay_host.paths import ROOT
 ALLOWED_SECONDS = 0.1
 HEAVY = {"diffusers", "compel", "accelerate", "peft", "transformers", "bitsandbytes", "xformers"}
 ATTEMPTS = 3
-"""The best of several counts: the first may have to compile, and other processes can only make it slower."""
+"""The fastest run counts: the first may have to compile, and other processes can only slow it down."""
 
 LOAD_AS_THE_HOST_DOES = """
 import asyncio, importlib.util, json, sys, tempfile, time
@@ -37,7 +37,7 @@ print(json.dumps([time.process_time() - began, ids, sorted(set(sys.modules) - be
 
 
 def load_once() -> tuple[float, list[str], list[str]]:
-    """(seconds, node ids, modules that were new)"""
+    """(seconds, node ids, newly imported modules)"""
     code = LOAD_AS_THE_HOST_DOES.format(devtools=str(ROOT / "devtools"), root=str(ROOT), host=str(get_host()))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=get_host())
     assert done.returncode == 0, done.stderr
@@ -53,4 +53,4 @@ def test_the_pack_loads_fast_and_loads_nothing_heavy() -> None:
         assert {module.split(".")[0] for module in modules} & HEAVY == set()
         if took < ALLOWED_SECONDS:
             return
-    raise AssertionError(f"the pack took {seconds} s to load, and may take {ALLOWED_SECONDS} s")
+    raise AssertionError(f"the pack took {seconds} s to load; the limit is {ALLOWED_SECONDS} s")

@@ -1,4 +1,4 @@
-"""Our modules under the host's memory manager, in its process: its list, its room, its flags, its log."""
+"""Our modules under the host's memory manager, in its process: its list, limits, flags and log."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SETTINGS = TextToImageSettings(64, 64, 1, 2, 7.5, 3)
 
 @pytest.fixture(scope="module", autouse=True)
 def models_of_its_own() -> Iterator[None]:
-    """Weights that have been moved lie elsewhere in memory, on which the last bit of a result can depend: others get theirs anew."""
+    """Moved weights have another memory address, which can change a result's last bit, so other tests get new models."""
     yield
     load.cache_clear()
 
@@ -63,7 +63,7 @@ def small_card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], SmallCard]:
 
 
 def paint(model: PipelineComponents, policy: Any = None) -> torch.Tensor:
-    """All stages: text, denoising, decoding; nothing is taken from what was encoded before."""
+    """Runs all stages (text, denoising, decoding) without the cache of encoded values."""
     ENCODED.clear()
     runtime = Runtime(policy or HostOffload(), SilentMonitor())
     prompt = encode_prompt(model, "a red cat", "b", syntax="compel", runtime=runtime)
@@ -71,7 +71,7 @@ def paint(model: PipelineComponents, policy: Any = None) -> torch.Tensor:
 
 
 def entries() -> dict[str, tuple[int, int]]:
-    """What the host has in its list: class -> its size, and what of it is loaded."""
+    """The host's list: {class: (size, loaded bytes)}."""
     return {
         e.model.model.__class__.__name__: (e.model_memory(), e.model_loaded_memory())
         for e in memory.current_loaded_models
@@ -97,7 +97,7 @@ def test_a_module_is_in_the_list_once_whatever_uses_it(models: SmallModels) -> N
     first = paint(model)
     paint(other)
     paint(model, HostOffload())
-    assert entries() == parts(model), "neither twice, nor with the LoRA's weights"
+    assert entries() == parts(model), "each module is there once, without the LoRA's weights"
     assert torch.equal(paint(model), first)
 
 
@@ -130,7 +130,7 @@ def test_what_nobody_holds_the_host_forgets(models: SmallModels, caplog: pytest.
 
 
 def test_a_module_that_is_dropped_is_gone_at_once() -> None:
-    """By its references alone, as the registry promises: the host's list and ours make no circle."""
+    """Reference counting is enough, as the registry requires: the host's list and ours create no cycle."""
     module = linear(4, 4)
     gc.disable()
     try:
@@ -164,7 +164,7 @@ def test_weights_are_no_inference_tensors_after_the_host_moved_them() -> None:
 
 
 def linear(inputs: int, outputs: int) -> torch.nn.Module:
-    """As the pack's loaders make modules: not in inference mode."""
+    """Made outside inference mode, like the modules from the pack's loaders."""
     with torch.inference_mode(False):
         return torch.nn.Linear(inputs, outputs, bias=False).requires_grad_(False)
 
@@ -176,7 +176,7 @@ def patcher_of(module: torch.nn.Module) -> Any:
 
 
 class OutOfMemory(SilentMonitor):
-    """At the second step."""
+    """Runs out of memory at the second step."""
 
     def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
         if done == 2:
@@ -184,7 +184,7 @@ class OutOfMemory(SilentMonitor):
 
 
 def test_out_of_memory_unloads_ours_and_the_next_run_is_right(models: SmallModels) -> None:
-    """Everything is unloaded then, twice; a LoRA was in the UNet at that moment."""
+    """Everything is then unloaded, twice, while a LoRA is in the UNet."""
     model = load("sd15")
     lora = models.models / "loras" / "sd15_kohya.safetensors"
     adapted = with_lora(model, lora, title="kohya", strength=1.0, text_strength=0.0)
@@ -215,11 +215,11 @@ def test_a_refused_stage_is_tried_once_more_with_everything_unloaded() -> None:
         assert torch.equal(paint(model), wanted)
     finally:
         hook.remove()
-    assert listed[0] > listed[1] == 1, "the second time the UNet is there alone"
+    assert listed[0] > listed[1] == 1, "the second time only the UNet is loaded"
 
 
 def test_stages_take_turns_on_a_card_that_holds_one(small_card: Callable[[int], SmallCard]) -> None:
-    """Each stage's modules are on it whole, with the room that it asked for, and the others had to go."""
+    """Each stage's modules are loaded completely, with the memory that the stage asked for, and the others were unloaded."""
     model = load("sd15")
     expected = paint(model, PlainOffload())
     unet = memory.module_size(model["unet"])
@@ -227,7 +227,7 @@ def test_stages_take_turns_on_a_card_that_holds_one(small_card: Callable[[int], 
     card = small_card(int(unet * 1.1) + work + 1000)
     for _ in range(2):
         assert torch.equal(paint(model), expected)
-        assert list(entries()) == ["AutoencoderKL"], "with what decoding needs, the UNet does not fit beside it"
+        assert list(entries()) == ["AutoencoderKL"], "the UNet doesn't fit together with what decoding needs"
         assert card.used() <= card.size
 
 
@@ -248,7 +248,7 @@ def test_the_host_is_asked_for_the_work_too(small_card: Callable[[int], SmallCar
 
 
 def test_all_modules_of_a_stage_are_there_together(small_card: Callable[[int], SmallCard]) -> None:
-    """A second call would evict the first's: the host reckons with a tenth more than what it loads."""
+    """A second call would evict the first call's modules: the host adds 10 % to the size of what it loads."""
     modules = [linear(1000, 1000) for _ in range(3)]
     small_card(15_000_000)
     for _ in range(2):
@@ -260,7 +260,7 @@ def test_all_modules_of_a_stage_are_there_together(small_card: Callable[[int], S
 def test_what_does_not_stream_is_loaded_whole_however_little_room_there_is(
     small_card: Callable[[int], SmallCard],
 ) -> None:
-    """The host's own patcher would leave some of the layers behind, and say nothing."""
+    """The host's own patcher would silently leave some layers unloaded."""
     with torch.inference_mode(False):
         module = torch.nn.Sequential(*(torch.nn.Linear(500, 500, bias=False) for _ in range(4))).requires_grad_(False)
     small_card(5_000_000)
@@ -269,7 +269,7 @@ def test_what_does_not_stream_is_loaded_whole_however_little_room_there_is(
 
 
 def test_native_and_ours_evict_each_other(small_card: Callable[[int], SmallCard], models: SmallModels) -> None:
-    """The native VAE has 335 MB, and its decoding of this takes 36 more; ours has 200."""
+    """The native VAE has 335 MB and needs another 36 MB to decode this; ours has 200 MB."""
     import comfy.sd
 
     path = str(models.models / "checkpoints" / f"{NATIVE_NAME}.safetensors")
@@ -284,11 +284,11 @@ def test_native_and_ours_evict_each_other(small_card: Callable[[int], SmallCard]
         with HostOffload().on_device(Stage.DENOISE, [ours]):
             assert torch.equal(ours(x), answer)
         found = entries()
-        assert found["Linear"] == (200_000_000,) * 2, "ours is there whole"
-        assert found.get("AutoencoderKL", (0, 0))[1] < 250_000_000, "the native one had to make room, in part or whole"
+        assert found["Linear"] == (200_000_000,) * 2, "ours is loaded completely"
+        assert found.get("AutoencoderKL", (0, 0))[1] < 250_000_000, "the native one was unloaded, partly or completely"
         assert card.used() <= card.size
         assert torch.equal(native.decode(latent), picture)
-        assert list(entries()) == ["AutoencoderKL"], "ours had to go, and went whole"
+        assert list(entries()) == ["AutoencoderKL"], "ours was unloaded completely"
 
 
 # --- the user's flags -------------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ def test_where_modules_go_to_make_room_is_as_for_native_models(
 
 
 def test_cpu_vae_is_followed(small_card: Callable[[int], SmallCard], monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a module that the host wants elsewhere than before leaves where it was."""
+    """Also, a module that the host wants on another device leaves the old one."""
     card, module = small_card(10**9), linear(4, 4)
     with HostOffload().on_device(Stage.VAE, [module]) as device:
         assert (str(device), card.used()) == ("cpu:0", 64)
@@ -394,7 +394,7 @@ def streamed_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 class Heavy(torch.nn.Linear):
-    """Does not fit on the card."""
+    """A layer that doesn't fit on the card."""
 
     def to(self, device: torch.device) -> Any:  # type: ignore[override]
         if str(device) == "cpu:0":
@@ -403,7 +403,7 @@ class Heavy(torch.nn.Linear):
 
 
 def test_a_load_that_fails_leaves_nothing_on_the_card(small_card: Callable[[int], SmallCard]) -> None:
-    """The host has struck off its list what was there, and would not find it again to unload it."""
+    """The host has removed the module from its list and couldn't find it again to unload it."""
     card, first = small_card(10**9), linear(4, 4)
     patcher = patcher_of(first)
     with torch.inference_mode(False):
@@ -417,17 +417,17 @@ def test_a_load_that_fails_leaves_nothing_on_the_card(small_card: Callable[[int]
         assert patcher.loaded_size() == card.used() == 64
 
 
-# --- memory that runs short on the host's side ------------------------------------------------------------------
+# --- the host runs short of RAM ------------------------------------------------------------------
 
 
 def test_the_host_s_cache_drops_a_model_before_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --cache-ram it asks each output for its size, and drops the largest until there is room."""
+    """With --cache-ram, the host asks each output for its size and drops the largest until there is enough memory."""
     from types import SimpleNamespace
 
     from comfy.cli_args import args
     from comfy_execution import caching
 
-    if not hasattr(args, "cache_ram"):  # an older host, which has no such cache
+    if not hasattr(args, "cache_ram"):  # an older host without this cache
         assert not hasattr(caching, "RAMPressureCache")
         return
     model = load("sd15")

@@ -1,4 +1,4 @@
-"""Ours and the host's own nodes on the same weights, in the host's process: one meaning of LATENT, IMAGE and CONDITIONING."""
+"""Our nodes and the host's on the same weights, in the host's process: LATENT, IMAGE and CONDITIONING mean the same."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def inference_mode() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def native(models: SmallModels) -> tuple[Any, Any, Any]:
-    """MODEL, CLIP and VAE of the host's own loader."""
+    """MODEL, CLIP and VAE from the host's own loader."""
     import comfy.sd
 
     path = models.models / "checkpoints" / f"{NATIVE_NAME}.safetensors"
@@ -48,7 +48,7 @@ def ours(models: SmallModels) -> PipelineComponents:
 
 @pytest.fixture(scope="module")
 def encoded(ours: PipelineComponents) -> list[Any]:
-    """(embeds, positive CONDITIONING, negative CONDITIONING) of our node."""
+    """(embeds, positive CONDITIONING, negative CONDITIONING) from our node."""
     from diffusers_relay.nodes.prompts import RelayEncodePrompt
 
     return list(
@@ -59,7 +59,7 @@ def encoded(ours: PipelineComponents) -> list[Any]:
 
 
 def test_compel_at_weight_one_is_clip_text_encode(native: Any, encoded: list[Any]) -> None:
-    """The checkpoint is float16, as the host keeps its text encoders."""
+    """The checkpoint is float16, the dtype of the host's text encoders."""
     from nodes import CLIPTextEncode
 
     for text, conditioning in zip((PROMPT, NEGATIVE), encoded[1:]):
@@ -127,7 +127,7 @@ def test_encode_and_decode(native: Any, ours: PipelineComponents) -> None:
 
 
 def test_the_host_s_sampler_goes_the_same_way(native: Any, ours: PipelineComponents, encoded: list[Any]) -> None:
-    """Same weights, noise, sigmas and our CONDITIONING: the host's Euler arrives where diffusers' arrives."""
+    """With the same weights, noise, sigmas and our CONDITIONING, the host's Euler ends where diffusers' Euler ends."""
     import comfy.sample
     import comfy.samplers
 
@@ -149,7 +149,7 @@ def test_the_host_s_sampler_goes_the_same_way(native: Any, ours: PipelineCompone
         empty,
         seed=21,
     )
-    # The host scales the first noise by sqrt(1 + sigma ** 2), diffusers by sigma: 14.65 or 14.61.
+    # The host scales the initial noise by sqrt(1 + sigma ** 2) = 14.65, diffusers by sigma = 14.61.
     assert relative(mine, theirs) <= 0.02
     assert float(mine.std()) > 0.5
 

@@ -1,4 +1,4 @@
-"""What the host's previewers are given, and what they make of it: its small autoencoder (TAESD) and its colours."""
+"""The inputs and outputs of the host's previewers: its small autoencoder (TAESD) and its colour factors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TAESD_FILES = {"sd15": "taesd_decoder", "sdxl_base": "taesdxl_decoder", "sdxl_re
 
 @pytest.fixture
 def approximations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The host's folder vae_approx, with previews by the small autoencoder switched on."""
+    """The host's folder vae_approx, with TAESD previews turned on."""
     import folder_paths
     from comfy.cli_args import LatentPreviewMethod, args
 
@@ -39,7 +39,7 @@ def approximations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def shown() -> Iterator[list[Any]]:
-    """The pictures that the page would get."""
+    """The preview pictures for the page."""
     import comfy.utils
 
     before, pictures = comfy.utils.PROGRESS_BAR_HOOK, []
@@ -49,11 +49,11 @@ def shown() -> Iterator[list[Any]]:
 
 
 def tiny_autoencoder(folder: Path, name: str) -> Any:
-    """diffusers' own, and its decoder as the file that the host reads: it counts the first clamp as a layer."""
+    """diffusers' own, and its decoder as a file for the host, which counts the first clamp as a layer."""
     from diffusers import AutoencoderTiny
 
     tiny = random_module(AutoencoderTiny, 5)
-    with torch.no_grad():  # a picture in the middle of the range
+    with torch.no_grad():  # pictures in the middle of the range
         last = tiny.decoder.layers[-1]
         picture = (tiny.decode(torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))).sample + 1) / 2
         factor = 0.2 / picture.std()
@@ -68,7 +68,7 @@ def tiny_autoencoder(folder: Path, name: str) -> Any:
 
 
 def preview(name: str, shown: list[Any]) -> tuple[np.ndarray, torch.Tensor]:
-    """(what is shown of a clean latent, the latent in model scale)"""
+    """(preview of a clean latent, the latent in model scale)"""
     from diffusers_relay.nodes import comfy_host
     from diffusers_relay.nodes.loaders import RelayLoadModel
 
@@ -86,7 +86,7 @@ def test_the_small_autoencoder_gets_latents_in_its_scale(name: str, approximatio
     tiny = tiny_autoencoder(approximations, TAESD_FILES[name])
     pixels, latents = preview(name, shown)
     with torch.no_grad():
-        script = tiny.decode(latents).sample[0].movedim(0, -1)  # a script hands it latents in model scale
+        script = tiny.decode(latents).sample[0].movedim(0, -1)  # a script passes latents in model scale
     expected = ((script + 1) / 2).clamp(0, 1).mul(255).to(torch.uint8).numpy()
     assert pixels.shape == (64, 64, 3)
     assert np.abs(pixels.astype(int) - expected).max() <= 1
@@ -95,7 +95,7 @@ def test_the_small_autoencoder_gets_latents_in_its_scale(name: str, approximatio
 
 @pytest.mark.parametrize("name", ["sd15", "kandinsky_decoder"])
 def test_without_its_file_there_are_colours(name: str, approximations: Path, shown: list[Any]) -> None:
-    """Kandinsky has no small autoencoder: the file of Stable Diffusion is not for it."""
+    """Kandinsky has no small autoencoder, and Stable Diffusion's file isn't for it."""
     if name == "kandinsky_decoder":
         tiny_autoencoder(approximations, "taesd_decoder")
     pixels, _ = preview(name, shown)
@@ -105,14 +105,14 @@ def test_without_its_file_there_are_colours(name: str, approximations: Path, sho
 SQUARES = np.stack([draw(one_thing("square", *pair), 64) for pair in itertools.permutations(COLORS, 2)])
 
 
-def alike(one: np.ndarray, other: np.ndarray) -> float:
-    """1 where they are the same but for their size, 0 where they have nothing in common."""
+def similarity(one: np.ndarray, other: np.ndarray) -> float:
+    """1 if they are the same up to scale, 0 if they have nothing in common."""
     return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()))
 
 
 @pytest.mark.parametrize(("vae", "name"), [("vae_sd15", "SD15"), ("vae_sdxl", "SDXL")])
 def test_a_preview_of_a_trained_stand_in_has_the_picture_s_colours(vae: str, name: str) -> None:
-    """Pale ones: the host's colours are those of the published models."""
+    """The colours are pale: the host's factors are for the published models."""
     import comfy.latent_formats
     from latent_preview import Latent2RGBPreviewer
 
@@ -125,5 +125,5 @@ def test_a_preview_of_a_trained_stand_in_has_the_picture_s_colours(vae: str, nam
     shown = np.stack([np.array(previewer.decode_latent_to_preview(one[None])) / 255 for one in latents])
     given = torch.nn.functional.avg_pool2d(squares, 8).movedim(1, -1).numpy()
     brightness = [pictures.mean(-1, keepdims=True) for pictures in (shown, given)]
-    assert alike(brightness[0] - brightness[0].mean(), brightness[1] - brightness[1].mean()) > 0.9  # .98, SDXL .97
-    assert alike(shown - brightness[0], given - brightness[1]) > 0.75  # .92, SDXL .81
+    assert similarity(brightness[0] - brightness[0].mean(), brightness[1] - brightness[1].mean()) > 0.9  # .98, SDXL .97
+    assert similarity(shown - brightness[0], given - brightness[1]) > 0.75  # .92, SDXL .81

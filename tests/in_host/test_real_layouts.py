@@ -1,4 +1,4 @@
-"""The shipped configs at full size, on the meta device: the host's own classes say which keys and shapes real files have."""
+"""The shipped configs at full size, on the meta device, against the keys and shapes of real files according to the host's classes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ NATIVE: dict[str, dict[str, Any]] = {
         "transformer_depth_output": [0, 0, 0, 4, 4, 4, 4, 4, 4, 0, 0, 0],
     },
 }
-"""The published models in the words of the host's UNetModel."""
+"""The published models as arguments of the host's UNetModel."""
 DDCONFIG = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128}
 DDCONFIG |= {"ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
 OPEN_CLIPS = {
@@ -96,7 +96,7 @@ def test_the_unet_takes_exactly_what_a_real_file_has(kind: str, channels: int) -
     prefixed = {UNET + key: shape for key, shape in layout.items()}
     converted = convert_ldm_unet_checkpoint(empty(prefixed), dict(module.config))
     assert {key: tuple(value.shape) for key, value in converted.items()} == shapes(module)
-    # and what is read off the shapes is what the config says, so the config alone would do
+    # The values read from the shapes match the config, so the config would be enough.
     assert shapes(unet({**config, "in_channels": channels})) == shapes(module)
     assert {key: list(config[key]) for key in ("block_out_channels", "down_block_types", "up_block_types")} == {
         key: read_off[key] for key in ("block_out_channels", "down_block_types", "up_block_types")
@@ -106,7 +106,7 @@ def test_the_unet_takes_exactly_what_a_real_file_has(kind: str, channels: int) -
 
 @pytest.mark.parametrize("kind", NATIVE)
 def test_the_heads_are_the_host_s(kind: str) -> None:
-    """No shape tells them: diffusers' attention_head_dim is a number of heads."""
+    """Shapes don't show them: diffusers' attention_head_dim is a number of heads."""
     heads, native = read(kind, "unet")["attention_head_dim"], NATIVE[kind]
     widths = [native["model_channels"] * factor for factor in native["channel_mult"]]
     if "num_heads" in native:
@@ -154,7 +154,7 @@ def test_text_encoders_have_the_host_s_sizes(kind: str, component: str, file: st
     assert {name: ours[name] for name in names} == {name: host[name] for name in names if name in host} | {
         "vocab_size": 49408
     }
-    # diffusers takes the last but one layer of Stable Diffusion 2's encoder, and leaves the last one out
+    # diffusers uses the second to last layer of Stable Diffusion 2's encoder and leaves the last one out
     assert ours["num_hidden_layers"] == host["num_hidden_layers"] - (kind == "sd2")
 
 
@@ -231,7 +231,7 @@ def test_the_controlnet_takes_exactly_what_a_real_file_has(kind: str) -> None:
 
 
 def test_the_host_s_vocabulary_gives_the_published_tokens() -> None:
-    """Length and padding are the kind's, and not what the host's own tokenizer_config.json says (8192)."""
+    """Length and padding depend on the kind, not on the host's own tokenizer_config.json (8192)."""
     from comfy.sd1_clip import SDTokenizer
 
     from diffusers_relay.nodes import comfy_host

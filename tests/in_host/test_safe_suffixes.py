@@ -1,4 +1,4 @@
-"""A safetensors file is one under either of its names, in every folder of the host; all else there is called a pickle, with the way out."""
+"""Both safetensors suffixes are accepted in every host folder; any other file is reported as a pickle, with the fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether pictures of the internet are fetched at all, and that they are what the host's own node loads."""
+"""Whether pictures may be downloaded at all, and that they equal the output of the host's own node."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_picture_and_mask_are_those_of_load_image(node: Any, listen: Any, monkey
     theirs = LoadImage().load_image(file.name)
     with picture_server() as server:
         server.answers["/cat"] = body(file.read_bytes())
-        # The node has no way to another network than the internet; this is the only one that a test can take.
+        # The node can only reach the public internet; this replaces it with the test's own server.
         monkeypatch.setattr("diffusers_relay.nodes.images._check_url", lambda url: None)
         monkeypatch.setattr(url_fetch, "Internet", Door)
         mine = node.execute(url=server.url("/cat")).result

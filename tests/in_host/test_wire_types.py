@@ -1,4 +1,4 @@
-"""Each socket type is declared once, with the classes of what its links carry, and no node takes anything else over it."""
+"""Each socket type is declared once, with the classes of its values, and nodes accept nothing else from it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_input_of_every_node_is_a_widget_or_a_link_of_which_the_classes_ar
 
 
 class Anything:
-    """No node gives it."""
+    """A class that no node outputs."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tests on a real server, and on its real page in headless Chromium."""
+"""Tests on a real server and on its real page in headless Chromium."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,11 +9,11 @@ from relay_host.page import HostPage, open_page
 from relay_host.server import HostServer
 
 FRAMES_PER_SECOND = 4
-"""Chromium draws the page without a GPU: at its own rate it takes as much of the CPU as the models do."""
+"""Chromium draws the page without a GPU: at its default rate, it uses as much CPU as the models."""
 
 
 class OpenPage:
-    """The page while it is open, and what closes it."""
+    """The open page, and its exit stack."""
 
     page: HostPage | None = None
     closing = ExitStack()
@@ -21,12 +21,12 @@ class OpenPage:
 
 @pytest.fixture(scope="module")
 def page(server: HostServer) -> HostPage:
-    """The server's page: one browser for all modules that follow one another and use it."""
+    """The server's page: consecutive modules that use it share one browser."""
     opened = OpenPage.page
     if opened is None:
         opened = OpenPage.page = OpenPage.closing.enter_context(open_page(server.url))
     else:
-        opened.open()  # anew: nothing of the module before is on it
+        opened.open()  # reload, so nothing from the previous module remains
         opened.errors.clear()
     opened.draw_at_most(FRAMES_PER_SECOND)
     return opened
@@ -34,7 +34,7 @@ def page(server: HostServer) -> HostPage:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """Closes the page before a test that does not follow on it: while it is open, asyncio.run does not work in this process."""
+    """Closes the page before a test that doesn't use it: while it is open, asyncio.run doesn't work in this process."""
     if nextitem is None or (nextitem.path != item.path and not uses_the_page(nextitem)):
         OpenPage.page = None
         OpenPage.closing.close()
@@ -42,5 +42,5 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def uses_the_page(item: pytest.Item) -> bool:
-    """Whether any test of the item's module is on the page."""
+    """Whether any test in the item's module uses the page."""
     return any("page" in getattr(other, "fixturenames", ()) for other in item.session.items if other.path == item.path)

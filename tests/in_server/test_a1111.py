@@ -1,4 +1,4 @@
-"""The a1111 syntax through the real server: the same picture as Compel's own syntax gives, in ours and in the host's sampler."""
+"""The a1111 syntax through the real server: the same picture as with Compel's own syntax, in our samplers and the host's."""
 
 from __future__ import annotations
 

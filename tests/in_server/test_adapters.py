@@ -1,4 +1,4 @@
-"""LoRAs and textual inversions through the real server: branches with and without, bad input, cancel."""
+"""LoRAs and textual inversions through the real server: branches with and without them, bad input, cancel."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def assert_written(pixels: np.ndarray, script: np.ndarray) -> None:
 
 @pytest.mark.parametrize("order", [[0.0, 1.0, 0.4], [0.4, 0.0, 1.0]], ids=str)
 def test_branches_of_one_model(server: HostServer, models: SmallModels, order: list[float]) -> None:
-    """0 is the branch with no LoRA at all."""
+    """0 is the branch without a LoRA node."""
     graph = Graph()
     model = graph.load("sd15")
     nodes = {}

@@ -1,4 +1,4 @@
-"""Workflows at random: each ends in a result or in an error that names the input, and the server is as good as before."""
+"""Random workflows: each ends in a result or in an error that names the input, and the server keeps working."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.graph import Graph, saved
 
 PARTS = 4
 COUNT = int(os.environ.get("RELAY_WORKFLOWS", "1000"))
-"""How many in all."""
+"""The total number of workflows."""
 TIMEOUT = 60
 OURS = "Relay"
 OF_THE_PACK = ("diffusers_relay.RelayError", "diffusers_relay.MissingFiles")
@@ -43,7 +43,7 @@ def good_picture(server: HostServer) -> np.ndarray:
 
 
 def outcome(server: HostServer, info: Mapping[str, Any], prompt: Prompt) -> str:
-    """In a word, what became of it."""
+    """A short label for the workflow's result."""
     try:
         result = server.run(prompt, timeout=TIMEOUT)
     except PromptRejected as refused:
@@ -53,7 +53,7 @@ def outcome(server: HostServer, info: Mapping[str, Any], prompt: Prompt) -> str:
     if result.error is None:
         return "a result"
     if not result.error.node_type.startswith(OURS):
-        return "an error of the host's"
+        return "an error from the host"
     assert result.error.exception_type in OF_THE_PACK, result.error.traceback
     inputs = {key for group in ("required", "optional") for key in info[result.error.node_type]["input"].get(group, {})}
     named = re.search(rf"\b({'|'.join(inputs)})\b", result.error.message)

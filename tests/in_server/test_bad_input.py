@@ -1,4 +1,4 @@
-"""Bad input gives an error in the node that names the problem and the remedy, early, and the next prompt works."""
+"""Bad input gives an early error in the node, with the problem and the fix, and the next prompt works."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ class Workflow(Graph):
         return self.add("RelayLoadModelFromHub", repo_id=repo_id, revision="", variant="auto", dtype="auto")
 
     def noise(self) -> Out:
-        """A latent of SDXL that still holds noise."""
+        """An SDXL latent that still contains noise."""
         return self.text_to_image(self.model(SDXL), self.text(SDXL), denoising_end=0.8, steps=5)
 
     def finish(self, name: str | Out, latent: Out) -> Out:
         return self.save(self.decode(self.model(name), latent))
 
     def paint(self, name: str | Out, prompt: Out | None = None, **settings: Any) -> Out:
-        """The whole of text to image."""
+        """A complete text-to-image graph."""
         prompt = prompt or self.text(name)
         return self.finish(name, self.text_to_image(self.model(name), prompt, **settings))
 
     def repaint(self, name: str, prompt: Out | None = None, **settings: Any) -> Out:
-        """The whole of image to image."""
+        """A complete image-to-image graph."""
         prompt = prompt or self.text(name)
         return self.finish(name, self.image_to_image(self.model(name), prompt, **settings))
 
@@ -95,9 +95,9 @@ def error_of(server: HostServer, graph: Graph) -> ExecutionError:
 
 
 QUEUED = "when it is queued"
-"""Nothing of the prompt runs."""
+"""No node of the prompt runs."""
 INPUTS = "from the inputs alone"
-"""No denoiser and no autoencoder is touched."""
+"""No denoiser and no autoencoder runs."""
 RUNNING = "in the run"
 
 
@@ -402,7 +402,7 @@ def test_the_error_says_what_to_do_and_the_next_run_works(server: HostServer, ca
 
 @pytest.mark.parametrize("mode", ["RGBA", "L", "P", "LA", "I;16"])
 def test_every_kind_of_picture_works(server: HostServer, mode: str) -> None:
-    """And the alpha of a JoinImageWithAlpha too: in a script an RGBA picture is silently taken for latents."""
+    """Also with an alpha channel from JoinImageWithAlpha: a script silently takes an RGBA picture for latents."""
     colours = scripts.soft_picture()
     if mode == "I;16":
         picture = Image.fromarray(np.array(colours.convert("L")).astype(np.uint16) * 257)

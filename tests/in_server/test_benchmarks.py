@@ -1,4 +1,4 @@
-"""The benchmarks' graphs and step times in the real server, and one benchmark as the command runs it."""
+"""The benchmarks' graphs and step times in the real server, and one whole benchmark through the command."""
 
 from __future__ import annotations
 

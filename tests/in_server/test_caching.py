@@ -1,4 +1,4 @@
-"""What runs again when something changes, counted in the server."""
+"""Counts in the server what runs again when something changes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_another_seed_runs_only_the_sampler_and_what_follows(server: HostServer)
 
 
 def sweep(server: HostServer, picture: Image.Image, seed: int = 1) -> tuple[Graph, list[Out]]:
-    """Four strengths of one picture, each a node of its own, and the prompt in two."""
+    """Four strengths of one picture in four nodes, and the prompt in two nodes."""
     graph = Graph()
     model = graph.load("comic")
     prompts = [graph.encode(model, "a cat of the sweep", syntax=one) for one in ("compel", "plain")]
@@ -56,7 +56,7 @@ def sweep(server: HostServer, picture: Image.Image, seed: int = 1) -> tuple[Grap
 
 
 def counted(server: HostServer, graph: Graph, nodes: list[Out]) -> tuple[dict[str, int], np.ndarray]:
-    """(how often each stage ran, the pictures)"""
+    """({stage: number of runs}, the pictures)"""
     with stages_during(server) as stages:
         result = server.run(graph.prompt)
     pictures = np.concatenate([saved(result, node) for node in nodes])
@@ -64,7 +64,7 @@ def counted(server: HostServer, graph: Graph, nodes: list[Out]) -> tuple[dict[st
 
 
 def test_a_strength_sweep_encodes_its_picture_and_its_prompt_once(server: HostServer) -> None:
-    """The host runs each node; what they share is encoded by the first of them."""
+    """The host runs each node; the first one encodes what they share."""
     picture = scripts.soft_picture(seed=77)
     graph, nodes = sweep(server, picture)
     server.free()
@@ -72,7 +72,7 @@ def test_a_strength_sweep_encodes_its_picture_and_its_prompt_once(server: HostSe
     assert stages == {"text": 1, "vae": 1 + 4, "denoise": 4}
     graph, nodes = sweep(server, picture, seed=2)
     stages, other = counted(server, graph, nodes)
-    assert stages == {"vae": 4, "denoise": 4}, "another seed draws from what was encoded, and decodes"
+    assert stages == {"vae": 4, "denoise": 4}, "another seed reuses the encoded values and only decodes"
     assert np.abs(swept.astype(int) - other).max() > 5
     graph, nodes = sweep(server, picture)
     assert np.array_equal(counted(server, graph, nodes)[1], swept)
@@ -80,12 +80,12 @@ def test_a_strength_sweep_encodes_its_picture_and_its_prompt_once(server: HostSe
     changed = np.array(picture)
     changed[5, 7] ^= 1
     graph, nodes = sweep(server, Image.fromarray(changed))
-    assert counted(server, graph, nodes)[0] == {"vae": 1 + 4, "denoise": 4}, "one pixel is another picture"
+    assert counted(server, graph, nodes)[0] == {"vae": 1 + 4, "denoise": 4}, "one changed pixel makes another picture"
 
     server.free()
     graph, nodes = sweep(server, picture)
     stages, again = counted(server, graph, nodes)
-    assert stages == {"text": 1, "vae": 1 + 4, "denoise": 4}, "it goes with the models that the host is told to free"
+    assert stages == {"text": 1, "vae": 1 + 4, "denoise": 4}, "encoded values are freed together with the models"
     assert np.array_equal(again, swept)
 
 
@@ -99,7 +99,7 @@ def test_the_same_prompt_again_runs_nothing(server: HostServer) -> None:
 
 
 def test_two_loaders_of_one_model_share_its_modules(server: HostServer) -> None:
-    """The host merges two equal nodes by itself; these differ in how the dtype is said."""
+    """The host itself merges two equal nodes; these two give the dtype in different ways."""
     graph = Graph()
     first, second = graph.load("pixel", "float32"), graph.load("pixel", "auto")
     latents = [graph.text_to_image(model, graph.encode(model, "a"), seed=i) for i, model in enumerate((first, second))]
@@ -125,7 +125,7 @@ def test_a_model_that_the_graph_drops_leaves_memory_and_loads_again(server: Host
     assert run("sd15_half") == []
     run("sdxl_base")
     gc.collect()
-    assert len(run("sd15_half")) == 1, "its modules were held by nobody, so they had gone"
+    assert len(run("sd15_half")) == 1, "no one used its modules, so they were freed"
 
 
 def test_free_memory_and_the_next_run_works(server: HostServer) -> None:

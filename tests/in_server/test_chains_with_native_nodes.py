@@ -1,4 +1,4 @@
-"""Our nodes and ComfyUI's own in one graph, on the same weights: no conversion is asked for, and none is made."""
+"""Our nodes and ComfyUI's own in one graph, on the same weights: no conversion is needed, and none happens."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_sd15_to_ksampler_to_sd15(server: HostServer) -> None:
     with stages_during(server) as stages:
         result = server.run(graph.prompt)
     assert saved(result, node).std() > 10
-    assert result.texts == (), "nothing is converted, so nothing is said"
+    assert result.texts == (), "nothing is converted, so there is no message"
     assert stages().count("vae: AutoencoderKL") == 1, "one decode at the end"
 
 
 def test_the_host_s_encode_and_latent_nodes_feed_ours(server: HostServer) -> None:
-    """VAEEncode drops every tag: the latent is taken to be the model's own, which it is."""
+    """VAEEncode drops every tag, so the latent is assumed to be in the model's own space, which is correct."""
     graph = Graph()
     model, checkpoint = graph.load(NATIVE_NAME), native(graph)
     image = graph.picture(server, scripts.soft_picture(), "soft.png")

@@ -38,13 +38,13 @@ def finish(graph: Graph, model: Out, latent: Out) -> Out:
 def assert_same_pixels(server: HostServer, graph: Graph, node: Out, script) -> None:
     expected = scripts.write_like_host(script)
     pixels = saved(server.run(graph.prompt), node)
-    assert (pixels == expected).mean() > 0.9999, "but for a value at the edge where the host cuts off"
+    assert (pixels == expected).mean() > 0.9999, "all equal except for values at a rounding edge"
     assert abs(pixels.astype(int) - expected.astype(int)).max() <= 1
     assert expected.std() > 10
 
 
 def test_two_units_in_image_to_image(server: HostServer, models: SmallModels) -> None:
-    """The control pictures are not of the painted size: they take the pipeline's own route."""
+    """The control pictures don't have the output size, so the pipeline scales them."""
     picture, first, second = scripts.soft_picture(96, 64), edges(96, 64), scripts.soft_picture(80, 80, 5)
     graph = Graph()
     model = graph.load("sd15")
@@ -95,7 +95,7 @@ def test_two_loaders_share_and_a_new_file_is_read(server: HostServer, models: Sm
         model = graph.load("sd15")
         image = lines(graph, server)
         control = graph.control(load_net(graph, "edited"), image)
-        # auto is float32 here: another input, so that the host does not make one node of the two
+        # auto means float32 here; the different input keeps the host from merging the two nodes
         control = graph.control(load_net(graph, "edited", "auto"), image, control=control)
         node = finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT), control=control))
         with lines_during(server) as log:
@@ -135,7 +135,7 @@ def test_progress_and_cancel(server: HostServer) -> None:
 
 
 def test_the_cache_serves_with_no_hub(server: HostServer) -> None:
-    """The pair that the example workflows use, under the published ids."""
+    """The pair in the example workflows, under the published ids."""
     graph = Graph()
     model = graph.add(
         "RelayLoadModelFromHub",
@@ -190,7 +190,7 @@ def for_kandinsky(graph: Graph, server: HostServer) -> None:
 
 
 CASES: dict[str, tuple[Make, str, str]] = {
-    # name: (graph, node type in which it fails, what the message says)
+    # {name: (graph, type of the failing node, part of the message)}
     "another family": (painting("sdxl_depth"), "RelayTextToImage", r"control: sdxl_depth was made for another kind"),
     "another family, repainting": (
         painting("sd15_depth", "sdxl_base", image_to_image=True),
@@ -254,13 +254,13 @@ def test_the_choices_are_the_folders(server: HostServer, models: SmallModels) ->
 
 
 def test_a_single_file_is_the_folder(server: HostServer, models: SmallModels, tmp_path: Path) -> None:
-    """A file tells its widths and depths; its other numbers are SD1.5's own, so this is the ControlNet of a UNet with those."""
+    """A file shows only widths and depths; the other numbers are SD1.5's, so this ControlNet is for such a UNet."""
     unet = UNet2DConditionModel.from_pretrained(
         models.models / "diffusers" / NATIVE_NAME / "unet", torch_dtype=torch.float32
     )
     net = ControlNetModel.from_unet(unet)
     generator = torch.Generator().manual_seed(4721)
-    for parameter in net.parameters():  # the zero convolutions too, which would do nothing
+    for parameter in net.parameters():  # also the zero convolutions, which would have no effect
         parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
     folder, file = server.models / "controlnet" / "own", server.models / "controlnet" / "files" / "own file.safetensors"
     net.save_pretrained(folder)
@@ -270,7 +270,7 @@ def test_a_single_file_is_the_folder(server: HostServer, models: SmallModels, tm
         options = server.object_info("RelayLoadControlNet")["input"]["required"]["controlnet"][1]["options"]
         assert "own" in options
         assert "files/own file.safetensors" in options
-        assert not [name for name in options if name.startswith("own/")], "what lies in a folder is a part of it"
+        assert not [name for name in options if name.startswith("own/")], "files inside a model folder aren't choices"
         graph = Graph()
         model = graph.load(NATIVE_NAME)
         prompt = graph.encode(model, PROMPT)

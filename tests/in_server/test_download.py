@@ -1,4 +1,4 @@
-"""A hub download in the node, of a model or a ControlNet: progress, cancel in the middle, going on where it stopped, and the picture at the end."""
+"""A hub download of a model or a ControlNet in the node: progress, cancel in the middle, resuming, and the picture at the end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def hub(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def with_cache(hub: FakeHub, home: Path, models: Path | None = None) -> HostServer:
-    """A server whose hub is `hub`, whose cache is in `home`, and which has `models` beside it."""
+    """A server with the hub `hub`, a cache in `home`, and the models folder `models`."""
     environment = {
         "HF_HUB_OFFLINE": "0",
         "HF_ENDPOINT": hub.endpoint,
@@ -51,7 +51,7 @@ def with_cache(hub: FakeHub, home: Path, models: Path | None = None) -> HostServ
 
 @pytest.fixture(scope="module")
 def online(hub: FakeHub, models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
-    """A server with an empty hub cache; its previews are off, as they are in a new ComfyUI."""
+    """A server with an empty hub cache; previews are off, as in a new ComfyUI."""
     home = tmp_path_factory.mktemp("hf-home")
     with with_cache(hub, home, models.models) as running:
         running.cache = home / "hub"  # type: ignore[attr-defined]
@@ -82,12 +82,12 @@ def test_cancel_in_a_download_then_go_on(online: HostServer, hub: FakeHub) -> No
     hub.go_on.set()
     hub.hold_after = None
     partial = list(Path(online.cache).rglob("*.incomplete"))  # type: ignore[attr-defined]
-    assert partial, "what was there is kept"
+    assert partial, "the partial file is kept"
 
     hub.requests.clear()
     result = online.run(graph.prompt)
     assert saved(result, saving).std() > 10
-    assert any(request.range for request in hub.requests), "the rest is asked for, and not the whole again"
+    assert any(request.range for request in hub.requests), "only the rest is requested"
     reports = [report for report in result.progress if report.node_id == model.node]
     assert reports[-1].value == reports[-1].maximum > 1e6, "bytes"
     assert result.previews == (), "previews are off here"
@@ -108,7 +108,7 @@ def test_nothing_is_fetched_twice_and_the_token_is_told_to_nobody(online: HostSe
 
 
 def controlled(server: HostServer, repo_id: str = CONTROLNET, variant: str = "auto") -> tuple[Graph, Out, Out]:
-    """A ControlNet of the hub, for a model that is there."""
+    """A ControlNet from the hub, for a local model."""
     graph = Graph()
     model = graph.load("sd15")
     net = graph.controlnet_from_hub(repo_id, variant)
@@ -163,13 +163,13 @@ def test_the_fp16_files_are_taken_where_they_are_asked_for(online: HostServer, h
 
 
 def large_files(hub: FakeHub, repo_id: str = REPO) -> list[bytes]:
-    """Contents of the files that the hub keeps apart, the largest first."""
+    """Contents of the files in the hub's large file storage, largest first."""
     files = hub.repos[repo_id].files
     return sorted((files[name] for name in files if name.endswith(".safetensors")), key=len, reverse=True)
 
 
 def test_a_disk_that_is_full_in_the_middle(online: HostServer, hub: FakeHub) -> None:
-    """What was to be written first lies on /dev/full, where the kernel itself refuses."""
+    """The first file is written to /dev/full, where the kernel reports a full disk."""
     other = "someone/another-model"
     hub.repos[other] = FakeRepo.of_folder(small_models().named["comic"])
     blobs = Path(online.cache) / "models--someone--another-model" / "blobs"  # type: ignore[attr-defined]
@@ -184,7 +184,7 @@ def test_a_disk_that_is_full_in_the_middle(online: HostServer, hub: FakeHub) -> 
     assert "The disk is full" in error.message
     assert other in error.message
     assert not [place for place in places if place.with_name(place.name.split(".")[0]).exists()], (
-        "none is taken for whole"
+        "no partial file counts as complete"
     )
     for place in places:
         place.unlink(missing_ok=True)
@@ -192,11 +192,11 @@ def test_a_disk_that_is_full_in_the_middle(online: HostServer, hub: FakeHub) -> 
 
 
 WRITTEN_AT_ONCE = 10 << 20
-"""The library writes what has come in portions of this size: of less than one, a killed process leaves nothing."""
+"""The library writes data in chunks of this size: a killed process loses an incomplete chunk."""
 
 
 def padded(content: bytes, size: int) -> bytes:
-    """The same safetensors file with blanks at the end of its header, as the format allows."""
+    """The same safetensors file with spaces at the end of its header, which the format allows."""
     (length,) = struct.unpack("<Q", content[:8])
     blanks = size - len(content)
     return struct.pack("<Q", length + blanks) + content[8 : 8 + length] + b" " * blanks + content[8 + length :]
@@ -229,4 +229,4 @@ def test_a_download_whose_server_is_killed_goes_on_in_the_next(hub: FakeHub, tmp
     with with_cache(hub, tmp_path) as second:
         assert saved(second.run(graph.prompt), saving).std() > 10
     assert f"bytes={kept}-" in [request.range for request in hub.requests]
-    assert hub.sent[sha256] == len(content) - kept, "what was there is not asked for again"
+    assert hub.sent[sha256] == len(content) - kept, "the existing part is not requested again"

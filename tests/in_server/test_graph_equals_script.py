@@ -1,4 +1,4 @@
-"""A graph through the real server gives the pixels of the plain diffusers script, written as the host writes."""
+"""A graph in the real server gives the same pixels as the plain diffusers script, saved as the host saves pictures."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_sdxl_refiner(server: HostServer, models: SmallModels, size: tuple[int, 
 def test_kandinsky_prior_and_image_to_image_not_square(
     server: HostServer, models: SmallModels, negative_prompt: str
 ) -> None:
-    """The script itself exchanges height and width; `scripts.kandinsky_image_to_image` undoes that, and the graph is right."""
+    """diffusers swaps height and width; `scripts.kandinsky_image_to_image` undoes that, and the graph is correct."""
     picture = scripts.soft_picture(128, 64)
     graph = Graph()
     prior, decoder = graph.load("kandinsky_prior"), graph.load("kandinsky_decoder")
@@ -119,7 +119,7 @@ def test_kandinsky_prior_and_image_to_image_not_square(
 
 
 def test_sd15_text_to_image_into_kandinsky(server: HostServer, models: SmallModels) -> None:
-    """The guide's text-to-image-to-image, by pictures: the script hands the float picture on, as the graph does."""
+    """The guide's text-to-image-to-image through pictures: the script passes the float picture on, as the graph does."""
     graph = Graph()
     sd15, prior, decoder = (graph.load(name) for name in ("sd15", "kandinsky_prior", "kandinsky_decoder"))
     first = graph.text_to_image(sd15, graph.encode(sd15, PROMPT), width=128, height=64, seed=15)
@@ -154,7 +154,7 @@ def test_latent_chain_of_three(server: HostServer, models: SmallModels) -> None:
     image = graph.decode(model, start["latent"])
     with stages_during(server) as stages:
         pixels = run(server, graph, image)
-    # The decode, the encode if nobody encoded this picture before, and a probe of each autoencoder that was not probed before.
+    # The decode, the encode unless this picture is cached, and a probe of each autoencoder that wasn't probed yet.
     assert 1 <= stages().count("vae: AutoencoderKL") <= 5
     folders = [models.named[name] for name in names]
     assert_same_pixels(pixels, scripts.sd15_latent_chain(folders, picture, prompts, seeds=(0, 1, 2), **settings))

@@ -1,4 +1,4 @@
-"""Every node has a help page, which names all that the node has, is served, and is what the page's help panel shows."""
+"""Every node has a help page that describes all its inputs and outputs; the server serves it, and the help panel shows it."""
 
 import ast
 import re
@@ -25,13 +25,13 @@ def pack_nodes(server: HostServer) -> dict[str, dict[str, Any]]:
 
 
 def first_sentence(text: str) -> str:
-    """As it is read: on one line, with no backticks."""
+    """The first sentence as read: on one line, without backticks."""
     paragraph = " ".join(text.split("\n\n")[0].split()).replace("`", "")
     return paragraph.split(". ")[0].rstrip(".") + "."
 
 
 def section(text: str, heading: str) -> str:
-    """What stands below a heading, up to the next one."""
+    """The text between a heading and the next one."""
     return text.split(f"\n{heading}\n")[1].split("\n## ")[0]
 
 
@@ -55,7 +55,7 @@ def test_every_input_and_output_is_on_its_page(server: HostServer) -> None:
 
 
 def test_every_default_and_choice_is_on_its_page(server: HostServer) -> None:
-    """Of inputs with fixed choices; a list of schedulers or of this machine's models is not repeated there."""
+    """For inputs with fixed choices; the page doesn't repeat lists of schedulers or local models."""
     missing = []
     for name, info in pack_nodes(server).items():
         rows = section((FOLDER / f"{name}.md").read_text("utf-8"), "## Inputs").splitlines()
@@ -96,7 +96,7 @@ def test_the_server_gives_the_page(server: HostServer, page_file: Path) -> None:
 
 
 def test_the_help_panel_shows_the_page(page: HostPage) -> None:
-    page.build([NodeOnPage("node", SHOWN_IN_PANEL, (400, 400))])  # the toolbox opens above the node, below the tabs
+    page.build([NodeOnPage("node", SHOWN_IN_PANEL, (400, 400))])  # the toolbox opens above the node and below the tabs
     page.ask("() => { window.app.canvas.selectItems([window.app.graph.nodes[0]]); return true; }")
     page.page.get_by_test_id("info-button").click()
     panel = page.page.locator(".node-help-content")

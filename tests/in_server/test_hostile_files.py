@@ -1,4 +1,4 @@
-"""Files and names that mean harm, through the real server: nothing of them runs, nothing is read elsewhere, and the error says what it is."""
+"""Malicious files and names in the real server: nothing in them runs, nothing outside is read, and the error explains the problem."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = "hostile.safetensors"
 
 
 class Touch:
-    """Unpickled, it writes a file."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -170,7 +170,7 @@ def test_what_is_no_safetensors_file_is_not_read(
 
 
 def a_pipeline_as_scheduler(folder: Path, marker: Path) -> None:
-    """With code beside it, which some versions of diffusers ran."""
+    """Has code next to it, which some diffusers versions ran."""
     write(folder / "model_index.json", scheduler=["diffusers", "DiffusionPipeline"])
     write(folder / "scheduler" / "model_index.json", _class_name=["evil", "Evil"], evil=["evil", "Evil"])
     (folder / "scheduler" / "evil.py").write_text(f"open({str(marker)!r}, 'w')", "utf-8")
@@ -337,7 +337,7 @@ def test_a_name_that_leads_elsewhere_is_refused(server: HostServer, node: str, k
 
 
 def refusal(server: HostServer, graph: Graph) -> str:
-    """What is said where it is queued, or by the node."""
+    """The error message, from the queue or from the node."""
     try:
         error = server.run(graph.prompt).error
     except PromptRejected as refused:
@@ -388,7 +388,7 @@ def test_numbers_that_would_take_the_machine_down_cost_nothing(
     ],
 )
 def test_an_address_that_leads_inside_is_not_asked(server: HostServer, url: str, says: str) -> None:
-    """Redirects and names whose answer changes: see tests/no_host/test_url_fetch.py, which has servers of its own for them."""
+    """For redirects and changing name servers, see tests/no_host/test_url_fetch.py, which has its own servers."""
     graph = Graph()
     graph.save(graph.add("RelayLoadImageFromUrl", url=url))
     refused = refusal(server, graph)

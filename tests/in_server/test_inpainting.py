@@ -1,4 +1,4 @@
-"""Inpainting through the real server: the script's pixels, what is kept, and input that is wrong."""
+"""Inpainting through the real server: the script's pixels, the kept part, and bad input."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_plain_model(server: HostServer, models: SmallModels, name: str, stren
 
 
 def test_a_model_for_inpainting(server: HostServer, models: SmallModels) -> None:
-    """A folder; what is not masked is put back, which a script leaves to its user."""
+    """From a folder. The unmasked part is put back, which a script leaves to the user."""
     folder = models.named["sd15_inpaint"]
     graph = Graph()
     model = graph.load("sd15_inpaint")
@@ -120,7 +120,7 @@ def test_kandinsky_s_inpainting_decoder_of_the_hub(server: HostServer, models: S
 
 
 def test_pasted_over_the_picture_nothing_else_changes(server: HostServer) -> None:
-    """With the host's own composite, and the mask that Load Image makes of a picture's transparency."""
+    """Uses the host's own composite node, and the mask that Load Image makes from a picture's transparency."""
     source = scripts.soft_picture(*SIZE)
     opaque = Image.eval(MASK, lambda value: 255 - value)
     with_alpha = source.copy()
@@ -138,7 +138,7 @@ def test_pasted_over_the_picture_nothing_else_changes(server: HostServer) -> Non
 
 
 def test_what_another_model_painted_is_inpainted_with_no_pass(server: HostServer) -> None:
-    """A fine-tune's latent, and the native node's mask on it beside our own."""
+    """A fine-tune's latent, with the native node's mask in addition to our own."""
     graph = Graph()
     base, comic = graph.load("sd15"), graph.load("comic")
     painted = graph.text_to_image(base, graph.encode(base, PROMPT), width=96)
@@ -148,12 +148,12 @@ def test_what_another_model_painted_is_inpainted_with_no_pass(server: HostServer
         result = server.run(graph.prompt)
     before, after = (saved(result, node)[0].astype(int) for node in decoded)
     changed, kept = (np.abs(before - after)[:, columns].mean() for columns in (slice(24, 56), slice(80, 96)))
-    assert changed > 3 * kept, "what is kept differs by the decoder's norms only"
-    # Two pictures are decoded, and each of the two autoencoders is probed once, if it was not before.
+    assert changed > 3 * kept, "the kept part differs only through the decoder's norms"
+    # Two pictures are decoded, and each of the two autoencoders is probed once, unless it was probed before.
     assert 2 <= stages().count("vae: AutoencoderKL") <= 4
 
 
-# --- input that is wrong
+# --- bad input
 
 Make = Callable[[Graph, HostServer], None]
 

@@ -1,4 +1,4 @@
-"""Kandinsky's depth ControlNet decoder through the real server: the script's pixels, chains, and input that is wrong."""
+"""Kandinsky's depth ControlNet decoder through the real server: the script's pixels, chains, and bad input."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_image_to_image_with_the_emb2emb_prior(
 
 
 def test_sd15_then_kandinsky_depth_then_the_other_decoder(server: HostServer) -> None:
-    """One decode and one encode where the space changes, none between the two decoders, one decode at the end."""
+    """One decode and one encode where the latent space changes, none between the two decoders, one decode at the end."""
 
     def run(seed: int) -> np.ndarray:
         graph = Graph()
@@ -116,7 +116,7 @@ def test_sd15_then_kandinsky_depth_then_the_other_decoder(server: HostServer) ->
         third = graph.image_to_image(decoder, prompt, latent=second, **settings)
         return finished(server, graph, decoder, third)
 
-    run(1)  # the spaces are compared the first time
+    run(1)  # the first run compares the latent spaces
     with stages_during(server) as stages:
         pixels = run(2)
     assert pixels.shape == (1, 64, 128, 3)

@@ -1,4 +1,4 @@
-"""What a run that is right leaves among the server's warnings: nothing of the pack, nor of the libraries that it calls."""
+"""A valid run leaves no warnings in the server's log, neither from the pack nor from the libraries that it calls."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ RECORDER = Path(graphs.__file__).with_name("log_recorder")
 
 @pytest.fixture(scope="module")
 def recorded(models: SmallModels) -> Iterator[HostServer]:
-    """A server whose warnings are written down."""
+    """A server that records its warnings."""
     with HostServer(
         models=models.models, environment=models.environment(), other_packs={"log-recorder": RECORDER}
     ) as running:
@@ -90,7 +90,7 @@ def plain(name: str, dtype: str) -> Callable[[Graph, HostServer], None]:
 
 
 def changed(server: HostServer, name: str, copy: str, configs: dict[str, dict[str, Any]]) -> str:
-    """A copy of a model's folder with other configs; None takes a setting away."""
+    """A copy of a model's folder with changed configs; None removes a setting."""
     folder = server.models / "diffusers" / copy
     shutil.copytree(server.models / "diffusers" / name, folder)
     for file, changes in configs.items():
@@ -101,7 +101,7 @@ def changed(server: HostServer, name: str, copy: str, configs: dict[str, dict[st
 
 
 def old(name: str) -> Callable[[Graph, HostServer], None]:
-    """A folder as diffusers wrote it in 2022: of what its scheduler and its UNet are, little was said."""
+    """A folder as written by diffusers in 2022, with few settings for the scheduler and the UNet."""
 
     def build(graph: Graph, server: HostServer) -> None:
         model = graph.load(changed(server, name, f"{name}_old", OLD_CONFIGS))
@@ -115,7 +115,7 @@ def old(name: str) -> Callable[[Graph, HostServer], None]:
 
 
 def of_lcm(graph: Graph, server: HostServer) -> None:
-    """A model whose own scheduler has settings that no other class knows."""
+    """A model whose scheduler has settings that no other class has."""
     model = graph.load(changed(server, "sd15", "sd15_lcm", LCM_CONFIGS))
     there_and_back(graph, server, model)
     chosen = {"scheduler": "EulerDiscreteScheduler", "sigmas": "default", "timestep_spacing": "default"}

@@ -1,4 +1,4 @@
-"""A host that runs for days: three hundred prompts over all families leave memory, open files and times as they were."""
+"""A long-running host: after three hundred prompts with all families, memory, open files and run times are unchanged."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from support.graph import Graph, Out
 
 PROMPTS = 300
 WARM = 100
-"""After so many every model has been loaded, and the allocators have what they need."""
+"""After this many prompts, every model has been loaded and the allocators are warm."""
 ROUND = 10
-"""One of each of the workflows below."""
+"""One prompt for each workflow below."""
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +97,7 @@ def test_three_hundred_prompts_leave_the_server_as_it_was(own_server: HostServer
         seconds.append(time.monotonic() - began)
         memory.append(megabytes(own_server.pid))
         files.append(open_files(own_server.pid))
-    late = (
-        np.array(memory[WARM:]).reshape(-1, ROUND).mean(1)
-    )  # of each round, so that which workflow it was does not show
+    late = np.array(memory[WARM:]).reshape(-1, ROUND).mean(1)  # per round, so that the kind of workflow doesn't matter
     slope, start = np.polyfit(np.arange(len(late)), late, 1)
     noise = float(np.std(late - (start + slope * np.arange(len(late)))))
     growth = slope * (len(late) - 1)
@@ -109,8 +107,8 @@ def test_three_hundred_prompts_leave_the_server_as_it_was(own_server: HostServer
         f"\nafter {WARM}: {late[0]:.0f} MB, at the end {late[-1]:.0f} MB (by the line {growth:+.1f}, round it {noise:.1f}); open files "
         f"{files[WARM]} and {files[-1]}; seconds a prompt {first:.2f} and {last:.2f}"
     )
-    # Not quite nothing: each from_pretrained of diffusers and transformers leaves 4 to 13 KB, with no pack and no host, and a prompt that is not
-    # the last one's loads its models anew.
+    # Not quite 0: even without the pack and the host, each from_pretrained in diffusers and transformers leaks 4 to 13 KB, and a prompt with
+    # other models than the previous one loads its models again.
     assert growth < max(3 * noise, 0.02 * late[0])
     assert max(files[-ROUND:]) <= max(files[WARM : WARM + ROUND]) + 2
     assert last < 1.5 * first

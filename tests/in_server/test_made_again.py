@@ -1,4 +1,4 @@
-"""A saved picture holds its workflow: dropped on the page of another installation it gives the same workflow, and that the same pixels."""
+"""A saved picture contains its workflow: dropped on another installation's page, it gives the same workflow and the same pixels."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ DROP = """
 
 @pytest.fixture(scope="module")
 def elsewhere(models: SmallModels) -> Iterator[HostServer]:
-    """Another installation: other folders, and nothing loaded or kept from before."""
+    """Another installation: other folders, with nothing loaded or cached."""
     with HostServer(models=models.models, environment=models.environment()) as running:
         yield running
 
 
 @dataclass(frozen=True)
 class Made:
-    """What was on the page when a picture was made, and the picture."""
+    """The page's content when a picture was made, and the picture."""
 
     workflow: dict[str, Any]
     prompt: Prompt
@@ -72,11 +72,11 @@ def run(page: HostPage, server: HostServer) -> Made:
 
 @pytest.fixture(scope="module")
 def made(page: HostPage, server: HostServer) -> dict[str, Made]:
-    """{workflow: what it made}; the page has taken other seeds since."""
+    """{workflow: its result}; the page has drawn new seeds since."""
     found = {}
     for name in WORKFLOWS:
         page.load_workflow(json.loads((ROOT / "example_workflows" / f"{name}.json").read_text("utf-8")))
-        assert page.ask(RANDOM_SEEDS, SEED_CONTROL), "a workflow with no seed shows nothing here"
+        assert page.ask(RANDOM_SEEDS, SEED_CONTROL), "the workflow needs a seed"
         page.take_fewer_steps(4)
         found[name] = run(page, server)
         assert page.ask(SEEDS) != found[name].seeds
@@ -104,7 +104,7 @@ def drop(page: HostPage, file: Path) -> None:
 
 @pytest.fixture(scope="module")
 def dropped(page: HostPage, made: dict[str, Made], elsewhere: HostServer) -> dict[str, Made]:
-    """What the other page has after each drop, and what its run saves."""
+    """The other page's content after each drop, and the picture that its run saves."""
     found = {}
     with open_page_beside(page, elsewhere.url) as other:
         for name, first in made.items():
@@ -123,7 +123,7 @@ def test_the_same_workflow(made: dict[str, Made], dropped: dict[str, Made], name
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_the_seed_that_the_picture_was_painted_with(made: dict[str, Made], dropped: dict[str, Made], name: str) -> None:
-    """And not the one that the page drew for the next."""
+    """Not the seed that the page drew for the next run."""
     assert dropped[name].seeds == made[name].seeds
 
 
@@ -135,7 +135,7 @@ def test_the_same_pixels(made: dict[str, Made], dropped: dict[str, Made], name: 
 
 
 def test_the_picture_tells_nothing_else(made: dict[str, Made], server: HostServer) -> None:
-    """No folder of this machine, no name of its user and no token."""
+    """It contains no local folder, user name or token."""
     for one in made.values():
         text = " ".join(f"{key}: {value}" for key, value in Image.open(one.file).info.items())
         assert "workflow: " in text

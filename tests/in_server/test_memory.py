@@ -1,4 +1,4 @@
-"""Our models and the host's own in its memory manager, told from its log: on a real server, asked over HTTP."""
+"""Our models and the host's own in its memory manager, on a real server over HTTP; the log shows what happens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.server_log import lines_during
 
 
 def paint(server: HostServer, seed: int) -> tuple[np.ndarray, list[str]]:
-    """A picture of ours that the host's own VAE decodes too, and what the log said."""
+    """A picture of ours, also decoded by the host's own VAE, and the log's lines."""
     graph = Graph()
     model = graph.load("pixel")
     latent = graph.text_to_image(model, graph.encode(model, "a cat of the memory test"), seed=seed, steps=2)
@@ -35,13 +35,13 @@ OURS = {"CLIPTextModel", "UNet2DConditionModel", "AutoencoderKL"}
 
 
 def unload_models(server: HostServer) -> None:
-    """Asks until the log says that all are unloaded: the server does not hear what it is asked just as a prompt ends."""
+    """Repeats the request until the log shows that everything is unloaded: the server misses a request just as a prompt ends."""
     with lines_during(server) as lines:
         for _ in range(20):
             server.post("/free", {"unload_models": True})
             deadline = time.monotonic() + 5
             while time.monotonic() < deadline:
-                if Counter(named(lines(), "Unloading ")) >= Counter([*OURS, "AutoencoderKL"]):  # and the native one
+                if Counter(named(lines(), "Unloading ")) >= Counter([*OURS, "AutoencoderKL"]):  # with the native VAE
                     return
                 time.sleep(0.05)
     raise AssertionError(lines())
@@ -55,7 +55,7 @@ def test_unload_models_unloads_ours_too_and_they_come_back_without_reading(serve
     assert not [line for line in lines if " of pixel in " in line], "nothing is read from disk again"
     after, lines = paint(server, seed=1)
     assert np.array_equal(after, before)
-    assert not OURS & set(named(lines, "Requested to load ")), "what is loaded stays"
+    assert not OURS & set(named(lines, "Requested to load ")), "loaded models stay loaded"
 
 
 def test_the_host_finds_no_leak(server: HostServer) -> None:

@@ -1,4 +1,4 @@
-"""RelayOptimize through the real server: the script's pixels, and what is refused."""
+"""RelayOptimize through the real server: the script's pixels, and rejected options."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def painted(graph: Graph, model: Out) -> Out:
 
 
 def test_two_branches_of_one_model(server: HostServer, models: SmallModels) -> None:
-    """One with what leaves every pixel as it is, and one without: in both orders they give the script's."""
+    """One branch with options that change no pixel, and one without: both give the script's pixels, in either order."""
     script = scripts.sd15_text_to_image(models.named["sd15"], PROMPT, seed=15)
     for optimized_first in (True, False):
         graph = Graph()

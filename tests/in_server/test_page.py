@@ -1,4 +1,4 @@
-"""What a user sees: every node with its help, and every example workflow loading with no dialog, kept whole, and running."""
+"""What a user sees: every node with its help, and every example workflow loading without a dialog, unchanged, and running."""
 
 import json
 from pathlib import Path
@@ -12,13 +12,13 @@ from relay_host.server import HostServer
 from support.workflows import essence
 
 FEW_STEPS = 4
-"""Of each run of an example: how many it takes changes nothing of what loads, is linked and fits."""
+"""Steps for each run of an example: the number doesn't affect what these tests check."""
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 
 
 @pytest.fixture(scope="module")
 def pack_nodes(server: HostServer) -> dict[str, dict]:
-    """{node id: what the server says of it} of the pack's nodes."""
+    """{node id: the server's description} for the pack's nodes."""
     return {
         name: info
         for name, info in server.object_info().items()

@@ -1,4 +1,4 @@
-"""Files of models/checkpoints through the real server: the same picture as the folder, and what is refused, when and how."""
+"""Files in models/checkpoints through the real server: the same picture as the folder, and when and how files are rejected."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def painted(server: HostServer, model_name: str, seed: int = 3) -> tuple[Graph, 
 
 @pytest.fixture
 def checkpoints(server: HostServer) -> Iterator[Path]:
-    """The server's folder of checkpoints; what a test puts there goes again."""
+    """The server's checkpoints folder; files that a test adds are removed afterwards."""
     folder = server.models / "checkpoints"
     before = set(folder.iterdir())
     yield folder
@@ -65,7 +65,7 @@ def test_the_choice_lists_folders_and_then_files(server: HostServer, checkpoints
 
 
 def test_a_name_of_both_is_shown_with_what_it_is(server: HostServer) -> None:
-    """A workflow that names the folder keeps it when a file of the same name comes."""
+    """A workflow that names the folder keeps using it when a file with the same name is added."""
     folder = server.models / "diffusers" / FILE
     shutil.copytree(server.models / "diffusers" / "sd15", folder)
     try:

@@ -1,6 +1,6 @@
-"""A cancel at every stage of every run that denoises, and a file that can't be read: nothing is lost, and the next run is right.
+"""A cancel at every stage of every denoising run, and an unreadable file: nothing is lost, and the next run is correct.
 
-The moment is named beforehand and comes about in the server: see support/stopper.
+The server itself triggers the action at a given moment: see support/stopper.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WITH_PICTURE = [kind for kind in KINDS if not kind.endswith("to image") and not 
 
 
 def denoising(kind: str) -> list[str]:
-    """The lines of the log that come before the node's own steps: Kandinsky's prior has its own."""
+    """The log lines before the node's own steps: Kandinsky's prior has steps too."""
     return ["stage denoise"] * (2 if kind.startswith("kandinsky") and kind != "kandinsky prior" else 1)
 
 
@@ -57,7 +57,7 @@ MOMENTS = [
 
 @pytest.fixture(scope="module")
 def stopping(models: SmallModels) -> Iterator[HostServer]:
-    """A server that can be stopped at a moment that is named."""
+    """A server that can be stopped at a given moment."""
     with HostServer(
         models=models.models,
         environment=models.environment(),
@@ -68,21 +68,21 @@ def stopping(models: SmallModels) -> Iterator[HostServer]:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Undisturbed:
     picture: np.ndarray
     steps: float
-    """How many the node that denoises counts."""
+    """The number of steps that the denoising node reports."""
 
 
 @pytest.fixture(scope="module")
-def wanted(stopping: HostServer) -> dict[str, Wanted]:
-    """{kind: what its run gives with nothing in its way}"""
+def undisturbed(stopping: HostServer) -> dict[str, Undisturbed]:
+    """{kind: the result of an undisturbed run}"""
     found = {}
     for kind in KINDS:
         graph, node, saving = sampling_graph(stopping, kind, STEPS)
         result = stopping.run(graph.prompt)
         reports = [report for report in result.progress if report.node_id == node.node]
-        found[kind] = Wanted(saved(result, saving), reports[-1].maximum)
+        found[kind] = Undisturbed(saved(result, saving), reports[-1].maximum)
     return found
 
 
@@ -103,10 +103,12 @@ def held(server: HostServer) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("kind", "stage", "moment"), MOMENTS, ids=[f"{kind}: {stage}" for kind, stage, _ in MOMENTS])
-def test_cancel(stopping: HostServer, wanted: dict[str, Wanted], kind: str, stage: str, moment: Moment) -> None:
+def test_cancel(
+    stopping: HostServer, undisturbed: dict[str, Undisturbed], kind: str, stage: str, moment: Moment
+) -> None:
     graph, _, saving = sampling_graph(stopping, kind, STEPS)
     if "steps" in moment:
-        moment = {"after": denoising(kind), "steps": max(1, moment["steps"] * wanted[kind].steps)}
+        moment = {"after": denoising(kind), "steps": max(1, moment["steps"] * undisturbed[kind].steps)}
     stopping.free()
     arm(stopping, moment)
     with stages_during(stopping) as stages:
@@ -114,16 +116,16 @@ def test_cancel(stopping: HostServer, wanted: dict[str, Wanted], kind: str, stag
         happened_in = stages()[-1:]
     assert happened(stopping)
     assert result.interrupted
-    assert result.error is None, "a cancel is no error"
+    assert result.error is None, "a cancel isn't an error"
     assert saving.node not in result.executed
     if "layer" in moment:
-        assert layers_since(stopping) == 0, "it stops there, and not at the end of the stage"
-        assert moment["after"][-1].removeprefix("stage ") == happened_in[0].split(":")[0], "no further stage began"
+        assert layers_since(stopping) == 0, "it stops there, not at the end of the stage"
+        assert moment["after"][-1].removeprefix("stage ") == happened_in[0].split(":")[0], "no other stage began"
     before = set(result.executed[:-1])
     with lines_during(stopping) as lines:
         again = stopping.run(graph.prompt)
-    assert (saved(again, saving) == wanted[kind].picture).all()
-    assert before <= set(again.cached), "what was there is kept"
+    assert (saved(again, saving) == undisturbed[kind].picture).all()
+    assert before <= set(again.cached), "earlier results stay cached"
     assert stage == "load" or not [line for line in lines() if "loaded " in line and " of " in line]
 
 
@@ -133,13 +135,13 @@ def test_cancelled_runs_leave_nothing(stopping: HostServer) -> None:
         stopping.free()
         arm(stopping, {"after": ["stage denoise"], "steps": 2})
         assert stopping.run(graph.prompt).interrupted
-        assert held(stopping)["alive"], "the models of the prompt are still there"
+        assert held(stopping)["alive"], "the prompt's models are still loaded"
         stopping.free()
         assert held(stopping) == {"loaded": 0, "alive": []}
 
 
 def test_cancel_between_two_tiles_of_a_decoding(stopping: HostServer) -> None:
-    """And the autoencoder is not left in tiles."""
+    """Tiling is turned off again afterwards."""
 
     def graph_of(tiled: bool) -> tuple[Graph, Out]:
         graph = Graph()
@@ -154,20 +156,20 @@ def test_cancel_between_two_tiles_of_a_decoding(stopping: HostServer) -> None:
     whole = saved(stopping.run(graph.prompt), saving)
     graph, saving = graph_of(True)
     tiled = saved(stopping.run(graph.prompt), saving)
-    assert (tiled != whole).any(), "the test sees tiles"
+    assert (tiled != whole).any(), "tiled decoding must differ from decoding at once"
     stopping.free()
     arm(stopping, {"after": ["stage vae", "stage vae"], "layer": "^Decoder$", "count": 2})
     assert stopping.run(graph.prompt).interrupted
     assert happened(stopping)
-    assert layers_since(stopping) == 0, "the tiles that were left are not decoded"
+    assert layers_since(stopping) == 0, "the remaining tiles are not decoded"
     assert (saved(stopping.run(graph.prompt), saving) == tiled).all()
     graph, saving = graph_of(False)
     assert (saved(stopping.run(graph.prompt), saving) == whole).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_that_can_not_be_read(stopping: HostServer, wanted: dict[str, Wanted], kind: str) -> None:
-    """As on a network drive that has gone, or a disk that dies: what was to be loaded is named, and the next run is right."""
+def test_a_file_that_can_not_be_read(stopping: HostServer, undisturbed: dict[str, Undisturbed], kind: str) -> None:
+    """As with a lost network drive or a failing disk: the error names the file, and the next run is correct."""
     graph, _, saving = sampling_graph(stopping, kind, STEPS)
     stopping.free()
     arm(stopping, {"after": [r"loaded \w+ of"]}, "fail_to_read")
@@ -179,4 +181,4 @@ def test_a_file_that_can_not_be_read(stopping: HostServer, wanted: dict[str, Wan
     assert "damaged" not in result.error.message
     assert "Input/output error. Look whether its disk" in result.error.message
     assert str(stopping.base) not in result.error.message
-    assert (saved(stopping.run(graph.prompt), saving) == wanted[kind].picture).all()
+    assert (saved(stopping.run(graph.prompt), saving) == undisturbed[kind].picture).all()

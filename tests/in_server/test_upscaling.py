@@ -1,4 +1,4 @@
-"""The upscalers through the real server: the script's pixels, the guide's chain, with the host's nodes, and input that is wrong."""
+"""The upscalers through the real server: the script's pixels, the guide's chain, the host's nodes, and bad input."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_guide_s_chain_in_one_graph(server: HostServer, models: SmallModels)
 
 
 def test_x2_between_nodes_of_the_host(server: HostServer) -> None:
-    """A latent that no node of the pack has tagged, of a size that is filled up, and back into the host's own nodes."""
+    """An untagged latent, with a size that needs padding, and the result in the host's own nodes."""
     graph = Graph()
     x2 = graph.load("x2_upscaler")
     encoded = graph.add("RelayEncode", model=x2, image=soft(graph, server, 104, 72), seed=0)

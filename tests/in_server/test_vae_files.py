@@ -1,4 +1,4 @@
-"""Files of models/vae through the real server: the same picture as the folder's VAE, and what is refused, when and how."""
+"""Files in models/vae through the real server: the same picture as the folder's VAE, and when and how files are rejected."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
 
 @pytest.fixture
 def vaes(server: HostServer) -> Iterator[Path]:
-    """The server's folder of VAEs; what a test puts there goes again."""
+    """The server's VAE folder; files that a test adds are removed afterwards."""
     folder = server.models / "vae"
     folder.mkdir(exist_ok=True)
     before = set(folder.iterdir())
@@ -35,12 +35,12 @@ def vaes(server: HostServer) -> Iterator[Path]:
 
 
 def native_folder(models: SmallModels) -> Path:
-    """A model whose VAE is of full size, as the pack's configs have it."""
+    """A model with a full-size VAE, as in the pack's configs."""
     return models.models / "diffusers" / NATIVE_NAME
 
 
 def another_decoder(models: SmallModels) -> dict[str, torch.Tensor]:
-    """As ft-mse: the encoder as it was, the decoder not."""
+    """Like ft-mse: the same encoder, another decoder."""
     weights = load_file(native_folder(models) / WEIGHTS)
     key = "decoder.conv_out.bias"
     return {**weights, key: weights[key] + torch.tensor([0.3, -0.2, 0.1]).to(weights[key])}
@@ -131,7 +131,7 @@ def test_what_the_name_tells_is_refused_before_anything_runs(
 
 EXACTLY_ONE = r"^vae_from, vae_file: use exactly one of them"
 BAD = {
-    # what the file holds, what else is chosen, which model, what the message says
+    # {name: (the file's tensors, other choices, model, message)}
     "neither": (None, {}, "sd15", EXACTLY_ONE),
     "both": ({"a": torch.ones(1)}, {"vae_from": "comic"}, "sd15", EXACTLY_ONE),
     "no VAE": ({"a": torch.ones(1)}, {}, "sd15", r"^bad\.safetensors is not a VAE of Stable Diffusion 1\.x / 2\.x"),

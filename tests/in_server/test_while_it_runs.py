@@ -1,4 +1,4 @@
-"""Progress, previews and cancel, as the page gets them."""
+"""Progress, previews and cancel, as the page receives them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from support.graph import Graph, saved
 from support.sampling import KINDS, sampling_graph
 
 MANY = 400
-"""Steps: enough that a cancel comes in the middle."""
+"""Enough steps for a cancel in the middle."""
 PREVIEW_SIZE = (512, 512)
-"""The host's default, to which it enlarges a preview."""
+"""The host's default size for previews."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -48,7 +48,7 @@ def test_previews_show_the_run(server: HostServer, kind: str) -> None:
 
 
 def grey(latents: torch.Tensor) -> np.ndarray:
-    """Latents in model scale as the host shows them for Stable Diffusion 1.5, by its published factors."""
+    """The host's preview of Stable Diffusion 1.5 latents in model scale, from the published colour factors."""
     factors = torch.tensor(
         [[0.3512, 0.2297, 0.3227], [0.3250, 0.4974, 0.2350], [-0.2829, 0.1762, 0.2721], [-0.2120, -0.2616, -0.7177]]
     )
@@ -58,7 +58,7 @@ def grey(latents: torch.Tensor) -> np.ndarray:
 
 
 def test_previews_are_of_the_clean_picture_that_each_step_predicts(server: HostServer, models: SmallModels) -> None:
-    """Euler's latents begin fourteen times as wide as a picture's: they would be shown as black and white dots."""
+    """Euler's first latents have fourteen times a picture's deviation and would look like black and white dots."""
     graph = Graph()
     model = graph.load("sd15")
     choice = {"scheduler": "EulerDiscreteScheduler", "sigmas": "default", "timestep_spacing": "default"}
@@ -71,7 +71,7 @@ def test_previews_are_of_the_clean_picture_that_each_step_predicts(server: HostS
     predicted, noisy = scripts.sd15_euler_predictions(models.named["sd15"], "a cat", **settings)
     assert len(shown) == len(predicted) == 6
     for picture, clean in zip(shown, predicted):
-        assert np.abs(picture - grey(clean)).mean() < 4, "no more than JPEG makes of it"
+        assert np.abs(picture - grey(clean)).mean() < 4, "only JPEG artefacts may differ"
     assert np.abs(shown[0] - grey(noisy[0])).mean() > 20
 
 
@@ -88,9 +88,9 @@ def test_cancel_stops_within_a_step_and_the_next_run_works(server: HostServer, k
     server.interrupt()
     result = server.wait(pending)
     assert result.interrupted
-    assert result.error is None, "a cancel is no error"
+    assert result.error is None, "a cancel isn't an error"
     assert result.executed[-1] == node.node
-    # What was on its way when the cancel was sent: the messages come late, the runs do not go on.
+    # Messages already on their way when the cancel was sent may arrive late; the run itself doesn't continue.
     assert steps_of(result)[-1] < MANY / 2, f"cancelled at {seen}"
     graph, _, saving = sampling_graph(server, kind, 3)
     assert saved(server.run(graph.prompt), saving).std() > 10

@@ -1,4 +1,4 @@
-"""Tests of the pack's lower layers, with no host."""
+"""Tests of the pack's lower layers, without a host."""
 
 import logging
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ def nothing_encoded() -> None:
 
 @pytest.fixture
 def inference_mode() -> Iterator[None]:
-    """As the host runs nodes."""
+    """Runs the test in inference mode, as the host runs nodes."""
     import torch
 
     with torch.inference_mode():
@@ -25,7 +25,7 @@ def inference_mode() -> Iterator[None]:
 
 @pytest.fixture
 def library_warnings() -> Iterator[list[str]]:
-    """What diffusers and transformers log at WARNING and above; they hand nothing on to the root logger."""
+    """Messages that diffusers and transformers log at WARNING and above; they don't propagate to the root logger."""
     seen: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: seen.append(record.getMessage())  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Stable Diffusion web UI's prompt syntax: what it reads, what it refuses, that no text makes it slow, and what Compel makes of it."""
+"""The web UI's prompt syntax: what it reads, what it rejects, its speed on any text, and the embeddings that Compel makes from it."""
 
 import math
 import time
@@ -178,9 +178,9 @@ def test_brackets_that_match_multiply_and_numbers_stand(made):
 
 
 def wrapped(inner, brackets):
-    """The texts in one more pair; the third of each says that a number round it has fixed its weight."""
+    """Puts the texts in another pair of brackets. The third item says that a number around the text has fixed its weight."""
     factor = {"()": 1.1, "[]": 1 / 1.1, "(:1.5)": 1.5}[brackets]
-    body = "()".join(text for text, _ in inner)  # an empty pair keeps neighbours apart
+    body = "()".join(text for text, _ in inner)  # an empty pair separates neighbours
     weights = [
         (text, weight if fixed else weight * factor, fixed or brackets == "(:1.5)")
         for _, entries in inner
@@ -211,7 +211,7 @@ LONG = {
 def test_ten_thousand_characters_are_read_in_a_moment(name):
     parse("warm (up:1.1)", "a1111")
     taken = []
-    for _ in range(3):  # other processes can only make it slower
+    for _ in range(3):  # take the fastest: other processes can only slow it down
         started = time.process_time()
         with suppress(RelayError):
             parse(LONG[name], "a1111")

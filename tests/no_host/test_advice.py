@@ -1,4 +1,4 @@
-"""Numbers in messages work when they are typed in, and are ones that the inputs can hold."""
+"""Numbers in messages work when they are typed in, and the inputs accept them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image i of a batch is the picture that its own seed makes alone; masks and the batch index of a latent are kept to."""
+"""Image i of a batch is the picture that its own seed makes in a single run; masks and a latent's batch index are respected."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support.kandinsky import kandinsky_prompt
 from support.without_host import counting_runtime, encode, load
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
-SEED = 2**64 - 2  # seed + 2 goes round to 0
+SEED = 2**64 - 2  # seed + 2 wraps around to 0
 FAMILIES = ["sd15", "sdxl_base", "kandinsky_decoder"]
 
 
@@ -38,7 +38,7 @@ def three_pictures() -> torch.Tensor:
 
 
 def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    """A batch adds up in another order than one image: measured 2.5e-6 relative."""
+    """A batch sums in a different order than a single image: measured 2.5e-6 relative."""
     assert ours.shape == theirs.shape
     assert float((ours - theirs).abs().max() / theirs.abs().max()) <= 1e-5
 
@@ -109,7 +109,7 @@ def test_what_is_not_masked_is_kept(name: str) -> None:
         model, prompt_for(model), settings, counting_runtime(), latent=replace(latents, noise_mask=None)
     )
     seen = (painted.samples - free.samples).abs()[..., 4:].mean()
-    assert float(seen) > 1e-4, "the masked half sees the kept one while it is painted"
+    assert float(seen) > 1e-4, "the repainted half must see the kept half"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_mask_and_a_denoising_start_do_not_go_together() -> None:
 
 
 def test_the_kept_part_has_the_run_s_own_noise_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that what is painted beside it fits: a clean part in a noisy picture would be seen by no trained model."""
+    """So the repainted part fits the kept part: no model is trained on noisy pictures with a clean part."""
     blended: list[torch.Tensor] = []
     after_step = KeepUnmasked.after_step
     monkeypatch.setattr(
@@ -190,6 +190,6 @@ def test_the_kept_part_has_the_run_s_own_noise_on_the_way(monkeypatch: pytest.Mo
     for step, shown in enumerate(blended[:-1]):
         expected = scheduler.add_noise(begin, noise, scheduler.timesteps[step + 1 : step + 2])
         assert torch.allclose(shown[:, :, :4], expected[:, :, :4], atol=1e-5), step
-    assert torch.equal(blended[-1][:, :, :4], begin[:, :, :4]), "and none at the end"
+    assert torch.equal(blended[-1][:, :, :4], begin[:, :, :4]), "the kept part has no noise at the end"
     for shown in runtime.monitor.previewed:
-        assert torch.equal(shown[:, :, :4], begin[:, :, :4]), "a preview has no noise anywhere"
+        assert torch.equal(shown[:, :, :4], begin[:, :, :4]), "a preview has no noise in the kept part"

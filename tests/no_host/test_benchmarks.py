@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic, tables and processes; what they do in a server is in tests/in_server/test_benchmarks.py."""
+"""The benchmarks' arithmetic, tables and processes. tests/in_server/test_benchmarks.py tests them in a server."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_contenders_take_turns_and_the_warm_up_is_forgotten() -> None:
 
 
 def test_a_ratio_is_the_median_of_the_pairs_ratios() -> None:
-    """In one round everything took ten times as long: the ratio of the medians would be 1.5."""
+    """One round took ten times as long for everything: the ratio of the medians would be 1.5."""
     assert paired_ratio([1, 3, 30], [2, 2, 20]) == 1.5
     assert paired_ratio([10, 1, 1.1], [20, 2, 1.0]) == 0.5
     with pytest.raises(ValueError, match="measurements don't make pairs"):
@@ -98,7 +98,7 @@ def test_page_faults_are_counted_as_the_system_counts_them() -> None:
 def test_every_measured_process_has_the_allocator_s_setting(
     models: SmallModels, monkeypatch: pytest.MonkeyPatch, default_allocator: bool
 ) -> None:
-    """Whatever this process was started with; elsewhere than on glibc there is no such setting."""
+    """Whatever setting this process has; only glibc has the setting."""
     monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")
     wanted = {} if default_allocator else dict(glibc.KEEPS)
     if not glibc.is_glibc():
@@ -152,7 +152,7 @@ def test_results_are_kept_by_benchmark_and_written_between_the_marks(tmp_path: P
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     assert text.index("### chain") < text.index("### startup"), "in the order of the suite"
     assert "| VAE decodes | 1 |" in text and "| VAE decodes | 2 |" not in text
-    assert text.count(f"processor {processor()}") == 1, "one machine is said once"
+    assert text.count(f"processor {processor()}") == 1, "the machine is shown once"
     assert "load average 0.2" in text
     results.write_into(readme, results.load(file))
     assert readme.read_text("utf-8") == text
@@ -229,11 +229,11 @@ def test_a_call_inside_a_call_is_counted_once() -> None:
 
 
 def test_the_peak_is_seen_though_it_is_given_back() -> None:
-    # Pages of its own from the system: an allocator may have as much at hand, resident since an earlier test.
+    # Map new pages: the allocator may still have enough resident memory from an earlier test.
     with PeakWatcher() as watcher, mmap.mmap(-1, 200_000_000, access=mmap.ACCESS_COPY) as content:
         for page in range(0, len(content), mmap.PAGESIZE):
             content[page] = 1
-        time.sleep(40 * INTERVAL_SECONDS)  # the watcher's thread gets its turn, however busy the machine is
+        time.sleep(40 * INTERVAL_SECONDS)  # give the watcher's thread a turn, even on a busy machine
     assert 150 < watcher.peak.private < 400
     assert watcher.peak.resident >= watcher.peak.private - 1
 
@@ -258,7 +258,7 @@ def test_models_are_made_as_a_folder_and_a_file_that_the_pack_loads(
     assert tensors["model.diffusion_model.out.2.weight"].dtype == torch.float16
 
     def never(_: Path) -> None:
-        raise AssertionError("it is there already")
+        raise AssertionError("it already exists")
 
     make_once(target, never)
 

@@ -1,4 +1,4 @@
-"""NaN and infinite values make no picture: a float16 overflow is run again in float32, and all else is an error."""
+"""NaN and infinite values never become a picture: a float16 overflow runs again in float32, and anything else is an error."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _nothing_encoded() -> Iterator[None]:
 
 
 def with_own(name: str, part: str, dtype: torch.dtype) -> tuple[PipelineComponents, Any]:
-    """A model, one part of which is a copy that may be spoilt."""
+    """A model with its own copy of one part, which the test can damage."""
     model = load(name, dtype)
     module = copy.deepcopy(model[part])
     return model.with_changes(modules={part: module}), module
 
 
 def overflowing(name: str = "sd15", part: str = "vae") -> tuple[PipelineComponents, Any]:
-    """Its values in the middle are beyond float16, and its norms bring them back: a float32 run gives the picture as it was."""
+    """Its intermediate values overflow float16 and its norms scale them back, so a float32 run gives the original picture."""
     model, vae = with_own(name, part, torch.float16)
     for side in (vae.encoder, vae.decoder):
         side.conv_in.weight.data.mul_(30000.0)
@@ -44,7 +44,7 @@ def overflowing(name: str = "sd15", part: str = "vae") -> tuple[PipelineComponen
 
 
 def sometimes_overflowing() -> PipelineComponents:
-    """Its values in the middle are near the end of float16: a quiet picture or latent is within, a loud one beyond."""
+    """Its intermediate values are close to float16's limit: small inputs stay below it, large ones overflow."""
     model, vae = with_own("sd15", "vae", torch.float16)
     for side, most in ((vae.encoder, 3000.0), (vae.decoder, 3000.0)):
         side.conv_in.weight.data.mul_(most)
@@ -63,7 +63,9 @@ def test_a_latent_that_overflows_float16_is_decoded_in_float32_and_changes_no_ot
     assert torch.equal(coding.decode(model, Latents(quiet), False, runtime), first)
     assert torch.equal(coding.decode(model, Latents(loud), False, runtime), beyond)
     together = coding.decode(model, Latents(torch.cat([quiet, loud])), False, runtime)
-    assert (together[0] - first[0]).abs().max() < 2e-3, "beside a loud one it is decoded in float16 all the same"
+    assert (together[0] - first[0]).abs().max() < 2e-3, (
+        "it is still decoded in float16, even next to one that overflows"
+    )
     assert model["vae"].dtype == torch.float16
 
 

@@ -1,4 +1,4 @@
-"""Latents from one model to the next: nothing is decoded on the way where both share a space, and the numbers are a script's."""
+"""Latents from one model to the next: nothing is decoded if both share a latent space, and the numbers match a script's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_three_models_of_one_space_in_latents(
     models: SmallModels, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("sd15", "comic", "pixel")
-    picture = scripts.soft_picture(96, 64)  # not of the probe's size
+    picture = scripts.soft_picture(96, 64)  # not the probe's size
     passes = counted_vae_passes(monkeypatch)
     runtime = counting_runtime()
     latent = None
@@ -44,7 +44,7 @@ def test_three_models_of_one_space_in_latents(
         assert latent.samples.dtype == torch.float32
     assert latent is not None
     assert passes == [("encode", (1, 3, 64, 96))], (
-        "the first picture goes in, and nothing is decoded or encoded after it"
+        "the first picture is encoded, and nothing else is encoded or decoded"
     )
     folders = [models.named[name] for name in names]
     script = scripts.sd15_latent_chain(
@@ -86,7 +86,7 @@ def test_a_changed_latent_has_no_noise_left_and_the_user_is_told() -> None:
     runtime = counting_runtime()
     settings = TextToImageSettings(64, 64, 1, 5, 5.0, 3, denoising_end=0.8)
     latent = text_to_image(base, encode(base, "a"), settings, runtime).to_host()
-    latent = {**latent, "samples": latent["samples"] + 1e-6}  # what a native sampler does: it copies the dict
+    latent = {**latent, "samples": latent["samples"] + 1e-6}  # as a native sampler does: it copies the dict
     read = from_host(latent)
     assert read.noise_is_void
     assert read.noise_left is None
@@ -159,7 +159,7 @@ def test_decode_uses_the_latent_s_own_decoder_for_another_space() -> None:
 
 
 def test_the_guide_s_vae_round_trip_keeps_half_precision_bit_for_bit() -> None:
-    """out.float() / factor and back: no bit of a bfloat16 or float16 model's latent is lost on the wire."""
+    """out.float() / factor and back: a bfloat16 or float16 model's latent loses no bit on the wire."""
     autoencoder = autoencoder_of(load("sd15"))
     for dtype in (torch.bfloat16, torch.float16):
         out = (torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(8)) * 3).to(dtype)
@@ -167,7 +167,7 @@ def test_the_guide_s_vae_round_trip_keeps_half_precision_bit_for_bit() -> None:
 
 
 def counted_vae_passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int, ...]]]:
-    """Every encode and decode from now on, with the shape that went in; the probes' pictures, which are 64x64, left out."""
+    """Records every later encode and decode with its input shape, except for the probes' 64x64 pictures."""
     passes: list[tuple[str, tuple[int, ...]]] = []
     for name in ("encode", "decode"):
         original = getattr(Autoencoder, name)

@@ -1,4 +1,4 @@
-"""What a file is, from the keys and shapes of its header alone."""
+"""Recognises a file only from the keys and shapes in its header."""
 
 from __future__ import annotations
 

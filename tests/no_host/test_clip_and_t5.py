@@ -1,4 +1,4 @@
-"""Two CLIPs and T5, against StableDiffusion3Pipeline's own encode_prompt on small random models of the real classes."""
+"""Two CLIPs and T5, against StableDiffusion3Pipeline's own encode_prompt, on small random models of the real classes."""
 
 import dataclasses
 import math
@@ -58,7 +58,7 @@ def t5_tokenizer():
 
 
 def _fast(kind, pieces):
-    """As transformers 4 and 5 both make one: from a tokenizer of the tokenizers library."""
+    """Makes it from a tokenizer of the tokenizers library, which works in transformers 4 and 5."""
     from tokenizers import Tokenizer, pre_tokenizers, processors
     from tokenizers.models import Unigram
 
@@ -68,7 +68,7 @@ def _fast(kind, pieces):
     )
     tokenizer.post_processor = processors.TemplateProcessing(single=["$A", "</s>"], special_tokens=[("</s>", 1)])
     made = kind(tokenizer_object=tokenizer, extra_ids=0)
-    if made("a cat").input_ids[-1] != 1 or len(made) < len(pieces):  # transformers 5 builds its own from a vocabulary
+    if made("a cat").input_ids[-1] != 1 or len(made) < len(pieces):  # transformers 5 builds it from a vocabulary
         made = kind(vocab=pieces, extra_ids=0)
     return made
 
@@ -93,7 +93,7 @@ def parts(tmp_path_factory):
     )
     t5 = T5EncoderModel(config).eval().requires_grad_(False)
     with torch.no_grad():
-        for weight in t5.parameters():  # the states of the first weights hardly differ from token to token
+        for weight in t5.parameters():  # with the initial weights, the states hardly differ between tokens
             weight.copy_(torch.randn(weight.shape) / math.sqrt(weight.shape[-1]) if weight.dim() > 1 else weight)
     return {
         "text_encoder": make_text_encoder(1, size, act="quick_gelu", projected=32),
@@ -107,7 +107,7 @@ def parts(tmp_path_factory):
 
 @pytest.fixture
 def load(parts):
-    """(dtype, t5) -> the script's pipeline and our components, on the same modules."""
+    """(dtype, t5) -> the script's pipeline and our components, with the same modules."""
     import copy
 
     from diffusers import StableDiffusion3Pipeline
@@ -245,7 +245,7 @@ def test_more_weight_leads_away_from_the_empty_text(load, syntax, text):
 
 @pytest.mark.parametrize("at", [0, 1], ids=["the first token", "another"])
 def test_less_weight_leads_to_the_text_without_it(load, at):
-    """As Compel: scaled towards the empty text, and averaged with the states of the text with the word masked."""
+    """As in Compel: scaled towards the empty text, and averaged with the states of the text with the word masked."""
     pipe, components = load()
     tokenizer, t5 = components["tokenizer_3"], components["text_encoder_3"]
     ids = tokenizer("cat dog", padding="max_length", max_length=256, return_tensors="pt").input_ids
@@ -279,7 +279,7 @@ def test_tokens_of_fragments_are_those_of_the_whole_text(texts, weights, expecte
     from tokenizers import pre_tokenizers
 
     tokenizer = t5_tokenizer()
-    if counts_spaces:  # as tokenizers that were made from sentencepiece's file have it
+    if counts_spaces:  # as in tokenizers made from a sentencepiece file
         metaspace = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
         tokenizer.backend_tokenizer.pre_tokenizer = metaspace
         assert tokenizer("a cat", return_offsets_mapping=True)["offset_mapping"][1] == (1, 5)
@@ -296,11 +296,11 @@ def test_too_many_weights_below_one_are_refused(load, monkeypatch):
         encode(components, "(cat)0.5 (dog)0.4")
 
 
-# --- what it is handed on as
+# --- as conditioning
 
 
 def test_conditioning_has_the_hosts_shapes(load):
-    for t5, tokens in ((True, 77 + 256), (False, 77)):  # the host gives no tokens for a T5 that is not there
+    for t5, tokens in ((True, 77 + 256), (False, 77)):  # without a T5, the host adds no tokens for it
         ((hidden, extras),) = to_conditioning(encode(load(t5=t5)[1], PROMPT).positive)
         assert hidden.shape == (1, tokens, T5_WIDTH)
         assert extras["pooled_output"].shape == (1, 72)
@@ -320,7 +320,7 @@ def test_marks(load):
     _, other = load()
     other["text_encoder_3"].encoder.block[-1].layer[0].SelfAttention.q.weight.mul_(-1)
     assert not mark_of(components).is_same(mark_of(other))
-    # SDXL has the same two CLIPs, read at the same layer
+    # SDXL has the same two CLIPs and reads them at the same layer
     sdxl = PipelineComponents(families.SDXL_BASE, "small/sdxl", dict(without.modules), torch.float32)
     with pytest.raises(RelayError, match=r"small/sd3 \(two CLIP .* small/sdxl .* reads CLIP encoders"):
         check_prompt_fits(encode(without, PROMPT), sdxl)

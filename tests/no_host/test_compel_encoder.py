@@ -1,4 +1,4 @@
-"""Text to embeddings, against diffusers' own encode_prompt on small random models of the real classes."""
+"""Text to embeddings, against diffusers' own encode_prompt, on small random models of the real classes."""
 
 import contextlib
 import copy
@@ -43,7 +43,7 @@ def pipelines(models):
 
 @pytest.fixture
 def load(pipelines):
-    """(name, dtype) -> the script's pipeline and our components, on the same modules, which no other test has."""
+    """(name, dtype) -> the script's pipeline and our components, with the same modules, which no other test uses."""
 
     def load(name, dtype=torch.float32, **config):
         original = pipelines[name]
@@ -63,7 +63,7 @@ def load(pipelines):
 
 
 def encode(components, prompt, negative_prompt="", syntax="compel", policy=None, monitor=None, **arguments):
-    ENCODED.clear()  # each call is to run the encoders
+    ENCODED.clear()  # each call must run the encoders
     return compel_encoder.encode_prompt(
         components,
         prompt,
@@ -75,7 +75,7 @@ def encode(components, prompt, negative_prompt="", syntax="compel", policy=None,
 
 
 def script(pipe, prompt, negative_prompt=None, clip_skip=None):
-    """diffusers' own (hidden, negative hidden, pooled, negative pooled); SD has no pooled ones."""
+    """diffusers' own (hidden, negative hidden, pooled, negative pooled); SD has no pooled embeddings."""
     arguments = {"device": "cpu", "num_images_per_prompt": 1, "do_classifier_free_guidance": True}
     with torch.no_grad():
         result = pipe.encode_prompt(prompt, negative_prompt=negative_prompt, clip_skip=clip_skip, **arguments)
@@ -204,7 +204,7 @@ def test_blend_and_conjunction(load, name):
 
 
 def test_half_precision_weights_are_summed_in_float32(load):
-    """Two words at weight 0 have coefficients whose sum float16 can't hold."""
+    """With two words at weight 0, the sum of the coefficients overflows float16."""
     _, components = load("sd15", torch.float16)
     _, exact = load("sd15")
     text = "a (cat)0 on the (moon)0"
@@ -240,7 +240,7 @@ def test_long_prompts(load, name, syntax, caplog):
     pipe, components = load(name)
     caplog.clear()
     encode(components, LONG, LONG, syntax)
-    assert not caplog.records  # transformers warns of an error that the splitting prevents
+    assert not caplog.records  # transformers would warn of an error that splitting prevents
     assert 77 < token_count(pipe, LONG) <= 3 * 75
     long_short, short_long = encode(components, LONG, NEGATIVE, syntax), encode(components, NEGATIVE, LONG, syntax)
     tokens = long_short.positive.hidden.shape[1]
@@ -252,7 +252,7 @@ def test_long_prompts(load, name, syntax, caplog):
     empty = encode(components, "").positive.hidden
     assert torch.equal(long_short.negative.hidden, torch.cat([short] + [empty] * (tokens // 77 - 1), dim=1))
     assert encode(components, LONG, "", syntax).negative.hidden.shape[1] == tokens
-    # the tail counts, in the hidden state; the pooled one is the script's, which reads 77 tokens
+    # the tail changes the hidden state; the pooled embedding is the script's, which reads 77 tokens
     assert not torch.equal(encode(components, LONG + "dog", "", syntax).positive.hidden, long_short.positive.hidden)
     if components.family.has_pooled_embeds:
         assert torch.equal(long_short.positive.pooled, script(pipe, LONG)[2])
@@ -275,7 +275,7 @@ def test_too_many_runs_are_refused_before_the_first(load, name):
     _, components = load(name)
     for encoder in [components[part] for part in components.family.text_encoders]:
         encoder.register_forward_pre_hook(lambda *_: pytest.fail("it ran"))
-    text = "(cat dog:0.9) sofa " * 900  # read again 900 times
+    text = "(cat dog:0.9) sofa " * 900  # encoded again 900 times
     with pytest.raises(RelayError, match=r"prompt: it would take \d+,\d+ runs .*4,096.* 900 .*Use fewer"):
         encode(components, text, syntax="a1111")
 
@@ -293,7 +293,7 @@ def test_many_weights_and_many_texts_take_a_run_for_each_77_tokens(load):
     assert len(runs) <= 500 + 3
     runs.clear()
     encode(components, "a (cat)0.5 on a (sofa)0.9 here")
-    assert len(runs) == 4, "the text, and less each of the two; the empty negative"
+    assert len(runs) == 4, "the text, the text without each of the two words, the empty negative"
 
 
 def test_a_cancel_is_noticed_between_two_runs(load):
@@ -311,7 +311,7 @@ def test_a_cancel_is_noticed_between_two_runs(load):
 
 
 def test_where_a_long_text_is_split_only_the_next_77_tokens_are_looked_at(load, monkeypatch):
-    """And the places are Compel's own: `test_long_sdxl_is_compels_own`."""
+    """`test_long_sdxl_is_compels_own` checks that the split points are Compel's own."""
     _, components = load("sd15")
     tokenizer, asked = components["tokenizer"], []
     real = tokenizer.convert_ids_to_tokens
@@ -326,7 +326,7 @@ def test_where_a_long_text_is_split_only_the_next_77_tokens_are_looked_at(load, 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_sd15_pooled_for_the_host_is_transformers_own(load, dtype):
-    """Against the host's own encoder: `in_host/test_native_values.py`."""
+    """`in_host/test_native_values.py` compares with the host's own encoder."""
     pipe, components = load("sd15", dtype)
     for text in (PROMPT, "", LONG):
         embeds = encode(components, text, NEGATIVE)
@@ -343,7 +343,7 @@ def test_sd15_pooled_for_the_host_is_transformers_own(load, dtype):
 
 
 def test_other_models_have_none_for_the_host(load):
-    """SDXL's own is the host's; OpenCLIP's projection, which the host's of SD 2.x is of, is not in diffusers' model."""
+    """SDXL's own pooled embedding is the host's. The host's for SD 2.x needs OpenCLIP's projection, which diffusers' model doesn't have."""
     for name in ("sdxl_base", "sdxl_refiner"):
         assert encode(load(name)[1], PROMPT).positive.host_pooled is None
     _, components = load("sd15")
@@ -398,7 +398,7 @@ def test_clip_skip_sd15_is_the_layer_normalised(load):
 
 
 def test_clip_skip_sd15_upstream(load):
-    """diffusers' own fails with transformers 5. When this test does: compare with script(pipe, PROMPT, None, 1) in the test above."""
+    """diffusers' own code fails with transformers 5. When this test fails, compare with script(pipe, PROMPT, None, 1) in the test above."""
     pipe, components = load("sd15")
     if Version(transformers.__version__) < Version("5"):
         assert torch.equal(script(pipe, PROMPT, None, 1)[0], encode(components, PROMPT, clip_skip=1).positive.hidden)
@@ -416,7 +416,7 @@ def test_clip_skip_out_of_range(load, name, skip, most):
         encode(components, PROMPT, clip_skip=skip)
 
 
-# --- how it borrows
+# --- use of the device
 
 
 @pytest.mark.parametrize("name", [*TEXT_MODELS, "kandinsky_prior"])
@@ -424,7 +424,7 @@ def test_clip_skip_out_of_range(load, name, skip, most):
 def test_encoders_go_back_as_they_were(load, name, inference):
     _, components = load(name)
     encoders = [components[part] for part in components.family.text_encoders]
-    for encoder in encoders:  # transformers leaves hooks of its own at the first call for hidden states
+    for encoder in encoders:  # transformers adds its own hooks at the first call for hidden states
         encoder(torch.tensor([[0, 1]]), output_hidden_states=True)
     hooks = [[len(module._forward_hooks) for module in encoder.modules()] for encoder in encoders]
     before = [{key: value.clone() for key, value in encoder.state_dict().items()} for encoder in encoders]
@@ -457,7 +457,7 @@ def test_encoders_go_back_as_they_were(load, name, inference):
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_same_text_runs_once(load, name):
-    """Hidden state, pooled embedding and the empty text that Compel's weights are measured from."""
+    """Hidden state, pooled embedding, and the empty text that Compel's weights are relative to."""
     _, components = load(name, **({} if name == "sd15" else {"force_zeros_for_empty_prompt": False}))
     for encoder in [components[part] for part in components.family.text_encoders]:
         runs = []
@@ -506,7 +506,7 @@ def encode_prior(components, prompt, negative_prompt="", syntax="compel", monito
 
 
 def prior_script(pipe, prompt):
-    """The pipeline's own row for one text, without guidance."""
+    """The pipeline's own row for a single text, without guidance."""
     with torch.no_grad():
         return pipe._encode_prompt([prompt], torch.device("cpu"), 1, False)
 
@@ -523,7 +523,7 @@ def test_prior_at_weight_one_is_the_script(load, syntax, dtype):
     pipe, components = load("kandinsky_prior", dtype)
     for prompt in (PROMPT, "", " ".join(WORDS.split()[:75])):
         text = encode_prior(components, prompt, NEGATIVE, syntax)
-        with torch.no_grad():  # as the pipeline's own call does where there is a negative prompt
+        with torch.no_grad():  # as the pipeline does for a negative prompt
             both = pipe._encode_prompt([prompt, NEGATIVE], torch.device("cpu"), 1, False)
         assert_row(text.prompt, [values[:1] for values in both])
         assert_row(text.negative, [values[1:] for values in both])
@@ -534,7 +534,7 @@ def test_prior_at_weight_one_is_the_script(load, syntax, dtype):
 
 
 def test_prior_rows_are_the_scripts_batch(load):
-    """The script encodes prompt and negative in one batch, whose size decides the last bits of its sums."""
+    """The script encodes prompt and negative in one batch, and the batch size affects the last bits of the sums."""
     pipe, components = load("kandinsky_prior")
     text = encode_prior(components, PROMPT, NEGATIVE)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""ControlNets give what diffusers' own ControlNet pipelines give, and what can't work is refused before anything runs."""
+"""ControlNets give the same results as diffusers' own ControlNet pipelines, and impossible inputs are rejected before anything runs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("inference_mode")
 PROMPT, NEGATIVE = "a red cat", "dog"
 MODELS = {"sd15": ("sd15_depth", "sd15_canny"), "sdxl_base": ("sdxl_depth", "sdxl_canny")}
 CASES: dict[str, tuple[list[dict[str, Any]], bool]] = {
-    # name: (the settings of each unit, guess_mode)
+    # {name: (settings of each unit, guess_mode)}
     "one": ([{}], False),
     "scaled": ([{"scale": 0.6}], False),
     "in part": ([{"start": 0.2, "end": 0.7}], False),
@@ -108,7 +108,7 @@ def pictures_of(model: str, latents: Latents) -> np.ndarray:
     return decode(load(model), latents, False, counting_runtime()).numpy()
 
 
-# --- the same numbers as the script
+# --- the script's numbers
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -150,7 +150,7 @@ def test_image_to_image_is_the_script(models: SmallModels, model: str, case: str
 
 
 def with_hole(width: int, height: int) -> torch.Tensor:
-    """IMAGE with -1 where an inpainting ControlNet is to paint, as such a script makes it."""
+    """IMAGE with -1 where an inpainting ControlNet must paint, as in the documentation's script."""
     picture = read_like_host(soft_picture(width, height, 5)).clone()
     picture[:, height // 4 : height // 2, width // 4 : width // 2] = -1.0
     return picture
@@ -176,11 +176,11 @@ def test_holes_keep_their_edge_in_another_size(target: Extent) -> None:
     holes = ((rows >= 32) & (rows < 64))[:, None] & ((columns >= 40) & (columns < 80))
     assert fitted.shape == (1, target.height, target.width, 3)
     assert bool((fitted[0][holes] == -1).all())
-    assert (fitted[0][~holes] - 0.7).abs().max() <= 1e-5, "nothing of the holes is in what is round them"
+    assert (fitted[0][~holes] - 0.7).abs().max() <= 1e-5, "the holes don't bleed into their surroundings"
 
 
 def test_values_above_1_are_scaled_as_the_others_are() -> None:
-    """Twice a picture is scaled to twice of what the picture is scaled to, but for the 8 bits."""
+    """Scaling a doubled picture gives twice the scaled picture, except for 8-bit rounding."""
     picture = read_like_host(soft_picture(150, 90))
     twice = fitted_picture(picture * 2, Extent(64, 64))
     assert twice.max() > 1
@@ -189,7 +189,7 @@ def test_values_above_1_are_scaled_as_the_others_are() -> None:
 
 
 def test_a_shuffle_controlnet_is_the_script(models: SmallModels, tmp_path: Path) -> None:
-    """What it adds is averaged over the picture, and added to the prompt's half alone."""
+    """Its output is averaged over the picture and added only to the prompt's half."""
     folder = tmp_path / "shuffle"
     shutil.copytree(models.controlnets["sd15_depth"], folder)
     config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -359,7 +359,7 @@ def test_denoiser_and_controlnets_are_on_the_device_together() -> None:
         components, encode(components, PROMPT), TextToImageSettings(64, 64, 1, 3, 5.0, 1), runtime, control=twice
     )
     assert seen == [["UNet2DConditionModel", "ControlNetModel", "ControlNetModel"]], (
-        "a ControlNet used twice is there once"
+        "a ControlNet used twice is on the device once"
     )
     assert runtime.monitor.steps[-1][0] == runtime.monitor.steps[-1][1] >= 3
 
@@ -380,7 +380,7 @@ def test_a_cancel_leaves_the_modules_as_they_were(model: str) -> None:
     assert torch.equal(paint(model, control).samples, before)
 
 
-# --- what does not go together
+# --- invalid combinations
 
 
 @pytest.mark.parametrize(
@@ -540,7 +540,7 @@ def assert_same(ours: np.ndarray, script: np.ndarray) -> None:
 
 
 def test_pictures_are_kept_apart() -> None:
-    """Which picture is whose is not lost among several units."""
+    """With several units, each picture stays with its unit."""
     first, second = read_like_host(edges()), read_like_host(soft_picture(seed=5))
     right = paint("sd15", (unit(image=first), unit("sd15_canny", image=second))).samples
     wrong = paint("sd15", (unit(image=second), unit("sd15_canny", image=first))).samples

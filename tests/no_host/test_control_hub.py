@@ -1,4 +1,4 @@
-"""ControlNets from the hub: what is fetched of a repository, and what happens with no hub."""
+"""ControlNets from the hub: which files are downloaded, and what happens without a hub."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def folder(models: SmallModels, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fake(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A hub with the repository, and an empty cache."""
+    """A fake hub with the repository, and an empty cache."""
     with FakeHub() as server:
         server.repos[REPO] = FakeRepo.of_folder(folder, **UNWANTED)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -94,7 +94,9 @@ def test_the_published_ids_are_in_the_test_cache(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(models.hub_cache))
     net, _ = from_hub(repo_id, torch.float16, "fp16")
-    assert all(float(value.abs().max()) > 0 for value in net.module.parameters()), "not even its zero convolutions"
+    assert all(float(value.abs().max()) > 0 for value in net.module.parameters()), (
+        "not even its zero convolutions are zero"
+    )
 
 
 def test_what_is_no_controlnet(fake: FakeHub, models: SmallModels, tmp_path: Path) -> None:

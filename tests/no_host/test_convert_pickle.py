@@ -1,4 +1,4 @@
-"""What a message advises for a pickle works on what people have: the command, run as it stands, and the line of Python."""
+"""The advice for pickles works on real files: the command as it is printed, and the line of Python."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ PACK = Path(safetensors_file.__file__).parents[2]
 
 
 def command() -> str:
-    """The command's file, as seen from ComfyUI's folder: here the pack's own."""
+    """The command's file, as seen from ComfyUI's folder; here it is the pack's own."""
     advised = re.search(r'python "custom_nodes/([^/"]+)/(convert_pickle\.py)" FILE', HOW_TO_CONVERT_WEIGHTS)
     assert advised is not None
     assert advised[0] in HOW_TO_CONVERT_FILE
@@ -82,7 +82,7 @@ def command() -> str:
 
 
 def run(file: Path) -> subprocess.CompletedProcess[str]:
-    """The command, in this process."""
+    """Runs the command in this process."""
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.object(sys, "argv", [command(), str(file)]),
@@ -125,7 +125,7 @@ def test_a_converted_embedding_is_loaded(tmp_path: Path, way: str) -> None:
 
 
 class Touch:
-    """Unpickled, it writes a file."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker

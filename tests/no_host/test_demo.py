@@ -1,4 +1,4 @@
-"""What the demo starts its server with: the small models and a word about them on the page, or the published models."""
+"""The demo's server: it has the small models with a notice on the page, or the published models."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_what_is_asked_for_has_to_be_there() -> None:
 
 
 def test_the_examples_begin_with_a_picture_of_the_small_models_world(tmp_path: Path) -> None:
-    """White on black, which does for a depth map too."""
+    """White on black, so it also works as a depth map."""
     demo.draw_example(tmp_path)
     with Image.open(tmp_path / EXAMPLE_PICTURE) as picture:
         assert agrees(look(np.asarray(picture) / 255), demo.EXAMPLE)

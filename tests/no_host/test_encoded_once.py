@@ -1,4 +1,4 @@
-"""A picture and a prompt are encoded once for all who ask, with the same bits; what differs is encoded anew; nothing is held."""
+"""Equal pictures and prompts are encoded once, bit for bit; different ones are encoded again; the cache keeps no model in memory."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def test_what_differs_is_encoded_anew() -> None:
     assert encodes(sd15, picture()) == 0
     changed = picture()
     changed[0, 5, 7, 1] += 1 / 255
-    assert encodes(sd15, changed) == 1, "one value of one pixel"
-    assert encodes(sd15, picture()[:, :, :32]) == 1, "a part of it"
+    assert encodes(sd15, changed) == 1, "one value of one pixel has changed"
+    assert encodes(sd15, picture()[:, :, :32]) == 1, "a part of the picture"
     assert encodes(autoencoder_of(load("sd15_vae_moved")), picture()) == 1, "another VAE"
     assert encodes(Autoencoder(copy.deepcopy(sd15.module), "a copy", False), picture()) == 1
     assert encodes(autoencoder_of(load("sd15", torch.float16)), picture()) == 1, "another dtype"
@@ -154,10 +154,10 @@ def test_a_prompt_is_encoded_once_with_the_same_bits() -> None:
         model, runtime = load(name), counting_runtime()
         first, again = (text(model, "a red cat", runtime, "dog") for _ in range(2))
         plain = text(model, "a red cat", runtime, "dog", syntax="plain")
-        assert runtime.policy.stages[Stage.TEXT] == 1, "what is read is the same in both syntaxes"
+        assert runtime.policy.stages[Stage.TEXT] == 1, "both syntaxes read the same text"
         ENCODED.clear()
-        anew = text(model, "a red cat", runtime, "dog")
-        for one in (again, plain, anew):
+        recomputed = text(model, "a red cat", runtime, "dog")
+        for one in (again, plain, recomputed):
             for ours, theirs in ((one.positive, first.positive), (one.negative, first.negative)):
                 assert torch.equal(ours.hidden, theirs.hidden)
                 assert ours.pooled is theirs.pooled is None or torch.equal(ours.pooled, theirs.pooled)
@@ -188,11 +188,13 @@ def test_what_changes_a_prompt_is_encoded_anew(models: SmallModels) -> None:
     for count, case in enumerate(cases):
         made.append(case())
         assert runtime.policy.stages[Stage.TEXT] == count + 1, count
-    for one, case in list(zip(made, cases))[:-1]:  # the last teaches a tokenizer anew
+    for one, case in list(zip(made, cases))[:-1]:  # the last one changes a tokenizer again
         assert torch.equal(case().positive.hidden, one.positive.hidden)
     text(adapted(0.3, 1), "a badhands cat", runtime)
     text(adapted(0.3, 0), "a badhands cat", runtime)
-    assert runtime.policy.stages[Stage.TEXT] == len(cases), "the painting's strength is nothing to the text"
+    assert runtime.policy.stages[Stage.TEXT] == len(cases), (
+        "the LoRA's strength in the denoiser doesn't affect the text"
+    )
 
 
 def test_a_zeroed_negative_is_not_an_encoded_one() -> None:
@@ -212,7 +214,7 @@ def test_the_prior_s_text_and_picture() -> None:
     first, again = read(long), read(long)
     assert runtime.policy.stages[Stage.TEXT] == 1
     assert torch.equal(first.prompt.hidden, again.prompt.hidden)
-    assert len(runtime.monitor.said) == 2, "that it was long is said each time"
+    assert len(runtime.monitor.said) == 2, "the note about a long text is shown every time"
     embeds = [embed_image(prior, picture(seed), runtime) for seed in (1, 1, 2)]
     assert runtime.policy.stages[Stage.DENOISE] == 2
     assert torch.equal(embeds[0].positive, embeds[1].positive)
@@ -229,17 +231,16 @@ def test_a_control_picture_is_fitted_once_for_a_size() -> None:
     assert fit_picture(unit, Extent(64, 96)).image.shape == (1, 96, 64, 3)
     hint = make_hint(picture())
     depth = load("kandinsky_depth")
-    fitted = [take_hint((hint,), depth, Extent(128, 64), batch)[0] for batch in (1, 2)]
-    assert fitted[0] is not None and fitted[1] is not None
-    assert torch.equal(fitted[0].expand(2, -1, -1, -1), fitted[1])
+    (one,), (two,) = (take_hint((hint,), depth, Extent(128, 64), batch)[0] for batch in (1, 2))
+    assert torch.equal(one.depth.expand(2, -1, -1, -1), two.depth)
     assert ENCODED.hits["control picture"] - hits == 2
     assert len(ENCODED) == 3
     del unit, wide, again
     gc.collect()
-    assert len(ENCODED) == 1, "they go with the unit"
+    assert len(ENCODED) == 1, "they are stored with the unit"
 
 
-# --- what leaves
+# --- outputs
 
 
 def decoded_image(runtime: Runtime) -> list[torch.Tensor]:
@@ -283,9 +284,8 @@ UNIT, HINT = make_unit(ControlNet("a", None), picture()), make_hint(picture())
 
 
 def control_pictures(runtime: Runtime) -> list[torch.Tensor]:
-    hint = take_hint((HINT,), load("kandinsky_depth"), Extent(128, 64), 1)[0]
-    assert hint is not None
-    return [fit_picture(UNIT, Extent(96, 64)).image, hint]
+    (hint,), _ = take_hint((HINT,), load("kandinsky_depth"), Extent(128, 64), 1)
+    return [fit_picture(UNIT, Extent(96, 64)).image, hint.depth]
 
 
 OUTPUTS: dict[str, Callable[[Runtime], list[torch.Tensor]]] = {
@@ -307,13 +307,13 @@ def test_who_writes_into_an_output_changes_no_later_one(name: str) -> None:
     runtime = counting_runtime()
     first = OUTPUTS[name](runtime)
     before = [tensor.clone() for tensor in first]
-    for _ in range(2):  # what was made now, and what was found
+    for _ in range(2):  # the new value, and the cached one
         for tensor in first:
             tensor.fill_(7)
         first = OUTPUTS[name](runtime)
         assert all(torch.equal(now, then) for now, then in zip(first, before, strict=True))
     places = [tensor.data_ptr() for tensor in first]
-    assert len(set(places)) == len(places), "two outputs in one place"
+    assert len(set(places)) == len(places), "two outputs share memory"
 
 
 def test_conditioning_is_no_part_of_the_prompt_that_goes_beside_it() -> None:
@@ -343,7 +343,7 @@ def test_who_writes_into_a_preview_does_not_paint(name: str) -> None:
     assert scribbled.monitor.previewed
 
 
-# --- what is kept, and for how long
+# --- lifetime of entries
 
 
 def one(kind: str, owner: Any, content: Any = 0) -> Wanted:
@@ -356,7 +356,7 @@ def test_the_least_used_go_first_beyond_the_bound() -> None:
         kept.keep(one("a", owner, content), content + 1, 25)
     assert kept.find(one("a", owner, 0)) == 1
     kept.keep(one("a", owner, 4), 5, 25)
-    assert kept.find(one("a", owner, 1)) is None, "it was used longest ago"
+    assert kept.find(one("a", owner, 1)) is None, "it is the least recently used"
     assert kept.find(one("a", owner, 0)) == 1
     assert (kept.bytes, len(kept)) == (100, 4)
     kept.keep(one("a", owner, 4), 6, 50)
@@ -382,7 +382,7 @@ def test_entries_go_with_any_of_their_makers() -> None:
 
 
 def test_a_maker_that_dies_while_the_store_is_busy_does_not_block_it() -> None:
-    """The garbage collector may run inside of it, in the thread that has its lock."""
+    """The garbage collector can run inside the store, in the thread that holds its lock."""
     kept, owner, other = EncodedOnce(), torch.nn.Identity(), torch.nn.Identity()
     kept.keep(one("a", owner), 1, 10)
     with kept._lock:
@@ -440,7 +440,7 @@ def test_the_digest_sees_every_value_the_shape_and_the_layout() -> None:
 
 
 def test_a_digest_costs_far_less_than_an_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted and not timed: the bytes of the picture are read once and copied nowhere."""
+    """Counts instead of timing: the picture's bytes are read once and never copied."""
     read: list[int] = []
     real = encoded_once.hashlib.sha256
     monkeypatch.setattr(encoded_once.hashlib, "sha256", lambda data: read.append(data.nbytes) or real(data))

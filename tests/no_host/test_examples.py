@@ -1,4 +1,4 @@
-"""The example workflows as files: complete, laid out to be read, and nothing in them that only one machine has."""
+"""The example workflow files: complete, readable, and free of anything that exists only on one machine."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 TITLE_HEIGHT = 30
 THUMBNAIL_BYTES = 60_000
 IN_NO_EXAMPLE = {
-    "RelayLoadModel": "which folders a user has is not known",
-    "RelayLoadControlNet": "which folders a user has is not known",
-    "RelayLoadTextualInversion": "which files a user has is not known",
-    "RelayLoadImageFromUrl": "the examples need no network but for the models",
+    "RelayLoadModel": "the user's folders aren't known",
+    "RelayLoadControlNet": "the user's folders aren't known",
+    "RelayLoadTextualInversion": "the user's files aren't known",
+    "RelayLoadImageFromUrl": "the examples use the network only for the models",
     "RelayEncode": "the samplers encode",
     "RelayConvertLatent": "the samplers convert",
-    "RelayOptimize": "which option gains depends on the machine",
-    "RelaySetVae": "the models of the guide need no other VAE",
+    "RelayOptimize": "the best option depends on the machine",
+    "RelaySetVae": "the guide's models don't need another VAE",
 }
 OF_ONE_MACHINE = re.compile(r"/(home|root|work|Users|tmp|mnt)/|[A-Za-z]:\\\\|localhost|127\.0\.0\.1")
 
@@ -46,7 +46,7 @@ def workflow(file: Path) -> dict[str, Any]:
 
 
 def box(node: dict[str, Any]) -> Box:
-    """With its title, which is drawn above its position."""
+    """Includes the title, which is drawn above the node's position."""
     (left, top), (width, height) = node["pos"], node["size"]
     return left, top - TITLE_HEIGHT, left + width, top + height
 
@@ -100,7 +100,7 @@ def test_nothing_overlaps(workflow: dict[str, Any]) -> None:
 def test_every_node_has_a_title_and_is_in_one_group(workflow: dict[str, Any]) -> None:
     groups = workflow["groups"]
     for node in workflow["nodes"]:
-        assert node.get("title"), f"{node['type']} has no title of its own"
+        assert node.get("title"), f"{node['type']} has no title"
         around = [group["title"] for group in groups if overlap(group_box(group), box(node))]
         assert len(around) == (0 if is_note(node) else 1), f"{node['title']} is in {around}"
         assert all(encloses(group_box(group), box(node)) for group in groups if group["title"] in around)

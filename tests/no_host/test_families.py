@@ -1,4 +1,4 @@
-"""The table of families: complete, and true to diffusers' own tables."""
+"""The table of families is complete and agrees with diffusers' own tables."""
 
 import inspect
 
@@ -17,14 +17,14 @@ AUTO_TABLES = {
 
 
 def decoder_name(auto_class: type) -> str:
-    """AutoPipeline's Kandinsky is a prior and a decoder in one, which are two families here: the decoder's class."""
+    """The decoder's class: AutoPipeline's Kandinsky combines a prior and a decoder, which are two families here."""
     return auto_class.__name__.replace("Combined", "")
 
 
 NOT_COVERED = {"stable-diffusion-3": {Task.INPAINT}}
 """Of the rows that a family names, the tasks that AutoPipeline has and the pack has not."""
 BESIDE_DIFFUSERS = {"sdxl-refiner"}
-"""Families that AutoPipeline takes for another: a refiner is an SDXL whose first text encoder is missing."""
+"""Families that AutoPipeline treats as another one: a refiner is an SDXL without its first text encoder."""
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -41,7 +41,7 @@ def test_no_run_is_left_over() -> None:
 
 @pytest.mark.parametrize("family", [one for one in FAMILIES if one.auto_keys], ids=lambda family: family.name)
 def test_a_familys_rows_of_autopipeline_are_its_classes(family: ModelFamily) -> None:
-    """The first key is for the family's plain pipelines, one that ends in -controlnet for those with ControlNets."""
+    """The first key is for the family's plain pipelines; a key ending in -controlnet is for those with ControlNets."""
     for key in family.auto_keys:
         classes = family.control_pipeline_classes if key.endswith("-controlnet") else family.pipeline_classes
         theirs = {task: decoder_name(table[key]) for task, table in AUTO_TABLES.items() if key in table}

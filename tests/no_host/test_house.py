@@ -1,4 +1,4 @@
-"""What the project's own files promise each other."""
+"""Consistency between the project's own files."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Hub ids: what is downloaded, how it is watched, stopped and continued, and what happens with no hub."""
+"""Hub ids: what is downloaded, progress, cancelling and resuming, and what happens without a hub."""
 
 import errno
 import hashlib
@@ -54,11 +54,11 @@ UNWANTED = {
 
 
 class Stop(Exception):
-    """A host's interrupt."""
+    """Stands for the host's interrupt."""
 
 
 class Watching(SilentMonitor):
-    """Remembers what it is told; stops when `stop_when` says so."""
+    """Records messages and progress; stops when `stop_when` returns True."""
 
     def __init__(self, stop_when: Callable[["Watching"], bool] = lambda _: False) -> None:
         self.said: list[str] = []
@@ -81,7 +81,7 @@ class Watching(SilentMonitor):
 
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty cache, and the hub's address one where nobody is."""
+    """An empty cache, and a hub address where nothing answers."""
     folder = tmp_path / "hub"
     folder.mkdir()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
@@ -137,7 +137,7 @@ def wait_for_threads() -> None:
             assert not thread.is_alive()
 
 
-# --- what is fetched
+# --- what is downloaded
 
 
 def test_only_what_is_needed_is_fetched(fake: FakeHub, models: SmallModels) -> None:
@@ -233,7 +233,7 @@ def test_the_token_goes_to_the_hub_and_not_to_its_storage(fake: FakeHub, monkeyp
         assert request.authorization == expected, request
 
 
-# --- stopped and continued
+# --- stopped and resumed
 
 
 def unet_blob(fake: FakeHub) -> tuple[str, int]:
@@ -242,7 +242,7 @@ def unet_blob(fake: FakeHub) -> tuple[str, int]:
 
 
 def kept_of(sha256: str, cache: Path) -> int:
-    """Bytes of an unfinished file on the disk."""
+    """Bytes of an unfinished file on disk."""
     return sum(path.stat().st_size for path in cache.rglob(f"{sha256}.relay.incomplete"))
 
 
@@ -253,7 +253,7 @@ def test_a_cancel_leaves_at_once_and_the_next_run_goes_on(fake: FakeHub, cache: 
     started = time.monotonic()
     with pytest.raises(Stop):
         fetch(monitor=monitor)
-    assert time.monotonic() - started < 5  # the server holds its answer for 30 s
+    assert time.monotonic() - started < 5  # the server delays its answer by 30 s
     assert [step for step in monitor.steps if step[0] == step[1]] == []
     fake.go_on.set()
     wait_for_threads()

@@ -1,4 +1,4 @@
-"""Pictures in and out: sizes, channels, odd values, grids."""
+"""Pictures in and out: sizes, channels, unusual values, grids."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_what_is_no_picture_is_refused(images: torch.Tensor, text: str) -> None:
 
 
 def test_values_outside_0_to_1_are_clamped_and_not_taken_for_another_range() -> None:
-    """diffusers takes a tensor with a negative value for one in -1..1."""
+    """diffusers assumes -1..1 if a tensor has a negative value."""
     images = torch.full((1, 8, 8, 3), -0.001)
     assert torch.equal(to_pixels(images, 8), torch.full((1, 3, 8, 8), -1.0))
 

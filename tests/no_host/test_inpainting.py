@@ -1,4 +1,4 @@
-"""Inpainting: the numbers of the script where it repaints, and what went in where it keeps."""
+"""Inpainting: the script's numbers inside the mask, and the unchanged input outside it."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_model_for_inpainting_gives_the_script_s_latents_where_it_repaints(
 def test_a_scheduler_that_draws_at_each_step_finds_the_generator_as_in_the_script(
     models: SmallModels, name: str, strength: float, scheduler: Any
 ) -> None:
-    """The pipelines draw the masked picture between the noise and the first step, whether they look at it or not."""
+    """The pipelines draw for the masked picture between the noise and the first step, even if they don't use it."""
     ours = run(name, strength=strength, scheduler=scheduler.__name__)
     theirs = raw(script(models, name, strength=strength, scheduler=scheduler, output_type="latent"), load(name))
     assert_same(ours.samples[LATENT_BOX], theirs[LATENT_BOX])
@@ -182,18 +182,18 @@ def test_half_precision_keeps_every_bit_that_is_not_masked(dtype: torch.dtype) -
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl_base"])
 def test_latents_go_in_as_they_are(models: SmallModels, name: str) -> None:
-    """As the script that is given latents: nothing is encoded, and nothing drawn but the noise."""
+    """Like a script with latents as input: nothing is encoded, and only the noise is drawn."""
     model = load(name)
     latent = encode_image(model, read_like_host(soft_picture(*SIZE)), 3, counting_runtime())
     scaled = latent.samples * model["vae"].config.scaling_factor
-    beside = (
+    more = (
         {} if "sdxl" in name else {"masked_image_latents": scaled}
-    )  # SD1.5's pipeline wants them, and does not look
+    )  # SD1.5's pipeline requires them but doesn't use them
     runtime = counting_runtime()
     ours = inpaint(
         model, encode(model, PROMPT, NEGATIVE), as_mask(MASK), InpaintSettings(0.8, 5, 7.5, 7), runtime, latent=latent
     )
-    theirs = script(models, name, scaled, strength=0.8, output_type="latent", **beside)
+    theirs = script(models, name, scaled, strength=0.8, output_type="latent", **more)
     assert_same(ours.samples, raw(theirs, model))
     assert runtime.policy.stages[Stage.VAE] == 0
 
@@ -310,7 +310,7 @@ def test_a_kandinsky_batch_is_each_picture_alone_under_one_progress_bar() -> Non
 
 
 def test_kandinsky_s_pipeline_still_keeps_to_the_first_picture_of_a_batch(models: SmallModels) -> None:
-    """Why each image is a run of its own. Where this fails, upstream has mended it, and a batch can be one run."""
+    """Why each image is a separate run. When this test fails, diffusers has fixed it, and a batch can be one run."""
     pipeline = KandinskyV22InpaintPipeline.from_pretrained(models.named["kandinsky_inpaint"], torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     embeds = kandinsky_embeds()
@@ -340,7 +340,7 @@ def test_the_depth_decoder_repaints_along_its_hint() -> None:
     assert float((ours - other).abs()[inside].max()) > 1e-3
 
 
-# --- beside
+# --- other inputs
 
 
 def test_another_space_is_converted_once_and_said_so() -> None:
@@ -411,7 +411,7 @@ def test_bad_input_is_refused_before_anything_runs(name: str, changes: dict[str,
 
 @pytest.mark.parametrize("name", ["kandinsky_prior", "x2_upscaler", "x4_upscaler"])
 def test_what_the_model_can_t_do_is_called_inpainting(name: str) -> None:
-    """And the decoders that run image-to-image under the mask are among the models that can."""
+    """The decoders that run image-to-image under the mask are listed among the models that can."""
     settings, image = InpaintSettings(1.0, 3, 4.0, 7), read_like_host(soft_picture(*SIZE))
     said = rf"^model: {name} .* can't do inpainting\. Families that can: .*Kandinsky 2\.2 depth ControlNet decoder"
     with pytest.raises(RelayError, match=said):

@@ -1,4 +1,4 @@
-"""Kandinsky 2.2: the prior's two pipelines, pictures as prompts, mixing, and what is worked around in diffusers."""
+"""Kandinsky 2.2: the prior's two pipelines, pictures as prompts, mixing, and the workarounds for diffusers."""
 
 from __future__ import annotations
 
@@ -153,9 +153,9 @@ def test_the_prior_reports_its_steps_and_stops() -> None:
 
 
 def test_upstream_still_exchanges_height_and_width(models: SmallModels) -> None:
-    """When this fails, diffusers has mended KandinskyV22Img2ImgPipeline: the scripts' own way round can go.
+    """When this test fails, diffusers has fixed KandinskyV22Img2ImgPipeline, and the scripts' workaround can go.
 
-    The pack does not depend on it: it hands the pipeline latents and a square dummy.
+    The pack doesn't depend on it: it passes latents and a square dummy to the pipeline.
     """
     pipeline = scripts.loaded(KandinskyV22Img2ImgPipeline, models.named["kandinsky_decoder"], {})
     assert scripts.kandinsky_swaps_sizes(pipeline)
@@ -169,6 +169,6 @@ def test_the_shared_movq_is_itself_again_after_a_run() -> None:
     made = image_to_image(
         decoder, kandinsky_prompt(), ImageToImageSettings(0.5, 4, 4.0, 2), counting_runtime(), image=image
     )
-    assert made.samples.shape == (1, 4, 8, 16), "as high and as wide as the picture"
+    assert made.samples.shape == (1, 4, 8, 16), "the picture's height and width"
     assert (movq.encode, type(movq), dict(movq.__dict__).keys()) == before
     assert decoder["movq"] is movq

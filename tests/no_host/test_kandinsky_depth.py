@@ -1,4 +1,4 @@
-"""Kandinsky 2.2's depth ControlNet decoder: the same numbers as the guide's scripts, and all that its pipelines lack."""
+"""Kandinsky 2.2's depth ControlNet decoder: the same numbers as the guide's scripts, and the features that its pipelines lack."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ NAME = "kandinsky_depth"
 
 
 def wire(width: int = 64, height: int = 64, seed: int = 977) -> tuple[KandinskyHint, ...]:
-    """What RelayKandinskyHint gives for a depth map that LoadImage has read."""
+    """The output of RelayKandinskyHint for a depth map from LoadImage."""
     return (make_hint(scripts.read_like_host(kandinsky_depth.depth_map(width, height, seed))),)
 
 
 def script_hint(width: int = 64, height: int = 64, seed: int = 977) -> torch.Tensor:
-    """Channels last, as the host's pictures are: a batch of one that `unsqueeze` made is taken for contiguous, 2e-6 apart."""
+    """Channels last, like the host's pictures: torch treats a batch of one made by `unsqueeze` as contiguous, which differs by 2e-6."""
     hint = kandinsky_depth.make_hint(kandinsky_depth.depth_map(width, height, seed))
     return hint.clone(memory_format=torch.channels_last)
 
@@ -71,12 +71,12 @@ def pixels(latent: Latents) -> torch.Tensor:
 def assert_is_script(latent: Latents, script: Any, exactly: bool = True) -> None:
     ours, theirs = pixels(latent), torch.from_numpy(script)
     assert ours.shape == theirs.shape
-    assert float(theirs.std()) > 0.1, "a flat picture would prove nothing"
+    assert float(theirs.std()) > 0.1, "a flat picture proves nothing"
     assert torch.equal(ours, theirs) if exactly else float((ours - theirs).abs().max()) <= 1e-5
 
 
 def apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Relative to the greatest value."""
+    """The largest difference, relative to the largest value."""
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
@@ -127,7 +127,7 @@ def test_image_to_image_is_the_script_the_right_way_up(
 
 
 def test_the_guide_s_image_to_image_with_the_emb2emb_prior(models: SmallModels) -> None:
-    """The guide takes the positive embedding of a second run of the prior as the negative one."""
+    """The guide uses the positive embedding of a second prior run as the negative embedding."""
     names = ("kandinsky_prior", NAME)
     prior = load(names[0])
     source, runtime = picture(128, 64), counting_runtime()
@@ -234,7 +234,7 @@ def test_the_run_touches_no_autoencoder_and_leaves_it_as_it_was(monkeypatch: pyt
 
 
 def test_latents_leave_unscaled_and_unclamped() -> None:
-    """The image-to-image pipeline would bring what it takes for pictures to 0..1."""
+    """The image-to-image pipeline would rescale latents that it takes for pictures to 0..1."""
     made = repaint(from_text(), ImageToImageSettings(0.5, 6, 4.0, 9))
     assert float(made.samples.min()) < -0.5
     assert float(made.samples.max()) > 1.0
@@ -249,7 +249,7 @@ def test_a_latent_of_the_other_decoder_passes_untouched_both_ways() -> None:
     repaint(back, ImageToImageSettings(0.5, 6, 4.0, 9), runtime)
     assert runtime.monitor.said == []
     assert load("kandinsky_decoder")["movq"] is not load(NAME)["movq"], (
-        "told apart by what they do, not by who they are"
+        "latent spaces are compared by what the autoencoders do, not by object identity"
     )
 
 
@@ -283,7 +283,7 @@ def test_what_is_not_masked_is_kept_and_the_rest_is_painted() -> None:
     free = repaint(start, settings).samples
     assert float((masked[..., :4] - start.samples[..., :4]).abs().max()) <= 1e-6
     assert float((masked[..., 4:] - start.samples[..., 4:]).abs().max()) > 0.1
-    assert float((masked[..., 4:] - free[..., 4:]).abs().max()) > 1e-3, "the run saw what was kept"
+    assert float((masked[..., 4:] - free[..., 4:]).abs().max()) > 1e-3, "the run must see the kept part"
 
 
 # --- progress and cancel
@@ -305,7 +305,7 @@ def test_every_step_is_reported_with_its_latents_and_a_cancel_stops_the_next() -
         with pytest.raises(Stopped):
             run(runtime)
         assert len(runtime.monitor.steps) == 2
-    assert torch.equal(from_text(steps=5).samples, made.samples), "nothing of the cancelled runs is left"
+    assert torch.equal(from_text(steps=5).samples, made.samples), "the cancelled runs leave nothing behind"
 
 
 def test_the_same_with_ddim() -> None:
@@ -360,7 +360,7 @@ def test_a_hint_that_is_no_picture_is_refused(image: torch.Tensor, message: str)
 
 
 class Unit:
-    """Anything that is no hint: on this wire, a ControlNet unit."""
+    """Anything that isn't a hint: on this wire, a ControlNet unit."""
 
 
 @pytest.mark.parametrize(
@@ -420,17 +420,17 @@ def test_no_step_left_and_a_text_prompt_are_refused() -> None:
     prompt = encode_text(load("sd15"), "a cat")
     with pytest.raises(RelayError, match=r"prompt: .*image embeddings"):
         text_to_image(load(NAME), prompt, TextToImageSettings(64, 64, 1, 3, 4.0, 3), counting_runtime(), control=wire())
-    assert mix(kandinsky_prompt(), kandinsky_prompt("a dog"), 0.5), "any prompt of the prior will do"
+    assert mix(kandinsky_prompt(), kandinsky_prompt("a dog"), 0.5), "any prompt from the prior works"
 
 
-# --- what is worked round
+# --- workarounds
 
 
 @pytest.mark.parametrize("cls", [KandinskyV22ControlnetPipeline, KandinskyV22ControlnetImg2ImgPipeline])
 def test_upstream_still_has_no_latent_output_and_no_callback_that_is_listened_to(
     models: SmallModels, cls: type
 ) -> None:
-    """When this fails, diffusers has mended its pipelines: what kandinsky22_depth.py does in their place can go."""
+    """When this test fails, diffusers has fixed its pipelines, and the workarounds in kandinsky22_depth.py can go."""
     assert "callback_on_step_end" not in inspect.signature(cls.__call__).parameters
     pipeline = scripts.loaded(cls, models.named[NAME], {})
     prompt = script_prompt()
@@ -449,6 +449,6 @@ def test_upstream_still_has_no_latent_output_and_no_callback_that_is_listened_to
 
 
 def test_upstream_still_exchanges_height_and_width(models: SmallModels) -> None:
-    """When this fails, diffusers has mended it: the reference script's own way round can go. The pack does not depend on it."""
+    """When this test fails, diffusers has fixed it, and the reference script's workaround can go. The pack doesn't depend on it."""
     pipeline = scripts.loaded(KandinskyV22ControlnetImg2ImgPipeline, models.named[NAME], {})
     assert kandinsky_depth.swaps_sizes(pipeline)

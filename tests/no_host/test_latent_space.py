@@ -1,4 +1,4 @@
-"""Which latents mean the same: decided by what the encoders do."""
+"""Whether two latents are in the same space, decided by what the encoders do."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def test_the_probe_is_taken_once_and_kept_with_the_vae() -> None:
 
 
 def test_the_probe_is_the_same_whoever_asks_first() -> None:
-    """A model that encodes in tiles may be the first: what the others are told of the space is not its doing."""
+    """A model that encodes in tiles may be first, but it must not change the space that the others get."""
     made = []
     for tiling in (True, False):
         module = copy.deepcopy(load("sd15")["vae"])
-        module.tile_sample_min_size, module.tile_latent_min_size = 32, 4  # as a config without sample_size has it
+        module.tile_sample_min_size, module.tile_latent_min_size = 32, 4  # as for a config without sample_size
         first, second = Autoencoder(module, "a", False, tiling), Autoencoder(module, "a", False)
         runtime = counting_runtime()
         first.rgb_factors(runtime.policy)
@@ -77,7 +77,7 @@ def test_the_probe_is_the_same_whoever_asks_first() -> None:
 
 
 def test_the_tolerance_is_where_the_contract_has_it() -> None:
-    """Noise of known size on the encoder's output: just inside is the same space, just outside is not."""
+    """Adds noise of known size to the encoder's output: just below the tolerance is the same space, just above is not."""
 
     class Shifted(torch.nn.Module):
         def __init__(self, vae: torch.nn.Module, amount: float) -> None:
@@ -178,7 +178,7 @@ def test_what_is_no_latent_is_refused(latent: dict, text: str) -> None:
 def test_a_vae_of_another_kind_is_not_set() -> None:
     swapped = with_vae_of(load("sd15"), load("sd15_vae_decoder"))
     assert swapped["vae"] is load("sd15_vae_decoder")["vae"]
-    assert load("sd15")["vae"] is not swapped["vae"], "what came from upstream is not changed"
+    assert load("sd15")["vae"] is not swapped["vae"], "the input model is not changed"
     for other in ("sdxl_base", "kandinsky_decoder"):
         with pytest.raises(RelayError, match="vae_from"):
             with_vae_of(load("sd15"), load(other))

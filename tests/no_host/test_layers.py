@@ -1,4 +1,4 @@
-"""The direction of imports, and that the lower layers run with no host."""
+"""The direction of imports, and that the lower layers import without a host."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A model that nobody holds leaves memory at once, and not when the garbage is next collected: no stage makes a circle round it."""
+"""An unused model leaves memory at once, not at the next garbage collection: no stage creates a reference cycle."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def no_collector() -> Iterator[None]:
 def test_after_every_stage(models: SmallModels, tmp_path: Path, previews: bool) -> None:
     folder = make_finetune(
         models.named["sd15"], tmp_path / "own", seed=4519, vae="moved"
-    )  # no part of it is another test's
+    )  # it shares no part with another test
     model = load_folder(folder, dtype=torch.float32, monitor=SilentMonitor())
     modules = {name: weakref.ref(model[name]) for name in ("text_encoder", "unet", "vae")}
     runtime = counting_runtime(previews=previews)

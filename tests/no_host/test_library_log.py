@@ -1,4 +1,4 @@
-"""What libraries say that is not so stays out of the log, and what is so comes through."""
+"""Wrong warnings from libraries stay out of the log, and true ones come through."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_torchsde_warns_of_its_own_rounding(text: str, passes: bool) -> None:
 
 
 def test_torchsde_still_rounds() -> None:
-    """If this fails, it no longer warns of the ends of its own interval: ``without_rounding_warnings`` can go."""
+    """When this test fails, torchsde no longer warns about its own interval's ends, and ``without_rounding_warnings`` can go."""
     import torch
     from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 

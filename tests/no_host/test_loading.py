@@ -1,4 +1,4 @@
-"""Diffusers folders: what is loaded, how, and what is refused."""
+"""Diffusers folders: what is loaded, how, and what is rejected."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
 
 @pytest.fixture
 def folder(models: SmallModels, tmp_path: Path) -> Path:
-    """A copy of the small SD 1.5 that a test may damage."""
+    """A copy of the small SD 1.5 that a test can damage."""
     copy = tmp_path / "model"
     shutil.copytree(models.named["sd15"], copy)
     return copy
@@ -50,7 +50,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32, variant: str = "auto"
 
 
 def refusal(folder: Path, registry: ComponentRegistry, variant: str = "auto") -> str:
-    """The error's text; nothing was loaded before it."""
+    """The error's text. Also checks that nothing was loaded before it."""
     with pytest.raises(RelayError) as caught:
         load(folder, variant=variant)
     assert registry.loads == 0
@@ -131,7 +131,7 @@ def test_a_cancel_stops_between_components(models: SmallModels, registry: Compon
 
 @pytest.fixture
 def both(folder: Path) -> Path:
-    """A model with plain and fp16 files; only the plain ones are good."""
+    """A model with plain and fp16 files."""
     add_fp16_files(folder)
     return folder
 
@@ -259,7 +259,7 @@ def remove_scheduler(folder: Path) -> None:
 
 
 def remove_vocabulary(folder: Path) -> None:
-    for name in ("tokenizer.json", "merges.txt"):  # the first is written by transformers from 5 on
+    for name in ("tokenizer.json", "merges.txt"):  # transformers 5 and later write the first one
         (folder / "tokenizer" / name).unlink(missing_ok=True)
 
 
@@ -311,7 +311,7 @@ def test_what_cannot_be_loaded_is_refused_with_what_to_do(
 
 
 def test_a_class_that_the_library_does_not_have(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An older one, that lacks a class of the table."""
+    """An older library without a class in the table."""
     import diffusers
 
     monkeypatch.setattr(diffusers, "UNet2DConditionModel", None)
@@ -354,7 +354,7 @@ def test_tensors_that_have_no_place_are_not_dropped_in_silence(
 
     stranger = torch.arange(77) if "position_ids" in key else torch.ones(4, 4)
     save_file({**load_file(folder / name), key: stranger}, folder / name, metadata={"format": "pt"})
-    if kept:  # of a whole CLIP model: the encoder does not read it
+    if kept:  # from a whole CLIP model: the encoder doesn't read it
         load(folder)
         assert library_warnings == []
         return

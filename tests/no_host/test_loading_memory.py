@@ -1,4 +1,4 @@
-"""Loading: what it takes of memory, what it leaves of the files, and what it asks of the disk."""
+"""Loading: memory use, independence from later changes to the files, and read-ahead."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Span]:
-    """What was to be read ahead; nothing is."""
+    """Records the spans to read ahead, without reading them."""
     asked: list[Span] = []
     for module in (loading, file_part, controlnet_loading):
         monkeypatch.setattr(module, "read_ahead", asked.extend)
@@ -68,7 +68,7 @@ def load(model: Path, small: SmallCheckpoints, dtype: torch.dtype = torch.float3
 
 @pytest.fixture(params=["folder", "file"])
 def model(request: pytest.FixtureRequest, small: SmallCheckpoints, tmp_path: Path) -> Path:
-    """A copy of the small SD1.5 that a test may change."""
+    """A copy of the small SD1.5 that a test can change."""
     if request.param == "folder":
         return Path(shutil.copytree(small.folders["sd15"], tmp_path / "model"))
     return Path(shutil.copyfile(small.file("sd15"), tmp_path / "model.safetensors"))
@@ -78,7 +78,7 @@ def weights_of(model: Path) -> Path:
     return model / UNET if model.is_dir() else model
 
 
-# --- the file is what is in memory
+# --- the file and the memory
 
 
 def test_weights_that_are_written_to_leave_the_file_alone(model: Path, small: SmallCheckpoints) -> None:
@@ -92,7 +92,7 @@ def test_weights_that_are_written_to_leave_the_file_alone(model: Path, small: Sm
     assert hashlib.sha256(weights_of(model).read_bytes()).digest() == before
 
 
-if os.name != "nt":  # Windows keeps a mapped file from being replaced
+if os.name != "nt":  # Windows doesn't allow replacing a mapped file
 
     def test_a_file_that_is_replaced_leaves_the_loaded_model_alone(
         model: Path, small: SmallCheckpoints, tmp_path: Path
@@ -137,7 +137,7 @@ def of_file(folder, dtype):
     return load_part(folder.with_suffix(".safetensors"), part, dtype, "it")
 
 for load, dtype in ((of_folder, torch.float32), (of_folder, torch.float16), (of_file, torch.float32), (of_file, torch.float16)):
-    load(Path({small!r}), dtype)  # what a first load needs once
+    load(Path({small!r}), dtype)  # one-time costs of a first load
     gc.collect()
     own = peak_own = memory("RssAnon")
     all_ = peak_all = memory("VmRSS")
@@ -156,7 +156,7 @@ for load, dtype in ((of_folder, torch.float32), (of_folder, torch.float16), (of_
     del unet
 """
 
-if sys.platform == "linux":  # where a process can be asked for its own memory without the pages of a mapped file
+if sys.platform == "linux":  # only Linux reports a process's memory without the pages of mapped files
 
     def test_there_is_no_second_copy(small: SmallCheckpoints, tmp_path: Path) -> None:
         from diffusers import UNet2DConditionModel
@@ -179,7 +179,7 @@ if sys.platform == "linux":  # where a process can be asked for its own memory w
             assert own < 0.2 * size, lines
         for size, own, _ in (folder_cast, file_cast):
             assert own < 1.3 * size, lines
-        assert file_cast[2] < 1.6 * file_cast[0], lines  # the file's pages too; all of them would be 2.0 more
+        assert file_cast[2] < 1.6 * file_cast[0], lines  # includes the file's pages; all of them would add 2.0
 
     def test_what_is_read_ahead_is_in_memory() -> None:
         WORK.mkdir(exist_ok=True)
@@ -208,7 +208,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 def pages_in_memory(file: Path) -> float:
-    """The share of a file's pages that the system's cache holds; see mincore(2)."""
+    """The share of a file's pages in the system's cache; see mincore(2)."""
     import ctypes
     import mmap
 
@@ -221,7 +221,7 @@ def pages_in_memory(file: Path) -> float:
         return sum(page & 1 for page in pages) / len(pages)
 
 
-# --- what is read ahead
+# --- read-ahead
 
 
 def test_only_what_is_new_is_read_ahead_the_unet_last(
@@ -308,7 +308,7 @@ def test_casting_gives_the_threads_back() -> None:
     try:
         with casting(torch.bfloat16) as cast:
             assert cast([torch.ones(2), torch.zeros(1)])[0].dtype == torch.bfloat16
-        with ThreadPoolExecutor(1) as pool:  # a thread that starts later
+        with ThreadPoolExecutor(1) as pool:  # a thread started later
             assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
@@ -320,10 +320,10 @@ def test_a_cast_in_the_hosts_inference_mode_is_usable_outside(small: SmallCheckp
     assert not any(parameter.is_inference() for name in ("unet", "vae") for parameter in model[name].parameters())
 
 
-# --- files that models share
+# --- files shared by models
 
 
-if os.name != "nt":  # the hub's cache has no links there
+if os.name != "nt":  # the hub cache has no links on Windows
 
     def test_repos_of_the_hub_share_what_has_the_same_content(models: SmallModels, tmp_path: Path) -> None:
         from relay_dev.hub_cache import add_repository

@@ -1,4 +1,4 @@
-"""LoRAs: the script's numbers in the branch that has them, nothing at all in the others, and the modules as they were."""
+"""LoRAs: the script's numbers in the branch that has them, no effect in other branches, and unchanged modules afterwards."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def paint(model: PipelineComponents) -> torch.Tensor:
 
 
 def script(name: str, loras: list[LoraFile]) -> torch.Tensor:
-    """Raw latents, as the host has them."""
+    """Raw latents, in the host's scale."""
     pipe = scripts.pipeline(small_models().named[name], loras)
     latents = scripts.paint(pipe, PROMPT, NEGATIVE, seed=3, output_type="latent")
     return latents.float() / pipe.vae.config.scaling_factor
 
 
 def state(model: PipelineComponents) -> dict[str, object]:
-    """Everything of a model's modules that a LoRA could leave something in, by identity."""
+    """The identity of everything in a model's modules where a LoRA could leave something behind."""
     found: dict[str, object] = {}
     for part in ALL_PARTS:
         if part in model.modules:
@@ -88,7 +88,7 @@ def test_the_script_s_numbers(
         assert torch.equal(prompt.negative.pooled, expected[3])
     painted = paint(ours)
     assert torch.equal(painted, script(model, [LoraFile(lora_path(name), strength, text_strength)]))
-    assert (painted - paint(base)).abs().max() > 0.05, "a LoRA that does nothing would prove nothing"
+    assert (painted - paint(base)).abs().max() > 0.05, "a LoRA without an effect proves nothing"
 
 
 @pytest.mark.parametrize("model", FILES)
@@ -111,7 +111,7 @@ def test_half_precision(inference_mode: None, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("model", FILES)
 def test_other_branches_are_not_touched(inference_mode: None, model: str) -> None:
-    """Both orders, two strengths, with the branch without between and after them."""
+    """Both orders and two strengths, with the branch without a LoRA between and after them."""
     base = load(model)
     before = paint(base)
     found = state(base)
@@ -128,7 +128,7 @@ def test_other_branches_are_not_touched(inference_mode: None, model: str) -> Non
 
 @pytest.mark.parametrize("model", FILES)
 def test_a_model_whose_first_run_is_with_a_lora(inference_mode: None, model: str) -> None:
-    """transformers puts its hooks on the encoder's layers at the first call, and must not be made to do it twice."""
+    """transformers adds hooks to the encoder's layers at the first call, and must not do it twice."""
     base = load_folder(small_models().named[model], dtype=torch.float32, monitor=SilentMonitor())
     paint(adapted(base, FILES[model][0]))
     assert torch.equal(paint(base), script(model, []))
@@ -227,7 +227,7 @@ def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
     assert new.loras[0].weights is not old.loras[0].weights
 
 
-# --- what is refused
+# --- rejected
 
 
 @pytest.mark.parametrize(

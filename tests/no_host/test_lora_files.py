@@ -1,4 +1,4 @@
-"""LoRA files as trainers write them: each gives the layers that a merge by hand gives, or is called what it is."""
+"""LoRA files in trainers' formats: each gives the same layers as a merge by hand, or an error that says what the file is."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Namer = Callable[[str], str]
 
 @cache
 def original_names() -> dict[int, str]:
-    """Where a weight is -> its name in the first published code, by the converter that makes the tests' checkpoints."""
+    """{id of a weight tensor: its name in the original code}, from the converter that makes the tests' checkpoints."""
     return {id(weight): name for name, weight in original_unet(unet_weights()).items()}
 
 
@@ -51,7 +51,7 @@ def old_processor(name: str) -> str:
 
 
 NAMINGS: dict[str, tuple[tuple[str, ...], Namer, str, str]] = {
-    # naming: (the layers that it is used for, a layer's name, the ends of down and up)
+    # {naming: (layers that use it, function for a layer's name, suffixes of down and up)}
     "kohya": (ALL, lambda name: f"lora_unet_{name.replace('.', '_')}", ".lora_down.weight", ".lora_up.weight"),
     "kohya, names of the first code": (
         ALL,
@@ -141,11 +141,11 @@ def test_each_naming_of_the_text_encoder_is_the_merge_by_hand(naming: str, tmp_p
 
 
 UPSAMPLERS = {
-    # model, name in the file -> the layer; by hand: the row of blocks of the first code, counted from the middle outwards
+    # {(model, name in the file): layer}, by hand: the original code's block numbers, counted from the middle outwards
     ("sdxl_base", "lora_unet_output_blocks_1_2_conv"): UPSAMPLER,  # after an attention
     ("sdxl_base", "diffusion_model.output_blocks.1.2.conv"): UPSAMPLER,
     ("sdxl_refiner", "lora_unet_output_blocks_1_2_conv"): UPSAMPLER,
-    ("sd15", "diffusion_model.output_blocks.1.1.conv"): UPSAMPLER,  # with no attention before it
+    ("sd15", "diffusion_model.output_blocks.1.1.conv"): UPSAMPLER,  # without attention before it
     ("sd15", "lora_unet_output_blocks_1_1_conv"): UPSAMPLER,
     ("sdxl_base", "lora_unet_input_blocks_2_0_op"): DOWNSAMPLER,
     ("sdxl_base", "lora_unet_label_emb_0_2"): "add_embedding.linear_2",
@@ -162,7 +162,7 @@ def test_samplers_of_the_first_code_are_the_merge_by_hand(model_name: str, name:
 
 @pytest.mark.parametrize("model_name", ["sd15", "sdxl_base", "sdxl_refiner"])
 def test_names_of_the_first_code_are_those_of_diffusers_own_converter(model_name: str) -> None:
-    """A checkpoint in our names, of one number a layer, becomes diffusers' state in which each number is at its layer."""
+    """Converts a checkpoint with our names and one number per layer to diffusers' state, where each number must be at its layer."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     unet = load(model_name)["unet"]
@@ -171,7 +171,7 @@ def test_names_of_the_first_code_are_those_of_diffusers_own_converter(model_name
     ours: dict[str, str] = {}
     for name, place in table.items():
         if name.startswith(("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out.")):
-            assert place.layer not in ours, "a layer has one name in the first code"
+            assert place.layer not in ours, "a layer has one name in the original code"
             ours[place.layer] = name
     assert set(ours) == set(layers)
     numbers = {name: torch.tensor(float(index)) for index, name in enumerate(layers)}
@@ -188,7 +188,7 @@ def test_ranks_and_alphas_of_each_layer(tmp_path: Path) -> None:
         rank, alpha = (2, 5, 16)[index % 3], (1.0, 5.0, 3.0, 16.0)[index % 4]
         down, up = pair(model, "unet", name, rank)
         tensors |= {f"{kohya(name)}.lora_down.weight": down, f"{kohya(name)}.lora_up.weight": up}
-        if index != 1:  # a layer with none: alpha is its rank
+        if index != 1:  # a layer without alpha: alpha is the rank
             tensors[f"{kohya(name)}.alpha"] = torch.tensor(alpha)
         deltas[name] = delta(down, up) * (1.0 if index == 1 else alpha / rank)
     assert_merged(open_lora(model, put(tmp_path / "x.safetensors", tensors)), "unet", deltas)
@@ -233,7 +233,7 @@ def test_a_dora_is_the_merge_by_hand(name: str, as_kohya: bool, tmp_path: Path) 
     else:
         tensors = {f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up}
         tensors[f"unet.{name}.lora_magnitude_vector"] = lengths
-    plain = pair(model, "unet", QUERY)  # beside a layer that is none
+    plain = pair(model, "unet", QUERY)  # next to a layer without DoRA
     tensors |= {f"unet.{QUERY}.lora_A.weight": plain[0], f"unet.{QUERY}.lora_B.weight": plain[1]}
     view = open_lora(model, put(tmp_path / "x.safetensors", tensors))
     assert_merged(view, "unet", {name: wanted - weight, QUERY: delta(*plain)})
@@ -265,7 +265,7 @@ def with_ends(*ends: str) -> dict[str, torch.Tensor]:
 
 
 def flat_pair(name: str) -> dict[str, torch.Tensor]:
-    """kohya's, but with a convolution's first half as one matrix."""
+    """kohya's format, but with a convolution's first half as one matrix."""
     down, up = pair(load("sd15"), "unet", name)
     return {f"{kohya(name)}.lora_down.weight": down.flatten(1), f"{kohya(name)}.lora_up.weight": up.flatten(1)}
 
@@ -343,7 +343,7 @@ def test_a_convolution_saved_as_one_matrix(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["lora_up.weight", "lora_down.weight", "alpha", "dora_scale"])
 def test_values_that_the_model_s_type_can_not_hold(what: str, tmp_path: Path) -> None:
-    """Twice what float16 holds is the LoRA's fault there, and a merge by hand in float32."""
+    """Twice float16's maximum: in float16, the LoRA is rejected; in float32, the result equals a merge by hand."""
     down, up = pair(load("sd15"), "unet", QUERY)
     tensors = {"lora_down.weight": down, "lora_up.weight": up, "alpha": torch.tensor(4.0)}
     if what == "alpha":
@@ -370,7 +370,7 @@ def test_values_that_the_model_s_type_can_not_hold(what: str, tmp_path: Path) ->
 
 
 def test_alpha_that_makes_more_than_the_file_s_type_holds(tmp_path: Path) -> None:
-    """A float16 file whose product with alpha is beyond float16, in a float32 model."""
+    """A float16 file whose product with alpha exceeds float16, in a float32 model."""
     model = load("sd15")
     down, up = (tensor.half() for tensor in pair(model, "unet", QUERY))
     tensors = {

@@ -1,4 +1,4 @@
-"""What a LoRA file says of itself: rank and alpha of its layers count; what makes more of it than a LoRA is refused."""
+"""A LoRA file's metadata: rank and alpha of its layers are used; settings that make it more than a plain LoRA are rejected."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def product(name: str, rank: int = 4) -> torch.Tensor:
     return delta(*pair(load("sd15"), "unet", name, rank))
 
 
-# --- what counts
+# --- settings that are used
 
 
 @pytest.mark.parametrize("start", ["unet.", ""], ids=["of a pipeline", "of one component"])
@@ -84,7 +84,7 @@ def test_names_of_the_text_encoder_with_and_without_its_wrapper(name: str, tmp_p
 @pytest.mark.parametrize("whole_pipeline", [True, False], ids=["save_lora_weights", "save_lora_adapter"])
 @pytest.mark.parametrize("dora", [False, True], ids=["LoRA", "DoRA"])
 def test_files_of_the_installed_diffusers_and_peft(whole_pipeline: bool, dora: bool, tmp_path: Path) -> None:
-    """With all of the settings that they write; the right values are those of the model that was saved."""
+    """With all the settings that they write; the expected values come from the saved model."""
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
@@ -172,7 +172,7 @@ def test_what_says_nothing_of_the_value(entries: dict[str, Any], start: Any, tmp
 def test_a_setting_that_is_as_the_installed_peft_has_it_by_itself(
     value: int, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in every file of a later peft, where nobody has set it."""
+    """As in every file from a later peft where nobody set it."""
     import peft
 
     later = dataclasses.make_dataclass("Later", [("group_size", int, 16)], bases=(peft.LoraConfig,))
@@ -198,7 +198,7 @@ def test_what_was_trained_too_and_is_not_in_the_file_is_noted(tmp_path: Path) ->
     assert open_lora(load("sd15"), plain).loras[0].weights.notes == ()
 
 
-# --- what is refused
+# --- rejected
 
 
 PLAIN = {"r": 4, "lora_alpha": 4}

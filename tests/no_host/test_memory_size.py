@@ -1,4 +1,4 @@
-"""What values say they keep in memory, where the host asks."""
+"""The memory sizes that values report to the host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's files say is data: classes, paths and options in them change nothing or are refused, before anything is built."""
+"""A model's files are only data: classes, paths and options in them have no effect or are rejected before anything is built."""
 
 from __future__ import annotations
 
@@ -135,11 +135,11 @@ def test_every_scheduler_of_the_table_loads(name: str, folder: Path) -> None:
     assert set(PUBLISHED_WITH) < set(SCHEDULER.names)
 
 
-# --- what changes nothing
+# --- no effect
 
 
 def adapter(folder: Path) -> None:
-    """As peft saves one; transformers would put it into the encoder."""
+    """As saved by peft; transformers would add it to the encoder."""
     config = {"peft_type": "LORA", "r": 1, "lora_alpha": 64, "target_modules": ["q_proj"], "task_type": None}
     edit(folder / "text_encoder" / "adapter_config.json", **config)
     key = "base_model.model.encoder.layers.0.self_attn.q_proj.lora_{}.weight"
@@ -199,7 +199,7 @@ def paths_of_a_tokenizer(folder: Path) -> None:
 
 
 def a_tokenizer_that_is_a_program(folder: Path) -> None:
-    """A pattern of tokenizer.json is a regular expression, which may never end."""
+    """A pattern in tokenizer.json is a regular expression, which may never finish."""
     file = folder / "tokenizer" / "tokenizer.json"
     if file.exists():
         split = {"type": "Split", "pattern": {"Regex": "(a*)*b"}, "behavior": "Removed", "invert": False}
@@ -207,7 +207,7 @@ def a_tokenizer_that_is_a_program(folder: Path) -> None:
 
 
 def an_index_beside_the_weights(folder: Path) -> None:
-    """diffusers follows the index, into a pickle."""
+    """diffusers would follow the index to a pickle."""
     for name, file in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model")):
         weights = load_file(folder / name / f"{file}.safetensors")
         torch.save({key: value + 1 for key, value in weights.items()}, folder / name / "evil.bin")
@@ -252,14 +252,14 @@ def test_a_picture_processor_s_other_keys_change_nothing(prior: Path, models: Sm
 
 
 def test_the_version_that_saved_a_unet_is_kept(folder: Path) -> None:
-    """StableDiffusionPipeline takes another size for UNets of before 0.9."""
+    """StableDiffusionPipeline uses another default size for UNets from before 0.9."""
     edit(folder / "unet" / "config.json", _diffusers_version="0.6.0")
     assert load(folder)["unet"].config._diffusers_version == "0.6.0"
     edit(folder / "unet" / "config.json", _diffusers_version="no; version")
     assert "_diffusers_version" not in load(folder)["unet"].config
 
 
-# --- what is refused
+# --- rejected
 
 NUMBERS: list[tuple[str, dict[str, Any], str]] = [
     ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**8}, "num_train_timesteps is 100000000"),
@@ -569,7 +569,7 @@ def test_json_of_a_stranger(content: bytes, says: str, file: str, folder: Path, 
 
 
 def test_a_mark_at_the_start_of_utf_8_is_passed_over(folder: Path, models: SmallModels) -> None:
-    """As editors on Windows write it."""
+    """As written by editors on Windows."""
     for name in ("model_index.json", "unet/config.json", "tokenizer/merges.txt", "tokenizer/vocab.json"):
         (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
     (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
@@ -650,7 +650,7 @@ def test_flags_of_model_index_are_true_or_false(
 
 
 def test_an_encoder_that_asks_for_more_than_its_file_holds_is_not_built(folder: Path) -> None:
-    """transformers would fill hundreds of MB with random values first."""
+    """transformers would first fill hundreds of MB with random values."""
     edit(folder / "text_encoder" / "config.json", hidden_size=4096, intermediate_size=16384, num_hidden_layers=32)
     began = time.monotonic()
     with pytest.raises(
@@ -663,7 +663,7 @@ def test_an_encoder_that_asks_for_more_than_its_file_holds_is_not_built(folder: 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", ["sd15", "kandinsky_prior", "kandinsky_decoder", "x2_upscaler"])
 def test_what_a_module_makes_of_itself_has_its_dtype(name: str, dtype: torch.dtype, models: SmallModels) -> None:
-    """Buffers that no file holds, such as the prior's mask, are those of diffusers' own loader."""
+    """Buffers that aren't in a file, such as the prior's mask, match diffusers' own loader."""
     from diffusers import DiffusionPipeline
 
     ours = load_folder(models.named[name], dtype=dtype, monitor=SilentMonitor())
@@ -698,7 +698,7 @@ def test_weights_of_another_size_are_named(file: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("sharded", [False, True])
 def test_the_old_names_of_a_vae_s_attention_load(sharded: bool, folder: Path, models: SmallModels) -> None:
-    """As the published VAEs have them; the renaming is a method of diffusers' that may move."""
+    """As in the published VAEs; diffusers' method for renaming may move."""
     expected = load(models.named["sd15"])
     names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     old = {}
@@ -749,7 +749,7 @@ def test_a_tokenizer_is_that_of_transformers(
     for tokenizer in folder.glob("tokenizer*"):
         theirs = CLIPTokenizer.from_pretrained(whole / tokenizer.name)
         if "vocab.json" in without and not (tokenizer / "tokenizer.json").exists():
-            continue  # saved by transformers 4
+            continue  # only transformers 4 saves it
         for file in without:
             (tokenizer / file).unlink(missing_ok=True)
         ours = load(folder)[tokenizer.name]
@@ -775,7 +775,7 @@ def test_tokens_that_a_model_was_saved_with_stay(folder: Path) -> None:
 
 @pytest.mark.parametrize("longest", [1000000000000000019884624838656, None, 0, -1, "77", 77.0])
 def test_no_limit_is_that_of_the_encoder(longest: object, folder: Path, models: SmallModels) -> None:
-    """diffusers has no other use for it, and fails where there is none."""
+    """diffusers doesn't use it otherwise, and fails without it."""
     edit(folder / "tokenizer" / "tokenizer_config.json", model_max_length=longest)
     same(load(folder), load(models.named["sd15"]))
     assert load(folder)["tokenizer"].model_max_length == 77

@@ -1,4 +1,4 @@
-"""Options change how a model is run and not what it paints, take effect, are gone afterwards, and are refused where they do nothing."""
+"""Options change how a model runs, not what it paints. They take effect, are undone afterwards, and are rejected if they do nothing."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ CPU = torch.device("cpu")
 SETTINGS = TextToImageSettings(64, 64, 1, 3, 7.5, 6)
 LORA = "sd15_kohya"
 OTHER_KERNELS = 1e-4
-"""They round otherwise, and three steps carry that on. Measured: sliced 6.5e-6, onednn 5.8e-6, channels_last 1.5e-5 in the picture."""
+"""Rounding differs, and three steps amplify it. Measured in the picture: sliced 6.5e-6, onednn 5.8e-6, channels_last 1.5e-5."""
 COMPILED_HERE = ("sd15", "sdxl_base", "kandinsky_decoder")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def models_of_its_own() -> Iterator[None]:
-    """Weights that have been moved lie elsewhere in memory, on which the last bit of a result can depend: others get theirs anew."""
+    """Moved weights have another memory address, which can change a result's last bit, so other tests get new models."""
     yield
     load.cache_clear()
 
@@ -66,7 +66,7 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 class Looking(ListeningMonitor):
-    """Notes, at each step, what `look` sees."""
+    """Records the result of `look` at each step."""
 
     def __init__(self, look: Any, stop_after: int | None = None) -> None:
         super().__init__(stop_after)
@@ -190,7 +190,7 @@ def test_the_autoencoder_s_options_take_effect_and_are_gone_afterwards(
     plain = autoencoder_of(model).decode(latents, PlainOffload())
     calls = len(seen)
     decoded = autoencoder_of(optimised(model, **{option: True})).decode(latents, PlainOffload())
-    assert len(seen) - calls > calls, "in more than one part"
+    assert len(seen) - calls > calls, "the picture is processed in more than one part"
     assert all(seen[calls:])
     assert getattr(vae, attribute) is False
     assert float((decoded - plain).abs().mean()) <= (1e-6 if option == "vae_slicing" else 0.05)
@@ -210,13 +210,13 @@ def test_tiles_are_for_encoding_too() -> None:
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """torch.compile without its last and slowest part: all is traced and guarded as ever, and the graphs run as they are."""
+    """torch.compile without its last and slowest part: tracing and guards are the same, and the graphs run uncompiled."""
     monkeypatch.setattr(optimising, "BACKEND", "eager")
     torch._dynamo.reset()
     counters.clear()
     yield
     torch._dynamo.reset()
-    for name in COMPILED_HERE:  # the models are those of other tests too
+    for name in COMPILED_HERE:  # other tests use the same models
         vars(load(name)["unet"]).pop(optimising.COMPILED, None)
 
 
@@ -248,14 +248,14 @@ def test_nothing_is_compiled_twice(name: str) -> None:
     second = graphs()
     paint(fast, width=192)
     paint(fast, height=192, width=128)
-    assert graphs() == second, "other sizes are one graph"
+    assert graphs() == second, "all other sizes share one graph"
     paint(fast, guidance_scale=1.0)
     paint(fast)
     paint(fast, guidance_scale=1.0)
     third = graphs()
     paint(fast)
     paint(fast, guidance_scale=1.0, width=128)
-    assert graphs() == third, "with and without guidance in turn"
+    assert graphs() == third, "alternating with and without guidance"
 
 
 @pytest.mark.usefixtures("traced", "inference_mode")
@@ -289,7 +289,7 @@ def test_a_lora_is_compiled_once_and_the_model_without_it_stays(models: SmallMod
 def test_a_model_that_is_loaded_anew_uses_the_code_that_is_there(models: SmallModels, tmp_path: Path) -> None:
     folder = make_finetune(
         models.named["sd15"], tmp_path / "own", seed=4513
-    )  # what other tests hold is not loaded anew
+    )  # a model that other tests hold wouldn't be loaded again
 
     def fresh() -> PipelineComponents:
         return load_folder(folder, dtype=torch.float32, monitor=SilentMonitor())
@@ -321,7 +321,7 @@ def test_no_compiler_is_a_clear_error_and_the_next_run_works(monkeypatch: pytest
     import torch._inductor.config
 
     torch._dynamo.reset()
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing compiled is there
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # no compiled code is cached there
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     monkeypatch.setattr(torch._inductor.config, "fx_graph_cache", False)
     model = load("sd15")
@@ -332,7 +332,7 @@ def test_no_compiler_is_a_clear_error_and_the_next_run_works(monkeypatch: pytest
     assert torch.isfinite(paint(model)).all()
 
 
-# --- refusals
+# --- rejected
 
 
 @pytest.mark.parametrize(

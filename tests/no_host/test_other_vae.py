@@ -1,4 +1,4 @@
-"""A VAE from a file is the VAE from a folder: the same latents, the same pictures, and the same space where the encoder is the same."""
+"""A VAE from a file equals the VAE from a folder: same latents, same pictures, and the same latent space if the encoder is the same."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def vae_file(folder: Path, path: Path, layout: str = "diffusers") -> Path:
 
 
 def paint(model: PipelineComponents) -> tuple[torch.Tensor, torch.Tensor]:
-    """(latents, picture), from a picture: the encoder and the decoder are both used."""
+    """(latents, picture) from a picture, so both the encoder and the decoder run."""
     runtime = counting_runtime()
     image = read_like_host(soft_picture())
     settings = ImageToImageSettings(0.6, 4, 5.0, 3)
@@ -83,17 +83,17 @@ def test_a_file_gives_what_the_folder_gives(
     for ours, theirs in zip(paint(from_file), paint(with_vae_of(model, load(other, dtype)))):
         assert torch.equal(ours, theirs)
     if other == "sd15_vae_moved" and dtype == torch.float32:
-        assert (paint(model)[0] - paint(from_file)[0]).abs().max() > 0.1, "it is another VAE than the model's own"
+        assert (paint(model)[0] - paint(from_file)[0]).abs().max() > 0.1, "it isn't the model's own VAE"
 
 
 def with_file(model: Any, file: Path, source: str, configs: Path = CONFIGS) -> Any:
-    """As Set VAE does it."""
+    """Sets it as Set VAE does."""
     module = load_vae_file(file, model.dtype, family=model.family, source=source, configs=configs)
     return with_vae_file(model, module, source=source)
 
 
 def test_another_decoder_shares_the_space(small: SmallCheckpoints, models: SmallModels, tmp_path: Path) -> None:
-    """As ft-mse: its encoder is the model's, so a latent passes untouched, and is decoded otherwise."""
+    """Like ft-mse: its encoder is the model's, so a latent passes unchanged but is decoded differently."""
     model = load("sd15")
     file = vae_file(models.named["sd15_vae_decoder"], tmp_path / "vae.safetensors", "original")
     other = with_file(model, file, source="ft-mse.safetensors", configs=small.configs)
@@ -134,7 +134,7 @@ def test_what_can_not_serve_is_refused(small: SmallCheckpoints, models: SmallMod
     with pytest.raises(RelayError, match=r"^flux.safetensors is not a VAE .*4 channels. Its decoder takes 16"):
         with_file(
             load("sd15"), write_file(tmp_path / "flux.safetensors", wide), source="flux.safetensors"
-        )  # by the pack's own configs
+        )  # with the pack's own configs
     with pytest.raises(RelayError, match=r"^vae_file: the autoencoder of vae.safetensors can't serve sd15.*factor"):
         with_file(
             load("sd15").with_changes(modules={"vae": x4_vae(models)}),

@@ -1,4 +1,4 @@
-"""A device that runs out of memory, at every stage: nothing is lost, the second try gives the same, and what can't be is said."""
+"""A device that runs out of memory at any stage: nothing is lost, the second try gives the same result, and a failure is explained."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SAID = "CUDA out of memory. Tried to allocate 20.00 GiB."
 
 
 class SmallDevice(CountingOffload):
-    """Refuses memory in the middle of a stage: the first `refusals` times that `stage` runs, when its modules are first called."""
+    """Runs out of memory the first `refusals` times that `stage` runs, when its modules are first called."""
 
     def __init__(self, stage: Stage, refusals: int, error: Exception | None = None) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ def test_twice_is_an_error_that_says_what_to_do_and_the_next_run_works(what: str
     device = SmallDevice(stage, 2)
     with pytest.raises(RelayError, match=r"^The device ran out.*batch_size.*--lowvram.*Tried to allocate 20\.00 GiB"):
         run(Runtime(device, ListeningMonitor()))
-    assert device.freed == 2, "the room is given back after the second time too"
+    assert device.freed == 2, "the memory is freed after the second failure too"
     assert torch.equal(run(Runtime(device, ListeningMonitor())), wanted)
 
 
@@ -148,7 +148,7 @@ def test_a_decoding_is_tried_in_tiles() -> None:
     tiled = coding.decode(model, Latents(latents), True, Runtime(CountingOffload(), ListeningMonitor()))
     whole = coding.decode(model, Latents(latents), False, Runtime(CountingOffload(), ListeningMonitor()))
     assert torch.equal(picture, tiled)
-    assert not torch.equal(picture, whole), "the test sees tiles"
+    assert not torch.equal(picture, whole), "tiled decoding must differ from decoding at once"
     with pytest.raises(RelayError, match=r"^The device ran out.*in tiles"):
         coding.decode(model, Latents(latents), False, Runtime(SmallDevice(Stage.VAE, 2), ListeningMonitor()))
 

@@ -1,4 +1,4 @@
-"""Previews show what a run is heading for. Told by a denoiser that knows the picture: then each step must predict just that."""
+"""Previews show the predicted final picture. The test's denoiser knows the picture, so each step must predict exactly that."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIZE = {"width": 64, "height": 64, "batch_size": 1}
 
 
 class Knowing(torch.nn.Module):
-    """A denoiser that knows the clean latents, and says the exact noise (or v) of what it is given."""
+    """A denoiser that knows the clean latents and predicts the exact noise (or v) of its input."""
 
     def __init__(self, unet: Any, clean: torch.Tensor, scheduler: Any, prediction: str, variance: bool = False) -> None:
         super().__init__()
@@ -42,7 +42,9 @@ class Knowing(torch.nn.Module):
         self.log_sigmas = ((1 - cumulated) / cumulated).sqrt().log()
 
     def forward(self, sample: torch.Tensor, timestep: Any, *args: Any, **kwargs: Any) -> Any:
-        t = min(max(float(timestep), 0.0), len(self.log_sigmas) - 1.0)  # between two timesteps as k-diffusion has it
+        t = min(
+            max(float(timestep), 0.0), len(self.log_sigmas) - 1.0
+        )  # interpolate between timesteps, like k-diffusion
         low = min(int(t), len(self.log_sigmas) - 2)
         sigma = float((self.log_sigmas[low] + (t - low) * (self.log_sigmas[low + 1] - self.log_sigmas[low])).exp())
         alpha = 1 / (1 + sigma**2) ** 0.5
@@ -54,7 +56,7 @@ class Knowing(torch.nn.Module):
 
 
 def knowing(name: str, prediction: str, scheduler: str | None = None) -> tuple[PipelineComponents, torch.Tensor]:
-    """A model that paints one picture only, and the latents of that picture in model scale."""
+    """A model that can only paint one picture, and that picture's latents in model scale."""
     model = load(name)
     runtime = counting_runtime()
     samples = encode_image(model, read_like_host(soft_picture()), 0, runtime).samples
@@ -67,7 +69,7 @@ def knowing(name: str, prediction: str, scheduler: str | None = None) -> tuple[P
 
 @pytest.fixture
 def noisy(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """The latents after each step, as the pipeline has them."""
+    """The pipeline's latents after each step."""
     seen: list[torch.Tensor] = []
     after_step = steps.StepWatcher.after_step
 
@@ -88,7 +90,7 @@ def check(previewed: list[torch.Tensor], noisy: list[torch.Tensor], clean: torch
     for step, shown in enumerate(previewed):
         assert distance(shown, clean) < 0.01, step
     assert distance(noisy[0], clean) > 0.5, "at the first step the latents are noise"
-    assert distance(previewed[-1], made) < 0.05, "DDIM and its like leave a little noise in"
+    assert distance(previewed[-1], made) < 0.05, "DDIM and similar schedulers leave a little noise"
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])

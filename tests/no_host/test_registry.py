@@ -1,4 +1,4 @@
-"""One component in memory, whatever number of models use it; none when nobody does."""
+"""A component is in memory once, however many models use it, and not at all when none does."""
 
 import gc
 import os
@@ -39,7 +39,7 @@ def test_the_same_model_is_loaded_once(models: SmallModels, registry: ComponentR
     assert all(second[name] is first[name] for name in first.modules)
 
 
-LINKS = [os.link] if os.name == "nt" else [os.link, os.symlink]  # Windows lets few users make symbolic links
+LINKS = [os.link] if os.name == "nt" else [os.link, os.symlink]  # on Windows, few users can make symbolic links
 
 
 @pytest.mark.parametrize("link", LINKS)
@@ -55,7 +55,7 @@ def test_models_share_a_file_that_is_linked(
     link(original / "vae" / file.name, file)
     base, other = load(original), load(tuned)
     assert other["vae"] is base["vae"]
-    assert other["tokenizer"] is base["tokenizer"]  # other files of the same content
+    assert other["tokenizer"] is base["tokenizer"]  # different files with the same content
     assert other["unet"] is not base["unet"]
 
 
@@ -121,7 +121,7 @@ if os.name != "nt":
 
 
 def test_a_file_that_is_written_over_in_its_place_is_another(tmp_path: Path) -> None:
-    """A LoRA that is trained on: the same file, of the same size."""
+    """A LoRA whose training continues: the same file with the same size."""
     file = tmp_path / "lora.safetensors"
     file.write_bytes(b"one")
     os.utime(file, ns=(10**18, 10**18))
@@ -134,7 +134,7 @@ def test_a_file_that_is_written_over_in_its_place_is_another(tmp_path: Path) -> 
 
 
 def test_a_file_that_takes_another_s_place_is_another(tmp_path: Path) -> None:
-    """Of the same size and time."""
+    """The new file has the same size and time."""
     file, other = tmp_path / "a", tmp_path / "b"
     for path in (file, other):
         path.write_bytes(b"one")

@@ -1,7 +1,7 @@
-"""Every scheduler ends in the exact solution, wherever a run begins, and a mask's kept part has the noise of each call.
+"""Every scheduler ends in the exact solution, wherever a run begins, and a mask's kept part has the noise level of each call.
 
-Told by a denoiser that knows the answer: its pictures are spread round one clean picture like a Gaussian, for which the
-probability flow ODE has a solution in closed form. With no spread at all the answer is the clean picture itself.
+The denoiser knows the answer: its pictures are distributed around one clean picture like a Gaussian, for which the probability
+flow ODE has a closed-form solution. With zero spread, the solution is the clean picture.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ STOCHASTIC = {
     "DPMSolverSDEScheduler",
 }
 LEFT = {"DDIMScheduler": 0.035, "PNDMScheduler": 0.15, "DEISMultistepScheduler": 0.035}
-"""Of the noise: these end at the model's lowest level and not at none; PNDM loses a step where it starts late, as in a script."""
+"""Noise left at the end: these end at the model's lowest noise level, not at 0; PNDM loses a step if it starts late, as in a script."""
 FIRST_ORDER, SECOND_ORDER = 0.07, 0.04
 SOLVED_TO = {"DDIMScheduler": FIRST_ORDER, "EulerDiscreteScheduler": FIRST_ORDER, "PNDMScheduler": 0.055}
-"""What 20 steps make of the Gaussian's curve; the others are of second order."""
+"""First-order schedulers' error after 20 steps with the Gaussian; the others are second order."""
 SOLVED_TO_WITH_BETA_SIGMAS = 0.15
-"""Whose last step is long."""
+"""Larger, because the last step of the beta schedule is long."""
 
 
 class KnowsGaussian(torch.nn.Module):
-    """Says the exact noise of latents that are spread by ``spread`` round ``clean``."""
+    """Predicts the exact noise for latents distributed around ``clean`` with deviation ``spread``."""
 
     def __init__(self, unet: Any, scheduler: Any, clean: torch.Tensor, spread: float) -> None:
         super().__init__()
@@ -68,13 +68,13 @@ class KnowsGaussian(torch.nn.Module):
         return (said,) if kwargs.get("return_dict") is False else SimpleNamespace(sample=said)
 
     def solution(self) -> torch.Tensor:
-        """Where the ODE leads from the first latents that were seen."""
+        """The end of the ODE from the first latents that the denoiser saw."""
         noisy, sigma = self.seen[0]
         return self.clean + (noisy - self.clean) * self.spread / (self.spread**2 + sigma**2) ** 0.5
 
 
 def knowing(choice: SchedulerChoice, spread: float) -> tuple[PipelineComponents, KnowsGaussian, torch.Tensor]:
-    """The model, its denoiser, and the clean latents as they go over wires."""
+    """The model, its denoiser, and the clean latents in wire format."""
     model = load("sdxl_base")
     clean = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     unet = KnowsGaussian(model["unet"], model["scheduler"], clean, spread)
@@ -110,7 +110,7 @@ def run(model: PipelineComponents, raw: torch.Tensor, which: str | float) -> tor
 def test_every_run_ends_in_the_exact_solution(name: str, sigmas: str | None) -> None:
     for spread in (0.0, 0.7):
         if spread and name in STOCHASTIC:
-            continue  # has a distribution for a solution, which a picture can't be held to
+            continue  # its solution is a distribution, which a single picture can't be compared with
         bound = LEFT.get(name, 1e-3)
         if spread:
             bound = SOLVED_TO_WITH_BETA_SIGMAS if sigmas == "beta" else SOLVED_TO.get(name, SECOND_ORDER)
@@ -136,7 +136,7 @@ def test_what_is_kept_has_the_noise_of_each_call(name: str, sigmas: str | None) 
     begin = raw * model["vae"].config.scaling_factor
     assert len(unet.seen) >= 7
     parts = torch.stack([part[..., :4].flatten().double() for part in (begin, noise)], dim=1)
-    # some schedulers round the timestep, or cut it to an integer, that they tell the model
+    # some schedulers round or truncate the timestep that they pass to the model
     slack = 0.01 if sigmas is None or name not in ROUNDING else 1.01
     for call, (noisy, sigma) in enumerate(unet.seen):
         kept = noisy[..., :4].flatten()[:, None]
@@ -149,7 +149,7 @@ def test_what_is_kept_has_the_noise_of_each_call(name: str, sigmas: str | None) 
     assert float((made - raw).abs()[..., :4].max()) <= 1e-7 * float(raw.abs().max())
 
 
-# What follows tells when diffusers has mended a class: then its row of MENDS goes, and its line here.
+# The following fails when diffusers has fixed a class: then remove its row in MENDS and its line here.
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "timestep_spacing": "leading"}
 
@@ -158,7 +158,7 @@ def left_by_lms(cls: Any) -> float:
     scheduler = cls.from_config(CONFIG)
     scheduler.set_timesteps(20)
     scheduler.set_begin_index(17)
-    latents = scheduler.sigmas[17] * torch.ones(1)  # noise of 1, and a clean picture of 0
+    latents = scheduler.sigmas[17] * torch.ones(1)  # noise 1 and a clean picture of 0
     for timestep in scheduler.timesteps[17:]:
         scheduler.scale_model_input(latents, timestep)
         latents = scheduler.step(torch.ones(1), timestep, latents).prev_sample
@@ -204,6 +204,6 @@ FAULTS = {
 @pytest.mark.parametrize("name", MENDS)
 def test_a_mend_is_still_needed_and_works(name: str) -> None:
     cls = getattr(diffusers, name)
-    assert FAULTS[name](cls) > 0.01, f"diffusers {diffusers.__version__} has mended {name}: take its row out of MENDS"
+    assert FAULTS[name](cls) > 0.01, f"diffusers {diffusers.__version__} has fixed {name}: remove its row from MENDS"
     assert FAULTS[name](mended(cls)) < 1e-3
     assert issubclass(mended(cls), cls) and mended(cls).__name__ == name

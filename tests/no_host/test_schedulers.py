@@ -1,4 +1,4 @@
-"""Each run has its own scheduler, made from the model's config and the user's choice."""
+"""Each run has its own scheduler, built from the model's config and the user's choice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def test_the_list_is_diffusers_own() -> None:
     from diffusers.schedulers import KarrasDiffusionSchedulers
 
     names = {member.name for member in KarrasDiffusionSchedulers}
-    assert set(KARRAS_DIFFUSION_SCHEDULERS) == names - {"EDMEulerScheduler"}, "EDM is for models of another kind"
+    assert set(KARRAS_DIFFUSION_SCHEDULERS) == names - {"EDMEulerScheduler"}, (
+        "EDM schedulers are for another kind of model"
+    )
 
 
 @pytest.mark.parametrize("name", KARRAS_DIFFUSION_SCHEDULERS)
@@ -65,7 +67,7 @@ def test_every_scheduler_equals_the_script_s(name: str) -> None:
     theirs = script.float() / model["vae"].config.scaling_factor
     assert ours.samples.isfinite().all()
     if name in ("DPMSolverSDEScheduler", "LMSDiscreteScheduler"):
-        # The one draws its noise from a seed of its own; the other's late start is mended, see test_scheduler_mends.py.
+        # The first draws its noise from its own seed; the second's late start is fixed, see test_scheduler_mends.py.
         assert ours.samples.shape == theirs.shape
     else:
         assert torch.equal(ours.samples, theirs)
@@ -141,7 +143,7 @@ def test_kandinsky_runs_with_its_two(name: str) -> None:
 
 
 def test_dpm_solver_sde_is_seeded_too() -> None:
-    """In a script it draws its noise from nowhere. Here the same seed gives the same picture, alone and in a batch."""
+    """In a script, its noise has no seed. Here the same seed gives the same picture, in a single run and in a batch."""
     model = with_scheduler(load("sd15"), SchedulerChoice("DPMSolverSDEScheduler"))
     prompt = encode(model, "a red cat")
 
@@ -156,7 +158,7 @@ def test_dpm_solver_sde_is_seeded_too() -> None:
 
 
 def with_own(name: str, family: str = "sd15", **config: Any) -> PipelineComponents:
-    """The small model as if it had come with another scheduler."""
+    """The small model with another scheduler as its own."""
     model = load(family)
     own = getattr(diffusers, name)(**config)
     return model.with_changes(modules={"scheduler": own})
@@ -217,8 +219,10 @@ def test_another_scheduler_is_made_with_no_warning(library_warnings: list[str]) 
     scheduler.set_timesteps(6)
     assert library_warnings == []
     plain.set_timesteps(6)
-    assert scheduler.order_list == plain.order_list, "as diffusers changes it itself"
-    assert len(library_warnings) == 1, "diffusers warns no more of its own defaults: take the line out of _from_choice"
+    assert scheduler.order_list == plain.order_list, "the same change that diffusers makes"
+    assert len(library_warnings) == 1, (
+        "diffusers no longer warns about its own defaults: remove the line from _from_choice"
+    )
 
 
 @pytest.mark.parametrize(
@@ -266,7 +270,7 @@ def test_an_edm_model_ends_in_the_picture_that_it_knows(name: str | None, streng
     clean = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
     def forward(sample: torch.Tensor, timestep: Any, *args: Any, **kwargs: Any) -> Any:
-        sigma = float((4 * torch.as_tensor(timestep).double().flatten()[0]).exp())  # 0.25 log sigma is what it is told
+        sigma = float((4 * torch.as_tensor(timestep).double().flatten()[0]).exp())  # its timestep is 0.25 log sigma
         total = (sigma**2 + 0.25) ** 0.5
         return ((clean - 0.25 / total**2 * sample * total) * total / (sigma * 0.5),)
 

@@ -1,4 +1,4 @@
-"""Single files: the same model as the folder, told from its header, with no network and no second copy."""
+"""Single files: the same model as the folder, recognised from the header, without network access and without a second copy."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_a_cancel_stops_between_components(small: SmallCheckpoints, registry: Co
 
 
 def test_what_real_files_hold_beside_the_model_does_no_harm(small: SmallCheckpoints, tmp_path: Path) -> None:
-    """EMA weights, schedule buffers, a loss, a step count; and CLIP keys without text_model, as the first files had them."""
+    """EMA weights, schedule buffers, a loss, a step count; and CLIP keys without text_model, as in the first files."""
     weights = load_file(small.file("sd15"))
     old = "cond_stage_model.transformer."
     early = {key.replace(f"{old}text_model.", old): value for key, value in weights.items()}
@@ -199,7 +199,7 @@ ATTENTIONS = {
 
 
 def vae_attention(weights: Weights, names: tuple[str, ...], flat: bool) -> Weights:
-    """As diffusers' conversion scripts leave it: layers of other names, linear or not."""
+    """As written by diffusers' conversion scripts: layers with other names, linear or not."""
     renamed = {}
     for key, value in weights.items():
         for old, new in zip(("q", "k", "v", "proj_out"), names, strict=True):
@@ -218,13 +218,13 @@ def clip_as_in_sgm(weights: Weights) -> Weights:
 
 
 def projection_as_a_layer(weights: Weights) -> Weights:
-    """As diffusers' script for SDXL writes it: not the matrix, but the weight of a layer."""
+    """As written by diffusers' script for SDXL: a layer's weight instead of the matrix."""
     key = "conditioner.embedders.1.model.text_projection"
     return {**{name: weights[name] for name in weights if name != key}, f"{key}.weight": weights[key].T}
 
 
 def two_clips(weights: Weights) -> Weights:
-    """The second text encoder in transformers' layout too."""
+    """The second text encoder is in transformers' layout too."""
     return {
         **{key: value for key, value in weights.items() if "embedders.1." not in key},
         **{f"conditioner.embedders.1.transformer.{key}": value for key, value in second_encoder.items()},
@@ -378,7 +378,7 @@ def test_a_silent_sd2_file_is_judged_by_its_last_norm(
     assert changes["prediction_type"].startswith(expected)
 
 
-# --- no network, no second copy
+# --- no network
 
 OFFLINE = """
 import sys
@@ -414,7 +414,7 @@ def test_no_socket_is_opened_whatever_is_set(small: SmallCheckpoints, tmp_path: 
     assert done.stdout.strip() == "loaded", done.stderr
 
 
-# --- refusals
+# --- rejected
 
 
 def no_file(path: Path) -> None:
@@ -443,7 +443,7 @@ def zeros(path: Path) -> None:
 
 
 def zeros_after_the_header(path: Path) -> None:
-    """As a program leaves it that makes the whole file first; the header is good."""
+    """As left by a program that allocates the whole file first; the header is valid."""
     file = write_file(path, {**load_file(path), "z": torch.ones(4 * 2**20)})
     size = file.stat().st_size
     os.truncate(path, size - 12 * 2**20)

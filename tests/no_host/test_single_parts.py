@@ -1,4 +1,4 @@
-"""VAEs and ControlNets in files of their own; and files that are none any more."""
+"""VAEs and ControlNets in separate files, and files that are damaged."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
 
 
 def controlnet(small: SmallCheckpoints, kind: str, **changes: Any) -> ControlNetModel:
-    """As diffusers makes one for a UNet of the kind."""
+    """As diffusers makes one for this kind of UNet."""
     config = {**json.loads((small.configs / kind / "unet" / "config.json").read_text("utf-8")), **changes}
     unet = UNet2DConditionModel.from_config(config)
     made = random_module(
         lambda: ControlNetModel.from_unet(unet, load_weights_from_unet=False, conditioning_channels=3), 5
     )
-    for parameter in made.parameters():  # its zero convolutions are zeros
+    for parameter in made.parameters():  # its zero convolutions start at zero
         if not parameter.any():
             torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(parameter.numel()))
     return made
@@ -64,7 +64,7 @@ def same(module: torch.nn.Module, weights: dict[str, torch.Tensor]) -> bool:
 
 
 def later_original(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """As diffusers' conversion script writes it: the original's keys, but for the attention."""
+    """As written by diffusers' conversion script: the original keys, except for the attention."""
     later = {".q.": ".to_q.", ".k.": ".to_k.", ".v.": ".to_v.", ".proj_out.": ".to_out.0."}
     return {
         next(
@@ -284,7 +284,7 @@ def test_control_of_another_kind_is_refused(name: str, tmp_path: Path) -> None:
 
 
 NAMES = {
-    # the file's name -> whether it pools; None: it is refused
+    # {file name: whether it pools; None: rejected}
     "control_v11e_sd15_shuffle.safetensors": True,
     "control_v11e_sd15_shuffle_fp16.safetensors": True,
     "Shuffle-v1.1.safetensors": True,
@@ -388,7 +388,7 @@ FUZZED = ("sd15", "sdxl_base", "vae", "original vae", "controlnet", "original co
 
 @pytest.mark.parametrize("name", FUZZED)
 def test_a_changed_file_is_refused_or_is_right(name: str, small: SmallCheckpoints, tmp_path: Path) -> None:
-    """Whatever a header says, the loaders give the model or a RelayError."""
+    """Whatever the header says, the loaders return the right model or raise a RelayError."""
     if "control" in name:
         good = controlnet(small, "sd15").state_dict()
         whole = original_controlnet(good) if "original" in name else good

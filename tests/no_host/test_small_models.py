@@ -1,4 +1,4 @@
-"""The small models are what the other tests stand on: real classes load them, and their pictures mean something."""
+"""Checks the small models that the other tests rely on: real classes load them, and their pictures are meaningful."""
 
 import json
 import os
@@ -114,7 +114,7 @@ def test_x4_upscaler(models):
 
 
 def test_vae_relations(models):
-    """How the VAEs of the fine-tunes stand to that of sd15: the same file, another decoder, another space."""
+    """The fine-tunes' VAEs compared with sd15's: the same file, another decoder, another latent space."""
     picture = torch.rand(1, 3, 64, 64, generator=scripts.generator(11)) * 2 - 1
 
     @torch.no_grad()
@@ -181,7 +181,7 @@ print("all found")
 
 
 def test_original_keys_of_a_deep_unet(models, tmp_path):
-    """The small UNet has two levels, with and without attention: diffusers' own reading of the keys gives the model back."""
+    """The small UNet has two levels, with and without attention: diffusers' own conversion of the keys restores the model."""
     folder = models.named["sd15"]
     save_weights(original_weights(folder), tmp_path / "model.safetensors")
     assert_same_weights(folder, tmp_path / "model.safetensors")

@@ -1,4 +1,4 @@
-"""Modules that do not fit: which stream, that the picture is the same, and that nothing is left on them."""
+"""Modules that don't fit: which ones stream, that the picture is the same, and that no hooks remain."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ SETTINGS = TextToImageSettings(64, 64, 1, 3, 7.5, 3)
     ("sizes", "working", "capacity", "chosen"),
     [
         ([], 10, 5, ()),
-        ([100], 50, None, ()),  # a CPU: at home there
+        ([100], 50, None, ()),  # a CPU, where the modules already are
         ([100], 50, 150, ()),
         ([100], 50, 149, (0,)),
-        ([100], 500, 149, (0,)),  # the work alone is too much: what can be done is done
+        ([100], 500, 149, (0,)),  # even the working memory doesn't fit: stream anyway
         ([100, 30], 50, 180, ()),
-        ([100, 30], 50, 179, (0,)),  # the largest is enough
+        ([100, 30], 50, 179, (0,)),  # streaming the largest is enough
         ([30, 100], 50, 179, (1,)),
         ([100, 30, 20], 50, 99, (0, 1)),
         ([100, 30, 20], 50, 69, (0, 1, 2)),
         ([20, 20], 0, 20, (0,)),
-        ([100, 30], 0, 0, (0, 1)),  # the user asks for it
+        ([100, 30], 0, 0, (0, 1)),  # the user asked for it
     ],
 )
 def test_which_modules_stream(
@@ -58,11 +58,11 @@ class Blocks(torch.nn.Module):
     def __init__(self, *widths: int) -> None:
         super().__init__()
         self.layers = torch.nn.ModuleList(torch.nn.Linear(width, 1, bias=False) for width in widths)
-        self.beside = torch.nn.Linear(5, 1, bias=False)
+        self.outside = torch.nn.Linear(5, 1, bias=False)
 
 
 def test_what_of_a_streamed_module_is_on_the_device() -> None:
-    """What is in no block, and the two largest blocks: one at work, one that is fetched ahead."""
+    """Everything outside blocks, plus the two largest blocks: one at work and one prefetched."""
     module = Blocks(10, 30, 20)
     assert resident_bytes(module) == 4 * (5 + 30 + 20)
     unet = load("sd15")["unet"]
@@ -70,11 +70,11 @@ def test_what_of_a_streamed_module_is_on_the_device() -> None:
     clip = torch.nn.Module()
     clip.text_model = torch.nn.Module()
     clip.text_model.encoder = Blocks(10, 30, 20)
-    assert resident_bytes(clip) == 4 * (5 + 30 + 20), "the layers of a CLIP are two levels down"
+    assert resident_bytes(clip) == 4 * (5 + 30 + 20), "a CLIP's layers are two levels down"
 
 
 class LookingMonitor(ListeningMonitor):
-    """Counts the hooks of group offloading that are on the module while it runs."""
+    """Counts the group offloading hooks on the modules during the run."""
 
     def __init__(self, *modules: torch.nn.Module, stop_after: int | None = None) -> None:
         super().__init__(stop_after)
@@ -152,7 +152,7 @@ def test_denoiser_and_controlnet_stream_together() -> None:
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl_base"])
 def test_a_streamed_text_encoder_encodes_the_same(inference_mode: None, name: str) -> None:
-    """Twice whole afterwards: transformers notes on a module, at its first call, that it has put its own hooks on it."""
+    """Then runs it twice without streaming: at a module's first call, transformers marks that it has added its own hooks."""
     model = load(name)
 
     def hidden(policy: PlainOffload) -> torch.Tensor:
@@ -181,7 +181,7 @@ def test_a_stage_that_calls_nothing_leaves_nothing() -> None:
 
 
 def test_the_weights_are_the_very_tensors_that_they_were(inference_mode: None) -> None:
-    """On a card, a block's way back makes copies: inference tensors, which could be used nowhere else."""
+    """On a GPU, moving a block back would make copies: inference tensors, which can't be used anywhere else."""
     with torch.inference_mode(False):
         module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)).requires_grad_(False)
     x = torch.ones(1, 4)
@@ -212,7 +212,7 @@ def test_nothing_holds_a_module_that_was_streamed() -> None:
 
 
 def test_weights_moved_or_cast_in_inference_mode_can_be_used_outside() -> None:
-    """torch's trap: what is made in inference mode stays an inference tensor for ever."""
+    """In torch, a tensor made in inference mode stays an inference tensor."""
     moved, half = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
     with torch.inference_mode():
         move(moved, torch.device("meta"))

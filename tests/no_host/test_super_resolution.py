@@ -1,4 +1,4 @@
-"""Super-resolution (x4), the whole picture at once: the script's numbers, from pictures and from latents. Tiles: test_tiling.py."""
+"""Super-resolution (x4) of whole pictures: the script's numbers, from pictures and from latents. For tiles see test_tiling.py."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run(
 
 
 def close(ours: torch.Tensor, script: Any) -> bool:
-    assert script.std() > 0.05, "a flat picture would prove nothing"
+    assert script.std() > 0.05, "a flat picture proves nothing"
     return bool(np.abs(ours.numpy() - np.asarray(script)).max() <= 1e-5)
 
 
@@ -82,7 +82,7 @@ def test_an_odd_size_takes_the_script_s_own_route(models: SmallModels) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_decodes_as_the_script(models: SmallModels, dtype: torch.dtype) -> None:
-    """In float16 the pipeline decodes in float32; the shared autoencoder goes back to what it was."""
+    """In float16, the pipeline decodes in float32; the shared autoencoder is restored afterwards."""
     script = upscale_scripts.super_resolution(
         models.named["x4_upscaler"], scripts.soft_picture(32, 32), PROMPT, seed=3, dtype=dtype
     )
@@ -119,7 +119,7 @@ def test_a_batch_is_separate_runs(models: SmallModels) -> None:
 
 
 def test_the_guide_s_chain(models: SmallModels) -> None:
-    """Stable Diffusion 1.5, x2 in its latents, x4: the documentation hands the latent to x4, which fails; ours decodes it."""
+    """Stable Diffusion 1.5, x2 in its latents, x4: the documentation passes the latent to x4, which fails; ours decodes it first."""
     sd15, x2 = load("sd15"), load("x2_upscaler")
     runtime = counting_runtime()
     latent = image_to_image(
@@ -191,7 +191,7 @@ def test_numbers_that_can_not_be(changes: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize(("config", "most"), [({"max_noise_level": 100}, 100), ({}, 350)])
 def test_the_model_s_own_greatest_noise_level_counts(config: dict[str, int], most: int) -> None:
-    """And diffusers' default where its model_index.json says nothing."""
+    """Uses diffusers' default if model_index.json has no value."""
     model = load("x4_upscaler").with_changes(config=config)
     with pytest.raises(RelayError, match=rf"0 to {most}\."):
         run(picture(), model=model, noise_level=most + 1)

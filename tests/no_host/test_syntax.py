@@ -1,4 +1,4 @@
-"""Prompt syntaxes: what each reads, what it refuses, and that no text makes it hang."""
+"""Prompt syntaxes: what each one reads and rejects, and that no text makes it hang."""
 
 import json
 import re
@@ -249,7 +249,7 @@ def test_unknown_syntax_lists_the_known():
 def test_the_process_keeps_its_pyparsing():
     from pyparsing import ParserElement
 
-    ParserElement.disable_memoization()  # whatever another library wanted
+    ParserElement.disable_memoization()  # restores the default, whatever another library set
     before = ParserElement._parse
     parse("(cat)", "compel")
     with pytest.raises(RelayError):
@@ -311,7 +311,7 @@ def test_what_is_shortened_means_the_same_to_compel_s_parser(text):
     short, runs = shortened(line)
     try:
         mine = written_out(compel_syntax._by_compel(short), runs)
-    except Exception:  # the whole line is read then
+    except Exception:  # then the whole line is parsed
         return
     assert mine is None or mine == compel_syntax._by_compel(line)
 
@@ -375,7 +375,7 @@ PIECES = [
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda one: one.pattern[:30])
 def test_patterns_take_time_in_proportion_to_the_text(pattern):
-    """Three pieces in turn many times over: four times as many take far less than sixteen times as long."""
+    """Repeats three pieces many times: four times as many must take far less than sixteen times as long."""
 
     def taken(text):
         return min(_seconds(lambda: [None for _ in pattern.finditer(text)]) for _ in range(3))
@@ -415,7 +415,7 @@ def test_no_prompt_holds_the_process(syntax, piece):
         with suppress(RelayError):
             prompt = parse(piece * count, syntax)
             list(notes_on(prompt.text, syntax))
-        assert time.process_time() - started < 8, count  # 2.5 s at most on a machine that is not busy
+        assert time.process_time() - started < 8, count  # at most 2.5 s on an idle machine
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
@@ -439,7 +439,7 @@ def test_no_text_hangs_or_breaks_the_parser(text):
     )
 )
 def test_text_without_syntax_is_read_as_one_text(text):
-    """But for white space, which CLIP's tokenizer does not see."""
+    """Except for white space, which CLIP's tokenizer ignores."""
     prompt = parse(text, "compel")
     assert len(prompt.parts) == 1
     assert [fragment.weight for fragment in prompt.parts[0].fragments] == [1.0]

@@ -1,4 +1,4 @@
-"""Textual inversions: the script's numbers where the word is known, and nothing at all in other branches."""
+"""Textual inversions: the script's numbers in the branch that has the word, and no effect in other branches."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def taught(model: PipelineComponents, name: str, token: str = "") -> PipelineCom
 
 
 def encode(model: PipelineComponents, prompt: str, negative: str = "", syntax: str = "compel", **how) -> PromptEmbeds:
-    ENCODED.clear()  # each call is to run the encoder as it is now
+    ENCODED.clear()  # each call must run the encoder in its current state
     return encode_prompt(
         model,
         prompt,
@@ -229,7 +229,7 @@ def test_the_refiner_takes_the_half_that_it_reads(inference_mode: None) -> None:
     assert not torch.equal(encode(view, "sdxl_style").positive.hidden, plain.positive.hidden)
 
 
-# --- what is refused
+# --- rejected
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_another_family_s_is_refused(model: str, name: str, says: str) -> None:
 
 @pytest.mark.parametrize("width", [32, 768])
 def test_sdxl_s_is_refused_by_what_it_is(tmp_path: Path, width: int) -> None:
-    """Where its first half would fit, too."""
+    """Even if its first half would fit."""
     save_file({"clip_l": torch.zeros(2, width), "clip_g": torch.zeros(2, 1280)}, tmp_path / "x.safetensors")
     with pytest.raises(RelayError, match=r"made for SDXL, and the text encoders of sd15"):
         with_textual_inversion(load("sd15"), tmp_path / "x.safetensors", title="x", token="")
@@ -312,7 +312,7 @@ def test_thousands_of_vectors_are_refused_before_any_is_read(tmp_path: Path, mon
         with_textual_inversion(load("sd15"), tmp_path / "x.safetensors", title="x", token="")
 
 
-# --- what trainers write
+# --- formats that trainers write
 
 ROWS = torch.randn(3, 32, generator=torch.Generator().manual_seed(5))
 TRAINERS = {

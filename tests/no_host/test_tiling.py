@@ -1,4 +1,4 @@
-"""Super-resolution in tiles: no seams, the memory of one tile, one bar, and a cancel within a step."""
+"""Super-resolution in tiles: no seams, the memory of one tile, one progress bar, and a cancel within a step."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_what_agrees_between_tiles_is_unchanged(factor: int) -> None:
 
 
 def test_between_tiles_that_differ_there_is_no_step() -> None:
-    """Each tile gives another number: along a line through them nothing rises faster than 1 / overlap."""
+    """Each tile has a different value: along a line through the tiles, the slope is at most 1 / overlap."""
     numbers = iter(range(100))
     tiles = Tiles(Extent(160, 64), 64)
     result = blended(torch.zeros(1, 1, 64, 160), tiles, lambda part: torch.full_like(part, float(next(numbers))))
@@ -95,7 +95,7 @@ def test_a_tile_as_large_as_the_picture_is_exactly_the_untiled_run(width: int, h
 
 @contextmanager
 def largest_inputs() -> Iterator[dict[str, tuple[int, ...]]]:
-    """{part: the largest batch, height and width that it was given}"""
+    """{part: the largest batch, height and width of its inputs}"""
     seen: dict[str, tuple[int, ...]] = {}
     model = load("x4_upscaler")
     parts = {"unet": model["unet"], "decoder": model["vae"].decoder, "encoder": model["vae"].encoder}
@@ -117,14 +117,14 @@ def largest_inputs() -> Iterator[dict[str, tuple[int, ...]]]:
 
 @pytest.mark.parametrize(("width", "height", "batch"), [(64, 64, 1), (132, 68, 1), (100, 160, 1), (68, 64, 3)])
 def test_unet_and_decoder_never_see_more_than_one_tile(width: int, height: int, batch: int) -> None:
-    """What their memory follows from. devtools/benchmarks/upscale_memory.py measures the memory itself."""
+    """The sizes determine their memory. devtools/benchmarks/upscale_memory.py measures the memory itself."""
     with largest_inputs() as seen:
         run(picture(width, height).expand(batch, -1, -1, -1), steps=1)
     assert seen == {"unet": (2, TILE, TILE), "decoder": (1, TILE, TILE)}
 
 
 def borders(tiles: Tiles, factor: int) -> tuple[set[int], set[int]]:
-    """Columns and rows of the enlarged picture at which a tile begins or ends, and those within the picture only."""
+    """Columns and rows inside the enlarged picture where a tile begins or ends."""
     columns, rows = set(), set()
     for one, other in tiles:
         rows |= {one.start * factor, one.stop * factor}
@@ -136,19 +136,19 @@ def borders(tiles: Tiles, factor: int) -> tuple[set[int], set[int]]:
 
 
 def steepness(change: torch.Tensor, tiles: Tiles) -> float:
-    """How large the steps across tile borders are, measured by the steps 3 to 8 pixels beside them: 1 where nothing shows."""
-    across, beside = [], []
+    """The size of the steps across tile borders, relative to the steps 3 to 8 pixels away; 1 means no visible seam."""
+    across, nearby = [], []
     columns, rows = borders(tiles, 4)
     for places, axis in ((columns, 2), (rows, 1)):
         steps = change.diff(dim=axis).abs().transpose(0, axis).flatten(1).mean(1)
         across += [steps[place - 1] for place in places]
-        beside += [steps[place - 1 + away] for place in places for away in (*range(-8, -2), *range(3, 9))]
-    return float(torch.stack(across).mean() / torch.stack(beside).mean())
+        nearby += [steps[place - 1 + away] for place in places for away in (*range(-8, -2), *range(3, 9))]
+    return float(torch.stack(across).mean() / torch.stack(nearby).mean())
 
 
 @pytest.mark.parametrize(("width", "height"), [(112, 64), (80, 100)])
 def test_no_seams_at_the_borders_of_tiles(width: int, height: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What tiles change in the picture has no step where a tile begins or ends; with hard edges it has one."""
+    """The difference that tiling makes has no step at tile borders; with hard edges it does."""
     tiles = Tiles(Extent(width, height), TILE)
     whole = run(picture(width, height), 0, steps=2)
     soft = steepness(run(picture(width, height), steps=2) - whole, tiles)
@@ -159,7 +159,7 @@ def test_no_seams_at_the_borders_of_tiles(width: int, height: int, monkeypatch: 
 
 
 def test_it_is_the_picture_of_the_untiled_run() -> None:
-    """The noise is the whole picture's, so tiles change it where the UNet looks far, and not into another."""
+    """The noise is shared by the whole picture, so tiling changes details where the UNet looks far, but not the picture."""
     small = picture(80, 64)
     whole, tiled = run(small, 0), run(small)
     other = run(small, 0, seed=4)
@@ -192,7 +192,7 @@ def test_cancel_within_a_step() -> None:
     runtime = counting_runtime(stop_after=3, previews=True)
     with pytest.raises(Stopped):
         run(picture(160, 160), runtime=runtime)
-    assert len(runtime.monitor.previewed) == 0, "the first step has more tiles than these"
+    assert len(runtime.monitor.previewed) == 0, "the first step has more tiles than that"
 
 
 def test_cancel_while_it_is_decoded() -> None:

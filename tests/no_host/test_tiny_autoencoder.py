@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("inference_mode")
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A small model's folder, with TAESD in the place of its VAE."""
+    """A small model's folder with TAESD instead of its VAE."""
 
     @cache
     def folder_of(name: str) -> Path:
@@ -86,7 +86,7 @@ def test_image_to_image_is_the_script(model: PipelineComponents, folder: Path) -
     ours = decode(model, latent, False, runtime)
     assert (ours - script).abs().max() < 1e-5
     again = image_to_image(model, encode(model, "a cat"), settings, runtime, latent=latent)
-    assert runtime.monitor.said == [], "its own space: nothing is converted"
+    assert runtime.monitor.said == [], "it is the model's own space, so nothing is converted"
     assert again.samples.isfinite().all()
 
 
@@ -112,7 +112,7 @@ LATENT_BOX = (slice(None), slice(None), slice(2, 6), slice(3, 8))
 @pytest.mark.parametrize("strength", [0.6, 1.0])
 @pytest.mark.parametrize("name", ["sd15", "sdxl_base", "sd15_inpaint", "sdxl_inpaint"])
 def test_inpainting_is_the_script(folders: Callable[[str], Path], name: str, strength: float, scheduler: Any) -> None:
-    """TAESD has no distribution: a script draws nothing where it encodes, and the ancestral scheduler's noise is the next."""
+    """TAESD has no distribution: a script draws nothing when it encodes, so the ancestral scheduler's noise comes next."""
     mask = mask_picture(*SIZE, BOX)
     model = load_folder(folders(name), dtype=torch.float32, source=name, monitor=SilentMonitor())
     model = model.with_changes(scheduler=SchedulerChoice(scheduler.__name__))
@@ -139,7 +139,7 @@ def test_inpainting_is_the_script(folders: Callable[[str], Path], name: str, str
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_keeps_every_bit(folder: Path, dtype: torch.dtype) -> None:
-    """What a denoiser painted is decoded as a script decodes it, and a picture comes in as a script encodes it."""
+    """A denoiser's output is decoded as in a script, and a picture is encoded as in a script."""
     model = load_folder(folder, dtype=dtype, source="tiny", monitor=SilentMonitor())
     autoencoder, runtime = autoencoder_of(model), counting_runtime()
     painted = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5)).to(dtype)

@@ -1,4 +1,4 @@
-"""The tiny world by itself: its pictures, its captions, its judge, and the arithmetic between training and files."""
+"""The tiny world: its pictures, captions and judge, and the steps from training to files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ PAIRS = [(thing, ground) for thing, ground in product(COLORS, COLORS) if thing !
 
 
 def test_the_judge_names_every_shape_in_every_two_colours_at_both_sizes() -> None:
-    """As drawn, 64 and 128 wide: the judge's own error has to be nothing, or what it says of models means little."""
+    """On drawings at 64 and 128 pixels, the judge must make no error, or its verdicts on models mean little."""
     wrong = []
     for (color, ground), shape, size, side in product(PAIRS, SHAPES, SIZES, (64, 128)):
         scene = one_thing(shape, color, ground, size=size)
@@ -80,7 +80,7 @@ def test_an_outline_is_not_a_thing_s_colour_even_if_most_of_a_thin_thing_is_outl
 
 
 def test_a_thing_ends_half_way_between_its_colour_and_the_ground_s() -> None:
-    """What is a little like it round it, as models leave it, is no part of it."""
+    """A faint halo around the thing, as models paint it, isn't part of it."""
     scene = one_thing("star", "yellow", "purple")
     plain = draw(scene, 256)
     halo = ndimage.binary_dilation(cover_of(scene.things[0], 256) > 0.5, iterations=24) & (plain[..., 2] > 0.6)
@@ -209,7 +209,7 @@ def test_training_lowers_the_loss_and_is_the_same_again() -> None:
     (one, losses), (other, _) = trained(), trained()
     assert losses[-1] < 0.01 * losses[0]
     assert torch.equal(one.weight, other.weight)
-    assert torch.allclose(one.weight, torch.ones(1, 4), atol=0.05), "the average has the learnt weights too"
+    assert torch.allclose(one.weight, torch.ones(1, 4), atol=0.05), "the average also has the learned weights"
 
 
 def test_a_loss_that_is_not_finite_ends_the_training() -> None:
@@ -302,7 +302,7 @@ def test_a_mistaken_caption_speaks_of_another_picture() -> None:
     assert torch.equal(batch.told[~mistaken], rows[~mistaken])
     assert not (batch.told[mistaken] == rows[mistaken]).any()
     alone = Batch(bank, rows[:1]).mistaken(mistaken[:1])
-    assert alone.told != 0 and alone.rows == 0, "in a batch of one picture too"
+    assert alone.told != 0 and alone.rows == 0, "also in a batch of one picture"
     ids, kept = Captions(tokenizer(), 1).pick(batch)
     texts = tokenizer().batch_decode(ids, skip_special_tokens=True)
     assert any(kept)
@@ -343,14 +343,14 @@ def test_boxes_are_boxes_and_a_quarter_of_them_everything() -> None:
 
 
 def test_a_decoder_for_inpainting_begins_as_the_plain_one() -> None:
-    """What it sees beside the noise is not minded at first."""
+    """At first it ignores everything except the noise."""
     plain = make_decoder_unet(1).eval()
     wide = going_on(make_decoder_unet(2, channels=INPAINT_CHANNELS), plain).eval()
-    latents, beside = torch.randn(2, 4, 16, 16), torch.randn(2, INPAINT_CHANNELS - 4, 16, 16)
+    latents, extra = torch.randn(2, 4, 16, 16), torch.randn(2, INPAINT_CHANNELS - 4, 16, 16)
     given = {"encoder_hidden_states": None, "added_cond_kwargs": {"image_embeds": torch.randn(2, G.width)}}
     with torch.no_grad():
         one = plain(latents, 500, **given).sample
-        other = wide(torch.cat([latents, beside], 1), 500, **given).sample
+        other = wide(torch.cat([latents, extra], 1), 500, **given).sample
     assert one.std() > 0.01
     torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
     learns = {name.split(".")[0] for name, value in wide.named_parameters() if value.requires_grad}
@@ -360,7 +360,7 @@ def test_a_decoder_for_inpainting_begins_as_the_plain_one() -> None:
 def test_what_is_trained_waits_for_what_it_needs(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Each in a process of its own; what needs one that failed is left out, and what does not goes on."""
+    """Each runs in a separate process; models that depend on a failed one are skipped, and the others continue."""
     log = tmp_path / "log"
     program = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + ' '); sys.exit(sys.argv[2] == 'prior')"
     real = subprocess.Popen
@@ -376,7 +376,7 @@ def test_what_is_trained_waits_for_what_it_needs(
     assert sorted(order) == sorted(["prior", "clip_g", "unet_sd15", "unet_comic"])
     assert order.index("clip_g") < order.index("prior") and order.index("unet_sd15") < order.index("unet_comic")
     said = capfd.readouterr().err
-    assert "prior FAILED" in said and "unet_kandinsky is left out: prior failed" in said
+    assert "prior FAILED" in said and "unet_kandinsky is skipped: prior failed" in said
 
 
 def test_options_of_a_training_go_on_and_names_do_not() -> None:
@@ -390,7 +390,7 @@ def test_options_of_a_training_go_on_and_names_do_not() -> None:
 
 
 def test_a_training_goes_on_from_what_there_is_once() -> None:
-    """The second of a model's two trainings goes on from the first."""
+    """The second of a model's two trainings continues from the first."""
     layer, known = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3).state_dict()
     still = Plan(1, 0.0, 1)
     Start.weights = known
@@ -441,7 +441,7 @@ def test_encoding_is_the_pipelines() -> None:
 
 @torch.no_grad()
 def test_a_controlnet_reads_its_map_from_the_start_and_adds_nothing_yet() -> None:
-    """What diffusers makes reads 0 of it, and a training is long in finding out that there is one."""
+    """As diffusers initialises it, it reads 0 from the map, and training takes long to find out that there is one."""
     controlnet = make_controlnet(make_unet(96, 1), 2)
     maps = [
         torch.from_numpy(draw_depth(one_thing("star", "red", "blue", x=x), 256)).permute(2, 0, 1)[None]
@@ -456,7 +456,7 @@ def test_a_controlnet_reads_its_map_from_the_start_and_adds_nothing_yet() -> Non
 
 @pytest.mark.parametrize("size", SIZES)
 def test_an_edge_is_as_sharp_on_a_small_thing_as_on_a_large_one(size: str) -> None:
-    """And sharper as it is drawn than scaled up, which gives it more pixels."""
+    """An edge is also sharper as drawn than scaled up, where it spans more pixels."""
     scene = one_thing("circle", "red", "blue", size=size)
     drawn = draw(scene, 256)
     half = Image.fromarray((draw(scene, 128) * 255).round().astype(np.uint8))
@@ -469,7 +469,7 @@ MOST_MB = 24
 
 
 def test_every_model_is_there_and_together_they_are_small() -> None:
-    """In float16, and nothing but safetensors and configs."""
+    """They are in float16, and there are only safetensors files and configs."""
     lacking = [part for recipe in RECIPES.values() for part in recipe.makes if not Store().has(part)]
     assert not lacking
     files = [file for file in MODELS.rglob("*") if file.is_file()]

@@ -1,4 +1,4 @@
-"""Messages, tooltips and help pages call nodes and inputs as they stand on the canvas: the pack's own and ComfyUI's."""
+"""Messages, tooltips and help pages use the titles on the canvas for the pack's and ComfyUI's nodes, and the ids of inputs."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ TITLES = {
 }
 MARK = " (Diffusers)"
 SHORT = {title.removesuffix(MARK) for title in TITLES if title.endswith(MARK)}
-"""Titles of which a part would be another node's, or none's."""
+"""Partial titles that name another node or none."""
 NO_NODES = ("Load Model", "Load Diffusers ControlNet", "Load Checkpoint (Diffusers)", "Load Model from Hub")
 HOST_TITLES = {"Load LoRA"}
-"""Of ComfyUI's own nodes: they are meant where the words before are "ComfyUI's own"."""
+"""Titles of ComfyUI's own nodes, allowed after "ComfyUI's own"."""
 SENTENCES = [file for file in layers.pack_files() if file.parts[-2] != "configs"]
 PAGES = [*sorted((ROOT / "web" / "docs").glob("*.md")), ROOT / "SECURITY.md", ROOT / "README.md"]
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 OF_THE_HOST = re.compile(r"ComfyUI's (?:own )?((?:[A-Z]\w*)(?: [A-Z]\w*)*)")
 NO_NODE_OF_THE_HOST = {"CLIP"}
-"""What else stands after "ComfyUI's"."""
+"""Other words that follow "ComfyUI's"."""
 BEFORE_A_COLON = re.compile(r"([a-z]\w*(?:, [a-z]\w*)*): ")
 CHOICES = {"auto", "none", "default", "compel"}
-"""Values of inputs that tooltips explain, and placeholders of empty lists."""
+"""Input values that tooltips explain, and placeholders for empty lists."""
 SET_TO = re.compile(r"\b[Ss]et (\w+) to\b")
 NO_INPUTS = {"it", "HF_HOME"}
 
 
 def wrong_titles(text: str) -> list[str]:
-    """Titles in ``text`` that stand on no canvas."""
+    """Titles in ``text`` that aren't on any canvas."""
     found = [name for name in NO_NODES if re.search(rf"\b{re.escape(name)}\b(?! from Hub)", text)]
     for name in SHORT:
         for match in re.finditer(rf"(?<![\w{{]){re.escape(name)}\b(?!{re.escape(MARK)})", text):
@@ -51,7 +51,7 @@ def wrong_titles(text: str) -> list[str]:
 
 
 def literals(file: Path) -> Iterator[tuple[int, str]]:
-    """The strings of a module that a user may read: not its docstrings, not those of one word."""
+    """The strings in a module that a user may read: without docstrings and single words."""
     tree = ast.parse(file.read_text("utf-8"))
     documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
@@ -73,7 +73,7 @@ def inputs() -> set[str]:
 
 
 def titles_of_the_host() -> set[str]:
-    """Titles in ComfyUI's source; a node that declares none is called by its class."""
+    """Titles in ComfyUI's source; a node without one is called by its class."""
     found: set[str] = set()
     for file in (get_host() / "nodes.py", *sorted((get_host() / "comfy_extras").glob("*.py"))):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):

@@ -1,4 +1,4 @@
-"""Parts that were made apart, in one run: a LoRA, a ControlNet, a mask, a batch and another scheduler."""
+"""Features combined in one run: a LoRA, a ControlNet, a mask, a batch and another scheduler."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_masked_batch_with_all_of_them_keeps_what_is_not_masked(models: SmallM
 
 
 def test_an_inpainting_unet_is_refused_by_the_plain_samplers() -> None:
-    """diffusers fails deep inside: expected 9 channels, got 4."""
+    """Without the check, diffusers fails deep inside: expected 9 channels, got 4."""
     base = load("sd15")
     unet = UNet2DConditionModel.from_config({**base["unet"].config, "in_channels": 9})
     model = base.with_changes(modules={"unet": unet})

@@ -1,6 +1,6 @@
-"""Every training of the tiny world's models runs, and leaves modules that can be loaded: two steps each, on a few scenes.
+"""Every training of the tiny world's models runs and leaves modules that load: two steps each, on a few scenes.
 
-What the trained models paint is another matter; that they can be made anew is what this holds.
+This checks only that the models can be made again, not what they paint.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Limits, "batch", 2)
 
 
-@pytest.mark.parametrize("name", RECIPES)  # in their order: each needs what those before it made
+@pytest.mark.parametrize("name", RECIPES)  # in order: each needs the results of earlier ones
 def test_it_trains_and_is_stored(name: str, store: Store) -> None:
     recipe = RECIPES[name]
     assert all(store.has(need) for need in recipe.needs)
@@ -68,7 +68,7 @@ def test_all_are_laid_out_with_the_text_as_wide_as_published(store: Store, tmp_p
     )
     lora = load_file(layout.lay_out_lora(store, tmp_path / "loras"))
     assert all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in lora), (
-        "of mixed names, diffusers reads one kind"
+        "diffusers reads only one kind of name in a file"
     )
     pipeline.load_lora_weights(str(tmp_path / "loras"), weight_name=layout.LORA_FILE)
     pipeline.load_textual_inversion(str(layout.lay_out_embedding(store, tmp_path / "embeddings")))
@@ -126,7 +126,7 @@ def test_a_trigger_word_is_to_the_text_towers_a_filler(store: Store, letter: str
 
 
 def test_the_depth_decoder_reads_its_hints_as_it_did_in_training(store: Store) -> None:
-    """Which had them read before, in a scale that this put into the block."""
+    """Training read the hints beforehand, in a scale that was then folded into the block."""
     seen = [one_thing("star", "red", "blue", x=0.4), one_thing("circle", "red", "blue", size="small")]
     bank = Bank(seen, torch.zeros(2, 4, 16, 16), 2)
     block = kandinsky.make_decoder_unet(1, hint=True).add_embedding.input_hint_block
@@ -137,14 +137,14 @@ def test_the_depth_decoder_reads_its_hints_as_it_did_in_training(store: Store) -
         read = block((maps * 255).round() / 255)
     assert torch.allclose(read, known, atol=1e-3)
     assert known.mean((0, 2, 3)).abs().max() < 1e-3 and (known.std((0, 2, 3)) - 1).abs().max() < 1e-2
-    assert (known[0] - known[1]).abs().mean() > 0.1, "the two maps are not the same to it"
+    assert (known[0] - known[1]).abs().mean() > 0.1, "it must read the two maps differently"
 
 
 def test_who_trains_a_base_is_told_what_to_train_anew(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     unet = store.load("unet_sd15")
     recipe = replace(RECIPES["unet_sd15"], make=lambda _: {"unet_sd15": unet})
     assert make.train_one("unet_sd15", recipe, store, look=False)
-    (said,) = [line for line in capsys.readouterr().out.splitlines() if "anew" in line]
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "again" in line]
     assert all(name in said for name in ("unet_comic", "unet_pixel", "unet_ring", "controlnet_depth", "unet_sdxl_base"))
     assert "unet_sdxl_refiner" not in said and "unet_kandinsky" not in said
 

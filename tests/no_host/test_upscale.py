@@ -1,4 +1,4 @@
-"""The latent upscaler (x2): the script's numbers, any size, any space, and its prompts."""
+"""The latent upscaler (x2): the script's numbers, any size, any latent space, and its prompts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCALE = 0.18215
 
 
 def raw(width: int = 64, height: int = 64, batch: int = 1, seed: int = 5) -> torch.Tensor:
-    """Raw latents for pictures of that size, as smooth as those of pictures are."""
+    """Raw latents for pictures of that size, as smooth as real latents."""
     coarse = torch.randn(batch, 4, 5, 5, generator=torch.Generator().manual_seed(seed))
     size = (height // 8, width // 8)
     return torch.nn.functional.interpolate(coarse, size=size, mode="bicubic") / SCALE
@@ -110,7 +110,7 @@ def test_a_batch_is_the_script_s_and_its_single_runs(models: SmallModels) -> Non
 
 @pytest.mark.parametrize(("width", "height"), [(72, 64), (104, 88), (8, 8), (40, 200)])
 def test_any_other_size_is_filled_up_and_cut_back(models: SmallModels, width: int, height: int) -> None:
-    """As the script on the latent with its edge repeated. `test_why_sizes_are_filled_up` shows that the script itself fails."""
+    """Equals the script on the padded latent (edges repeated). `test_why_sizes_are_filled_up` shows that the script itself fails."""
     latents = raw(width, height)
     wide, high = (max(8, -(-side // 32) * 4) for side in (width, height))
     larger = torch.nn.functional.pad(latents, (0, wide - width // 8, 0, high - height // 8), mode="replicate")
@@ -123,7 +123,7 @@ def test_any_other_size_is_filled_up_and_cut_back(models: SmallModels, width: in
 
 
 def test_why_sizes_are_filled_up(models: SmallModels) -> None:
-    """If diffusers rounds by itself one day, this fails, and our filling can go."""
+    """When this test fails, diffusers rounds the size itself, and our padding can go."""
     with pytest.raises(RuntimeError, match=r"must match"):
         upscale_scripts.latent_upscale(models.named["x2_upscaler"], raw(72, 64), PROMPT)
 
@@ -141,7 +141,7 @@ def test_the_other_schedulers(models: SmallModels, scheduler: type) -> None:
 
 
 def gaussian_after(scheduler: Any, mean: float, deviation: float) -> tuple[float, float]:
-    """(mean, deviation) of what the pipeline's loop ends in with a model that knows the answer for a normal distribution."""
+    """(mean, deviation) at the end of the pipeline's loop, with a model that is exact for a normal distribution."""
     scheduler.set_timesteps(40)
     latents = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0)) * scheduler.init_noise_sigma
     for sigma, timestep in zip(scheduler.sigmas, scheduler.timesteps):
@@ -154,7 +154,7 @@ def gaussian_after(scheduler: Any, mean: float, deviation: float) -> tuple[float
 
 
 def test_only_schedulers_that_end_in_the_picture_are_offered() -> None:
-    """DPM++ 2M runs with the pipeline's preconditioning and ends elsewhere. If that is mended one day, the family can offer it."""
+    """DPM++ 2M runs with the pipeline's preconditioning but ends elsewhere. When this test fails, the family can offer it."""
     model = load("x2_upscaler")
     for name in model.family.schedulers:
         scheduler = (
@@ -230,7 +230,7 @@ def test_text_is_what_the_pipeline_encodes(models: SmallModels, text: str) -> No
 
 
 def test_a_prompt_of_the_same_encoder_read_at_another_layer_is_refused() -> None:
-    """SD1.5's text encoder is the upscaler's own, and is read after its layer norm there."""
+    """SD1.5 has the same text encoder as the upscaler, but reads it after the layer norm."""
     sd15, x2, x4 = load("sd15"), load("x2_upscaler"), load("x4_upscaler")
     with pytest.raises(RelayError, match=r"encoded for sd15, which reads the last layer, normalised"):
         check_prompt_fits(encode(sd15, PROMPT), x2)

@@ -1,4 +1,4 @@
-"""Downloads go to public addresses only, whatever a URL, a redirect or a name server says, and end in time."""
+"""Downloads go only to public addresses, whatever a URL, redirect or name server says, and finish in time."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ EDGES = (
     *("191.255.255.255", "192.0.1.0", "192.167.255.255", "192.169.0.0", "198.17.255.255", "198.20.0.0"),
     *("223.255.255.255", "2001:200::1", "2001:db7::1", "2001:db9::1", "2a00:1450::1", "2606:4700:4700::1111"),
 )
-"""Beside the networks that are not public."""
+"""Public addresses next to networks that aren't public."""
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_redirects_are_followed_up_to_five(server: PictureServer, status: int) -
 
 
 def test_the_connection_goes_to_the_address_that_was_checked(server: PictureServer) -> None:
-    """A name server with another answer the second time is not asked a second time."""
+    """The name is looked up only once, so a second, different answer has no effect."""
 
     class Changing(Door):
         def resolve(self, host: str, port: int) -> list[str]:
@@ -303,7 +303,7 @@ def test_a_cancel_ends_it_at_once(rude: PictureServer, path: str) -> None:
 
 
 def threads_end() -> bool:
-    """The downloading thread does not stay behind."""
+    """Whether the download thread has ended."""
     import threading
 
     for _ in range(100):
@@ -314,7 +314,7 @@ def threads_end() -> bool:
 
 
 def test_a_compressed_answer_is_not_asked_for_and_not_unpacked(server: PictureServer) -> None:
-    """A bomb of zeros would be a thousand times its size."""
+    """A compressed bomb of zeros would expand a thousandfold."""
     bomb = gzip.compress(bytes(50_000_000))
     asked: list[str | None] = []
 
@@ -361,5 +361,5 @@ def test_tls_is_for_the_name_and_not_for_the_address() -> None:
         with pytest.raises(RelayError, match="certificate"):
             get(server.url("/cat", scheme="https"), unknown)
         with suppress(RelayError):
-            get(server.url("/cat"))  # plain text to a TLS port
+            get(server.url("/cat"))  # plain HTTP to a TLS port
     assert [host for host, _ in server.asked] == [f"pictures.test:{server.port}"]

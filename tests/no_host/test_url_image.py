@@ -1,4 +1,4 @@
-"""Every kind of picture that a server may give, and what only claims to be one."""
+"""Every kind of picture that a server may send, and data that only claims to be a picture."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_sixteen_bits_are_not_cut_off() -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(orientation: int) -> None:
     upright = np.zeros((2, 3, 3), np.uint8)
-    upright[0, 0] = 255  # the corner at the top left, and the one below it half as bright
+    upright[0, 0] = 255  # the top left corner, and the pixel below it at half brightness
     upright[1, 0] = 128
     undo = {
         1: lambda a: a,

@@ -1,4 +1,4 @@
-"""The formulas for working memory, against what small models really take: never less, and not more than twice."""
+"""The formulas for working memory against the real use of small models: never less, and at most twice as much."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.without_host import CountingOffload, ListeningMonitor, Runtime, enc
 
 FROM, TO = 1.0, 2.0
 SIDE = 256
-"""Pixels. Smaller, and what does not grow with the picture (time and text) counts for too much."""
+"""Pixels. At smaller sizes, the parts that don't grow with the picture (time and text) weigh too much."""
 
 
 def covers(formula: int, call: Callable[[], Any]) -> None:
@@ -105,7 +105,7 @@ def max_of(value: Any) -> int:
 
 
 class AskingOffload(CountingOffload):
-    """Keeps what each stage asked for."""
+    """Records the memory that each stage asked for."""
 
     def __init__(self) -> None:
         super().__init__()

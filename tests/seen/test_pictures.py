@@ -1,6 +1,6 @@
-"""What becomes of pictures in the graph: kept, changed, handed from model to model, made larger. Seen by the judge.
+"""Pictures in the graph: kept, changed, passed from model to model, upscaled. The judge checks the results.
 
-Each claim is over several seeds, and asks for less than was measured, which is said beside it.
+Each test uses several seeds, and its limits are looser than the measured values in the comments.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def test_a_chain_in_latent_space_keeps_the_thing_and_takes_on_each_style(server:
         assert share(agrees(one, STAR) for one in seen(pictures)) >= 0.8
     places = [[(one.things[0].x, one.things[0].y) for one in seen(pictures)] for pictures in (plain, comic, pixel)]
     for after in places[1:]:
-        assert np.abs(np.array(after) - np.array(places[0])).max() < 0.06, "the thing is where it was"  # .04
+        assert np.abs(np.array(after) - np.array(places[0])).max() < 0.06, "the thing must stay in place"  # .04
     assert lined(comic) > 3 * lined(plain)  # .41, .02
     assert in_parts(pixel) < 0.6 * in_parts(comic)  # .46, .80
 
@@ -80,7 +80,7 @@ def in_parts(pictures: Pictures) -> float:
 
 
 def test_text_to_image_to_image_from_sd15_into_kandinsky(server: HostServer) -> None:
-    """Told the same, Kandinsky paints SD1.5's picture more cleanly; told something else, that."""
+    """With the same prompt, Kandinsky paints SD1.5's picture more cleanly; with another prompt, it paints that."""
     scene, other = one_thing("triangle", "green", "white"), one_thing("triangle", "red", "white")
     canvas = Canvas(server)
     first = canvas.paints(SD15, plain_caption(scene), SEEDS)
@@ -94,7 +94,7 @@ def test_text_to_image_to_image_from_sd15_into_kandinsky(server: HostServer) -> 
 
 
 def well_shaped(pictures: Pictures) -> float:
-    """How much of the largest things and of ideal ones is common."""
+    """The mean overlap of the largest things with ideal shapes."""
     return float(np.mean([one.things[0].overlap for one in seen(pictures)]))
 
 
@@ -111,13 +111,13 @@ def test_a_latent_in_another_s_space_is_the_same_picture(server: HostServer, rep
 
 
 def unknowing(canvas: Canvas, latent: Out) -> Out:
-    """The same values, and nothing that says whose space they are in: put over an empty latent."""
+    """The same values without a tag for their latent space: composited over an empty latent."""
     empty = canvas.graph.add("EmptyLatentImage", width=SIDE, height=SIDE, batch_size=1)
     return canvas.graph.add("LatentComposite", samples_to=empty, samples_from=latent, x=0, y=0, feather=0)
 
 
 def test_the_refiner_cleans_what_the_base_painted(server: HostServer) -> None:
-    """The last fifth of the steps, by the refiner and by the base itself: how far each is from what it shows, drawn."""
+    """Runs the last fifth of the steps with the refiner and with the base, and compares how far each is from an ideal drawing."""
     canvas = Canvas(server)
     text = plain_caption(STAR)
     steps = {"steps": 20, "denoising_end": 0.8}
@@ -130,7 +130,7 @@ def test_the_refiner_cleans_what_the_base_painted(server: HostServer) -> None:
 
 
 def unclean(pictures: Pictures) -> float:
-    """How far pictures are from what the judge sees in them, as the world draws it."""
+    """The distance of pictures from ideal drawings of what the judge sees in them."""
     return float(np.mean([np.abs(one - redrawn(look, len(one))).mean() for one, look in zip(pictures, seen(pictures))]))
 
 
@@ -139,7 +139,7 @@ GREY = one_thing("circle", "black", "white", size="small")
 
 
 def overlap(pictures: Pictures, scene: Scene) -> float:
-    """Of the largest things with the scene's: common area by joint area."""
+    """The largest things' overlap with the scene's (intersection over union)."""
     wanted = cover_of(scene.things[0], SIDE) > 0.5
     ground = [np.median(picture[:8].reshape(-1, 3), axis=0) for picture in pictures]
     found = [np.linalg.norm(picture - color, axis=2) > 0.22 for picture, color in zip(pictures, ground)]
@@ -147,7 +147,7 @@ def overlap(pictures: Pictures, scene: Scene) -> float:
 
 
 def test_a_controlnet_holds_the_edges_of_its_map(server: HostServer) -> None:
-    """Where image to image at the same strength does not."""
+    """Image to image at the same strength doesn't keep them."""
     canvas = Canvas(server)
     net = canvas.graph.add(
         "RelayLoadControlNetFromHub", repo_id=CONTROLNET, revision="", variant="auto", dtype="float32"
@@ -197,7 +197,7 @@ def test_inpainting_puts_what_it_says_into_the_hole_and_keeps_the_rest(server: H
 
 @pytest.mark.parametrize("repo", [X2, X4])
 def test_an_upscaler_keeps_the_picture_and_sharpens_its_edges(server: HostServer, repo: str) -> None:
-    """In colours that are far apart: green on black, SD1.5's autoencoder itself gives back more softly than bicubic scaling does."""
+    """Uses strongly contrasting colours: SD1.5's autoencoder itself makes green on black softer than bicubic scaling does."""
     scenes = [STAR, one_thing("triangle", "red", "white"), moved(one_thing("square", "red", "black"), x=0.4)]
     canvas = Canvas(server)
     images = []

@@ -1,6 +1,6 @@
-"""What the trained models paint is what their prompts say: seen by a judge that does not know the prompts.
+"""The trained models paint what their prompts say, according to a judge that doesn't know the prompts.
 
-Each claim is over several seeds, and asks for less than was measured, which is said beside it.
+Each test uses several seeds, and its limits are looser than the measured values in the comments.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ STYLED = {COMIC: "comic", PIXEL: "pixel", RING: "ring"}
 
 
 def styled(repo: str, scene: Scene) -> str:
-    """The scene's caption, with the word that the fine-tune wants."""
+    """The scene's caption, with the fine-tune's trigger word."""
     return ", ".join(filter(None, [plain_caption(scene), TRIGGERS.get(STYLED.get(repo, ""), "")]))
 
 
@@ -59,7 +59,7 @@ def in_plain_colors(repo: str, pictures: Pictures) -> Pictures:
 
 @pytest.fixture(scope="module")
 def paintings(server: HostServer) -> Callable[[str], list[Pictures]]:
-    """Gives a model's pictures of each of SCENES; they are painted once."""
+    """Returns a function that paints a model's pictures of all SCENES, once."""
 
     @cache
     def of(repo: str) -> list[Pictures]:
@@ -86,7 +86,7 @@ def test_each_fine_tune_has_its_style(paintings: Callable[[str], list[Pictures]]
 
 
 def lined(pictures: Pictures) -> float:
-    """How much of the largest thing's rim is dark."""
+    """The dark part of the largest thing's rim, 0 to 1."""
     return float(np.mean([outlined(picture, one.things[0]) for picture, one in zip(pictures, seen(pictures))]))
 
 
@@ -102,7 +102,7 @@ TOWARDS = {
     SDXL: "a large green square left of a {} circle",
     KANDINSKY: "a large blue circle left of a {} circle",
 }
-"""Texts in which another colour contends with red, so that there is some way to go towards it."""
+"""Texts in which another colour competes with red, so that a weight can move the picture towards red."""
 
 
 @pytest.mark.parametrize("repo", TOWARDS)
@@ -117,7 +117,7 @@ def test_weights_move_the_picture_towards_red_and_away(server: HostServer, repo:
 
 
 UNASKED = {SD15: "red", SDXL: "green", KANDINSKY: "red"}
-"""A colour that each paints where its text names none for the thing."""
+"""A colour that each model paints if the text names none for the thing."""
 
 
 @pytest.mark.parametrize("repo", UNASKED)
@@ -129,12 +129,12 @@ def test_a_negative_prompt_takes_away_what_it_names(server: HostServer, repo: st
 
 
 CONTENDED = {SD15: 0.6, SDXL: 0.75, KANDINSKY: 0.6}
-"""The strength at which the picture and the caption each have a part in what is painted."""
+"""The strength at which both the picture and the caption affect the result."""
 
 
 @pytest.mark.parametrize("repo", CONTENDED)
 def test_guidance_brings_a_picture_nearer_to_the_caption(server: HostServer, repo: str) -> None:
-    """A picture of something else."""
+    """Starts from a picture of something else."""
     given, asked = one_thing("square", "black", "yellow"), one_thing("circle", "red", "green")
     side, canvas = SIDES.get(repo, SIDE), Canvas(server)
     settings = {"image": canvas.drawn(given, side, SEEDS), "strength": CONTENDED[repo]}
@@ -146,7 +146,7 @@ def test_guidance_brings_a_picture_nearer_to_the_caption(server: HostServer, rep
 
 
 def test_kandinsky_mixes_a_text_and_a_picture(server: HostServer) -> None:
-    """From the picture's colour to the text's."""
+    """The colour moves from the picture's to the text's."""
     shown, told = one_thing("circle", "red", "white"), one_thing("circle", "yellow", "white")
     canvas = Canvas(server)
     prior = canvas.model(PRIOR)
