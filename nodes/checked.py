@@ -13,7 +13,7 @@ from comfy_api.latest import io
 from ..pipelines.base.errors import RelayError, in_a_line
 from . import comfy_host, wire_types
 
-LONGEST = 60
+MAX_VALUE_LENGTH = 60
 WIDGETS: dict[str, tuple[type, ...]] = {
     io.Int.io_type: (int,),
     io.Float.io_type: (int, float),
@@ -24,7 +24,7 @@ WIDGETS: dict[str, tuple[type, ...]] = {
 
 
 def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
-    """Wraps ``execute`` of the node: it is called only with values of its inputs' types, and its errors name an input. Returns the node.
+    """Wraps the node's ``execute``: it only runs with values of its inputs' types, and its errors name an input. Returns the node.
 
     Raises:
         RelayError: from ``execute``; names the input and the value. Any exception of a library becomes one too, except those
@@ -35,9 +35,9 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
         return node
     schema = node.define_schema()
     declared, title = schema.inputs, schema.display_name
-    kinds = {one.id: one.get_io_type() for one in declared}
-    required = {one.id for one in declared if not getattr(one, "optional", False)}
-    named = re.compile(rf"({'|'.join(map(re.escape, kinds))})\b")
+    kinds = {entry.id: entry.get_io_type() for entry in declared}
+    required = {entry.id for entry in declared if not getattr(entry, "optional", False)}
+    names_an_input = re.compile(rf"({'|'.join(map(re.escape, kinds))})\b")
     is_loader = all(kind in WIDGETS for kind in kinds.values())
 
     @functools.wraps(run)
@@ -56,16 +56,15 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
         try:
             result: io.NodeOutput = run(cls, **inputs)
         except RelayError as error:
-            if is_loader and not named.match(
-                str(error)
-            ):  # the error is about the file or model that the first input names
+            if is_loader and not names_an_input.match(str(error)):
+                # The error is about the file or model that the first input names.
                 error.args = (f"{next(iter(kinds))}: {error}",)
             raise
         except Exception as error:
             if comfy_host.handles(error):
                 raise
             raise RelayError(
-                f"{title} stopped{_with(inputs)}: {_in_a_line(error)}. {_advice(error, inputs)}"
+                f"{title} stopped{_model_and_scheduler(inputs)}: {_in_a_line(error)}. {_advice(error, inputs)}"
             ) from error
         return result
 
@@ -83,7 +82,7 @@ def _in_a_line(error: Exception) -> str:
     return f"{in_a_line(error)} ({type(error).__name__})"
 
 
-def _with(inputs: Mapping[str, Any]) -> str:
+def _model_and_scheduler(inputs: Mapping[str, Any]) -> str:
     """The model that a node ran with, and its scheduler if the node samples."""
     from ..pipelines.model.components import PipelineComponents
 
@@ -108,4 +107,4 @@ def _advice(error: Exception, inputs: Mapping[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}..."

@@ -71,7 +71,7 @@ def _capacity(device: torch.device) -> int | None:
     return int(memory.get_total_memory(device) - memory.extra_reserved_memory())
 
 
-class Holder(torch.nn.Module):
+class WeakWrapper(torch.nn.Module):
     """Wraps a module for the host's patcher, which sets attributes (such as ``device``) that diffusers' modules refuse.
 
     The reference to the module is weak, so the host does not keep the module alive.
@@ -81,7 +81,7 @@ class Holder(torch.nn.Module):
         super().__init__()
         self._modules: Any = WeakValueDictionary({"module": module})
 
-    def to(self, device: torch.device) -> Holder:  # type: ignore[override]
+    def to(self, device: torch.device) -> WeakWrapper:  # type: ignore[override]
         """Moves the module. The host calls this."""
         for module in self.children():
             move(module, device)
@@ -116,7 +116,7 @@ def _patcher_for(module: torch.nn.Module, device: torch.device, home: torch.devi
     """The module's patcher, created on first use."""
     patcher = _patchers.get(module)
     if patcher is None:
-        patcher = _patchers[module] = WholePatcher(_holder_class(type(module).__name__)(module), device, home)
+        patcher = _patchers[module] = WholePatcher(_wrapper_class(type(module).__name__)(module), device, home)
     if (patcher.load_device, patcher.offload_device) != (device, home):
         _unload(patcher)
         patcher.load_device, patcher.offload_device = device, home
@@ -124,9 +124,9 @@ def _patcher_for(module: torch.nn.Module, device: torch.device, home: torch.devi
 
 
 @cache
-def _holder_class(name: str) -> type[Holder]:
+def _wrapper_class(name: str) -> type[WeakWrapper]:
     """A subclass with this name, because the host's log shows a model's class name."""
-    return type(name, (Holder,), {})
+    return type(name, (WeakWrapper,), {})
 
 
 def _load(patchers: list[WholePatcher], device: torch.device, working_bytes: int) -> None:
