@@ -134,7 +134,7 @@ def _for_encoders(
             else KNOWN_WIDTHS.get(next(iter(widths.values())), "another kind of model")
         )
         raise RelayError(
-            f"embedding: {title} has vectors of width {', '.join(map(str, widths.values()))}, for {kind}, but the text encoders of "
+            f"embedding: {title} has vectors of width {', '.join(map(str, widths.values()))}, made for {kind}, but the text encoders of "
             f"{components.source} ({components.family.title}) read {' and '.join(map(str, fits.values()))}. Use one that was trained for this kind of model."
         )
     for name in encoders:

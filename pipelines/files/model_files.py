@@ -114,8 +114,8 @@ def _declaration(model_index: Mapping[str, object], name: str, family: ModelFami
     class_name = classes.named(*entry)
     if class_name is None:
         raise RelayError(
-            f"{where}: its {name} is declared as {short(entry[1])} of {short(entry[0])}, but the {name} of a {family.title} model must be "
-            f"{' or '.join(classes.names)} of {classes.library}. Use a copy of the model with one of these."
+            f"{where}: its {name} is declared as {short(entry[1])} of {short(entry[0])}, but the {name} of a {family.title} model can only be "
+            f"{', '.join(classes.names)} of {classes.library}. Use a copy of the model with one of these."
         )
     return class_name
 

@@ -351,7 +351,7 @@ def _require_version(family: ModelFamily, where: str) -> None:
 
     if family.since is not None and Version(diffusers.__version__) < Version(family.since):
         raise RelayError(
-            f"{where} is a {family.title} model, which needs diffusers {family.since} or newer, but {diffusers.__version__} is installed. "
+            f"{where} is a {family.title} model, which needs diffusers {family.since} or newer; {diffusers.__version__} is installed. "
             "Update diffusers."
         )
 

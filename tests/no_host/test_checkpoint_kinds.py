@@ -100,10 +100,10 @@ OTHERS = {
         ("down_blocks.0.resnets.0.norm1.weight", "time_embedding.linear_1.weight", "conv_norm_out.weight"),
         "only a UNet, in diffusers' layout, not",
     ),
-    "only a UNet": ((FIRST,), "a UNet, but no text encoder and no VAE. .*can't load one by itself"),
+    "only a UNet": ((FIRST,), "a UNet, but no text encoder and no VAE. .*can't load a UNet by itself"),
     "bare UNet": (
         ("input_blocks.0.0.weight", "output_blocks.0.0.weight", "time_embed.0.weight"),
-        "only a UNet, not .*can't load one by itself",
+        "only a UNet, not .*can't load a UNet by itself",
     ),
     "a VAE's decoder": (("decoder.conv_in.weight", "decoder.x"), "only the decoder of a VAE"),
     "4 bit": ((*SD15, UNET + "out.2.weight.absmax"), "4-bit"),
@@ -152,8 +152,8 @@ OTHERS = {
     "TAESD of ComfyUI": (("taesd_decoder.1.weight", "taesd_encoder.0.weight"), "TAESD"),
     "compact upscaler": (("body.0.weight", "body.1.weight", "body.2.weight"), "an image upscaler"),
     "ESRGAN with averages": (("params_ema.body.0.rdb1.conv1.weight",), "an image upscaler"),
-    "keys to be seen": (("\x1b[31m\n" + "k" * 5000,), r"it holds \\x1b\[31m\\nk{35}\.\.\.k{32}\)"),
-    "unknown": (("some.weight", "other.weight"), r"does not know \(it holds other.weight, some.weight\)"),
+    "keys to be seen": (("\x1b[31m\n" + "k" * 5000,), r"it contains \\x1b\[31m\\nk{35}\.\.\.k{32}\)"),
+    "unknown": (("some.weight", "other.weight"), r"does not know \(it contains other.weight, some.weight\)"),
 }
 
 
@@ -168,8 +168,8 @@ def test_other_kinds_are_refused_by_what_they_are(name: str) -> None:
     ("channels", "what"),
     [
         (4, r"only a VAE, not .* choose it as vae_file"),
-        (16, "a VAE of 16 channels .* not .* RUNS"),
-        (8, "a VAE of 8 channels"),
+        (16, "a VAE with 16 latent channels .* not .* RUNS"),
+        (8, "a VAE with 8 latent channels"),
     ],
 )
 def test_a_vae_that_set_vae_refuses_is_not_sent_there(channels: int, what: str) -> None:

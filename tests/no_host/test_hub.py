@@ -538,7 +538,7 @@ def test_a_checksum_that_is_none_names_no_file(fake: FakeHub, cache: Path, monke
 def test_a_class_that_is_not_in_the_table_is_refused_before_any_weights(entry: list[str], fake: FakeHub) -> None:
     index = json.loads(fake.repos[REPO].files["model_index.json"])
     fake.repos[REPO].files["model_index.json"] = json.dumps({**index, "scheduler": entry}).encode()
-    assert f"its scheduler is to be {entry[1]!r} of {entry[0]!r}" in refusal()
+    assert f"its scheduler is declared as {entry[1]!r} of {entry[0]!r}" in refusal()
     assert fake.fetched() == {"model_index.json"}
 
 

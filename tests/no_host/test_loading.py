@@ -285,9 +285,9 @@ def lfs_pointer(folder: Path) -> None:
         (remove_index, ["no model_index.json", "Choose the folder"]),
         (break_index, ["model_index.json can't be read", "download it again"]),
         (list_index, ["not a JSON object"]),
-        (own_pipeline, ["OwnPipeline", "no code"]),
-        (own_component, ["'OwnUNet' of 'unet_code'", "must be UNet2DConditionModel of diffusers"]),
-        (unknown_class, ["'UNetOfTomorrow'", "must be UNet2DConditionModel of diffusers"]),
+        (own_pipeline, ["OwnPipeline", "not run code"]),
+        (own_component, ["'OwnUNet' of 'unet_code'", "can only be UNet2DConditionModel of diffusers"]),
+        (unknown_class, ["'UNetOfTomorrow'", "can only be UNet2DConditionModel of diffusers"]),
         (component_named_by_its_files, ["AutoModel", "text_encoder"]),
         (no_component, ["has no vae"]),
         (remove_component, ["vae/config.json", "not complete"]),
@@ -358,7 +358,7 @@ def test_tensors_that_have_no_place_are_not_dropped_in_silence(
         load(folder)
         assert library_warnings == []
         return
-    with pytest.raises(RelayError, match=rf"hold 1 tensors that a \w+ has no place for, such as .*{key[-20:]}"):
+    with pytest.raises(RelayError, match=rf"contain 1 tensors that \w+ does not use, such as .*{key[-20:]}"):
         load(folder)
 
 
@@ -366,7 +366,7 @@ def test_a_library_error_names_the_component(folder: Path) -> None:
     config = folder / "unet" / "config.json"
     config.write_text(config.read_text("utf-8").replace('"CrossAttnDownBlock2D"', '"NoBlock2D"'), "utf-8")
     with pytest.raises(
-        RelayError, match=r"unet/config.json makes no UNet2DConditionModel \(NoBlock2D does not exist\)"
+        RelayError, match=r"UNet2DConditionModel can't be built from unet/config.json \(NoBlock2D does not exist\)"
     ):
         load(folder)
 

@@ -206,15 +206,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"r": 64, "lora_alpha": 64}, r"contradicts itself: by its metadata, .*attn1.to_q has rank 64, but its tensors have rank 4"),
     ({"r": 4, "lora_alpha": 4, "rank_pattern": {"to_q": 8}}, "has rank 8"),
     ({"rank_pattern": {"to_q": 8}}, "has rank 8"),
-    ({**PLAIN, "rank_pattern": {"(.*)*to_q": 4}}, r"names layers by an expression in rank_pattern of its metadata, \(\.\*\)\*to_q,"),
-    ({**PLAIN, "alpha_pattern": {"(((a+)+)+)+$": 8}}, "by an expression in alpha_pattern"),
-    ({**PLAIN, "alpha_pattern": ["to_q"]}, "no table for alpha_pattern"),
-    ({**PLAIN, "alpha_pattern": {"to_q": "8"}}, "no usable number for alpha_pattern in its metadata: 8"),
-    ({"r": 4, "lora_alpha": "four"}, "no usable number for lora_alpha in its metadata: four"),
-    ({"r": 4, "lora_alpha": math.nan}, "no usable number for lora_alpha in its metadata: nan"),
-    ({"r": 4, "lora_alpha": math.inf}, "no usable number for lora_alpha"),
-    ({"r": None, "lora_alpha": 4}, "no usable number for r in its metadata: None"),
-    ({"r": True, "lora_alpha": 4}, "no usable number for r in its metadata: True"),
+    ({**PLAIN, "rank_pattern": {"(.*)*to_q": 4}}, r"rank_pattern in its metadata has the expression \(\.\*\)\*to_q,"),
+    ({**PLAIN, "alpha_pattern": {"(((a+)+)+)+$": 8}}, "alpha_pattern in its metadata has the expression"),
+    ({**PLAIN, "alpha_pattern": ["to_q"]}, "alpha_pattern .*not a table"),
+    ({**PLAIN, "alpha_pattern": {"to_q": "8"}}, "alpha_pattern in its metadata is 8, which is not a usable number"),
+    ({"r": 4, "lora_alpha": "four"}, "lora_alpha in its metadata is four, which is not a usable number"),
+    ({"r": 4, "lora_alpha": math.nan}, "lora_alpha in its metadata is nan, which is not a usable number"),
+    ({"r": 4, "lora_alpha": math.inf}, "lora_alpha .*not a usable number"),
+    ({"r": None, "lora_alpha": 4}, "r in its metadata is None, which is not a usable number"),
+    ({"r": True, "lora_alpha": 4}, "r in its metadata is True, which is not a usable number"),
     *[
         ({**PLAIN, "init_lora_weights": start}, rf"trained on changed model weights \(init_lora_weights: {start.lower()}\)")
         for start in ("pissa", "pissa_niter_16", "olora", "OLoRA", "corda", "loftq", "lora_ga")
@@ -225,7 +225,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**PLAIN, "kasa_config": {"beta": 1}}, "was made with kasa_config"),
     ({**PLAIN, "alora_invocation_tokens": [1, 2]}, "was made with alora_invocation_tokens"),
     ({**PLAIN, "a\nsetting of 2030" + 900 * "x": 900 * "\x1b"}, r"was made with a\\nsetting of 2030x"),
-    ({**PLAIN, "use_dora": True}, "contradicts itself: its metadata says use_dora, and .* has no DoRA magnitude vector"),
+    ({**PLAIN, "use_dora": True}, "contradicts itself: by its metadata it is a DoRA, but .* has no DoRA magnitude vector"),
 ]  # fmt: skip
 
 
@@ -250,7 +250,7 @@ def test_metadata_that_are_no_table(text: str, tmp_path: Path) -> None:
 def test_lengths_that_the_metadata_deny(tmp_path: Path) -> None:
     tensors = {**tensors_of(QUERY), f"unet.{QUERY}.lora_magnitude_vector": torch.ones(32)}
     path = put(tmp_path / "x.safetensors", tensors, metadata_of({**PLAIN, "use_dora": False}))
-    with pytest.raises(RelayError, match=r"its metadata says no DoRA, and .* has a DoRA magnitude vector"):
+    with pytest.raises(RelayError, match=r"by its metadata it is not a DoRA, but .* has a DoRA magnitude vector"):
         open_lora(load("sd15"), path)
 
 

@@ -103,8 +103,8 @@ def test_a_class_that_is_not_in_the_table_is_refused(
     with pytest.raises(RelayError) as caught:
         load(folder)
     text = str(caught.value)
-    assert f"its {component} is to be" in text
-    assert f"the {component} of a Stable Diffusion 1.x / 2.x model can be: " in text
+    assert f"its {component} is declared as" in text
+    assert f"the {component} of a Stable Diffusion 1.x / 2.x model can only be " in text
     assert len(text) < 900
     assert "\n" not in text
     assert registry.loads == 0
@@ -549,7 +549,7 @@ def refused(folder: Path, registry: ComponentRegistry, *says: str) -> None:
         (b'{"a":' * 100_000, "nested too deeply"),
         (b'{"in_channels": 1' + b"0" * 500_000 + b"}", "digits"),
         (b'{"in_channels": NaN}', "NaN"),
-        (b'{"in_channels": 4, "in_channels": 5}', "'in_channels' is there twice"),
+        (b'{"in_channels": 4, "in_channels": 5}', "'in_channels' occurs twice"),
         (b'{"in_channels": "\xff"}', "can't be read"),
         (b"\x00" * 100, "only zeros"),
         (b"", "is empty"),

@@ -544,15 +544,15 @@ def test_another_extension_is_refused_by_name(name: str, small: SmallCheckpoints
     [
         (
             "model.diffusion_model.middle_block.0.in_layers.2.bias",
-            r"the tensors of its unet are not those of .*pruned or distilled",
+            r"the tensors of its unet don't match .*pruned or distilled",
         ),
         (
             "first_stage_model.decoder.norm_out.bias",
-            r"the tensors of its vae are not those of the AutoencoderKL of its kind\. It is of another variant or saved only in part: use another",
+            r"the tensors of its vae don't match the AutoencoderKL of this kind of model\. It is another variant or incomplete: use another",
         ),
         (
             "cond_stage_model.transformer.text_model.final_layer_norm.bias",
-            r"the tensors of its text_encoder are not those of",
+            r"the tensors of its text_encoder don't match",
         ),
     ],
 )
@@ -604,7 +604,7 @@ def test_tensors_that_have_no_place_are_not_dropped(
     key: str, part: str, small: SmallCheckpoints, tmp_path: Path
 ) -> None:
     weights = {**load_file(small.file("sd15")), key: torch.ones(64)}
-    with pytest.raises(RelayError, match=rf"the tensors of its {part} are not those of"):
+    with pytest.raises(RelayError, match=rf"the tensors of its {part} don't match of"):
         load(small, write_file(tmp_path / "model.safetensors", weights))
 
 
@@ -623,7 +623,7 @@ def test_a_width_that_is_not_the_kind_s_is_refused(small: SmallCheckpoints, tmp_
         key: torch.cat([value, value], dim=1) if ".attn2.to_k." in key or ".attn2.to_v." in key else value
         for key, value in weights.items()
     }
-    with pytest.raises(RelayError, match=r"attn2.to_k.weight is \[32, 64\], and one of its kind has \[32, 32\]\.$"):
+    with pytest.raises(RelayError, match=r"attn2.to_k.weight has shape \[32, 64\], but this kind has \[32, 32\]\.$"):
         load(small, write_file(tmp_path / "model.safetensors", wide))
 
 

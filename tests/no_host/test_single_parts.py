@@ -137,7 +137,7 @@ def test_vae_files_that_are_refused(small: SmallCheckpoints, tmp_path: Path) -> 
         with pytest.raises(RelayError, match=f"^vae.safetensors.*{words}"):
             load_vae_file(file, torch.float32, family=family, configs=small.configs)
 
-    refusal("Kandinsky 2.2 decoder takes no VAE", weights, KANDINSKY22_DECODER)
+    refusal("Kandinsky 2.2 decoder can't use a VAE file", weights, KANDINSKY22_DECODER)
     wide = {**weights, "decoder.conv_in.weight": torch.zeros(32, 16, 3, 3)}
     refusal("latents have 4 channels. Its decoder takes 16 channels", wide)
     refusal("is not a VAE .* has neither encoder.conv_in nor decoder.conv_in", {"some.weight": torch.ones(1)})
@@ -149,7 +149,7 @@ def test_vae_files_that_are_refused(small: SmallCheckpoints, tmp_path: Path) -> 
     grey = {**weights, "encoder.conv_in.weight": torch.zeros(32, 1, 3, 3)}
     refusal("Its encoder takes images with 1 channels", grey)
     extra = {**weights, "encoder.down_blocks.0.attentions.0.to_q.weight": torch.zeros(32, 32)}
-    refusal("the tensors of its vae are not those of the AutoencoderKL", extra)
+    refusal("the tensors of its vae don't match of the AutoencoderKL", extra)
     gone = {key: value for key, value in weights.items() if key != "decoder.conv_norm_out.bias"}
     refusal("the tensors of its vae don't match .* or incomplete", gone)
     unet = "model.diffusion_model."
@@ -256,13 +256,13 @@ OTHER_CONTROL = {
     "IP-Adapter": (("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"), "an IP-Adapter"),
     "checkpoint": (
         ("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight"),
-        "a whole checkpoint",
+        "a complete checkpoint",
     ),
     "UNet": (("model.diffusion_model.input_blocks.0.0.weight",), "only a UNet, not a ControlNet"),
     "VAE": (("decoder.conv_in.weight", "decoder.conv_out.weight"), "only a VAE, not a ControlNet. Put it into"),
     "upscaler": (("body.0.rdb1.conv1.weight",), "an image upscaler .*, not a ControlNet"),
-    "embedding": (("emb_params",), "a textual inversion, and no ControlNet. Put it into"),
-    "Flux itself": (("double_blocks.0.x", "single_blocks.0.x"), "a Flux, and no ControlNet"),
+    "embedding": (("emb_params",), "a textual inversion, not a ControlNet. Put it into"),
+    "Flux itself": (("double_blocks.0.x", "single_blocks.0.x"), "a Flux, not a ControlNet"),
     "unknown": (("some.weight",), "a kind of file that Diffusers Relay does not know"),
     "difference": (
         ("difference", "control_model.input_hint_block.0.weight"),
@@ -305,7 +305,7 @@ def test_what_only_the_name_tells(name: str, small: SmallCheckpoints, tmp_path: 
     (tmp_path / name).parent.mkdir(exist_ok=True)
     file = write_file(tmp_path / name, controlnet(small, "sd15").state_dict())
     if NAMES[name] is None:
-        with pytest.raises(RelayError, match=r"by its name"):
+        with pytest.raises(RelayError, match=r"is named like"):
             load_controlnet_file(file, torch.float32, configs=small.configs)
         return
     loaded = load_controlnet_file(file, torch.float32, configs=small.configs)
@@ -320,7 +320,7 @@ def test_a_controlnet_that_lacks_tensors(small: SmallCheckpoints, tmp_path: Path
     weights = controlnet(small, "sd15").state_dict()
     del weights["controlnet_mid_block.bias"]
     file = write_file(tmp_path / "control.safetensors", weights)
-    with pytest.raises(RelayError, match=r"the tensors of its controlnet are not those"):
+    with pytest.raises(RelayError, match=r"the tensors of its controlnet don't match"):
         load_controlnet_file(file, torch.float32, configs=small.configs)
     file = write_file(
         tmp_path / "control2.safetensors",

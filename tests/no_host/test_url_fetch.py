@@ -115,10 +115,10 @@ def test_a_redirect_to_an_inside_address_is_refused(server: PictureServer, host:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("file:///etc/passwd", "url: file: is not fetched"),
-        ("ftp://pictures.test/cat", "ftp: is not fetched"),
+        ("file:///etc/passwd", "url: .*not file:"),
+        ("ftp://pictures.test/cat", "not ftp:"),
         ("http://me:secret@pictures.test/cat", "name or password"),
-        ("http://[::1", "can't be read|no address"),
+        ("http://[::1", "can't be read|invalid address"),
         ("", "redirects without an address"),
     ],
 )
@@ -173,9 +173,9 @@ def test_a_proxy_of_the_environment_is_not_used(server: PictureServer, monkeypat
 BAD = {
     "": "empty",
     "cat.png": "only https: and http: addresses",
-    "file:///etc/passwd": "file: is not fetched",
-    "data:image/png;base64,AAAA": "data: is not fetched",
-    "gopher://example.com/": "gopher: is not fetched",
+    "file:///etc/passwd": "not file:",
+    "data:image/png;base64,AAAA": "not data:",
+    "gopher://example.com/": "not gopher:",
     "https://": "has no host",
     "https:///cat.png": "has no host",
     "https://me:secret@example.com/": "name or password",
@@ -213,7 +213,7 @@ def test_an_address_is_sent_as_a_browser_sends_it() -> None:
 
 
 def test_no_part_of_a_path_or_query_is_in_an_error(server: PictureServer) -> None:
-    with pytest.raises(RelayError, match=r"http://pictures\.test answers with status 404") as caught:
+    with pytest.raises(RelayError, match=r"http://pictures\.test answered with status 404") as caught:
         get(server.url("/secret/path?token=secret"))
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -265,7 +265,7 @@ def rude(server: PictureServer) -> PictureServer:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("/announced", r"more than 0\.286102 MiB"),
+        ("/announced", r"more than the allowed 0\.286102 MiB"),
         ("/endless", "more than .* MiB"),
         ("/drip", "took more than 1 s"),
         ("/silent", r"did not answer within 0\.3 s"),

@@ -168,7 +168,7 @@ def test_a_bomb_of_text_is_refused() -> None:
 )
 def test_what_is_no_picture(content: bytes) -> None:
     with pytest.raises(
-        RelayError, match=r"url: (what it gives is not a picture \(\d+ bytes\).*PNG, JPEG|the picture is broken)"
+        RelayError, match=r"url: (this is not an image \(\d+ bytes\).*PNG, JPEG|the image is damaged)"
     ):
         decode_image(content)
 
@@ -176,12 +176,12 @@ def test_what_is_no_picture(content: bytes) -> None:
 def test_a_format_that_needs_another_program_is_not_tried() -> None:
     content = saved(Image.new("RGB", (8, 8)), "EPS")
     assert Image.open(BytesIO(content)).format == "EPS"
-    with pytest.raises(RelayError, match="not a picture"):
+    with pytest.raises(RelayError, match="not an image"):
         decode_image(content)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_half_a_picture(kind: str) -> None:
     content = saved(soft_picture(200, 200), kind)
-    with pytest.raises(RelayError, match=r"url: (the picture is broken|what it gives is not a picture)"):
+    with pytest.raises(RelayError, match=r"url: (the image is damaged|this is not an image)"):
         decode_image(content[: len(content) // 2])
