@@ -67,7 +67,7 @@ def denoising_end() -> Any:
         max=1.0,
         step=0.01,
         optional=True,
-        tooltip=f"{HAVE_RANGE} Below 1, the run stops at that fraction and leaves the noise in the latent, so that another SDXL model can continue.",
+        tooltip=f"{HAVE_RANGE} Below 1, the run stops at that fraction and leaves the noise in the latent, so that another such model can continue.",
     )
 
 

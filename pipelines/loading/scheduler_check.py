@@ -8,18 +8,22 @@ from typing import Any
 
 from ..base.errors import RelayError, in_a_line
 from ..base.library_log import without_rounding_warnings
+from ..denoising.noise_law import law_of
+from ..model.laws import NoiseLaw
 
 COUNTS = (2, 3, 4, 5, 8, 12, 20, 50, 1)
 """Numbers of steps that are tried in turn until one works: some schedulers need several, some can only do a few."""
 STEPS = 3
 """Steps that are run for each of :data:`COUNTS`."""
+LEVELS = 4
+"""Steps at which a schedule's noise levels are checked: fewer don't show what is wrong with them."""
 SHAPE = (1, 4, 8, 8)
 
 
 def check_scheduler(scheduler: Any, where: str) -> None:
     """
     Raises:
-        RelayError: its betas are not a noise schedule, or it can't run any number of steps. ``where``: its file, for the message.
+        RelayError: its betas or noise levels are not a noise schedule, or it can't run any number of steps. ``where``: its file, for the message.
     """
     import torch
 
@@ -33,10 +37,17 @@ def check_scheduler(scheduler: Any, where: str) -> None:
         except Exception as error:  # a library may raise anything for values that it does not expect
             failed = failed or error
         else:
-            return
-    raise RelayError(
+            break
+    else:
+        raise _cannot_run(scheduler, where, failed) from failed
+    if law_of(scheduler) is NoiseLaw.FLOW:
+        _check_levels(copy.deepcopy(scheduler), count, where)
+
+
+def _cannot_run(scheduler: Any, where: str, failed: Exception | None) -> RelayError:
+    return RelayError(
         f"{where}: {type(scheduler).__name__} can't run with these settings ({in_a_line(failed)}). Use the file from a complete copy of the model."
-    ) from failed
+    )
 
 
 def _check_betas(scheduler: Any, where: str) -> None:
@@ -52,13 +63,29 @@ def _check_betas(scheduler: Any, where: str) -> None:
         )
 
 
+def _check_levels(scheduler: Any, count: int, where: str) -> None:
+    """Of flow matching, which has no betas: the levels of noise are shares, and fall. ``count``: steps that run."""
+    _set_steps(scheduler, max(count, LEVELS))
+    levels = 1 - scheduler.sigmas if scheduler.config.get("invert_sigmas") else scheduler.sigmas
+    falls = bool((levels.diff() <= 0).all()) and float(levels[0]) > float(levels[-2])
+    if not (falls and float(levels[0]) <= 1 and float(levels[-1]) >= 0):
+        raise RelayError(
+            f"{where}: its settings are no noise schedule of flow matching, whose noise levels fall from 1 to 0. "
+            "Take the file from a complete copy of the model."
+        )
+
+
+def _set_steps(scheduler: Any, count: int) -> None:
+    shift = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}  # of any size: they ask for one
+    scheduler.set_timesteps(count, **shift)
+
+
 def _run(scheduler: Any, count: int) -> None:
     import torch
 
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     settings = {"generator": torch.Generator().manual_seed(0)} if takes_generator else {}
-    shift = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}  # required, with any value
-    scheduler.set_timesteps(count, **shift)
+    _set_steps(scheduler, count)
     sample = torch.full(SHAPE, 0.5)
     learned = str(scheduler.config.get("variance_type")).startswith("learned")
     for timestep in scheduler.timesteps[:STEPS]:

@@ -19,6 +19,7 @@ from diffusers_relay.pipelines.denoising.noise_law import EDM_SCHEDULERS, schedu
 from diffusers_relay.pipelines.denoising.schedulers import build_scheduler, check_schedule, with_scheduler
 from diffusers_relay.pipelines.denoising.step_callback import KeepUnmasked, StepWatcher, fit_mask
 from diffusers_relay.pipelines.latents.generators import generators
+from diffusers_relay.pipelines.loading.scheduler_check import check_scheduler
 from diffusers_relay.pipelines.model.component_classes import FLOW_MATCH_SCHEDULERS, KARRAS_DIFFUSION_SCHEDULERS
 from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
 from diffusers_relay.pipelines.model.family_table import FAMILIES, STABLE_DIFFUSION
@@ -236,6 +237,43 @@ def test_a_mask_lies_over_every_frame(shape: tuple[int, ...]) -> None:
     for frame in range(5):
         expected = flat * latents[:, :, frame] + (1 - flat) * begin[:, :, frame]
         torch.testing.assert_close(made[:, :, frame], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "runs"),
+    [
+        (EULER, {}, True),
+        (EULER, TRAINED_WITH, True),
+        (EULER, {"shift": 0.5}, True),
+        (EULER, {"use_dynamic_shifting": True}, True),
+        (EULER, {"use_dynamic_shifting": True, "time_shift_type": "linear", "shift_terminal": 0.02}, True),
+        (EULER, {"invert_sigmas": True}, True),
+        (EULER, {"use_karras_sigmas": True}, True),
+        (EULER, {"stochastic_sampling": True}, True),
+        (HEUN, TRAINED_WITH, True),
+        ("UniPCMultistepScheduler", {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}, True),
+        (EULER, {"shift": -1.0}, False),
+        (EULER, {"shift": 1e9}, False),
+        (HEUN, {"shift": -1.0}, False),
+        (EULER, {"shift_terminal": 1.0}, False),
+        (EULER, {"shift_terminal": 2.0}, False),
+        (EULER, {"shift_terminal": -1.0}, False),
+    ],
+    ids=str,
+)
+def test_a_schedule_whose_noise_does_not_fall_is_refused_when_it_is_loaded(
+    name: str, config: dict[str, Any], runs: bool
+) -> None:
+    scheduler = getattr(diffusers, name)(**config)
+    trained_steps = len(scheduler.timesteps)
+    if runs:
+        check_scheduler(scheduler, "scheduler_config.json")
+    else:
+        with pytest.raises(
+            RelayError, match=r"scheduler_config\.json: its settings are no noise schedule of flow matching"
+        ):
+            check_scheduler(scheduler, "scheduler_config.json")
+    assert len(scheduler.timesteps) == trained_steps, "the model's own is left as it was"
 
 
 class Reached(Exception):

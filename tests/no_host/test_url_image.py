@@ -167,9 +167,7 @@ def test_a_bomb_of_text_is_refused() -> None:
     ids=["nothing", "page", "svg", "eps", "pdf", "signature", "zeros"],
 )
 def test_what_is_no_picture(content: bytes) -> None:
-    with pytest.raises(
-        RelayError, match=r"url: (this is not an image \(\d+ bytes\).*PNG, JPEG|the image is damaged)"
-    ):
+    with pytest.raises(RelayError, match=r"url: (this is not an image \(\d+ bytes\).*PNG, JPEG|the image is damaged)"):
         decode_image(content)
 
 
