@@ -7,6 +7,9 @@ import pytest
 
 from relay_host.page import HostPage, open_page
 from relay_host.server import HostServer
+from support.versions import WITH_SD3_BLOCKS
+
+collect_ignore = [] if WITH_SD3_BLOCKS else ["test_stable_diffusion_3.py"]
 
 FRAMES_PER_SECOND = 4
 """Chromium draws the page without a GPU: at its default rate, it uses as much CPU as the models."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reference import scripts, sd3_scripts
+from reference import scripts
 from relay_dev.model_folders import SmallModels
 from relay_host.server import HostServer
 from support.graph import Graph, Out, saved
@@ -174,33 +174,3 @@ def test_sdxl_base_to_refiner(server: HostServer, models: SmallModels) -> None:
         named["sdxl_base"], named["sdxl_refiner"], PROMPT, split=0.8, steps=10, seeds=(3, 4)
     )
     assert_same_pixels(run(server, graph, graph.decode(refiner, second)), script)
-
-
-@sd3_scripts.since_039
-@pytest.mark.parametrize("name", ["sd3", "sd3_without_t5"])
-def test_stable_diffusion_3(server: HostServer, models: SmallModels, name: str) -> None:
-    picture = scripts.soft_picture(*WIDE)
-    graph = Graph()
-    model = graph.load(name)
-    prompt = graph.encode(model, PROMPT, "dog")
-    image = graph.picture(server, picture, "sd3.png")
-    settings = {"strength": 0.6, "steps": 5, "guidance_scale": 4.0, "seed": 11}
-    latent = graph.image_to_image(model, prompt, image=image, **settings)
-    script = sd3_scripts.image_to_image(models.named[name], picture, PROMPT, "dog", **settings)
-    assert_same_pixels(run(server, graph, graph.decode(model, latent)), script)
-
-
-@sd3_scripts.since_039
-def test_stable_diffusion_3_goes_on_in_sd15(server: HostServer, models: SmallModels) -> None:
-    """Text to image by one, its latent to the other and back: each conversion is a decode and an encode, and the host's own VAE nodes
-    take what comes out."""
-    graph = Graph()
-    sd3, sd15 = graph.load("sd3"), graph.load("sd15")
-    painted = graph.text_to_image(
-        sd3, graph.encode(sd3, PROMPT), width=64, height=64, batch_size=1, steps=4, guidance_scale=4.0, seed=5
-    )
-    repainted = graph.image_to_image(sd15, graph.encode(sd15, PROMPT), latent=painted, strength=0.5, seed=6)
-    back = graph.image_to_image(sd3, graph.encode(sd3, PROMPT), latent=repainted, strength=0.5, seed=7)
-    ours = run(server, graph, graph.decode(sd3, back))
-    assert ours.shape == (1, 64, 64, 3)
-    assert 10 < ours.std() < 120

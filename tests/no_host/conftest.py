@@ -5,6 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.versions import WITH_SD3_BLOCKS
+
+collect_ignore = [] if WITH_SD3_BLOCKS else ["test_stable_diffusion_3.py"]
+
 
 @pytest.fixture(autouse=True)
 def nothing_encoded() -> None:

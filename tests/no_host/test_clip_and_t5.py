@@ -322,7 +322,7 @@ def test_marks(load):
     assert not mark_of(components).is_same(mark_of(other))
     # SDXL has the same two CLIPs and reads them at the same layer
     sdxl = PipelineComponents(families.SDXL_BASE, "small/sdxl", dict(without.modules), torch.float32)
-    with pytest.raises(RelayError, match=r"small/sd3 \(two CLIP .* small/sdxl .* reads CLIP encoders"):
+    with pytest.raises(RelayError, match=r"small/sd3 \(two CLIP .* small/sdxl .* uses CLIP encoders"):
         check_prompt_fits(encode(without, PROMPT), sdxl)
 
 

@@ -3,11 +3,16 @@
 import inspect
 
 import pytest
+import torch
 from diffusers.pipelines import auto_pipeline
 
+from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.families.family_runs import RUNS
+from diffusers_relay.pipelines.loading.folder import load_folder
 from diffusers_relay.pipelines.model.family import ModelFamily, Task
 from diffusers_relay.pipelines.model.family_table import FAMILIES
+from relay_dev.model_folders import SmallModels
 
 AUTO_TABLES = {
     Task.TEXT_TO_IMAGE: auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
@@ -53,3 +58,9 @@ def test_every_family_that_autopipeline_knows_says_so() -> None:
     known = {decoder_name(cls) for table in AUTO_TABLES.values() for cls in table.values()}
     ours = {f.name for f in FAMILIES if known & set(f.pipeline_classes.values())}
     assert ours - BESIDE_DIFFUSERS == {f.name for f in FAMILIES if f.auto_keys}
+
+
+def test_a_family_that_is_newer_than_diffusers_is_refused(models: SmallModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffusers.__version__", "0.38.0")
+    with pytest.raises(RelayError, match=r"needs diffusers 0\.39 or newer; 0\.38\.0 is installed"):
+        load_folder(models.named["sd3"], dtype=torch.float32, monitor=SilentMonitor())

@@ -380,7 +380,7 @@ TYPES: list[tuple[str, dict[str, Any], str]] = [
     ("text_encoder/config.json", {"eos_token_id": [1, 2]}, "it must be a whole number"),
     ("text_encoder/config.json", {"num_hidden_layers": "2"}, "it must be a whole number"),
     ("text_encoder/config.json", {"num_hidden_layers": 1}, "contain 32 tensors that CLIPTextModel does not use"),
-    ("text_encoder/config.json", {"max_position_embeddings": 10}, "is [77, 32], but the config needs [10, 32]"),
+    ("text_encoder/config.json", {"max_position_embeddings": 10}, "has shape [77, 32], but the config needs [10, 32]"),
     ("tokenizer/tokenizer_config.json", {"model_max_length": 200}, "allows 200 tokens"),
 ]
 SCHEDULERS: list[tuple[str, dict[str, Any], str]] = [
@@ -441,17 +441,17 @@ TOGETHER: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "an SDXL UNet": (
         "sdxl_base",
         lambda folder: edit(folder / "model_index.json", _class_name="StableDiffusionPipeline"),
-        "its unet is not one of Stable Diffusion 1.x / 2.x: addition_embed_type in unet/config.json is 'text_time'",
+        "its unet is not a Stable Diffusion 1.x / 2.x unet: addition_embed_type in unet/config.json is 'text_time'",
     ),
     "tokens with no vectors": (
         "sd15",
         lambda folder: vocabulary(folder, lambda number: number + 3000),
-        "its text_encoder has 879 tokens. They are of different models",
+        "its text_encoder only has 879 tokens. They belong to different models",
     ),
     "gaps in a vocabulary": (
         "sd15",
         lambda folder: vocabulary(folder, lambda number: number if number < 200 else number + 50),
-        "its tokenizer has a token with the number 928",
+        "its tokenizer has a token with number 928",
     ),
     "pictures of another size": (
         "kandinsky_prior",
@@ -654,7 +654,7 @@ def test_an_encoder_that_asks_for_more_than_its_file_holds_is_not_built(folder: 
     edit(folder / "text_encoder" / "config.json", hidden_size=4096, intermediate_size=16384, num_hidden_layers=32)
     began = time.monotonic()
     with pytest.raises(
-        RelayError, match=r"the weights of its text_encoder are not those of its config: it asks for [\d,]+ numbers"
+        RelayError, match=r"the weights of its text_encoder don't match its config, which needs [\d,]+ numbers"
     ):
         load(folder)
     assert time.monotonic() - began < 5

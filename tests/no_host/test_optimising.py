@@ -30,10 +30,10 @@ from diffusers_relay.pipelines.model.options import ModelOptions
 from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
 from reference.control_scripts import edges
 from reference.scripts import read_like_host
-from reference.sd3_scripts import since_039
 from relay_dev.model_folders import SmallModels
 from small_models.finetunes import make_finetune
 from support.kandinsky import kandinsky_prompt
+from support.versions import WITH_SD3_BLOCKS
 from support.without_host import ListeningMonitor, Stopped, counting_runtime, encode, load
 
 CPU = torch.device("cpu")
@@ -94,7 +94,7 @@ def denoiser(model: PipelineComponents) -> Any:
         ("sdxl_base", "sliced", "SlicedAttnProcessor"),
         ("kandinsky_decoder", "sliced", "SlicedAttnAddedKVProcessor"),
         ("kandinsky_decoder", "sdpa", "AttnAddedKVProcessor2_0"),
-        pytest.param("sd3", "sdpa", "JointAttnProcessor2_0", marks=since_039),
+        *([("sd3", "sdpa", "JointAttnProcessor2_0")] if WITH_SD3_BLOCKS else []),
     ],
 )
 @pytest.mark.parametrize("stop_after", [None, 2])
@@ -342,13 +342,6 @@ def test_no_compiler_is_a_clear_error_and_the_next_run_works(monkeypatch: pytest
         ("kandinsky_decoder", {"vae_tiling": True}, "cpu", r"vae_tiling: .*VQModel\) knows none"),
         ("kandinsky_decoder", {"vae_slicing": True}, "cpu", r"vae_slicing: .*VQModel\) knows none"),
         ("sd15", {"attention": "xformers"}, "cpu", "attention: xformers .* sdpa"),
-        pytest.param(
-            "sd3",
-            {"attention": "sliced"},
-            "cpu",
-            r"attention: the layers of sd3 .* can't use sliced\. They can use: auto, sdpa, xformers\.",
-            marks=since_039,
-        ),
         ("sd15", {"matmul": "onednn"}, "cuda", "matmul: it is for float32 on a CPU; sd15 is in float32 on cuda"),
     ],
 )
@@ -369,10 +362,3 @@ def test_xformers_on_a_cpu_is_refused_where_it_is_installed(monkeypatch: pytest.
 def test_matmul_for_half_precision_is_refused() -> None:
     with pytest.raises(RelayError, match="matmul: it is for float32 on a CPU; sd15 is in bfloat16 on cpu"):
         optimised(load("sd15", torch.bfloat16), matmul="onednn")
-
-
-@since_039
-def test_the_blocks_of_a_transformer_are_compiled_and_not_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", lambda call, **_: call)
-    compiled = optimising._compile(denoiser(load("sd3")), "default")
-    assert sorted(compiled) == ["transformer_blocks.0", "transformer_blocks.1"]

@@ -604,7 +604,7 @@ def test_tensors_that_have_no_place_are_not_dropped(
     key: str, part: str, small: SmallCheckpoints, tmp_path: Path
 ) -> None:
     weights = {**load_file(small.file("sd15")), key: torch.ones(64)}
-    with pytest.raises(RelayError, match=rf"the tensors of its {part} don't match of"):
+    with pytest.raises(RelayError, match=rf"the tensors of its {part} don't match"):
         load(small, write_file(tmp_path / "model.safetensors", weights))
 
 

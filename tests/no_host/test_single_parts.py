@@ -149,7 +149,7 @@ def test_vae_files_that_are_refused(small: SmallCheckpoints, tmp_path: Path) -> 
     grey = {**weights, "encoder.conv_in.weight": torch.zeros(32, 1, 3, 3)}
     refusal("Its encoder takes images with 1 channels", grey)
     extra = {**weights, "encoder.down_blocks.0.attentions.0.to_q.weight": torch.zeros(32, 32)}
-    refusal("the tensors of its vae don't match of the AutoencoderKL", extra)
+    refusal("the tensors of its vae don't match the AutoencoderKL", extra)
     gone = {key: value for key, value in weights.items() if key != "decoder.conv_norm_out.bias"}
     refusal("the tensors of its vae don't match .* or incomplete", gone)
     unet = "model.diffusion_model."

@@ -13,15 +13,15 @@ import torch
 from PIL import Image
 
 from diffusers_relay.pipelines.base.errors import RelayError
-from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.denoising import optimising
 from diffusers_relay.pipelines.denoising.schedulers import with_scheduler
 from diffusers_relay.pipelines.device.offload import PlainOffload, Stage
 from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
 from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
 from diffusers_relay.pipelines.latents.latent_space import Latents
-from diffusers_relay.pipelines.loading.folder import load_folder
 from diffusers_relay.pipelines.model import family_table
 from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
+from diffusers_relay.pipelines.model.options import ModelOptions
 from diffusers_relay.pipelines.runs.inpainting import InpaintSettings, inpaint
 from diffusers_relay.pipelines.runs.sampling import (
     ImageToImageSettings,
@@ -35,7 +35,6 @@ from relay_dev.model_folders import SmallModels
 from support.without_host import Stopped, counting_runtime, encode, load
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
-since_039 = sd3_scripts.since_039
 PROMPT, NEGATIVE = "a red cat on a big ball", "dog"
 TOLERANCE = 1e-5
 """The blocks predict the prompt and its negative in two calls, the classic pipeline in one batch."""
@@ -58,7 +57,6 @@ def from_text(model: PipelineComponents, prompt: Any = None, batch: int = 1, see
     )
 
 
-@since_039
 @pytest.mark.parametrize("name", ["sd3", "sd3_without_t5"])
 @pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
 @pytest.mark.parametrize("size", [(64, 64), (96, 64)], ids=str)
@@ -75,7 +73,6 @@ def test_text_to_image_is_the_script(
     assert_same(picture_of(model, ours), script)
 
 
-@since_039
 @pytest.mark.parametrize("negative", ["", NEGATIVE])
 def test_an_empty_negative_prompt_is_the_scripts_none(models: SmallModels, negative: str) -> None:
     model = load("sd3")
@@ -84,7 +81,6 @@ def test_an_empty_negative_prompt_is_the_scripts_none(models: SmallModels, negat
     assert_same(picture_of(model, ours), script)
 
 
-@since_039
 @pytest.mark.parametrize("strength", [0.3, 0.6, 1.0])
 def test_image_to_image_is_the_script(models: SmallModels, strength: float) -> None:
     model, picture = load("sd3"), soft_picture(96, 64)
@@ -100,7 +96,6 @@ def test_image_to_image_is_the_script(models: SmallModels, strength: float) -> N
     assert_same(picture_of(model, ours), script)
 
 
-@since_039
 def test_latents_in_give_what_the_picture_gives() -> None:
     """A drawn latent and the picture that it is drawn from: the same noise follows, from the same generator's second draw."""
     model, picture = load("sd3"), read_like_host(soft_picture(64, 64))
@@ -114,7 +109,6 @@ def test_latents_in_give_what_the_picture_gives() -> None:
     assert 0.01 < moved < 0.6
 
 
-@since_039
 def test_an_image_of_a_batch_is_the_one_made_alone() -> None:
     model = load("sd3")
     batch = from_text(model, batch=3, seed=11)
@@ -122,7 +116,6 @@ def test_an_image_of_a_batch_is_the_one_made_alone() -> None:
     assert (batch.samples[2:] - alone.samples).abs().max() <= TOLERANCE
 
 
-@since_039
 def test_heun_runs_as_in_the_script(models: SmallModels, tmp_path: Path) -> None:
     folder = tmp_path / "heun"
     shutil.copytree(models.named["sd3"], folder)
@@ -137,7 +130,6 @@ def test_heun_runs_as_in_the_script(models: SmallModels, tmp_path: Path) -> None
     assert_same(picture_of(chosen, from_text(chosen)), script)
 
 
-@since_039
 def test_progress_previews_and_cancel_are_every_steps() -> None:
     model = load("sd3")
     prompt = encode(model, PROMPT, NEGATIVE)
@@ -151,7 +143,6 @@ def test_progress_previews_and_cancel_are_every_steps() -> None:
     assert stopped.monitor.steps == [(1, 4), (2, 4)]
 
 
-@since_039
 def test_a_mask_keeps_what_is_not_repainted() -> None:
     model, picture = load("sd3"), read_like_host(soft_picture(96, 64))
     mask = torch.zeros(1, 64, 96)
@@ -171,7 +162,6 @@ def test_a_mask_keeps_what_is_not_repainted() -> None:
     assert (ours.samples - begin.samples)[..., 3:5, 4:7].abs().max() > 0.1
 
 
-@since_039
 @pytest.mark.parametrize("other", ["sd15", "sdxl_base"])
 def test_another_models_latent_is_decoded_and_encoded_once(other: str) -> None:
     """As by hand: that model's picture, encoded with the run's own generator."""
@@ -187,7 +177,6 @@ def test_another_models_latent_is_decoded_and_encoded_once(other: str) -> None:
     assert back.samples.shape == (1, 4, 8, 8)
 
 
-@since_039
 def test_weights_move_the_picture() -> None:
     model = load("sd3")
     plain = from_text(model, encode(model, "a red cat"))
@@ -195,20 +184,12 @@ def test_weights_move_the_picture() -> None:
     assert (from_text(model, encode(model, "a (red)1.5 cat")).samples - plain.samples).abs().max() > 1e-3
 
 
-@since_039
 @pytest.mark.parametrize(("width", "height"), [(72, 64), (64, 40)])
 def test_a_size_that_the_patches_do_not_fill_is_refused(width: int, height: int) -> None:
     with pytest.raises(RelayError, match="multiples of 16"):
         from_text(load("sd3"), width=width, height=height)
 
 
-def test_an_older_diffusers_is_named(models: SmallModels, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffusers.__version__", "0.38.0")
-    with pytest.raises(RelayError, match=r"needs diffusers 0\.39 or newer; 0\.38\.0 is installed"):
-        load_folder(models.named["sd3"], dtype=torch.float32, monitor=SilentMonitor())
-
-
-@since_039
 def test_bfloat16_comes_out_in_the_hosts_scale() -> None:
     model = load("sd3", torch.bfloat16)
     latents = from_text(model).samples
@@ -218,7 +199,6 @@ def test_bfloat16_comes_out_in_the_hosts_scale() -> None:
     assert torch.equal(autoencoder_of(model).to_model_scale(latents).bfloat16(), (raw * 1.5305).bfloat16())
 
 
-@since_039
 def test_a_grey_picture_encodes_round_the_hosts_mean() -> None:
     """ComfyUI's LatentFormat for SD3 is (x - 0.0609) * 1.5305."""
     model = load("sd3")
@@ -227,3 +207,15 @@ def test_a_grey_picture_encodes_round_the_hosts_mean() -> None:
     in_model_scale = autoencoder_of(model).to_model_scale(latents)
     assert torch.allclose(in_model_scale, (latents - 0.0609) * 1.5305)
     assert family_table.STABLE_DIFFUSION_3.preview_format == "SD3"
+
+
+def test_the_blocks_of_a_transformer_are_compiled_and_not_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda call, **_: call)
+    compiled = optimising._compile(load("sd3")["transformer"], "default")
+    assert sorted(compiled) == ["transformer_blocks.0", "transformer_blocks.1"]
+
+
+def test_a_choice_of_attention_that_its_layers_do_not_have_is_refused() -> None:
+    able = r"attention: the layers of sd3 .* can't use sliced\. They can use: auto, sdpa, xformers\."
+    with pytest.raises(RelayError, match=able):
+        optimising.with_options(load("sd3"), ModelOptions(attention="sliced"), torch.device("cpu"))

@@ -5,18 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import diffusers
-import pytest
 from diffusers import StableDiffusion3Img2ImgPipeline, StableDiffusion3Pipeline
-from packaging.version import Version
 from PIL import Image
 
 from .scripts import generator, loaded
-
-since_039 = pytest.mark.skipif(
-    Version(diffusers.__version__) < Version("0.39"), reason="this diffusers has no blocks of Stable Diffusion 3"
-)
-"""What runs on an older one is that the model is refused: test_stable_diffusion_3.test_an_older_diffusers_is_named."""
 
 
 def without_t5(folder: Path) -> dict[str, Any]:
