@@ -102,15 +102,15 @@ def _runs(text: str) -> list[_Run]:
             opened[-1].number = weight
         elif token == "|" and opened[-1].sign == "[":
             raise RelayError(
-                f"prompt: [...|...] at {place(text, opened[-1].at)} asks for another text at every other step, which diffusers' "
-                r"pipelines can't do. Choose one of the texts, or write \| for a sign that is text."
+                f"prompt: [...|...] at {place(text, opened[-1].at)} alternates between texts from step to step, which diffusers' "
+                r"pipelines can't do. Choose one of the texts, or write \| for a literal bar."
             )
         else:
             runs[-1].texts.append(match["escaped"] or token)
     if len(opened) > 1:
         sign, at = opened[-1].sign, opened[-1].at
         raise RelayError(
-            f"prompt: the '{sign}' at {place(text, at)} is never closed. Close it, or write \\{sign} for a bracket that is text."
+            f"prompt: the '{sign}' at {place(text, at)} is never closed. Close it, or write \\{sign} for a literal bracket."
         )
     for bracket in brackets[1:]:  # outer ones come first
         assert bracket.outer is not None
@@ -132,15 +132,15 @@ def _weight(text: str, match: re.Match[str], bracket: _Bracket) -> float | None:
         if number is None:
             return None
         raise RelayError(
-            f"prompt: [...:{excerpt(tail)[1:-1]}] at {place(text, bracket.at)} asks for a change of the text at a step, which diffusers' "
-            "pipelines can't do. For less weight write (words:0.8); to change the prompt on the way, use one Image to Image (Diffusers) after another."
+            f"prompt: [...:{excerpt(tail)[1:-1]}] at {place(text, bracket.at)} changes the text at a step, which diffusers' "
+            "pipelines can't do. For less weight, write (words:0.8); to change the prompt during a run, chain several Image to Image (Diffusers) nodes."
         )
     if number is not None and float(tail) >= 0:
         return float(tail)
     if number is not None or not (re.search(r"\s", tail) or re.match(r"[\s,]", text[at - 1])):
         raise RelayError(
-            f"prompt: the weight '{_short(':' + tail)}' at {place(text, at)} is not a number of 0 or more, such as (words:1.3). "
-            "Mend it, or write \\: for a colon that is text."
+            f"prompt: the weight '{_short(':' + tail)}' at {place(text, at)} is not a number of 0 or more. "
+            "Correct it, for example (words:1.3), or write \\: for a literal colon."
         )
     return None
 
@@ -150,7 +150,9 @@ def _short(text: str) -> str:
 
 
 def _no_partner(text: str, token: str, at: int, innermost: _Bracket) -> RelayError:
-    still_open = f", as the '{innermost.sign}' at character {innermost.at + 1} is still open" if innermost.sign else ""
+    still_open = (
+        f", because the '{innermost.sign}' at character {innermost.at + 1} is still open" if innermost.sign else ""
+    )
     return RelayError(
-        f"prompt: the '{token}' at {place(text, at)} closes no bracket{still_open}. Take it out, or write \\{token} for a bracket that is text."
+        f"prompt: the '{token}' at {place(text, at)} closes no bracket{still_open}. Remove it, or write \\{token} for a literal bracket."
     )

@@ -78,8 +78,8 @@ def encode_prompt(
     recipe = RECIPES.get(family.text)
     if recipe is None:
         raise RelayError(
-            f"Encode Prompt: {components.source} is a {family.title}, which is not prompted with text embeddings. "
-            "Use the Kandinsky Prior node with the prior model, and give its prompt to the decoder."
+            f"Encode Prompt: {components.source} is a {family.title}, which does not use text embeddings. "
+            "Use Kandinsky Prior with a prior model, and connect its prompt to the decoder."
         )
     words = [embedding.token for embedding in components.embeddings]
     positive, negative = (parse(text, syntax, words=words) for text in (prompt, negative_prompt))

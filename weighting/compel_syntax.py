@@ -47,8 +47,8 @@ def _read(line: str, text: str) -> Prompt:
     short, runs = shortened(line)
     if len(short) > MAX_SYNTAX:
         raise RelayError(
-            f"prompt: it has {len(short):,} characters of weights, brackets and quotes, and at most {MAX_SYNTAX:,} are read in Compel's "
-            "syntax. Use fewer weights, or choose a1111 in syntax and its own way to write them."
+            f"prompt: it has {len(short):,} characters of weights, brackets and quotes, and at most {MAX_SYNTAX:,} are allowed in Compel's "
+            "syntax. Use fewer weights, or choose a1111 in syntax and write them in that way."
         )
     if short != line:
         with suppress(Exception):
@@ -61,7 +61,7 @@ def _read(line: str, text: str) -> Prompt:
         return _by_compel(line)
     except Exception as error:  # pyparsing's, Compel's and Python's own, from Compel's conversions
         raise RelayError(
-            f"Compel cannot read the prompt {excerpt(text)}: {excerpt(str(error))[1:-1]}. Texts to combine stand in quotes, the operator comes "
+            f"prompt: Compel can't read {excerpt(text)}: {excerpt(str(error))[1:-1]}. Texts to combine must be in quotes, the operator comes "
             'last, and there is one number for each text or none: ("a cat", "a dog").and(1, 0.5)'
         ) from error
 
@@ -141,17 +141,17 @@ def _refuse_unbalanced(text: str) -> None:
             opened.append(match.start())
             if len(opened) > MAX_NESTING:
                 raise RelayError(
-                    f"prompt: brackets are nested more than {MAX_NESTING} deep at {place(text, match.start())}. Use fewer, or a weight: (words)1.5"
+                    f"prompt: brackets are nested more than {MAX_NESTING} deep at {place(text, match.start())}. Use fewer brackets, or a number: (words)1.5"
                 )
         elif opened:
             opened.pop()
         else:
             raise RelayError(
-                f"prompt: the ')' at {place(text, match.start())} closes no bracket. Take it out, or write \\) for a bracket that is text."
+                f"prompt: the ')' at {place(text, match.start())} closes no bracket. Remove it, or write \\) for a literal bracket."
             )
     if opened:
         raise RelayError(
-            f"prompt: the '(' at {place(text, opened[-1])} is never closed. Close it, or write \\( for a bracket that is text."
+            f"prompt: the '(' at {place(text, opened[-1])} is never closed. Close it, or write \\( for a literal bracket."
         )
 
 
@@ -159,12 +159,12 @@ def _checked(prompt: Prompt, text: str) -> Prompt:
     operator = re.compile(r"\.(and|add|blend|attend)\s*\(")
     if (found := operator.search(text)) and operator.search(prompt.text):
         raise RelayError(
-            f"prompt: the .{found.group(1)}(...) at {place(text, found.start())} was not understood. It follows its texts at once, "
-            'and .and() and .blend() take the whole prompt: ("a cat", "a dog").and(1, 0.5)'
+            f"prompt: the .{found.group(1)}(...) at {place(text, found.start())} was not understood. It must directly follow its texts, "
+            'and .and() and .blend() must be the whole prompt: ("a cat", "a dog").and(1, 0.5)'
         )
     for number in [*prompt.weights, *(weight for part in prompt.parts for weight in _weights_of(part))]:
         if not math.isfinite(number):
-            raise RelayError(f"prompt: a weight in {excerpt(text)} is too large, or no number. Use a smaller one.")
+            raise RelayError(f"prompt: a weight in {excerpt(text)} is too large or not a number. Use a smaller number.")
     for part in prompt.parts:
         if isinstance(part, Blend) and part.normalize and math.isclose(sum(part.weights), 0, abs_tol=1e-6):
             raise RelayError(

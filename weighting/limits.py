@@ -24,16 +24,16 @@ def check_readable(text: str) -> None:
     """
     if len(text) > MAX_CHARACTERS:
         raise RelayError(
-            f"prompt: it has {len(text):,} characters, and at most {MAX_CHARACTERS:,} are read, some {MAX_CHARACTERS // 300} times "
-            "what the text encoder sees at once. Shorten it; to use more texts, mix prompts with Mix Prompts."
+            f"prompt: it has {len(text):,} characters, and at most {MAX_CHARACTERS:,} are allowed, about {MAX_CHARACTERS // 300} times "
+            "what the text encoder reads at once. Shorten it, or encode several texts and mix them with Mix Prompts."
         )
     if half := SURROGATE.search(text):
         raise RelayError(
-            f"prompt: character {half.start() + 1} is half of one (a surrogate, U+{ord(half.group()):X}), which stands for no text. Delete it."
+            f"prompt: character {half.start() + 1} is half of a character (a lone surrogate, U+{ord(half.group()):X}). Delete it."
         )
     for word in WORDS.finditer(text):
         if word.end() - word.start() > MAX_WORD:
             raise RelayError(
                 f"prompt: the word at {place(text, word.start())} has {word.end() - word.start():,} characters, and at most {MAX_WORD:,} "
-                "are read as one. Put spaces into it, or take it out."
+                "are allowed. Split it with spaces, or remove it."
             )

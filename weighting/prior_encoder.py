@@ -54,7 +54,7 @@ def encode_for_prior(
     """
     if Task.PRIOR not in components.family.pipeline_classes:
         raise RelayError(
-            f"Kandinsky Prior: {components.source} is a {components.family.title}, and not a prior. Load a Kandinsky 2.2 prior."
+            f"Kandinsky Prior: {components.source} is a {components.family.title}, not a prior. Load a Kandinsky 2.2 prior."
         )
     policy, monitor = runtime.policy, runtime.monitor
     say_notes({"prompt": prompt, "negative_prompt": negative_prompt}, syntax, monitor)
@@ -67,7 +67,7 @@ def encode_for_prior(
     for title, row in rows.items():
         if row.parts > 1:
             monitor.say(
-                f"{title}: the prior reads 77 tokens at once, and this is {row.parts} times as much. The {row.parts} parts were averaged, token by token."
+                f"{title}: the prior reads 77 tokens, and this text needs {row.parts} times as many. The {row.parts} parts were averaged token by token."
             )
     return PriorText(
         prompt=rows["prompt"],

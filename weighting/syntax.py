@@ -31,13 +31,13 @@ def parse(text: str, syntax: str, *, words: Collection[str] = ()) -> Prompt:
             could read it (see :func:`~.limits.check_readable`).
     """
     if syntax not in SYNTAXES:
-        raise RelayError(f"syntax: {syntax!r} is not a prompt syntax. There are: {', '.join(SYNTAXES)}.")
+        raise RelayError(f"syntax: {syntax!r} is not a prompt syntax. Choose one of: {', '.join(SYNTAXES)}.")
     check_readable(text)
     prompt = SYNTAXES[syntax](text, words)
     for word in words:
         if word in text and word not in prompt.text:
             raise RelayError(
-                f"prompt: {excerpt(word)} at {place(text, text.index(word))} is the word of an embedding, and signs in it are {syntax} syntax, which takes it "
-                "apart. Give it another word in Load Textual Inversion, in token, or choose plain in syntax."
+                f"prompt: {excerpt(word)} at {place(text, text.index(word))} is the word of an embedding, but signs in it are {syntax} syntax, which splits "
+                "it. Enter another word in token of Load Textual Inversion, or choose plain in syntax."
             )
     return prompt

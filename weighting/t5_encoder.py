@@ -119,8 +119,8 @@ class T5Encoder:
         most = min(MAX_RUNS, MAX_STATES // (self._length * encoder.config.hidden_size))
         if runs > most:
             raise RelayError(
-                f"prompt: it would take {runs:,} runs of the T5 text encoder over {self._length:,} tokens, and at most {most:,} are made. Each weight "
-                f"below 1 reads the whole text again, and here {max(lighter):,} are. Use fewer of these, or a shorter text."
+                f"prompt: it needs {runs:,} runs of the T5 text encoder over {self._length:,} tokens, and at most {most:,} are allowed. Each weight "
+                f"below 1 reads the whole text again, and one text has {max(lighter):,} of them. Use fewer, or a shorter text."
             )
 
 

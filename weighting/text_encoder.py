@@ -81,8 +81,8 @@ class LayerEncoder:
             most = max(most, lighter)
         if runs > MAX_RUNS:
             raise RelayError(
-                f"prompt: it would take {runs:,} runs of the text encoder, and at most {MAX_RUNS:,} are made. Each weight below 1 reads the whole "
-                f"text again, and here {most:,} are. Use fewer of these, or a shorter text."
+                f"prompt: it needs {runs:,} runs of the text encoder, and at most {MAX_RUNS:,} are allowed. Each weight below 1 reads the whole "
+                f"text again, and one text has {most:,} of them. Use fewer, or a shorter text."
             )
 
     def padded(self, hidden: torch.Tensor, tokens: int) -> torch.Tensor:

@@ -89,12 +89,12 @@ def check_clip_skip(job: TextJob, clip_encoders: Sequence[Any]) -> None:
     ]
     if most == 0 and clip_skip != 0:
         raise RelayError(
-            f"clip_skip: {components.source} ({components.family.title}) reads the last layer of its text encoder and no "
-            f"other, so {clip_skip} can't be left out. Set clip_skip to 0."
+            f"clip_skip: {components.source} ({components.family.title}) always reads the last layer of its text encoder, "
+            f"so {clip_skip} can't be skipped. Set clip_skip to 0."
         )
     if not 0 <= clip_skip <= most:
         raise RelayError(
-            f"clip_skip: {clip_skip} layers cannot be skipped in {components.source}. Its text encoder has {layers} layers: 0 to {most} can be."
+            f"clip_skip: {clip_skip} layers can't be skipped in {components.source}. Its text encoder has {layers} layers: use 0 to {most}."
         )
 
 
@@ -109,8 +109,8 @@ def handed_over(
     result = tensor.to(dtype)
     if not bool(result.isfinite().all()):
         if broken := broken_weights({encoder: components[encoder] for encoder in components.text_encoders}):
-            raise RelayError(f"{name}: {components.source} made values of it that are not numbers. {broken}")
+            raise RelayError(f"{name}: {components.source} encoded it to NaN or infinite values. {broken}")
         raise RelayError(
-            f"{name}: the embeddings are too large for {str(dtype).removeprefix('torch.')}. Use smaller weights: above 2 they seldom help."
+            f"{name}: the embeddings are too large for {str(dtype).removeprefix('torch.')}. Use smaller weights: weights above 2 rarely help."
         )
     return result.to(policy.output_device())

@@ -201,7 +201,7 @@ def test_a_word_that_a_syntax_takes_apart_is_no_silence(
     view = taught(load("sd15"), "badhands", word)
     if syntax in apart:
         with pytest.raises(
-            RelayError, match=r"is the word of an embedding.*Give it another word in Load Textual Inversion"
+            RelayError, match=r"is the word of an embedding.*Enter another word in token of Load Textual Inversion"
         ):
             encode(view, f"a {word} cat", syntax=syntax)
     else:
