@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 SAME_IN_BOTH = {
-    "cross_attention_dim": "the width of the prompt",
+    "cross_attention_dim": "the width of the prompt embeddings",
     "addition_embed_type": "what is added to the time embedding",
     "projection_class_embeddings_input_dim": "the width of what is added to the time embedding",
     "block_out_channels": "the widths of the blocks",
@@ -52,15 +52,15 @@ def fit_controls(
     if task not in family.control_pipeline_classes:
         able = ", ".join(f.title for f in FAMILIES if task in f.control_pipeline_classes)
         raise RelayError(
-            f"control: {source} ({family.title}) takes no ControlNets in {task.value}. Leave control open, or use a model "
-            f"that does: {able}."
+            f"control: {source} ({family.title}) takes no ControlNets in {task.value}. Leave control unconnected, or use a model "
+            f"that takes them: {able}."
         )
     for unit in control:
         _check_fits(unit, components)
         if unit.image.shape[0] not in (1, batch):
             raise RelayError(
                 f"control: {unit.controlnet.title} was given {unit.image.shape[0]} control pictures, and {batch} "
-                f"{'picture is' if batch == 1 else 'pictures are'} painted. Give it one for all, or one for each."
+                f"{'picture is' if batch == 1 else 'pictures are'} painted. Connect one picture for all, or one for each."
             )
     return tuple(fit_picture(unit, extent) for unit in control)
 
@@ -78,8 +78,8 @@ def _check_fits(unit: ControlNetUnit, components: PipelineComponents) -> None:
     for name, wanted in (("in_channels", autoencoder_of(components).channels), ("conditioning_channels", 3)):
         if net.config.get(name, wanted) != wanted:
             raise RelayError(
-                f"control: {title} takes {net.config[name]} {name}, and a ControlNet for {components.family.title} takes {wanted}. "
-                "Load another one."
+                f"control: {title} has {net.config[name]} {name}, but a ControlNet for {components.family.title} has {wanted}. "
+                "Load another ControlNet."
             )
     if net.dtype != components.dtype:
         raise RelayError(

@@ -63,21 +63,21 @@ def take_hint(
     hints = [entry for entry in control if isinstance(entry, KandinskyHint)]
     others = tuple(entry for entry in control if not isinstance(entry, KandinskyHint))
     if others and family.takes_image_embeds:
-        able = "Connect Kandinsky Hint" if family.takes_hint else "Leave control open"
+        able = "Connect Kandinsky Hint" if family.takes_hint else "Leave control unconnected"
         raise RelayError(
             f"control: {source} ({family.title}) takes no ControlNets, which are for Stable Diffusion and SDXL. {able}."
         )
     if hints and not family.takes_hint:
         raise RelayError(
-            f"control: {source} ({family.title}) takes no Kandinsky hint. Leave control open, or load "
+            f"control: {source} ({family.title}) takes no Kandinsky hint. Leave control unconnected, or load "
             "Kandinsky's depth ControlNet decoder (kandinsky-community/kandinsky-2-2-controlnet-depth)."
         )
     if not family.takes_hint:
         return (), others
     if not hints:
         raise RelayError(
-            f"control: {source} ({family.title}) paints along a depth map, and none is connected. Connect Kandinsky Hint, or "
-            "load the decoder that needs none (kandinsky-community/kandinsky-2-2-decoder)."
+            f"control: {source} ({family.title}) needs a depth map, and none is connected. Connect Kandinsky Hint, or "
+            "load the plain decoder (kandinsky-community/kandinsky-2-2-decoder)."
         )
     (hint,) = hints
     return (FittedHint(_fitted(hint, extent, batch)),), others
@@ -88,8 +88,8 @@ def _fitted(hint: KandinskyHint, extent: Extent, batch: int) -> torch.Tensor:
     depth = hint.depth
     if depth.shape[0] not in (1, batch):
         raise RelayError(
-            f"control: the hint holds {depth.shape[0]} depth maps, and {batch} "
-            f"{'picture is' if batch == 1 else 'pictures are'} painted. Give it one for all, or one for each."
+            f"control: the hint has {depth.shape[0]} depth maps, and {batch} "
+            f"{'picture is' if batch == 1 else 'pictures are'} painted. Connect one for all, or one for each."
         )
     if tuple(depth.shape[-2:]) != (extent.height, extent.width):
         wanted = Wanted("control picture", (hint,), (extent,))

@@ -95,13 +95,13 @@ def stack_units(earlier: Sequence[Any], unit: ControlNetUnit) -> tuple[ControlNe
     for other in earlier:
         if not isinstance(other, ControlNetUnit):
             raise RelayError(
-                "control: what is connected is no ControlNet, and can't be joined with one. Connect the output of another "
-                "Apply ControlNet (Diffusers), or leave control open."
+                "control: what is connected is not a ControlNet, and can't be combined with one. Connect the output of another "
+                "Apply ControlNet (Diffusers), or leave control unconnected."
             )
         if other.guess_mode != unit.guess_mode:
             raise RelayError(
                 f"guess_mode: it is {_on(unit.guess_mode)} for {unit.controlnet.title} and {_on(other.guess_mode)} for "
-                f"{other.controlnet.title}, which is in control. diffusers knows one value a run: set both alike."
+                f"{other.controlnet.title}, which is connected to control. A run uses a single value: use the same setting in both nodes."
             )
     return (*earlier, unit)
 
