@@ -366,7 +366,7 @@ class Unit:
 @pytest.mark.parametrize(
     ("name", "control", "message"),
     [
-        (NAME, (), r"control: kandinsky_depth.*along a depth map.*Connect Kandinsky Hint"),
+        (NAME, (), r"control: kandinsky_depth.*needs a depth map.*Connect Kandinsky Hint"),
         (NAME, (Unit(),), r"control: kandinsky_depth.*takes no ControlNets.*Connect Kandinsky Hint"),
         (
             "kandinsky_decoder",
