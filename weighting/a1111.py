@@ -1,9 +1,9 @@
 r"""The prompt syntax of Stable Diffusion web UI (AUTOMATIC1111): ``(x)``, ``[x]``, ``(x:1.3)``, ``BREAK``.
 
-Round brackets weigh as in ComfyUI's own text boxes: a number stands for itself whatever is round it (``((x:1.3))`` is
-1.3, and 1.43 in the web UI), and a colon at once behind a bracket is text (``(:3)``). ``[x]`` and ``BREAK``, which mean
-nothing to ComfyUI, mean what they mean in the web UI.
-The web UI reads a bracket without its partner, or with a broken weight, as best it can; here it is refused, with the place.
+Round brackets work as in ComfyUI's own text boxes: a number is the weight, regardless of outer brackets (``((x:1.3))`` is
+1.3, but 1.43 in the web UI), and a colon directly after a bracket is text (``(:3)``). ``[x]`` and ``BREAK``, which ComfyUI
+does not know, work as in the web UI.
+The web UI guesses what an unmatched bracket or a broken weight means; here it is refused, and the error names the place.
 Source: https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features#attentionemphasis
 """
 
@@ -19,11 +19,11 @@ from .foreign import BREAK, NUMBER, refuse_in_a1111
 from .prompt_text import Fragment, Passage, Prompt, excerpt, place
 
 STEP = 1.1
-"""What a pair of brackets with no number multiplies or divides by."""
+"""The factor of a pair of brackets without a number; square brackets divide by it."""
 TOKEN = re.compile(
     r"""
       \\(?P<escaped>[()\[\]\\:|])
-    | :(?P<tail>[^:\\()\[\]|]*)(?=[)\]])   # a weight, perhaps
+    | :(?P<tail>[^:\\()\[\]|]*)(?=[)\]])   # possibly a weight
     | [()\[\]|:\\]
     | [^()\[\]|:\\]+
     """,
@@ -35,37 +35,37 @@ PARTNERS = {")": "(", "]": "["}
 
 @dataclass
 class _Bracket:
-    """A pair of brackets, or with no ``sign`` the whole text."""
+    """A pair of brackets, or the whole text if ``sign`` is empty."""
 
     sign: str
     at: int
-    """The place of the opening one."""
+    """The index of the opening bracket."""
     outer: _Bracket | None = None
     factor: float = 1.0
-    """Of this pair to what is round it."""
+    """This pair's factor, relative to the outer brackets."""
     number: float | None = None
-    """The weight that is written in it, whatever is round it."""
+    """The weight that is written in the brackets; it replaces the outer factors."""
     weight: float = 1.0
-    """With all pairs round it."""
+    """The final weight of the text in the brackets."""
 
 
 @dataclass
 class _Run:
-    """Text with no bracket in it."""
+    """Text without brackets."""
 
     bracket: _Bracket
     texts: list[str] = field(default_factory=list)
 
 
 def parse_a1111(text: str, words: Collection[str] = ()) -> Prompt:
-    """Stable Diffusion web UI's syntax; each ``BREAK`` begins a new part, which is encoded in 77 tokens of its own.
+    """Parses Stable Diffusion web UI's syntax. Each ``BREAK`` starts a new part, which is encoded in its own 77 tokens.
 
     Args:
-        words: of the embeddings that the model knows.
+        words: the words of the model's embeddings.
 
     Raises:
-        RelayError: with the place: a bracket without its partner, a weight that is no number or below 0, and what the
-            web UI has and this pack has not, or has a node for: ``[a:b:0.5]``, ``[a|b]``, ``AND``, ``<lora:...>``.
+        RelayError: naming the place: an unmatched bracket, a weight that is not a number of 0 or more, or syntax of the
+            web UI that is not supported or has its own node: ``[a:b:0.5]``, ``[a|b]``, ``AND``, ``<lora:...>``.
     """
     refuse_in_a1111(text, words)
     passages: list[list[Fragment]] = [[]]
@@ -82,7 +82,7 @@ def parse_a1111(text: str, words: Collection[str] = ()) -> Prompt:
 
 
 def _runs(text: str) -> list[_Run]:
-    """In order, with their weights; one pass over the text."""
+    """The runs of ``text`` in order, with their weights, in one pass."""
     whole = _Bracket("", -1)
     brackets, opened = [whole], [whole]
     runs = [_Run(whole)]
@@ -123,7 +123,7 @@ def _runs(text: str) -> list[_Run]:
 
 
 def _weight(text: str, match: re.Match[str], bracket: _Bracket) -> float | None:
-    """What stands between a colon and a closing bracket, as the weight of the pair; None where it is text."""
+    """The weight between a colon and a closing bracket, or None if this is text."""
     tail, at = match["tail"], match.start()
     if not bracket.sign or at == bracket.at + 1:
         return None

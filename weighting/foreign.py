@@ -1,7 +1,7 @@
-"""Text in the syntax of another program, which the chosen syntax would read as letters: refused, or said, with what to take instead.
+"""Finds syntax of other programs that the chosen syntax would read as letters, and says what to use instead.
 
-Refused is what is no prose: nobody means the letters of ``<lora:x:1>``. What may be prose is only said. In the plain syntax
-every character is text, so nothing is foreign there. No pattern here looks at a character more than a few times.
+Syntax that can't be prose, such as ``<lora:x:1>``, is refused. Syntax that may be prose only leads to a note. In the plain
+syntax, every character is text. All patterns take time in proportion to the text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .prompt_text import excerpt, place
 NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
 EXTRA_NETWORK = re.compile(r"<(\w+):[^<>]*>")
 EMBEDDING = re.compile(r"\bembedding:([^\s,:()\[\]{}|]+)")
-"""ComfyUI's own way to name an embedding."""
+"""How ComfyUI's own nodes name an embedding."""
 AND = re.compile(r"\bAND\b")
 BREAK = re.compile(r"\bBREAK\b")
 AT_A_STEP = re.compile(rf"\[[^\[\]:]*:(?:[^\[\]:]*:\s*{NUMBER}|\s*\d*\.\d+)\s*\]")
@@ -24,10 +24,10 @@ ALTERNATING = re.compile(r"\[[^\[\]|]*\|[^\[\]]*\]")
 WEIGHT_INSIDE = re.compile(rf"[^\s\d():\\]\s*:\s*{NUMBER}\s*\)(?![+\-\d]|\.\w)")
 BRACKETS = re.compile(r"(?<!\\)[()]")
 WEIGHED = re.compile(r"[+\-\d]|\.\w")
-"""What follows a bracket that weighs, in Compel's syntax."""
+"""What follows a closing bracket that has a weight, in Compel's syntax."""
 BROKEN_WEIGHT = re.compile(
     r"""(?:(?<!\\)\)|(?<!\S)"[^"]+")(?P<weight>
-        [+-]+\.?\d[\w.]*                                       # (x)-0.5: read as a sign, and the number as text
+        [+-]+\.?\d[\w.]*                                       # (x)-0.5: a sign, and the number as text
       | (?:\d*\.\d*\.\d|(?:\d+(?:\.\d*)?|\.\d+)e[+-]?\d)[\w.+-]*   # (x)1.5.5, (x)1e309
       | (?:nan|inf|infinity)\b
     )""",
@@ -43,10 +43,10 @@ WEIGHT_BEHIND = re.compile(r"(?<!\\)\)\d*\.\d+(?![\w.])")
 def refuse_in_compel(text: str, words: Collection[str] = ()) -> None:
     """
     Args:
-        words: of the embeddings that the model knows.
+        words: the words of the model's embeddings.
 
     Raises:
-        RelayError: with the place, and what to write or to choose.
+        RelayError: with the place, and what to write or choose instead.
     """
     _refuse_networks_and_embeddings(text, words)
     if swap := re.search(r"\.swap\s*\(", text):
@@ -81,7 +81,7 @@ def refuse_in_compel(text: str, words: Collection[str] = ()) -> None:
 
 
 def refuse_in_a1111(text: str, words: Collection[str] = ()) -> None:
-    """As :func:`refuse_in_compel`."""
+    """Like :func:`refuse_in_compel`, for the a1111 syntax."""
     _refuse_networks_and_embeddings(text, words)
     if both := AND.search(text):
         raise RelayError(
@@ -96,7 +96,7 @@ def refuse_in_a1111(text: str, words: Collection[str] = ()) -> None:
 
 
 def notes_on(text: str, syntax: str) -> Iterator[str]:
-    """What may be prose, and would mean something in another program: a line for the user each."""
+    """Yields a note to the user for each kind of text that may be prose but has a meaning in another program."""
     if syntax == "plain":
         return
     if found := WILDCARD.search(text):
@@ -105,7 +105,7 @@ def notes_on(text: str, syntax: str) -> Iterator[str]:
         yield f"{excerpt(found.group())} is read as text: ComfyUI's page makes such a choice when it queues the prompt, but did not make this one."
     if syntax == "compel" and (found := AND.search(text)):
         yield f'AND at {place(text, found.start())} is read as the word "and". To combine texts, write ("one", "another").and().'
-    square = next((one for one in SQUARE.finditer(text) if any(map(str.isalpha, one.group()))), None)
+    square = next((match for match in SQUARE.finditer(text) if any(map(str.isalpha, match.group()))), None)
     if syntax == "compel" and (found := square):
         yield f"{excerpt(found.group())} has no weight in Compel's syntax: its brackets are read as text. For less weight, write (words)0.9 or choose a1111 in syntax."
     if syntax == "a1111" and (found := WEIGHT_BEHIND.search(text)):
@@ -135,7 +135,7 @@ def _refuse_networks_and_embeddings(text: str, words: Collection[str]) -> None:
 
 
 def _refuse_doubled(text: str) -> None:
-    """``((x))``, which is nothing in Compel's syntax and a weight in others; ``((x))1.3`` is a weight in Compel's."""
+    """Refuses ``((x))``, which has no weight in Compel's syntax but in others; ``((x))1.3`` has one in Compel's too."""
     opened: list[int] = []
     inner = -1, -1
     for match in BRACKETS.finditer(text):
@@ -143,7 +143,7 @@ def _refuse_doubled(text: str) -> None:
         if match.group() == "(":
             opened.append(end)
             continue
-        start = opened.pop()  # each has its partner by now
+        start = opened.pop()  # all brackets match: checked before
         pair = start, end
         if inner == (start + 1, end - 1):
             depth, words = 2, text[start + 2 : end - 1]

@@ -1,4 +1,4 @@
-"""What no prompt needs and some code can't take: endless texts, endless words, characters that are none."""
+"""Refuses texts that no prompt needs and some code can't handle: huge texts, huge words, lone surrogates."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from ..pipelines.base.errors import RelayError
 from .prompt_text import place
 
 MAX_CHARACTERS = 20_000
-"""Some 5,000 tokens, 65 times the encoder's 77. Prompts that wildcards fill up have a few thousand characters."""
+"""About 5,000 tokens, 65 times the encoder's 77. Prompts from wildcards have a few thousand characters."""
 MAX_WORD = 1_000
-"""Characters of a word, or of signs in a row. CLIP's tokenizer in Python (transformers 4) takes the square of a word's length;
-the longest texts without a space are sentences of Chinese or Thai."""
+"""Characters of a word, or of a row of signs. The time of CLIP's Python tokenizer (transformers 4) grows with the square of a
+word's length. The longest texts without spaces are sentences in Chinese or Thai."""
 WORDS = re.compile(r"[^\W\d_]+|[^\w\s]+")
-"""As CLIP's tokenizer takes a text apart; digits are single for it."""
+"""Words as CLIP's tokenizer splits them; it treats each digit separately."""
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def check_readable(text: str) -> None:
     """
     Raises:
-        RelayError: ``text`` is too long, has a word that is, or half of a character.
+        RelayError: ``text`` or one of its words is too long, or it has a lone surrogate.
     """
     if len(text) > MAX_CHARACTERS:
         raise RelayError(
