@@ -18,7 +18,7 @@ from ..pipelines.model.components import PipelineComponents
 from ..pipelines.model.embeds import TextEmbeds
 from .clip_recipe import read_clip, read_pooled
 from .t5_encoder import LENGTH, T5Encoder, t5_length
-from .text_job import TextJob, check_clip_skip, encoder_runs, encoders_on_device, handed_over, tokenizer_of
+from .text_job import TextJob, check_clip_skip, checked_output, encoder_runs, encoders_on_device, tokenizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -44,15 +44,15 @@ def encode(job: TextJob) -> dict[str, TextEmbeds]:
     )
     embeds = {}
     for (kind, title, of_clips), of_poolers, of_t5 in zip(texts, pooled, t5_states):
-        joined = handed_over(torch.cat(of_clips, dim=-1), title, dtype, policy, job.components)
+        joined = checked_output(torch.cat(of_clips, dim=-1), title, dtype, policy, job.components)
         if of_t5 is None:
             t5_tokens = joined.new_zeros(1, LENGTH, _width(components))
         else:
-            t5_tokens = handed_over(of_t5, title, components[t5].dtype, policy, job.components)
+            t5_tokens = checked_output(of_t5, title, components[t5].dtype, policy, job.components)
         wide = torch.nn.functional.pad(joined, (0, t5_tokens.shape[-1] - joined.shape[-1]))
         embeds[kind] = TextEmbeds(
             hidden=torch.cat([wide, t5_tokens], dim=1),
-            pooled=handed_over(torch.cat(of_poolers, dim=-1), title, dtype, policy, job.components),
+            pooled=checked_output(torch.cat(of_poolers, dim=-1), title, dtype, policy, job.components),
             stand_ins=LENGTH if of_t5 is None else 0,
         )
     return embeds

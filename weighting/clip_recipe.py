@@ -9,7 +9,7 @@ from ..pipelines.model.components import PipelineComponents
 from ..pipelines.model.embeds import TextEmbeds
 from ..pipelines.model.laws import TextLayer
 from .prompt_text import plain_prompt
-from .text_job import TextJob, check_clip_skip, encoder_runs, encoders_on_device, handed_over
+from .text_job import TextJob, check_clip_skip, checked_output, encoder_runs, encoders_on_device
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ def encode(job: TextJob) -> dict[str, TextEmbeds]:
         name: str, states: list[torch.Tensor], pooled: torch.Tensor | None, host_pooled: torch.Tensor | None = None
     ) -> TextEmbeds:
         def out(tensor: torch.Tensor) -> torch.Tensor:
-            return handed_over(tensor, name, last_encoder.dtype, job.runtime.policy, job.components)
+            return checked_output(tensor, name, last_encoder.dtype, job.runtime.policy, job.components)
 
         return TextEmbeds(
             hidden=out(torch.cat(states, dim=-1)),

@@ -49,7 +49,7 @@ class Layer:
 
 @cache
 def compel_class() -> Any:
-    """Compel's class. 2.3.1, the last one for transformers 4, is fixed: its blend passes its own method an unknown argument."""
+    """Compel's class, with a fix for 2.3.1, the last for transformers 4: its blend passes its own method an unknown argument."""
     from compel import Compel
 
     argument, name = "should_return_tokens", "_get_conditioning_for_flattened_prompt"

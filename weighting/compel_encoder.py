@@ -17,7 +17,7 @@ from ..pipelines.model.components import PipelineComponents
 from ..pipelines.model.embeds import PromptEmbeds, TextEmbeds, mark_of
 from ..pipelines.model.laws import TextRecipe
 from . import clip_and_t5_recipe, clip_recipe
-from .encoded_texts import find_texts, keep_texts, wanted_texts
+from .encoded_texts import find_texts, keep_texts, texts_key
 from .prompt_text import as_typed
 from .syntax import parse
 from .text_job import TextJob, say_notes
@@ -87,7 +87,7 @@ def encode_prompt(
         positive, negative = as_typed(positive, prompt), as_typed(negative, negative_prompt)
     say_notes({"prompt": prompt, "negative_prompt": negative_prompt}, syntax, runtime.monitor)
     zeros = negative.is_empty and bool(components.config.get("force_zeros_for_empty_prompt"))  # only SDXL has this flag
-    key = wanted_texts(components, (positive, negative), clip_skip, zeros)
+    key = texts_key(components, (positive, negative), clip_skip, zeros)
     embeds = find_texts(key, policy.output_device())
     if embeds is None:
         embeds = recipe.encode(

@@ -19,7 +19,7 @@ from typing import Any
 from ..pipelines.base.errors import RelayError
 from .foreign import refuse_in_compel
 from .prompt_text import Blend, Fragment, Passage, Prompt, excerpt, place, plain_prompt
-from .shortened import shortened, with_quotation_marks, written_out
+from .shortened import restored, shortened, with_quotation_marks
 
 MAX_NESTING = 10
 """Levels of brackets. Compel's parser uses about thirty Python frames per level."""
@@ -51,11 +51,11 @@ def _read(line: str, text: str) -> Prompt:
     if len(short) > MAX_SYNTAX:
         raise RelayError(
             f"prompt: it has {len(short):,} characters of weights, brackets and quotes, and at most {MAX_SYNTAX:,} are allowed in Compel's "
-            "syntax. Use fewer weights, or choose a1111 in syntax and write them in that way."
+            "syntax. Use fewer weights, or choose a1111 in syntax and write them that way."
         )
     if short != line:
         with suppress(Exception):
-            prompt = written_out(_by_compel(short), runs)
+            prompt = restored(_by_compel(short), runs)
             if prompt is not None:
                 return prompt
     try:

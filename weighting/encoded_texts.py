@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Embeds = TypeVar("Embeds", TextEmbeds, PriorTextEmbeds)
 
 
-def wanted_texts(components: PipelineComponents, texts: tuple[Prompt, ...], *settings: Hashable) -> Wanted:
+def texts_key(components: PipelineComponents, texts: tuple[Prompt, ...], *settings: Hashable) -> Wanted:
     """The cache key of ``texts``, from any syntax, encoded with the text encoders, LoRAs and embeddings of ``components``.
 
     Args:

@@ -13,10 +13,10 @@ from ..pipelines.device.working_memory import text_bytes
 from ..pipelines.model.components import PipelineComponents
 from ..pipelines.model.embeds import PriorText, PriorTextEmbeds
 from ..pipelines.model.family import Task
-from .encoded_texts import find_texts, keep_texts, wanted_texts
+from .encoded_texts import find_texts, keep_texts, texts_key
 from .prompt_text import Prompt
 from .syntax import parse
-from .text_job import handed_over, say_notes, tokenizer_of
+from .text_job import checked_output, say_notes, tokenizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +59,7 @@ def encode_for_prior(
     policy, monitor = runtime.policy, runtime.monitor
     say_notes({"prompt": prompt, "negative_prompt": negative_prompt}, syntax, monitor)
     texts = {"prompt": parse(prompt, syntax), "negative_prompt": parse(negative_prompt, syntax), "": parse("", syntax)}
-    key = wanted_texts(components, tuple(texts.values()))
+    key = texts_key(components, tuple(texts.values()))
     rows: dict[str, PriorTextEmbeds] | None = find_texts(key, policy.output_device())
     if rows is None:
         rows = _encode_rows(components, texts, runtime)
@@ -98,8 +98,8 @@ def _encode_rows(
             monitor.check()
             hidden, mask, parts = _averaged_parts(layer, text)
             rows[title] = PriorTextEmbeds(
-                pooled=handed_over(layer.pooled(text), title, encoder.dtype, policy, components),
-                hidden=handed_over(hidden, title, encoder.dtype, policy, components),
+                pooled=checked_output(layer.pooled(text), title, encoder.dtype, policy, components),
+                hidden=checked_output(hidden, title, encoder.dtype, policy, components),
                 mask=mask.to(policy.output_device()),
                 parts=parts,
             )

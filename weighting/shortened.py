@@ -89,7 +89,7 @@ def shortened(line: str) -> tuple[str, list[str]]:
     return " ".join(kept), runs
 
 
-def written_out(prompt: Prompt, runs: list[str]) -> Prompt | None:
+def restored(prompt: Prompt, runs: list[str]) -> Prompt | None:
     """Puts the words back into the ``prompt`` of a shortened line. None if a run is left over."""
     remaining = iter(runs)
 

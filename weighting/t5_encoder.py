@@ -42,10 +42,8 @@ def weighted_tokens(tokenizer: Any, passage: Passage) -> list[tuple[list[int], f
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     owners = []
     for start, end in encoded["offset_mapping"]:
-        if spaces := SPACES.match(
-            text, start
-        ):  # spaces belong to the next fragment, but some tokenizers add them to a token
-            start = spaces.end()
+        if spaces := SPACES.match(text, start):
+            start = spaces.end()  # spaces belong to the next fragment, but some tokenizers add them to a token
         touched = range(_fragment_at(starts, start), _fragment_at(starts, max(start, end - 1)) + 1)
         owners.append(max(touched, key=lambda index: abs(passage.fragments[index].weight - 1)))
     grouped = groupby(zip(encoded["input_ids"], owners), key=lambda pair: pair[1])

@@ -98,7 +98,7 @@ def check_clip_skip(job: TextJob, clip_encoders: Sequence[Any]) -> None:
         )
 
 
-def handed_over(
+def checked_output(
     tensor: torch.Tensor, name: str, dtype: torch.dtype, policy: OffloadPolicy, components: PipelineComponents
 ) -> torch.Tensor:
     """``tensor`` in ``dtype`` on the device that keeps results. ``name``: the input that it comes from, for errors.

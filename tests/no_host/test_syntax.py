@@ -14,7 +14,7 @@ from diffusers_relay.weighting import a1111, compel_syntax, foreign, limits
 from diffusers_relay.weighting import shortened as shortened_texts
 from diffusers_relay.weighting.foreign import notes_on
 from diffusers_relay.weighting.prompt_text import Blend, Fragment, Passage, Prompt
-from diffusers_relay.weighting.shortened import shortened, written_out
+from diffusers_relay.weighting.shortened import restored, shortened
 from diffusers_relay.weighting.syntax import SYNTAXES, parse
 from relay_host.paths import ROOT
 
@@ -310,7 +310,7 @@ def test_what_is_shortened_means_the_same_to_compel_s_parser(text):
     line = re.sub(r"\s+", " ", text).strip()
     short, runs = shortened(line)
     try:
-        mine = written_out(compel_syntax._by_compel(short), runs)
+        mine = restored(compel_syntax._by_compel(short), runs)
     except Exception:  # then the whole line is parsed
         return
     assert mine is None or mine == compel_syntax._by_compel(line)

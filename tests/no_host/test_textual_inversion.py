@@ -367,7 +367,7 @@ def test_both_encoders_of_sdxl_by_their_other_names(inference_mode: None, tmp_pa
 
 def test_embedding_and_its_word_are_named_in_a_prompt(inference_mode: None) -> None:
     view = taught(load("sd15"), "badhands")
-    with pytest.raises(RelayError, match="write badhands alone"):
+    with pytest.raises(RelayError, match="write only badhands"):
         encode(view, "a cat, embedding:badhands")
 
 
