@@ -1,1 +1,1 @@
-"""Text to embeddings: prompt syntaxes, and the encoders that follow them."""
+"""Text to embeddings: prompt syntaxes, and encoders that apply their weights."""

@@ -1,9 +1,9 @@
 r"""The prompt syntax of Stable Diffusion web UI (AUTOMATIC1111): ``(x)``, ``[x]``, ``(x:1.3)``, ``BREAK``.
 
-Round brackets weigh as in ComfyUI's own text boxes: a number stands for itself whatever is round it (``((x:1.3))`` is
-1.3, and 1.43 in the web UI), and a colon at once behind a bracket is text (``(:3)``). ``[x]`` and ``BREAK``, which mean
-nothing to ComfyUI, mean what they mean in the web UI.
-The web UI reads a bracket without its partner, or with a broken weight, as best it can; here it is refused, with the place.
+Round brackets work as in ComfyUI's own text boxes: a number is the weight, regardless of outer brackets (``((x:1.3))`` is
+1.3, but 1.43 in the web UI), and a colon directly after a bracket is text (``(:3)``). ``[x]`` and ``BREAK``, which ComfyUI
+does not know, work as in the web UI.
+The web UI guesses what an unmatched bracket or a broken weight means; here it is refused, and the error names the place.
 Source: https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features#attentionemphasis
 """
 
@@ -19,11 +19,11 @@ from .foreign import BREAK, NUMBER, refuse_in_a1111
 from .prompt_text import Fragment, Passage, Prompt, excerpt, place
 
 STEP = 1.1
-"""What a pair of brackets with no number multiplies or divides by."""
+"""The factor of a pair of brackets without a number; square brackets divide by it."""
 TOKEN = re.compile(
     r"""
       \\(?P<escaped>[()\[\]\\:|])
-    | :(?P<tail>[^:\\()\[\]|]*)(?=[)\]])   # a weight, perhaps
+    | :(?P<tail>[^:\\()\[\]|]*)(?=[)\]])   # possibly a weight
     | [()\[\]|:\\]
     | [^()\[\]|:\\]+
     """,
@@ -35,37 +35,37 @@ PARTNERS = {")": "(", "]": "["}
 
 @dataclass
 class _Bracket:
-    """A pair of brackets, or with no ``sign`` the whole text."""
+    """A pair of brackets, or the whole text if ``sign`` is empty."""
 
     sign: str
     at: int
-    """The place of the opening one."""
+    """The index of the opening bracket."""
     outer: _Bracket | None = None
     factor: float = 1.0
-    """Of this pair to what is round it."""
+    """This pair's factor, relative to the outer brackets."""
     number: float | None = None
-    """The weight that is written in it, whatever is round it."""
+    """The weight that is written in the brackets; it replaces the outer factors."""
     weight: float = 1.0
-    """With all pairs round it."""
+    """The final weight of the text in the brackets."""
 
 
 @dataclass
 class _Run:
-    """Text with no bracket in it."""
+    """Text without brackets."""
 
     bracket: _Bracket
     texts: list[str] = field(default_factory=list)
 
 
 def parse_a1111(text: str, words: Collection[str] = ()) -> Prompt:
-    """Stable Diffusion web UI's syntax; each ``BREAK`` begins a new part, which is encoded in 77 tokens of its own.
+    """Parses Stable Diffusion web UI's syntax. Each ``BREAK`` starts a new part, which is encoded in its own 77 tokens.
 
     Args:
-        words: of the embeddings that the model knows.
+        words: the words of the model's embeddings.
 
     Raises:
-        RelayError: with the place: a bracket without its partner, a weight that is no number or below 0, and what the
-            web UI has and this pack has not, or has a node for: ``[a:b:0.5]``, ``[a|b]``, ``AND``, ``<lora:...>``.
+        RelayError: naming the place: an unmatched bracket, a weight that is not a number of 0 or more, or syntax of the
+            web UI that is not supported or has its own node: ``[a:b:0.5]``, ``[a|b]``, ``AND``, ``<lora:...>``.
     """
     refuse_in_a1111(text, words)
     passages: list[list[Fragment]] = [[]]
@@ -82,7 +82,7 @@ def parse_a1111(text: str, words: Collection[str] = ()) -> Prompt:
 
 
 def _runs(text: str) -> list[_Run]:
-    """In order, with their weights; one pass over the text."""
+    """The runs of ``text`` in order, with their weights, in one pass."""
     whole = _Bracket("", -1)
     brackets, opened = [whole], [whole]
     runs = [_Run(whole)]
@@ -102,15 +102,15 @@ def _runs(text: str) -> list[_Run]:
             opened[-1].number = weight
         elif token == "|" and opened[-1].sign == "[":
             raise RelayError(
-                f"prompt: [...|...] at {place(text, opened[-1].at)} asks for another text at every other step, which diffusers' "
-                r"pipelines can't do. Choose one of the texts, or write \| for a sign that is text."
+                f"prompt: [...|...] at {place(text, opened[-1].at)} alternates between texts from step to step, which diffusers' "
+                r"pipelines can't do. Choose one of the texts, or write \| for a literal bar."
             )
         else:
             runs[-1].texts.append(match["escaped"] or token)
     if len(opened) > 1:
         sign, at = opened[-1].sign, opened[-1].at
         raise RelayError(
-            f"prompt: the '{sign}' at {place(text, at)} is never closed. Close it, or write \\{sign} for a bracket that is text."
+            f"prompt: the '{sign}' at {place(text, at)} is never closed. Close it, or write \\{sign} for a literal bracket."
         )
     for bracket in brackets[1:]:  # outer ones come first
         assert bracket.outer is not None
@@ -123,7 +123,7 @@ def _runs(text: str) -> list[_Run]:
 
 
 def _weight(text: str, match: re.Match[str], bracket: _Bracket) -> float | None:
-    """What stands between a colon and a closing bracket, as the weight of the pair; None where it is text."""
+    """The weight between a colon and a closing bracket, or None if this is text."""
     tail, at = match["tail"], match.start()
     if not bracket.sign or at == bracket.at + 1:
         return None
@@ -132,15 +132,15 @@ def _weight(text: str, match: re.Match[str], bracket: _Bracket) -> float | None:
         if number is None:
             return None
         raise RelayError(
-            f"prompt: [...:{excerpt(tail)[1:-1]}] at {place(text, bracket.at)} asks for a change of the text at a step, which diffusers' "
-            "pipelines can't do. For less weight write (words:0.8); to change the prompt on the way, use one Image to Image (Diffusers) after another."
+            f"prompt: [...:{excerpt(tail)[1:-1]}] at {place(text, bracket.at)} changes the text at a step, which diffusers' "
+            "pipelines can't do. For less weight, write (words:0.8); to change the prompt during a run, chain several Image to Image (Diffusers) nodes."
         )
     if number is not None and float(tail) >= 0:
         return float(tail)
     if number is not None or not (re.search(r"\s", tail) or re.match(r"[\s,]", text[at - 1])):
         raise RelayError(
-            f"prompt: the weight '{_short(':' + tail)}' at {place(text, at)} is not a number of 0 or more, such as (words:1.3). "
-            "Mend it, or write \\: for a colon that is text."
+            f"prompt: the weight '{_short(':' + tail)}' at {place(text, at)} is not a number of 0 or more. "
+            "Correct it, for example (words:1.3), or write \\: for a literal colon."
         )
     return None
 
@@ -150,7 +150,9 @@ def _short(text: str) -> str:
 
 
 def _no_partner(text: str, token: str, at: int, innermost: _Bracket) -> RelayError:
-    still_open = f", as the '{innermost.sign}' at character {innermost.at + 1} is still open" if innermost.sign else ""
+    still_open = (
+        f", because the '{innermost.sign}' at character {innermost.at + 1} is still open" if innermost.sign else ""
+    )
     return RelayError(
-        f"prompt: the '{token}' at {place(text, at)} closes no bracket{still_open}. Take it out, or write \\{token} for a bracket that is text."
+        f"prompt: the '{token}' at {place(text, at)} closes no bracket{still_open}. Remove it, or write \\{token} for a literal bracket."
     )

@@ -1,11 +1,11 @@
-"""The recipe :attr:`.TextRecipe.CLIP_AND_T5`: two CLIP encoders joined on the width, T5's states after them as more tokens.
+"""The recipe :attr:`.TextRecipe.CLIP_AND_T5`: two CLIP encoders joined by width, followed by T5's states as more tokens.
 
-CLIP's states are filled up with zeros to T5's width. The pooled embedding is that of both CLIPs, joined. A model may lack T5,
-as many people run it: its tokens are then zeros, as diffusers has them.
+CLIP's states are padded with zeros to T5's width. The pooled embeddings of both CLIPs are joined. A model may lack T5, as many
+people run it: its tokens are then zeros, as in diffusers.
 
-A script cuts T5's text at ``max_sequence_length`` tokens, 256. Here nothing is cut: if the prompt or its negative is longer, both
-are read in the next multiple of 256, which is what a script with that ``max_sequence_length`` gives. T5 has no places of its
-own to run out of, as its positions are relative. Each text of ``.and()`` has its own 256.
+A script cuts T5's text at ``max_sequence_length`` tokens, 256. Nothing is cut here: if the prompt or its negative is longer, both
+are padded to the next multiple of 256, which gives the result of a script with that ``max_sequence_length``. T5's positions are
+relative, so its length is not limited. Each text of ``.and()`` is padded separately.
 
 Source: ``encode_prompt`` of StableDiffusion3Pipeline.
 """
@@ -18,14 +18,14 @@ from ..pipelines.model.components import PipelineComponents
 from ..pipelines.model.embeds import TextEmbeds
 from .clip_recipe import read_clip, read_pooled
 from .t5_encoder import LENGTH, T5Encoder, t5_length
-from .text_job import TextJob, check_clip_skip, encoder_runs, encoders_on_device, handed_over, tokenizer_of
+from .text_job import TextJob, check_clip_skip, checked_output, encoder_runs, encoders_on_device, tokenizer_of
 
 if TYPE_CHECKING:
     import torch
 
 
 def encode(job: TextJob) -> dict[str, TextEmbeds]:
-    """The job's texts by the fields of :class:`.PromptEmbeds`; ``hidden`` is [1, n * 77 + m * 256, T5's width]."""
+    """Encodes the job's texts: field of :class:`.PromptEmbeds` -> embeddings. ``hidden`` is [1, n * 77 + m * 256, T5's width]."""
     import torch
 
     components = job.components
@@ -34,32 +34,32 @@ def encode(job: TextJob) -> dict[str, TextEmbeds]:
     check_clip_skip(job, [components[name] for name in clips])
     with encoders_on_device(job) as device:
         states = [read_clip(job, name, device) for name in clips]
-        pooled = zip(*(read_pooled(job, one.encoder) for one in states))
-        read = _read_t5(job, t5, device) if has_t5 else (None, None)
+        pooled = zip(*(read_pooled(job, clip.encoder) for clip in states))
+        t5_states = _read_t5(job, t5, device) if has_t5 else (None, None)
 
     policy, dtype = job.runtime.policy, components[clips[0]].dtype
     texts = (
-        ("positive", "prompt", [one.positive for one in states]),
-        ("negative", "negative_prompt", [one.negative for one in states]),
+        ("positive", "prompt", [clip.positive for clip in states]),
+        ("negative", "negative_prompt", [clip.negative for clip in states]),
     )
     embeds = {}
-    for (kind, title, of_clips), own, of_t5 in zip(texts, pooled, read):
-        joined = handed_over(torch.cat(of_clips, dim=-1), title, dtype, policy, job.components)
+    for (kind, title, of_clips), of_poolers, of_t5 in zip(texts, pooled, t5_states):
+        joined = checked_output(torch.cat(of_clips, dim=-1), title, dtype, policy, job.components)
         if of_t5 is None:
-            after = joined.new_zeros(1, LENGTH, _width(components))
+            t5_tokens = joined.new_zeros(1, LENGTH, _width(components))
         else:
-            after = handed_over(of_t5, title, components[t5].dtype, policy, job.components)
-        wide = torch.nn.functional.pad(joined, (0, after.shape[-1] - joined.shape[-1]))
+            t5_tokens = checked_output(of_t5, title, components[t5].dtype, policy, job.components)
+        wide = torch.nn.functional.pad(joined, (0, t5_tokens.shape[-1] - joined.shape[-1]))
         embeds[kind] = TextEmbeds(
-            hidden=torch.cat([wide, after], dim=1),
-            pooled=handed_over(torch.cat(own, dim=-1), title, dtype, policy, job.components),
+            hidden=torch.cat([wide, t5_tokens], dim=1),
+            pooled=checked_output(torch.cat(of_poolers, dim=-1), title, dtype, policy, job.components),
             stand_ins=LENGTH if of_t5 is None else 0,
         )
     return embeds
 
 
 def _read_t5(job: TextJob, name: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """T5's states for the prompt and its negative, of one length, float32."""
+    """T5's states for the prompt and its negative: [1, tokens, width], equally long, float32."""
     tokenizer = job.components[tokenizer_of(name)]
     both = (job.prompt, job.negative)
     encoder = T5Encoder(encoder_runs(job, name, device, layers=False), t5_length(tokenizer, both))

@@ -1,4 +1,4 @@
-"""The recipe :attr:`.TextRecipe.CLIP`: one or two CLIP encoders, joined on the width; pooled from the last."""
+"""The recipe :attr:`.TextRecipe.CLIP`: one or two CLIP encoders, joined by width; the last one gives the pooled embedding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..pipelines.model.components import PipelineComponents
 from ..pipelines.model.embeds import TextEmbeds
 from ..pipelines.model.laws import TextLayer
 from .prompt_text import plain_prompt
-from .text_job import TextJob, check_clip_skip, encoder_runs, encoders_on_device, handed_over
+from .text_job import TextJob, check_clip_skip, checked_output, encoder_runs, encoders_on_device
 
 if TYPE_CHECKING:
     import torch
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from .text_encoder import LayerEncoder
 
 CLIP_L_ACTIVATION = "quick_gelu"
-"""Of Stable Diffusion 1.x's text encoder; 2.x has "gelu"."""
+"""The activation of Stable Diffusion 1.x's text encoder; 2.x has "gelu"."""
 
 
 @dataclass(frozen=True, eq=False)
 class ClipStates:
-    """What one CLIP text encoder gives for a job."""
+    """The output of one CLIP text encoder for a job."""
 
     encoder: LayerEncoder
-    """At the family's own layer, with nothing skipped."""
+    """Reads the family's own layer, without ``clip_skip``."""
     positive: torch.Tensor
     """[1, n * 77, width], float32."""
     negative: torch.Tensor
-    """Of the same length."""
+    """[1, n * 77, width], float32."""
 
 
 def encode(job: TextJob) -> dict[str, TextEmbeds]:
-    """The job's texts by the fields of :class:`.PromptEmbeds`; ``hidden`` is [1, n * 77, the widths' sum]."""
+    """Encodes the job's texts: field of :class:`.PromptEmbeds` -> embeddings. ``hidden`` is [1, n * 77, sum of the widths]."""
     import torch
 
     components, family = job.components, job.components.family
@@ -49,14 +49,14 @@ def encode(job: TextJob) -> dict[str, TextEmbeds]:
             pooled = read_pooled(job, last)
         elif family.serves_host_samplers and last_encoder.config.hidden_act == CLIP_L_ACTIVATION:
             host_pooled = [last.host_pooled(job.prompt), last.host_pooled(job.negative)]
-        nothing = plain_prompt("")
-        empty = [last.hidden(nothing), last.pooled(nothing)] if family.drops_prompt_at_guidance_0 else []
+        no_text = plain_prompt("")
+        empty = [last.hidden(no_text), last.pooled(no_text)] if family.drops_prompt_at_guidance_0 else []
 
-    def finished(
+    def embeds_of(
         name: str, states: list[torch.Tensor], pooled: torch.Tensor | None, host_pooled: torch.Tensor | None = None
     ) -> TextEmbeds:
         def out(tensor: torch.Tensor) -> torch.Tensor:
-            return handed_over(tensor, name, last_encoder.dtype, job.runtime.policy, job.components)
+            return checked_output(tensor, name, last_encoder.dtype, job.runtime.policy, job.components)
 
         return TextEmbeds(
             hidden=out(torch.cat(states, dim=-1)),
@@ -66,22 +66,22 @@ def encode(job: TextJob) -> dict[str, TextEmbeds]:
 
     nones = [None, None]
     embeds = {
-        name: finished(title, hidden, own, host)
-        for name, title, hidden, own, host in zip(
+        name: embeds_of(title, hidden, last_pooled, host)
+        for name, title, hidden, last_pooled, host in zip(
             ("positive", "negative"),
             ("prompt", "negative_prompt"),
-            ([one.positive for one in states], [one.negative for one in states]),
+            ([clip.positive for clip in states], [clip.negative for clip in states]),
             pooled or nones,
             host_pooled or nones,
         )
     }
     if empty:
-        embeds["empty"] = finished("prompt", empty[:1], empty[1])
+        embeds["empty"] = embeds_of("prompt", empty[:1], empty[1])
     return embeds
 
 
 def read_clip(job: TextJob, name: str, device: torch.device) -> ClipStates:
-    """The states of the CLIP text encoder ``name``, which lies on ``device``, for both texts of the job."""
+    """The states of the CLIP text encoder ``name``, which is on ``device``, for both texts of the job."""
     import torch
 
     from .text_encoder import LayerEncoder
@@ -104,11 +104,11 @@ def read_pooled(job: TextJob, encoder: LayerEncoder) -> list[torch.Tensor]:
 
 
 def _layer(components: PipelineComponents, encoder: Any, clip_skip: int) -> ReadLayer:
-    """Where diffusers' pipelines of this family read the encoder.
+    """The layer that diffusers' pipelines of this family read.
 
     Source: ``encode_prompt`` of StableDiffusionPipeline, StableDiffusionXLPipeline, StableDiffusion3Pipeline and
-    StableDiffusionLatentUpscalePipeline. The first one fails with transformers 5.6 and later when layers are skipped,
-    which have the layer norm one level higher.
+    StableDiffusionLatentUpscalePipeline. With ``clip_skip``, the first one fails on transformers 5.6 and later, where the
+    layer norm is one level higher.
     """
     if components.family.text_layer is TextLayer.BARE:
         return lambda output: output.hidden_states[-1]

@@ -1,4 +1,4 @@
-"""How Compel is called: the class to use, a text encoder as it wants to see one, and its own tree of a prompt."""
+"""Calls Compel: its class, a text encoder with the interface that it expects, and a prompt as its own tree."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     import torch
 
 ReadLayer = Callable[[Any], "torch.Tensor"]
-"""Takes the wanted hidden state [1, tokens, width] out of a text encoder's output."""
+"""Takes the hidden state to use, [1, tokens, width], from a text encoder's output."""
 
 
 class Layer:
-    """A text encoder as Compel calls one, with the wanted layer in the place of the last.
+    """A text encoder with the interface that Compel expects, which returns a chosen layer as the last one.
 
-    Everything is given in float32, so that weights are not applied in a half-precision model's dtype; at weight 1 the
-    way back to that dtype keeps every bit.
+    Outputs are float32, so that weights are not applied in half precision. At weight 1, the cast back to the model's
+    dtype keeps every bit.
     """
 
     def __init__(self, source: TextEncoder, read: ReadLayer) -> None:
@@ -37,7 +37,7 @@ class Layer:
         self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any
     ) -> SimpleNamespace:
         output = self._source.output(token_ids, attention_mask)
-        # A CLIP with a projection pools into that, one without gives the state at the end mark; T5 pools nothing.
+        # With a projection, CLIP pools into text_embeds; without one, into the state at the end mark. T5 does not pool.
         pooled = getattr(output, "text_embeds", None)
         if pooled is None:
             pooled = getattr(output, "pooler_output", None)
@@ -49,7 +49,7 @@ class Layer:
 
 @cache
 def compel_class() -> Any:
-    """Compel; the last one for transformers 4, 2.3.1, mended: its blend gives its own method an argument that this does not take."""
+    """Compel's class, with a fix for 2.3.1, the last for transformers 4: its blend passes its own method an unknown argument."""
     from compel import Compel
 
     argument, name = "should_return_tokens", "_get_conditioning_for_flattened_prompt"
@@ -64,32 +64,32 @@ def compel_class() -> Any:
 
 
 def passages_side_by_side(prompt: Prompt) -> list[tuple[Passage, ...]]:
-    """The passages that take the same tokens, part by part: those of a blend lie over each other."""
+    """For each part, the passages that share its tokens: all passages of a blend, or a single one."""
     return [part.passages if isinstance(part, Blend) else (part,) for part in prompt.parts]
 
 
 def compel_tree(prompt: Prompt, pieces: Callable[[Passage], Sequence[tuple[str, float]]] | None = None) -> Any:
-    """``prompt`` as Compel's parser gives one.
+    """``prompt`` in the form that Compel's parser returns.
 
     Args:
-        pieces: a passage's texts with their weights, where these are not its fragments'.
+        pieces: gives a passage's texts and weights. None: those of its fragments.
     """
     from compel.prompt_parser import Blend as CompelBlend
     from compel.prompt_parser import Conjunction, FlattenedPrompt
     from compel.prompt_parser import Fragment as CompelFragment
 
-    def passage(one: Passage) -> Any:
+    def compel_passage(passage: Passage) -> Any:
         children = []
-        for text, weight in pieces(one) if pieces else [(f.text, f.weight) for f in one.fragments]:
+        for text, weight in pieces(passage) if pieces else [(f.text, f.weight) for f in passage.fragments]:
             child = CompelFragment("", weight)
-            child.text = text  # its constructor would take backslashes for escapes
+            child.text = text  # the constructor would treat backslashes as escapes
             children.append(child)
         return FlattenedPrompt(children)
 
     parts = [
-        CompelBlend([passage(p) for p in part.passages], list(part.weights), part.normalize)
+        CompelBlend([compel_passage(p) for p in part.passages], list(part.weights), part.normalize)
         if isinstance(part, Blend)
-        else passage(part)
+        else compel_passage(part)
         for part in prompt.parts
     ]
     return Conjunction(parts, list(prompt.weights))

@@ -1,4 +1,4 @@
-"""Text embeddings as the host's CONDITIONING, so that Compel also serves ComfyUI's own samplers."""
+"""Converts text embeddings to the host's CONDITIONING, so that Compel also works with ComfyUI's own samplers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def to_conditioning(text: TextEmbeds) -> list[list[Any]]:
-    """``[[hidden, {"pooled_output": pooled}]]``, float32. Sizes and scores are left to the host's nodes, which set them.
+    """``[[hidden, {"pooled_output": pooled}]]`` in float32. The host's own nodes set sizes and scores.
 
-    Both are copies: the host's nodes and others may write into what they are given.
-    Zeros in the place of an encoder that the model lacks (Stable Diffusion 3 without T5) are left off: the host's has none.
-    Stable Diffusion 2.x has no ``pooled_output``: the host's is of a layer and a projection that diffusers' model lacks.
+    Both tensors are copies, because other nodes may change their inputs in place.
+    Zeros for an encoder that the model lacks (Stable Diffusion 3 without T5) are left out, as in the host's own CONDITIONING.
+    Stable Diffusion 2.x has no ``pooled_output``: the host computes it with a layer and a projection that diffusers' model lacks.
     """
     pooled = text.host_pooled if text.pooled is None else text.pooled
     extras = {} if pooled is None else {"pooled_output": _copied(pooled)}

@@ -1,4 +1,4 @@
-"""Texts that are encoded once: what decides their embeddings, and how these are kept between two nodes that ask for them."""
+"""Caches text embeddings, so that nodes with the same text and encoders encode it once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 Embeds = TypeVar("Embeds", TextEmbeds, PriorTextEmbeds)
 
 
-def wanted_texts(components: PipelineComponents, texts: tuple[Prompt, ...], *settings: Hashable) -> Wanted:
-    """The encoding of ``texts``, read from any syntax, by the text encoders of this view of a model.
+def texts_key(components: PipelineComponents, texts: tuple[Prompt, ...], *settings: Hashable) -> Wanted:
+    """The cache key of ``texts``, from any syntax, encoded with the text encoders, LoRAs and embeddings of ``components``.
 
     Args:
-        settings: what else the encoding follows: ``clip_skip`` and the like.
+        settings: other values that change the encoding, such as ``clip_skip``.
     """
     names = components.text_encoders
     encoders = [components[name] for name in names]
@@ -49,14 +49,15 @@ def wanted_texts(components: PipelineComponents, texts: tuple[Prompt, ...], *set
 
 
 def find_texts(wanted: Wanted, device: torch.device) -> dict[str, Any] | None:
-    """The embeddings that :func:`keep_texts` kept, on ``device``."""
+    """The embeddings that :func:`keep_texts` stored, on ``device``, or None."""
     found = ENCODED.find(wanted)
     return None if found is None else {name: _moved(embeds, device) for name, embeds in found.items()}
 
 
 def keep_texts(wanted: Wanted, embeds: Mapping[str, Embeds]) -> None:
-    kept = {name: _moved(one, "cpu") for name, one in embeds.items()}
-    ENCODED.keep(wanted, kept, sum(tensor.nbytes for one in kept.values() for tensor in _tensors(one).values()))
+    """Stores a copy of ``embeds`` on the CPU."""
+    on_cpu = {name: _moved(text, "cpu") for name, text in embeds.items()}
+    ENCODED.keep(wanted, on_cpu, sum(tensor.nbytes for text in on_cpu.values() for tensor in _tensors(text).values()))
 
 
 def _moved(embeds: Embeds, device: torch.device | str) -> Embeds:

@@ -1,4 +1,4 @@
-"""One text encoder for the length of one call: it runs once for the same tokens."""
+"""A text encoder for one call of a node, which caches its outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class TextEncoder:
-    """A tokenizer and its encoder, which lies on ``device``. The same tokens are run through the encoder once."""
+    """A tokenizer and its encoder, which is on ``device``. The encoder runs once for the same tokens."""
 
     def __init__(
         self,
@@ -25,9 +25,9 @@ class TextEncoder:
     ) -> None:
         """
         Args:
-            expansions: token -> the tokens that stand for it: textual inversions with several vectors.
-            check: called before each run; whatever it raises ends the encoding.
-            layers: outputs have ``hidden_states``, of every layer.
+            expansions: token -> its replacement tokens, for textual inversions with several vectors.
+            check: called before each run; it raises an exception to stop the encoding.
+            layers: outputs have ``hidden_states`` of all layers.
         """
         self.encoder = encoder
         self.tokenizer = tokenizer
@@ -38,7 +38,7 @@ class TextEncoder:
         self._outputs: dict[tuple[Any, ...], Any] = {}
 
     def output(self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> Any:
-        """What the encoder gives for ``token_ids`` [1, tokens]. A mask of ones is taken for none, which diffusers gives."""
+        """The encoder's output for ``token_ids`` [1, tokens]. A mask of ones becomes None, because diffusers passes no mask."""
         if attention_mask is not None and bool(attention_mask.all()):
             attention_mask = None
         key = (
@@ -49,14 +49,14 @@ class TextEncoder:
             return self._outputs[key]
         self._check()
         output = self.encoder(token_ids, attention_mask=attention_mask, output_hidden_states=self._layers)
-        if attention_mask is None:  # one with a mask is a weight's below 1, and never asked for again
+        if attention_mask is None:  # masked runs are for weights below 1 and never repeat
             self._outputs[key] = output
         return output
 
     def encode_together(self, texts: Sequence[str]) -> None:
-        """Runs ``texts``, each cut at the encoder's length, as one batch. :meth:`output` then gives their rows of it.
+        """Runs ``texts``, each cut at the encoder's length, as one batch. :meth:`output` then returns its rows.
 
-        A row's last bits depend on how many rows the encoder was given.
+        The last bits of a row depend on the batch size.
         """
         ids = self.tokenizer(
             list(texts),
@@ -67,11 +67,11 @@ class TextEncoder:
         ).input_ids.to(self.device)
         batch = self.encoder(ids, output_hidden_states=True)
         for row, tokens in enumerate(ids.tolist()):
-            one = {
+            output = {
                 name: value[row : row + 1]
                 if hasattr(value, "shape")
                 else tuple(state[row : row + 1] for state in value)
                 for name, value in batch.items()
             }
             key = (*tokens, None)
-            self._outputs[key] = SimpleNamespace(**one)
+            self._outputs[key] = SimpleNamespace(**output)

@@ -1,4 +1,4 @@
-"""What every prompt syntax is read into: pieces of literal text with weights. Strings and numbers only, no tensors."""
+"""A parsed prompt, the same for all syntaxes: pieces of literal text with weights. No tensors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Fragment:
-    """A piece of literal text; ``weight`` 1 leaves it as the model reads it."""
+    """A piece of literal text. At ``weight`` 1, it has its normal effect."""
 
     text: str
     weight: float = 1.0
@@ -41,31 +41,31 @@ class Blend:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Parts whose embeddings follow one another; ``weights`` has one number a part."""
+    """Parts whose embeddings are concatenated; ``weights`` has one number per part."""
 
     parts: tuple[Passage | Blend, ...]
     weights: tuple[float, ...]
 
     @property
     def text(self) -> str:
-        """The literal text: every weight, bracket and operator of the syntax taken off."""
+        """The literal text, without the weights, brackets and operators of the syntax."""
         return " ".join(part.text for part in self.parts)
 
     @property
     def is_empty(self) -> bool:
-        """Nothing but white space and syntax."""
+        """Whether there is only white space and syntax."""
         return not self.text.strip()
 
 
 def plain_prompt(text: str) -> Prompt:
-    """Every character is text."""
+    """A prompt without syntax: every character is text."""
     return Prompt(parts=(Passage((Fragment(text),)),), weights=(1.0,))
 
 
 def as_typed(prompt: Prompt, text: str) -> Prompt:
-    """``prompt``, read from ``text``, with the spaces of ``text`` where that holds no weights or other syntax.
+    """``prompt``, parsed from ``text``, with the original spaces if ``text`` has no weights or other syntax.
 
-    The syntaxes take spaces together, and Compel's puts one behind a comma, which no CLIP sees. No text but spaces is "".
+    The syntaxes merge spaces, and Compel's adds one after a comma, which does not affect CLIP. A blank text becomes "".
     """
     if prompt.is_empty:
         return plain_prompt("")
@@ -77,10 +77,11 @@ def as_typed(prompt: Prompt, text: str) -> Prompt:
 
 
 def place(text: str, index: int) -> str:
-    """For errors: ``character 7 ("a (cat")``, counted from 1, with what stands round it."""
+    """For errors: ``character 7 ("a (cat")``, counted from 1, with the text around it."""
     return f"character {index + 1} ({excerpt(text[max(0, index - 12) : index + 12])})"
 
 
 def excerpt(text: str) -> str:
+    """``text`` in quotation marks, on one line and at most 60 characters long."""
     shown = re.sub(r"\s+", " ", text).strip()
     return f'"{shown if len(shown) <= 60 else shown[:57] + "..."}"'

@@ -1,8 +1,7 @@
-"""A line in Compel's syntax, with less for Compel's slow parser to do and the same meaning.
+"""Shortens a line in Compel's syntax for Compel's slow parser, without changing the result.
 
-A run of words with nothing of the syntax in them is one character to the parser, and is put back where that comes out.
-Compel takes a word without signs as it stands wherever it may stand, and joins neighbours of one weight with a space, so
-the result is the one that it gives for the whole line.
+Each run of plain words is replaced by one character, and inserted again after parsing. Compel reads plain words as text
+everywhere, and joins neighbours of the same weight with a space, so the result is that of the whole line.
 """
 
 from __future__ import annotations
@@ -14,31 +13,31 @@ from dataclasses import replace
 from .prompt_text import Blend, Passage, Prompt
 
 STAND_IN = "\ue000"
-"""A private character, of which Unicode says that it stands for nothing. It is no letter: an operator's argument can't be one."""
+"""A character of Unicode's private use area. It is not a letter, so it can't be an operator's argument."""
 OPERATOR = re.compile(r"\.(?:and|add|blend|attend|swap)\b")
 ANY = r"""(?:[^\s()"+\-=\\]|-(?=[^\W_])|\\[()"])"""
 INSIDE = r"""(?:[^\s()"+\-=\\,.]|-(?=[^\W_]))"""
 PLAIN_WORD = re.compile(f"{ANY}+")
-"""A word that Compel reads as text where it stands in no bracket and no quotes."""
+"""A word that Compel reads as text outside brackets and quotes."""
 PLAIN_RUN = re.compile(
-    rf"""\.(?:and|add|blend|attend)\s*\([^()"]*\)   # an operator with its numbers, which stay
+    rf"""\.(?:and|add|blend|attend)\s*\([^()"]*\)   # an operator with its numbers is not replaced
        | (?P<run>
-           (?:(?<![^\s(])|(?<=")(?![\d.-]))         # a number or a minus at once behind a quoted text is its weight
+           (?:(?<![^\s(])|(?<=")(?![\d.-]))         # a number or minus directly after a quoted text is its weight
            (?=\d*[^\W\d_]){INSIDE}+(?:[ ]{INSIDE}+)*
            (?=[\s)",]|$)(?!\s*\.)
          )""",
     re.VERBOSE,
 )
-"""Words that Compel reads as text everywhere: no comma or point in them, which are texts of their own in brackets."""
+"""Words that Compel reads as text everywhere. Commas and full stops are excluded: in brackets, they are separate texts."""
 QUOTE = re.compile(r'(?<!\\)"')
 WEIGHS = re.compile(r"[+\-]|\d|\.\d|\s*\.(?:attend|swap)\b")
-"""What follows a quoted text of which it is the weight."""
+"""The weight that follows a quoted text."""
 
 
 def with_quotation_marks(line: str) -> str:
-    """``line`` with quotation marks escaped where they are no part of an operator: Compel would drop them.
+    """Escapes the quotation marks that are not part of an operator, because Compel would drop them.
 
-    They are a pair, the first at the beginning of a word, or one there with no partner; ``"a cat"1.3`` and ``("a", "b").and()`` keep theirs.
+    These are pairs whose first mark is at the start of a word, and a single mark there; ``"a cat"1.3`` and ``("a", "b").and()`` are unchanged.
     """
     if OPERATOR.search(line):
         return line
@@ -57,7 +56,7 @@ def with_quotation_marks(line: str) -> str:
         if WEIGHS.match(line, end + 1):
             continue
         words = line[start + 1 : end]
-        # A bracket or a sign that touches the mark would be read as a part of one word with it.
+        # A bracket or a sign next to the mark would be read as one word with it.
         first = words.split(" ", 1)[0].rstrip(",.")
         before = " " if words[:1] == "(" or first[-1:] in ("+", "-") else ""
         after = " " if words[-1:] in (")", "+", "-") or words[-1:].isdigit() else ""
@@ -67,52 +66,52 @@ def with_quotation_marks(line: str) -> str:
 
 
 def shortened(line: str) -> tuple[str, list[str]]:
-    """The shorter line, and the runs of words that stand for its :data:`STAND_IN`, in their order."""
+    """The shortened line, and the runs of words that each :data:`STAND_IN` replaces, in order."""
     if STAND_IN in line:
         return line, []
     runs: list[str] = []
 
-    def stood_in(match: re.Match[str]) -> str:
+    def replaced(match: re.Match[str]) -> str:
         if match["run"] is None:
             return match.group()
         runs.append(match.group())
         return STAND_IN
 
     if OPERATOR.search(line):
-        return PLAIN_RUN.sub(stood_in, line), runs
+        return PLAIN_RUN.sub(replaced, line), runs
     kept: list[str] = []
     for is_plain, words in _stretches(line):
         if is_plain:
             runs.append(re.sub(r"""\\([()"])""", r"\1", words))
             kept.append(STAND_IN)
         else:
-            kept.append(PLAIN_RUN.sub(stood_in, words))
+            kept.append(PLAIN_RUN.sub(replaced, words))
     return " ".join(kept), runs
 
 
-def written_out(prompt: Prompt, runs: list[str]) -> Prompt | None:
-    """``prompt``, of a shortened line, with the words in it. None where not each is there once."""
-    left = iter(runs)
+def restored(prompt: Prompt, runs: list[str]) -> Prompt | None:
+    """Puts the words back into the ``prompt`` of a shortened line. None if a run is left over."""
+    remaining = iter(runs)
 
-    def passage(one: Passage) -> Passage:
+    def with_words(passage: Passage) -> Passage:
         return Passage(
             tuple(
-                replace(fragment, text=re.sub(STAND_IN, lambda _: next(left), fragment.text))
-                for fragment in one.fragments
+                replace(fragment, text=re.sub(STAND_IN, lambda _: next(remaining), fragment.text))
+                for fragment in passage.fragments
             )
         )
 
     parts = tuple(
-        replace(part, passages=tuple(map(passage, part.passages))) if isinstance(part, Blend) else passage(part)
+        replace(part, passages=tuple(map(with_words, part.passages))) if isinstance(part, Blend) else with_words(part)
         for part in prompt.parts
     )
-    return None if next(left, None) is not None else Prompt(parts, prompt.weights)
+    return None if next(remaining, None) is not None else Prompt(parts, prompt.weights)
 
 
 def _stretches(line: str) -> Iterator[tuple[bool, str]]:
-    """The words of a line with no operator in it, plain ones and others apart.
+    """Splits a line without operators into stretches of plain and of other words: (is plain, words).
 
-    Brackets have their partners. A quoted text may hide one, so nothing is plain from the first quotation mark to the last.
+    Brackets must match. A quoted text may hide one, so nothing from the first to the last quotation mark is plain.
     """
     mark = QUOTE.search(line)
     first_mark, last_mark = (mark.start(), line.rfind('"')) if mark else (len(line), -1)

@@ -1,4 +1,4 @@
-"""A T5 text encoder through Compel: a text is read as a whole, in as many places as the longest text needs."""
+"""Runs a T5 text encoder through Compel. It reads a text as a whole, padded to the length of the longest text."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ if TYPE_CHECKING:
     import torch
 
 LENGTH = 256
-"""Tokens: diffusers' ``max_sequence_length``. A longer text takes a multiple of it."""
+"""Tokens: diffusers' ``max_sequence_length``. Longer texts are padded to a multiple of it."""
 MAX_STATES = MAX_RUNS * 77 * 1280
-"""Numbers that all runs for one prompt give, which lie side by side in memory: 1.6 GB, as for SDXL's larger CLIP."""
+"""Numbers in the outputs of all runs for one prompt, which are in memory together: 1.6 GB, as for SDXL's larger CLIP."""
 SPACES = re.compile(r"\s+")
 FOLLOWS_AT_ONCE = re.compile(r"[,.;:!?)\]}%…]|['’](?:s|t|re|ve|m|ll|d)\b", re.IGNORECASE)
-"""How a fragment begins that no space stands before: the syntaxes do not keep it, and T5's tokens differ by it."""
+"""The start of a fragment that has no space before it. The syntaxes drop spaces, but T5's tokens depend on them."""
 
 
 def t5_length(tokenizer: Any, prompts: Iterable[Prompt]) -> int:
-    """Places that the longest passage of ``prompts`` needs, with its end mark: a multiple of :data:`LENGTH`."""
+    """Tokens of the longest passage of ``prompts`` with its end mark, rounded up to a multiple of :data:`LENGTH`."""
     passages = [passage for prompt in prompts for side in passages_side_by_side(prompt) for passage in side]
     longest = max(sum(len(ids) for ids, _ in weighted_tokens(tokenizer, passage)) + 1 for passage in passages)
     return -(-longest // LENGTH) * LENGTH
 
 
 def weighted_tokens(tokenizer: Any, passage: Passage) -> list[tuple[list[int], float]]:
-    """Token ids with their weight, fragment by fragment, and no end mark. Together they are the tokens of the whole text.
+    """Token ids with their weights, by fragment, without the end mark. Together, they are the tokens of the whole text.
 
-    A token that reaches into several fragments (``etc.``) takes the weight that is farthest from 1.
+    A token that spans several fragments (``etc.``) gets the weight that is farthest from 1.
     """
     text, starts = _joined(passage)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     owners = []
     for start, end in encoded["offset_mapping"]:
-        if spaces := SPACES.match(text, start):  # they belong to what follows; some tokenizers count them to a token
-            start = spaces.end()
+        if spaces := SPACES.match(text, start):
+            start = spaces.end()  # spaces belong to the next fragment, but some tokenizers add them to a token
         touched = range(_fragment_at(starts, start), _fragment_at(starts, max(start, end - 1)) + 1)
-        owners.append(max(touched, key=lambda one: abs(passage.fragments[one].weight - 1)))
-    grouped = groupby(zip(encoded["input_ids"], owners), key=lambda one: one[1])
+        owners.append(max(touched, key=lambda index: abs(passage.fragments[index].weight - 1)))
+    grouped = groupby(zip(encoded["input_ids"], owners), key=lambda pair: pair[1])
     return [([number for number, _ in tokens], passage.fragments[owner].weight) for owner, tokens in grouped]
 
 
 def _joined(passage: Passage) -> tuple[str, list[int]]:
-    """The text of ``passage``, and where in it each fragment begins."""
+    """The text of ``passage``, and the index at which each fragment starts."""
     text = ""
     starts = []
     for fragment in passage.fragments:
@@ -62,14 +62,14 @@ def _joined(passage: Passage) -> tuple[str, list[int]]:
     return text, starts
 
 
-def _fragment_at(starts: list[int], place: int) -> int:
-    return max(0, bisect_right(starts, place) - 1)
+def _fragment_at(starts: list[int], index: int) -> int:
+    return max(0, bisect_right(starts, index) - 1)
 
 
 class T5Encoder:
-    """Compel on the states of a T5 encoder, ``length`` places a passage.
+    """Applies Compel to the states of a T5 encoder, with ``length`` tokens per passage.
 
-    The padding is read too: diffusers gives T5 no attention mask, and hands its states on whole.
+    The padding counts too: diffusers runs T5 without an attention mask and uses all of its states.
     """
 
     def __init__(self, source: TextEncoder, length: int) -> None:
@@ -79,15 +79,16 @@ class T5Encoder:
         self._compel = compel_class()(
             tokenizer=self._tokenizer,
             text_encoder=Layer(source, lambda output: output.last_hidden_state),
-            # Nothing is: it fits. But where Compel splits texts it keeps a start mark, which T5 has not, from being masked.
+            # Nothing is truncated, because all texts fit. Without it, Compel would exempt the first token from masks as a
+            # start mark, which T5 does not have.
             truncate_long_prompts=True,
         )
 
     def hidden(self, prompt: Prompt) -> torch.Tensor:
-        """[1, n * length, width], float32: ``length`` places for each part of the prompt.
+        """[1, n * length, width], float32: ``length`` tokens for each part of the prompt.
 
         Raises:
-            RelayError: weights below 1 ask for more than :data:`MAX_RUNS` runs, or for :data:`MAX_STATES`.
+            RelayError: weights below 1 need more than :data:`MAX_RUNS` runs, or more than :data:`MAX_STATES` numbers.
         """
         self._check_runs(prompt)
         tree = compel_tree(prompt, self._pieces)
@@ -95,7 +96,7 @@ class T5Encoder:
         return states
 
     def padded(self, hidden: torch.Tensor, tokens: int) -> torch.Tensor:
-        """``hidden`` with empty texts behind it, up to ``tokens``."""
+        """``hidden`` with empty texts appended, up to ``tokens``."""
         import torch
 
         if hidden.shape[1] == tokens:
@@ -119,13 +120,13 @@ class T5Encoder:
         most = min(MAX_RUNS, MAX_STATES // (self._length * encoder.config.hidden_size))
         if runs > most:
             raise RelayError(
-                f"prompt: it would take {runs:,} runs of the T5 text encoder over {self._length:,} tokens, and at most {most:,} are made. Each weight "
-                f"below 1 reads the whole text again, and here {max(lighter):,} are. Use fewer of these, or a shorter text."
+                f"prompt: it needs {runs:,} runs of the T5 text encoder over {self._length:,} tokens, and at most {most:,} are allowed. Each weight "
+                f"below 1 reads the whole text again, and one text has {max(lighter):,} of them. Use fewer, or a shorter text."
             )
 
 
 class _NumberedTokens:
-    """What Compel takes for a tokenizer: its texts are the numbers of tokens that are made already."""
+    """A tokenizer for Compel whose texts are numbers of token lists that were made before."""
 
     bos_token_id = None
 
@@ -136,10 +137,10 @@ class _NumberedTokens:
         self._tokens: list[list[int]] = []
 
     def numbered(self, ids: list[int]) -> str:
-        """The text that stands for ``ids``."""
+        """The text that this tokenizer turns into ``ids``."""
         self._tokens.append(ids)
         return str(len(self._tokens) - 1)
 
     def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
-        """Compel takes an end mark off, and puts its own there."""
+        """Adds an end mark, because Compel removes it and adds its own."""
         return {"input_ids": [[*(self._tokens[int(text)] if text else []), self.eos_token_id] for text in texts]}

@@ -1,4 +1,4 @@
-"""A CLIP text encoder through Compel, 77 tokens at a time, with the layer that the model's family reads."""
+"""Runs a CLIP text encoder through Compel, in blocks of 77 tokens, and reads a chosen layer."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ if TYPE_CHECKING:
     import torch
 
 MAX_RUNS = 4_096
-"""Of an encoder, for one prompt. What they give lies side by side in memory: 1.6 GB for SDXL's larger one."""
-
-
+"""Runs of an encoder for one prompt. Their outputs are in memory together: 1.6 GB for SDXL's larger encoder."""
 HOST_KEEPS_WHOLE = 8
-"""ComfyUI's ``max_word_length``: a piece of fewer tokens begins the next 77 where it does not fit."""
+"""ComfyUI's ``max_word_length``: a piece with fewer tokens that does not fit moves to the next block of 77."""
 
 
 class _QuietTokenizer:
-    """A tokenizer that does not warn of the indexing error in which a long text would end if it were not split."""
+    """A tokenizer that does not warn about texts of more than 77 tokens, because they are split later."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -31,7 +29,7 @@ class _QuietTokenizer:
         return self._tokenizer(texts, verbose=False, **options)
 
     def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
-        """Compel looks for the place to split at among the first 77, and asks for all that are left each time."""
+        """Only the first 77: Compel asks for all remaining tokens at each split, but looks for the split only among these."""
         tokens: list[str] = self._tokenizer.convert_ids_to_tokens(ids[: self._tokenizer.model_max_length])
         return tokens
 
@@ -40,7 +38,7 @@ class _QuietTokenizer:
 
 
 class _Expander:
-    """Compel's textual inversion manager. diffusers' own goes through the text and back, which can change other tokens."""
+    """Compel's textual inversion manager. diffusers' own converts tokens to text and back, which can change other tokens."""
 
     def __init__(self, expansions: Mapping[int, list[int]]) -> None:
         self._expansions = expansions
@@ -50,7 +48,7 @@ class _Expander:
 
 
 class LayerEncoder:
-    """Compel on one layer of a :class:`TextEncoder`."""
+    """Applies Compel to one layer of a :class:`TextEncoder`."""
 
     def __init__(self, source: TextEncoder, read: ReadLayer) -> None:
         self.device = source.device
@@ -63,10 +61,10 @@ class LayerEncoder:
         )
 
     def hidden(self, prompt: Prompt) -> torch.Tensor:
-        """[1, n * 77, width], float32: as many runs of the encoder's 77 tokens as the text needs.
+        """[1, n * 77, width], float32: as many blocks of 77 tokens as the text needs.
 
         Raises:
-            RelayError: weights below 1 ask for more than :data:`MAX_RUNS` runs.
+            RelayError: weights below 1 need more than :data:`MAX_RUNS` runs.
         """
         self._check_runs(prompt)
         return self._compel.build_conditioning_tensor_for_conjunction(compel_tree(prompt))[0]
@@ -74,19 +72,19 @@ class LayerEncoder:
     def _check_runs(self, prompt: Prompt) -> None:
         provider = self._compel.conditioning_provider
         runs = most = 0
-        for passage in (one for side in passages_side_by_side(prompt) for one in side):
+        for passage in (passage for side in passages_side_by_side(prompt) for passage in side):
             tokens = sum(map(len, provider.get_token_ids([f.text for f in passage.fragments], False)))
             lighter = sum(fragment.weight < 1 for fragment in passage.fragments)
             runs += (1 + lighter) * (1 + tokens // (provider.max_token_count - 2))
             most = max(most, lighter)
         if runs > MAX_RUNS:
             raise RelayError(
-                f"prompt: it would take {runs:,} runs of the text encoder, and at most {MAX_RUNS:,} are made. Each weight below 1 reads the whole "
-                f"text again, and here {most:,} are. Use fewer of these, or a shorter text."
+                f"prompt: it needs {runs:,} runs of the text encoder, and at most {MAX_RUNS:,} are allowed. Each weight below 1 reads the whole "
+                f"text again, and one text has {most:,} of them. Use fewer, or a shorter text."
             )
 
     def padded(self, hidden: torch.Tensor, tokens: int) -> torch.Tensor:
-        """``hidden`` with empty texts behind it, up to ``tokens``."""
+        """``hidden`` with empty texts appended, up to ``tokens``."""
         import torch
 
         if hidden.shape[1] == tokens:
@@ -95,7 +93,7 @@ class LayerEncoder:
         return torch.cat([hidden] + [empty] * ((tokens - hidden.shape[1]) // empty.shape[1]), dim=1)
 
     def pooled(self, prompt: Prompt) -> torch.Tensor:
-        """[1, width], float32: of the literal text, cut at 77 tokens as diffusers cuts it. A blend's is blended."""
+        """[1, width], float32: of the literal text, cut at 77 tokens as in diffusers. A blend gives the mean of its texts'."""
         from compel import EmbeddingsProvider
 
         provider = self._compel.conditioning_provider
@@ -108,10 +106,10 @@ class LayerEncoder:
         return provider.get_pooled_embeddings([prompt.text])
 
     def host_pooled(self, prompt: Prompt) -> torch.Tensor:
-        """[1, width], float32: what ComfyUI's CLIP-L gives as ``pooled_output``: the last layer, normalised, at the end mark.
+        """[1, width], float32: the ``pooled_output`` of ComfyUI's CLIP-L, which is the normalised last layer at the end mark.
 
-        It is of the first 77 tokens as ComfyUI fills them: a weighted piece of fewer than 8 tokens is not cut in two.
-        A blend's is blended. Source: ``comfy/sd1_clip.py``, ``tokenize_with_weights``.
+        It comes from the first 77 tokens as ComfyUI fills them: a weighted piece of fewer than 8 tokens is not split.
+        A blend gives the mean of its texts'. Source: ``comfy/sd1_clip.py``, ``tokenize_with_weights``.
         """
         from compel import EmbeddingsProvider
 
@@ -142,7 +140,7 @@ class LayerEncoder:
         return state.float()
 
     def token_masks(self, prompt: Prompt) -> torch.Tensor:
-        """[n, 77] bool, a row for each 77 tokens of :meth:`hidden`: where there is text, its start and end marks included."""
+        """[n, 77] bool, a row for each block of :meth:`hidden`: True for text, including its start and end marks."""
         import torch
 
         rows = [self._mask(passages) for passages in passages_side_by_side(prompt)]
@@ -160,7 +158,7 @@ class LayerEncoder:
             )
             padding = (ids == tokenizer.pad_token_id).flip(-1).cumprod(-1).flip(-1).bool()
             if tokenizer.pad_token_id == tokenizer.eos_token_id:
-                padding[:, 1:] = padding[:, 1:] & padding[:, :-1]  # the first of the run is the end mark itself
+                padding[:, 1:] = padding[:, 1:] & padding[:, :-1]  # the first one is the end mark
             masks.append(~padding)
         longest = max(mask.shape[0] for mask in masks)
         together = torch.zeros(longest, masks[0].shape[1], dtype=torch.bool, device=self.device)

@@ -1,4 +1,4 @@
-"""What a text recipe is given, and what the recipes share: the encoders on the device, ``clip_skip``, and the way out."""
+"""The input of text recipes, and what they share: encoders on the device, the check of ``clip_skip``, and results."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextJob:
-    """A prompt and its negative, to be encoded for one model."""
+    """A prompt and its negative to encode for one model."""
 
     components: PipelineComponents
     texts: tuple[str, str]
-    """As they were typed: the prompt and its negative."""
+    """The prompt and its negative as typed."""
     prompt: Prompt
     negative: Prompt
     clip_skip: int
     negative_is_zeros: bool
-    """The model takes zeros for an empty negative prompt, instead of the encoding of ""."""
+    """The negative prompt is empty, and the model uses zeros for it instead of the encoding of ""."""
     runtime: Runtime
 
 
 def tokenizer_of(encoder: str) -> str:
-    """The tokenizer component of a text encoder component."""
+    """The name of the tokenizer of the text encoder ``encoder``."""
     return encoder.replace("text_encoder", "tokenizer")
 
 
 @contextmanager
 def encoders_on_device(job: TextJob) -> Iterator[torch.device]:
-    """All text encoders of the job's model on the device, with this view's LoRAs and embeddings."""
+    """Brings all text encoders of the job's model to the device, with its LoRAs and embeddings, and yields the device."""
     import torch
 
     components, names = job.components, job.components.text_encoders
@@ -59,7 +59,7 @@ def encoders_on_device(job: TextJob) -> Iterator[torch.device]:
 
 
 def encoder_runs(job: TextJob, name: str, device: torch.device, *, layers: bool = True) -> TextEncoder:
-    """The text encoder ``name``, ready to run. ``layers``: its hidden states are wanted, and not only the last."""
+    """The text encoder ``name``, ready to run. ``layers``: return the hidden states of all layers, not only the last."""
     from .encoder_runs import TextEncoder
 
     monitor = job.runtime.monitor
@@ -71,7 +71,7 @@ def encoder_runs(job: TextJob, name: str, device: torch.device, *, layers: bool 
 
 
 def say_notes(texts: Mapping[str, str], syntax: str, monitor: Monitor) -> None:
-    """Tells the user what of ``texts`` is read as text and may be meant otherwise."""
+    """Tells the user which parts of ``texts`` are read as text but may be meant as syntax. ``texts``: input name -> text."""
     for title, text in texts.items():
         for note in notes_on(text, syntax):
             monitor.say(f"{title}: {note}")
@@ -80,7 +80,7 @@ def say_notes(texts: Mapping[str, str], syntax: str, monitor: Monitor) -> None:
 def check_clip_skip(job: TextJob, clip_encoders: Sequence[Any]) -> None:
     """
     Raises:
-        RelayError: so many of the last layers can't be left out of the model's CLIP text encoders.
+        RelayError: the model's CLIP text encoders can't skip that many layers.
     """
     clip_skip, components = job.clip_skip, job.components
     layers = min(encoder.config.num_hidden_layers for encoder in clip_encoders)
@@ -89,28 +89,28 @@ def check_clip_skip(job: TextJob, clip_encoders: Sequence[Any]) -> None:
     ]
     if most == 0 and clip_skip != 0:
         raise RelayError(
-            f"clip_skip: {components.source} ({components.family.title}) reads the last layer of its text encoder and no "
-            f"other, so {clip_skip} can't be left out. Set clip_skip to 0."
+            f"clip_skip: {components.source} ({components.family.title}) always reads the last layer of its text encoder, "
+            f"so {clip_skip} can't be skipped. Set clip_skip to 0."
         )
     if not 0 <= clip_skip <= most:
         raise RelayError(
-            f"clip_skip: {clip_skip} layers cannot be skipped in {components.source}. Its text encoder has {layers} layers: 0 to {most} can be."
+            f"clip_skip: {clip_skip} layers can't be skipped in {components.source}. Its text encoder has {layers} layers: use 0 to {most}."
         )
 
 
-def handed_over(
+def checked_output(
     tensor: torch.Tensor, name: str, dtype: torch.dtype, policy: OffloadPolicy, components: PipelineComponents
 ) -> torch.Tensor:
-    """``tensor`` in ``dtype`` on the device that keeps results. ``name``: the input that it is made of, for the message.
+    """``tensor`` in ``dtype`` on the device that keeps results. ``name``: the input that it comes from, for errors.
 
     Raises:
-        RelayError: it does not fit into ``dtype``, or an encoder's weights are no numbers.
+        RelayError: its values are out of the range of ``dtype``, or an encoder has NaN or infinite weights.
     """
     result = tensor.to(dtype)
     if not bool(result.isfinite().all()):
         if broken := broken_weights({encoder: components[encoder] for encoder in components.text_encoders}):
-            raise RelayError(f"{name}: {components.source} made values of it that are not numbers. {broken}")
+            raise RelayError(f"{name}: {components.source} encoded it to NaN or infinite values. {broken}")
         raise RelayError(
-            f"{name}: the embeddings are too large for {str(dtype).removeprefix('torch.')}. Use smaller weights: above 2 they seldom help."
+            f"{name}: the embeddings are too large for {str(dtype).removeprefix('torch.')}. Use smaller weights: weights above 2 rarely help."
         )
     return result.to(policy.output_device())

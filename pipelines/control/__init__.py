@@ -1,1 +1,1 @@
-"""ControlNet units and Kandinsky's depth hint, fitted to a run."""
+"""ControlNet units and Kandinsky's depth hint, checked and scaled for a run."""

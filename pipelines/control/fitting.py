@@ -1,4 +1,4 @@
-"""ControlNets in a run: what fits which model, and what diffusers' ControlNet pipelines are called with."""
+"""ControlNets in a run: checks that they fit the model, and builds the arguments of diffusers' ControlNet pipelines."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from .units import ControlNetUnit, fit_picture
 if TYPE_CHECKING:
     import torch
 
-SAME_IN_BOTH = {
-    "cross_attention_dim": "the width of the prompt",
+SHARED_CONFIG = {
+    "cross_attention_dim": "the width of the prompt embeddings",
     "addition_embed_type": "what is added to the time embedding",
     "projection_class_embeddings_input_dim": "the width of what is added to the time embedding",
     "block_out_channels": "the widths of the blocks",
     "layers_per_block": "the layers of each block",
 }
-"""Config entries that a ControlNet has from the UNet that it was made for."""
+"""Config entries that are the same in a ControlNet and in the UNet that it was made for, with their meaning."""
 
 
 def fit_controls(
     control: Sequence[Any], components: PipelineComponents, task: Task, extent: Extent, batch: int
 ) -> tuple[ControlNetUnit, ...]:
-    """The units for one run, their pictures in its size; everything that can't work is refused before anything runs.
+    """Checks the units of one run before anything runs, and scales their pictures to its size.
 
     Args:
-        control: what the ``control`` input holds.
+        control: the value of the ``control`` input.
         components: the model that paints.
-        task: what the run is.
-        extent: the size that it paints.
-        batch: how many pictures it paints.
+        task: the task of the run.
+        extent: the painted size.
+        batch: the number of painted pictures.
 
     Raises:
-        RelayError: no ControlNet units, a model or task that takes none, a ControlNet of another family or dtype, a
-            batch of control pictures that is neither 1 nor ``batch``.
+        RelayError: an entry is not a ControlNet unit, the model or the task does not take ControlNets, a ControlNet is
+            for another family or has another dtype, or a unit has neither 1 nor ``batch`` pictures.
     """
     if not control:
         return ()
@@ -52,44 +52,44 @@ def fit_controls(
     if task not in family.control_pipeline_classes:
         able = ", ".join(f.title for f in FAMILIES if task in f.control_pipeline_classes)
         raise RelayError(
-            f"control: {source} ({family.title}) takes no ControlNets in {task.value}. Leave control open, or use a model "
-            f"that does: {able}."
+            f"control: {source} ({family.title}) takes no ControlNets in {task.value}. Leave control unconnected, or use a model "
+            f"that takes them: {able}."
         )
     for unit in control:
         _check_fits(unit, components)
         if unit.image.shape[0] not in (1, batch):
             raise RelayError(
                 f"control: {unit.controlnet.title} was given {unit.image.shape[0]} control pictures, and {batch} "
-                f"{'picture is' if batch == 1 else 'pictures are'} painted. Give it one for all, or one for each."
+                f"{'picture is' if batch == 1 else 'pictures are'} painted. Connect one picture for all, or one for each."
             )
     return tuple(fit_picture(unit, extent) for unit in control)
 
 
 def _check_fits(unit: ControlNetUnit, components: PipelineComponents) -> None:
-    unet, net, title = components[components.family.denoiser], unit.controlnet.module, unit.controlnet.title
-    for name, meaning in SAME_IN_BOTH.items():
-        theirs, ours = _plain(net.config.get(name)), _plain(unet.config.get(name))
-        if theirs != ours:
+    unet, controlnet, title = components[components.family.denoiser], unit.controlnet.module, unit.controlnet.title
+    for name, meaning in SHARED_CONFIG.items():
+        in_controlnet, in_model = _plain(controlnet.config.get(name)), _plain(unet.config.get(name))
+        if in_controlnet != in_model:
             raise RelayError(
                 f"control: {title} was made for another kind of model than {components.source} ({components.family.title}): "
-                f"{name} ({meaning}) is {theirs} in the ControlNet and {ours} in the model. Load a ControlNet for "
+                f"{name} ({meaning}) is {in_controlnet} in the ControlNet and {in_model} in the model. Load a ControlNet for "
                 f"{components.family.title}."
             )
-    for name, wanted in (("in_channels", autoencoder_of(components).channels), ("conditioning_channels", 3)):
-        if net.config.get(name, wanted) != wanted:
+    for name, expected in (("in_channels", autoencoder_of(components).channels), ("conditioning_channels", 3)):
+        if controlnet.config.get(name, expected) != expected:
             raise RelayError(
-                f"control: {title} takes {net.config[name]} {name}, and a ControlNet for {components.family.title} takes {wanted}. "
-                "Load another one."
+                f"control: {title} has {controlnet.config[name]} {name}, but a ControlNet for {components.family.title} has {expected}. "
+                "Load another ControlNet."
             )
-    if net.dtype != components.dtype:
+    if controlnet.dtype != components.dtype:
         raise RelayError(
-            f"control: {title} is loaded in {_dtype(net.dtype)} and {components.source} in {_dtype(components.dtype)}. "
+            f"control: {title} is loaded in {_dtype(controlnet.dtype)} and {components.source} in {_dtype(components.dtype)}. "
             "Choose the same dtype in both loaders."
         )
 
 
 def _plain(value: Any) -> Any:
-    """A list that every block has alike counts as the one value: diffusers takes both forms."""
+    """A list with the same value for every block becomes that value, because diffusers accepts both forms."""
     if isinstance(value, (list, tuple)):
         return value[0] if len(set(value)) == 1 else list(value)
     return value
@@ -100,14 +100,14 @@ def _dtype(dtype: torch.dtype) -> str:
 
 
 def control_modules(controls: Sequence[ControlNetUnit]) -> list[torch.nn.Module]:
-    """Each ControlNet of a run once, to be on the device beside the denoiser."""
+    """The modules of a run's ControlNets, each one once. They are on the device together with the denoiser."""
     return list({id(unit.controlnet.module): unit.controlnet.module for unit in controls}.values())
 
 
 def control_arguments(controls: Sequence[ControlNetUnit], task: Task) -> dict[str, Any]:
-    """What the ControlNet pipelines take beside the others' arguments; nothing for a run with no ControlNet.
+    """The additional arguments of the ControlNet pipelines; empty for a run without ControlNets.
 
-    A single ControlNet takes plain values, and several take lists.
+    For a single ControlNet, ``image`` and scale are plain values; for several, they are lists.
     """
     if not controls:
         return {}
@@ -128,11 +128,11 @@ def step_callback_to(
 ) -> Callable[..., dict[str, Any]]:
     """``callback_on_step_end`` for a run that stops at ``end``.
 
-    The SDXL ControlNet pipeline counts the steps that it then leaves out too, where its sister without ControlNets does
-    not: progress would stop short of its end.
+    Unlike the SDXL pipeline without ControlNets, the one with ControlNets also counts the steps that it skips, so that
+    the progress would never reach its end.
     """
     trained = scheduler.config.num_train_timesteps
-    cutoff = round(trained - end * trained)  # as the pipeline has it
+    cutoff = round(trained - end * trained)  # as the pipeline computes it
 
     def counted(pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         pipeline._num_timesteps = int((pipeline.scheduler.timesteps >= cutoff).sum())

@@ -1,4 +1,4 @@
-"""A control picture in the size of a run."""
+"""Scales a control picture to the size of a run."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
     from ..base.images import Extent
 
-LEAST_KNOWN = 0.5
-"""Share of a scaled pixel that must come from known pixels; below it the nearest pixel is taken."""
+MIN_KNOWN_SHARE = 0.5
+"""The share of a scaled pixel that must come from known pixels. Below it, the nearest pixel is used."""
 
 
 def fitted_picture(image: torch.Tensor, extent: Extent) -> torch.Tensor:
     """IMAGE [B, H, W, 3] -> [B, height, width, 3] float32, stretched to exactly ``extent``.
 
-    Values in 0..1 are scaled as the pipelines' own control processor scales a PIL picture: lanczos, in 8 bits. 8 bits
-    hold no other values, so a picture that has some is scaled by the same filter in floating point. Values below 0 are
-    holes: they stay as they are where the nearest pixel is one, and nothing of them is mixed into what is round them.
+    Values in 0..1 are scaled as the pipelines' control processor scales a PIL picture: lanczos in 8 bits. A picture with
+    other values, which 8 bits can't represent, is scaled with the same filter in floating point. Values below 0 are holes:
+    a pixel whose nearest source pixel is a hole stays a hole, and holes are not mixed into the pixels around them.
     """
     import torch
     from diffusers.image_processor import VaeImageProcessor
@@ -46,5 +46,5 @@ def _in_floating_point(image: torch.Tensor, extent: Extent) -> torch.Tensor:
     known = image >= 0
     nearest = scaled(image, pil.Resampling.NEAREST)
     share = scaled(known, pil.Resampling.LANCZOS)
-    mixed = scaled(image * known, pil.Resampling.LANCZOS) / share.clamp(min=LEAST_KNOWN)
-    return torch.where((nearest < 0) | (share < LEAST_KNOWN), nearest, mixed)
+    mixed = scaled(image * known, pil.Resampling.LANCZOS) / share.clamp(min=MIN_KNOWN_SHARE)
+    return torch.where((nearest < 0) | (share < MIN_KNOWN_SHARE), nearest, mixed)

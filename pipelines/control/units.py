@@ -1,4 +1,4 @@
-"""ControlNets as values between the nodes: a loaded one, and units of it with a picture and its settings."""
+"""Values between the ControlNet nodes: a loaded ControlNet, and units that add a picture and settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ControlNet:
-    """A loaded ControlNet. The module is shared by all that use it, and borrowed for a run."""
+    """A loaded ControlNet. All units and runs share its module."""
 
     title: str
     """The repo id or folder name, for messages."""
@@ -29,28 +29,28 @@ class ControlNet:
     """diffusers' ControlNetModel."""
 
     def get_ram_usage(self) -> int:
-        """Bytes that this value keeps in memory, see :meth:`.PipelineComponents.get_ram_usage`."""
+        """Bytes of memory that this value occupies, see :meth:`.PipelineComponents.get_ram_usage`."""
         return module_bytes([self.module])
 
 
 @dataclass(frozen=True, eq=False)
 class ControlNetUnit:
-    """One ControlNet's part in a run. The settings are those of diffusers' ControlNet pipelines.
+    """One use of a ControlNet in a run, with the settings of diffusers' ControlNet pipelines.
 
     Source: https://huggingface.co/docs/diffusers/using-diffusers/controlnet
     """
 
     controlnet: ControlNet
     image: torch.Tensor
-    """What it looks at: IMAGE [1 or B, H, W, 3] float32, 0..1. An inpainting ControlNet reads -1 as a hole."""
+    """The control picture: IMAGE [1 or B, H, W, 3] float32 in 0..1. An inpainting ControlNet reads -1 as a hole."""
     conditioning_scale: float = 1.0
-    """What the ControlNet adds is multiplied by it."""
+    """Factor for the ControlNet's output."""
     start: float = 0.0
-    """Share of the steps before which it does nothing."""
+    """Fraction of the steps before which it does nothing."""
     end: float = 1.0
-    """Share of the steps after which it does nothing."""
+    """Fraction of the steps after which it does nothing."""
     guess_mode: bool = False
-    """It adds to the prompt's half of the guidance only, and the more the deeper the layer. One value for all units of a run."""
+    """Only steer the prompt's half of the guidance, with a stronger effect in deeper layers. The same for all units of a run."""
 
 
 def make_unit(
@@ -61,10 +61,10 @@ def make_unit(
     end: float = 1.0,
     guess_mode: bool = False,
 ) -> ControlNetUnit:
-    """A unit, checked.
+    """Checks the values and makes a unit.
 
     Raises:
-        RelayError: an image that is none, a range that is empty or not within 0..1.
+        RelayError: ``image`` is not a picture, the range is empty or not within 0..1, or the scale is not finite.
     """
     check_range(start, end)
     if not math.isfinite(conditioning_scale):
@@ -77,7 +77,7 @@ def make_unit(
 def check_range(start: float, end: float) -> None:
     """
     Raises:
-        RelayError: ``start`` is not before ``end``, or one of them is not within 0..1.
+        RelayError: ``start`` is not before ``end``, or one of them is outside 0..1.
     """
     if not 0.0 <= start < end <= 1.0:
         raise RelayError(
@@ -87,37 +87,34 @@ def check_range(start: float, end: float) -> None:
 
 
 def stack_units(earlier: Sequence[Any], unit: ControlNetUnit) -> tuple[ControlNetUnit, ...]:
-    """``unit`` after those that were applied before it.
+    """Appends ``unit`` to the units that were applied before it.
 
     Raises:
-        RelayError: what came before are no ControlNet units, or they disagree about guess_mode.
+        RelayError: an earlier entry is not a ControlNet unit, or has another ``guess_mode``.
     """
     for other in earlier:
         if not isinstance(other, ControlNetUnit):
             raise RelayError(
-                "control: what is connected is no ControlNet, and can't be joined with one. Connect the output of another "
-                "Apply ControlNet (Diffusers), or leave control open."
+                "control: what is connected is not a ControlNet, and can't be combined with one. Connect the output of another "
+                "Apply ControlNet (Diffusers), or leave control unconnected."
             )
         if other.guess_mode != unit.guess_mode:
             raise RelayError(
                 f"guess_mode: it is {_on(unit.guess_mode)} for {unit.controlnet.title} and {_on(other.guess_mode)} for "
-                f"{other.controlnet.title}, which is in control. diffusers knows one value a run: set both alike."
+                f"{other.controlnet.title}, which is connected to control. A run uses a single value: use the same setting in both nodes."
             )
     return (*earlier, unit)
 
 
 def fit_picture(unit: ControlNetUnit, extent: Extent) -> ControlNetUnit:
-    """The unit with its picture in the size of the run.
-
-    Another size is scaled by :func:`.fitted_picture`.
-    """
+    """The unit with its picture scaled to ``extent`` by :func:`.fitted_picture`."""
     if extent_of(unit.image) == extent:
         return unit
-    wanted = Wanted("control picture", (unit,), (extent,))
-    fitted = ENCODED.find(wanted)
+    key = Wanted("control picture", (unit,), (extent,))
+    fitted = ENCODED.find(key)
     if fitted is None:
         fitted = fitted_picture(unit.image, extent)
-        ENCODED.keep(wanted, fitted, fitted.nbytes)
+        ENCODED.keep(key, fitted, fitted.nbytes)
     return replace(unit, image=fitted)
 
 

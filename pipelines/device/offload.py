@@ -1,4 +1,4 @@
-"""Where modules run: one call for each stage, with every module that the stage touches."""
+"""Decides where modules run: one call per stage, with every module that the stage uses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEGABYTE = 1024 * 1024
 
 
 class Stage(str, Enum):
-    """What the modules are wanted for: a host may give each its own device."""
+    """What modules are used for. A host may have a different device for each."""
 
     TEXT = "text"
     VAE = "vae"
@@ -28,37 +28,37 @@ class Stage(str, Enum):
 
 
 class OffloadPolicy(Protocol):
-    """Puts whole modules on a device for the length of a ``with`` block."""
+    """Brings modules to a device for the duration of a ``with`` block."""
 
     def on_device(
         self, stage: Stage, modules: Iterable[torch.nn.Module], working_bytes: int = 0
     ) -> AbstractContextManager[torch.device]:
-        """All ``modules`` compute on the yielded device inside the block: they are there whole, or stream to it.
+        """Inside the block, all ``modules`` compute on the yielded device. Each is loaded there as a whole, or streamed.
 
         Args:
-            stage: what for.
-            modules: every module that the stage calls; a second call could evict the first's.
-            working_bytes: what the stage needs beside the weights, see :mod:`.working_memory`.
+            stage: what the modules are used for.
+            modules: every module that the stage calls; a second call could evict those of the first.
+            working_bytes: memory that the stage needs in addition to the weights, see :mod:`.working_memory`.
         """
         ...
 
     def output_device(self) -> torch.device:
-        """Where results of a stage wait for the next."""
+        """The device that keeps results between stages."""
         ...
 
     def free(self) -> None:
-        """All models off the devices, and what they leave given back."""
+        """Unloads all models from the devices and releases their cached memory."""
         ...
 
 
 class PlainOffload:
-    """The policy with no host: modules go to ``device`` for a stage and back to where they were, and it is freed."""
+    """The policy without a host: moves modules to ``device`` for a stage, then back, and frees the device's memory."""
 
     def __init__(self, device: str | torch.device = "cpu", capacity: int | None = None) -> None:
         """
         Args:
             device: where the stages compute.
-            capacity: bytes that may be used there. None: all that a CUDA device has; no bound elsewhere.
+            capacity: bytes that may be used there. None: all memory of a CUDA device; unlimited on other devices.
         """
         import torch
 
@@ -73,16 +73,16 @@ class PlainOffload:
     ) -> Iterator[torch.device]:
         modules = list(modules)
         streams = streamed_in(stage, modules, working_bytes, self._capacity)
-        homes = [(module, next(module.parameters()).device) for module in modules if module not in streams]
+        whole = [(module, next(module.parameters()).device) for module in modules if module not in streams]
         try:
-            for module, _ in homes:
+            for module, _ in whole:
                 move(module, self._device)
             with ExitStack() as stack:
                 for module in streams:
                     stack.enter_context(streamed(module, self._device))
                 yield self._device
         finally:
-            for module, home in homes:
+            for module, home in whole:
                 move(module, home)
             if self._device.type == "cuda":
                 import torch
@@ -95,7 +95,7 @@ class PlainOffload:
         return torch.device("cpu")
 
     def free(self) -> None:
-        """Modules are on the device within their stage only: there is nothing to unload."""
+        """Modules are only on the device during their stage, so there is nothing to unload."""
         import gc
 
         import torch
@@ -106,7 +106,7 @@ class PlainOffload:
 
 
 def move(module: torch.nn.Module, device: torch.device) -> None:
-    """The whole module to ``device``. Moved in inference mode, its weights could never be used outside of it again."""
+    """Moves the module to ``device``, outside inference mode: otherwise its weights could only be used in inference mode."""
     import torch
 
     with torch.inference_mode(False):
@@ -114,19 +114,19 @@ def move(module: torch.nn.Module, device: torch.device) -> None:
 
 
 def cast(module: torch.nn.Module, dtype: torch.dtype) -> None:
-    """The whole module to ``dtype``; of inference mode, see :func:`move`."""
+    """Casts the module to ``dtype``, outside inference mode, as in :func:`move`."""
     import torch
 
     with torch.inference_mode(False):
-        torch.nn.Module.to(module, dtype=dtype)  # not the override, which only adds a warning
+        torch.nn.Module.to(module, dtype=dtype)  # diffusers' override only adds a warning
 
 
 def streamed_in(
     stage: Stage, modules: Sequence[torch.nn.Module], working_bytes: int, capacity: int | None
 ) -> list[torch.nn.Module]:
-    """Those of ``modules`` that have to stream in this stage, said in the log.
+    """The modules that must be streamed in this stage. Each is logged.
 
-    An autoencoder never does: beside what it needs to work its weights are small, and tiles are what helps there.
+    Autoencoders are never streamed: their weights are small compared to their working memory, and tiling helps there.
     """
     if stage is Stage.VAE:
         return []
@@ -134,7 +134,7 @@ def streamed_in(
     chosen = choose_streamed(sizes, working_bytes, capacity)
     for index in chosen:
         logger.info(
-            "%s (%d MB, and %d MB to work with) is streamed block by block: the device has %d MB for this stage",
+            "%s (%d MB, plus %d MB of working memory) is streamed block by block: the device has %d MB for this stage",
             type(modules[index]).__name__,
             sizes[index] // MEGABYTE,
             working_bytes // MEGABYTE,

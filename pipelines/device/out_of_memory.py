@@ -1,4 +1,4 @@
-"""What is done where a device runs out of memory: everything else leaves it, and the run is tried once more."""
+"""Handles a device that runs out of memory: everything is unloaded from it, and the run is tried once more."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ if TYPE_CHECKING:
     from ..base.monitor import Monitor
     from .offload import OffloadPolicy
 
-    Given = ParamSpec("Given")
+    Parameters = ParamSpec("Parameters")
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
-SAID_BY_ALLOCATORS = ("out of memory", "can't allocate memory", "not enough memory")
-"""Parts of the texts of RuntimeErrors with which torch's allocators of other devices, the CPU's among them, refuse."""
+ALLOCATOR_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory")
+"""Parts of the RuntimeErrors that torch's allocators for the CPU and other non-CUDA devices raise."""
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether a device had too little memory."""
+    """Whether ``error`` says that a device, or the machine, ran out of memory."""
     import torch
 
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(part in str(error) for part in SAID_BY_ALLOCATORS)
+    return isinstance(error, RuntimeError) and any(part in str(error) for part in ALLOCATOR_MESSAGES)
 
 
 def once_more(
-    attempt: Callable[[], Made], policy: OffloadPolicy, monitor: Monitor, instead: Callable[[], Made] | None = None
-) -> Made:
-    """``attempt()``, and where the device has too little memory for it, again (or ``instead``) with nothing else there.
+    attempt: Callable[[], Result], policy: OffloadPolicy, monitor: Monitor, instead: Callable[[], Result] | None = None
+) -> Result:
+    """Calls ``attempt``; if the device runs out of memory, unloads everything and calls ``instead`` (or ``attempt`` again).
 
-    An attempt has to begin anew each time it is called: with generators of its own, from the seed.
+    Each call must start from scratch: it creates its own generators from the seed.
 
     Raises:
-        RelayError: too little memory for it alone, too.
+        RelayError: the second call runs out of memory too.
     """
     try:
         return attempt()
     except Exception as error:
         if not ran_out(error):
             raise
-    # Not before the handler has ended: the error holds on to all that was on the device when it was raised.
+    # Only after the handler: until then, the error keeps everything alive that was on the device when it was raised.
     policy.free()
-    way = "in tiles" if instead else "once more"
-    monitor.say(f"The device ran out of memory. All models were unloaded from it, and this is tried {way}.")
+    again = "again in tiles" if instead else "once more"
+    monitor.say(f"The device ran out of memory. All models were unloaded from it, and the run is tried {again}.")
     try:
         return (instead or attempt)()
     except Exception as error:
@@ -59,17 +59,18 @@ def once_more(
         reason = str(error).strip().split("\n")[0]
     policy.free()
     raise RelayError(
-        f"The device ran out of memory, and did again, {way}, with nothing else on it. Use a smaller picture, batch_size or tile_size, a model "
-        f"in float16 or bfloat16, or Optimize (Diffusers) with VAE tiling; or start ComfyUI with --lowvram. It said: {reason}"
+        f"The device ran out of memory twice, the second time {'in tiles and ' if instead else ''}with nothing else loaded. Use a smaller picture, "
+        "batch_size or tile_size, a model in float16 or bfloat16, or Optimize (Diffusers) with vae_tiling; or start ComfyUI with --lowvram. "
+        f"The device reported: {reason}"
     )
 
 
-def tried_once_more(function: Callable[Given, Made]) -> Callable[Given, Made]:
-    """The function by way of :func:`once_more`, with the :class:`Runtime` that is among its arguments."""
+def tried_once_more(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Decorates ``function``, which has one :class:`Runtime` among its arguments, with :func:`once_more`."""
 
     @functools.wraps(function)
-    def run(*arguments: Given.args, **named: Given.kwargs) -> Made:
-        (runtime,) = (one for one in (*arguments, *named.values()) if isinstance(one, Runtime))
+    def run(*arguments: Parameters.args, **named: Parameters.kwargs) -> Result:
+        (runtime,) = (value for value in (*arguments, *named.values()) if isinstance(value, Runtime))
         return once_more(lambda: function(*arguments, **named), runtime.policy, runtime.monitor)
 
     return run

@@ -1,4 +1,4 @@
-"""Where a run happens and who watches it: handed down from the nodes to every stage."""
+"""What the nodes pass to every stage of a run: where modules run, and who is told about progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules that do not fit on the device whole: block by block, by diffusers' group offloading, for the length of a stage.
+"""Streams modules that do not fit on the device, block by block, with diffusers' group offloading, for one stage.
 
 Source: https://huggingface.co/docs/diffusers/optimization/memory#group-offloading
 """
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     import torch
 
 CLIP_PARENTS = ("text_model", "vision_model", "encoder")
-"""What lies above the list of layers in the encoders of transformers, which know nothing of group offloading."""
+"""Attributes that contain the list of layers in transformers' encoders, which group offloading does not know."""
 HOOK_ATTRIBUTES = ("forward", "_diffusers_hook")
-"""What diffusers' hooks leave on a module."""
+"""Attributes that diffusers' hooks set on a module."""
 
 
 def choose_streamed(sizes: Sequence[int], working_bytes: int, capacity: int | None) -> tuple[int, ...]:
-    """Which modules of a stage have to stream: the largest first, until the others and the work fit.
+    """Which modules of a stage must be streamed: the largest first, until the rest and the working memory fit.
 
     Args:
         sizes: bytes of each module.
-        working_bytes: what the stage needs beside them.
-        capacity: bytes that the device has for both. None: the modules are at home there, and nothing streams.
+        working_bytes: memory that the stage needs in addition.
+        capacity: bytes that the device has for both. None: unlimited, so nothing is streamed.
 
     Returns:
-        Indices into ``sizes``, in order.
+        Indices into ``sizes``, ascending.
     """
     if capacity is None:
         return ()
@@ -44,13 +44,16 @@ def choose_streamed(sizes: Sequence[int], working_bytes: int, capacity: int | No
 
 
 def resident_bytes(module: torch.nn.Module) -> int:
-    """The most that a streamed module has on the device at once: what is in no block, and two blocks, as one is fetched ahead."""
+    """The most bytes that a streamed module has on the device at once: all outside its blocks, and the two largest blocks.
+
+    Two, because the next block is fetched while one computes.
+    """
     blocks, rest = _blocks(module)
     return rest + sum(sorted(blocks)[-2:])
 
 
 def _blocks(module: torch.nn.Module) -> tuple[list[int], int]:
-    """Bytes of each block, and of all that is in none, by the rules of diffusers' block level."""
+    """Bytes of each block, and of everything outside the blocks, by the rules of diffusers' ``block_level``."""
     import torch
 
     blocks: list[int] = []
@@ -70,16 +73,16 @@ def _parents(module: Any) -> tuple[str, ...]:
 
 @contextmanager
 def streamed(module: torch.nn.Module, device: torch.device) -> Iterator[None]:
-    """Inside the block, ``module`` computes on ``device`` and its weights stay where they are but for the block at work.
+    """Inside the ``with`` block, ``module`` computes on ``device``, where only the blocks in use are loaded.
 
-    The hooks are put on at the first call, so that what a stage adds to the module (a LoRA) streams with it. On the way
-    out every weight is the very tensor that it was: what has been moved in inference mode could be used nowhere else.
+    The hooks are installed at the first call, so that additions of a stage (a LoRA) are streamed too. On exit, every
+    weight gets its original tensor back, because one that was moved in inference mode only works in inference mode.
     """
     weights = [(tensor, tensor.data) for tensor in (*module.parameters(), *module.buffers())]
-    found = [(part, {n: vars(part)[n] for n in HOOK_ATTRIBUTES if n in vars(part)}) for part in module.modules()]
+    originals = [(part, {n: vars(part)[n] for n in HOOK_ATTRIBUTES if n in vars(part)}) for part in module.modules()]
 
     def first_call(*args: Any, **kwargs: Any) -> Any:
-        _restore(found[:1])
+        _restore(originals[:1])
         _apply(module, device)
         return module.forward(*args, **kwargs)
 
@@ -87,7 +90,7 @@ def streamed(module: torch.nn.Module, device: torch.device) -> Iterator[None]:
         module.forward = first_call
         yield
     finally:
-        _restore(found)
+        _restore(originals)
         for tensor, data in weights:
             tensor.data = data
 
@@ -104,13 +107,13 @@ def _apply(module: torch.nn.Module, device: torch.device) -> None:
         offload_type="block_level",
         num_blocks_per_group=1,
         use_stream=on_cuda,
-        low_cpu_mem_usage=on_cuda,  # or every weight would have a second, pinned copy
+        low_cpu_mem_usage=on_cuda,  # otherwise every weight gets a second, pinned copy
         block_modules=list(_parents(module)) or None,
     )
 
 
-def _restore(found: Sequence[tuple[torch.nn.Module, dict[str, Any]]]) -> None:
-    for part, before in found:
+def _restore(originals: Sequence[tuple[torch.nn.Module, dict[str, Any]]]) -> None:
+    for part, attributes in originals:
         for name in HOOK_ATTRIBUTES:
             vars(part).pop(name, None)
-        vars(part).update(before)
+        vars(part).update(attributes)

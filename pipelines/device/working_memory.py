@@ -1,8 +1,8 @@
-"""What a stage needs beside its weights: how large the tensors are that live at once in it, from the model's config.
+"""Estimates the memory that a stage needs in addition to its weights, from the model's config.
 
-Each formula counts elements of the widest moment of a forward pass, and was checked against the peak of the real
-architectures (devtools/benchmarks/working_memory.py): without :data:`MARGIN` and :data:`WEIGHT_COPIES` it is 1.0 to 1.2 times that.
-Attention is counted as a fused kernel has it, with no matrix of scores.
+Each formula counts the tensor elements that exist at the peak of a forward pass. It was checked against the measured peak of
+the real architectures (devtools/benchmarks/working_memory.py): without :data:`MARGIN` and :data:`WEIGHT_COPIES` it is 1.0 to
+1.2 times that. Attention is assumed to run in a fused kernel, without a matrix of scores.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ if TYPE_CHECKING:
     import torch
 
 MARGIN = 1.3
-"""For what the kernels take for themselves. oneDNN lays a convolution's input out anew: up to 1.25 in float32.
+"""Factor for the kernels' own buffers. oneDNN copies a convolution's input to another layout: up to 1.25 in float32.
 
-It does so with weights too, see :data:`WEIGHT_COPIES`.
+It also copies weights, see :data:`WEIGHT_COPIES`.
 """
 WEIGHT_COPIES = 2
-"""Of the largest weight. Seen in Kandinsky's UNet at 256x256, where they are most of it; in Stable Diffusion's one."""
+"""Copies of the largest weight. Measured: two in Kandinsky's UNet, most of its need at 256x256; one in Stable Diffusion's."""
 TRANSFORMER_WIDTHS = 21
-"""Of the channels, in a block's feed-forward layer: 8 before the gate, 4 after it twice, and the residuals."""
+"""Elements per channel in a block's feed-forward layer: 8 before the gate, twice 4 after it, and the residuals."""
 RESNET_WIDTHS = 5
-"""Of the channels: input, first convolution, norm, activation, second convolution."""
+"""Elements per channel: input, first convolution, norm, activation, second convolution."""
 TILE_PIXELS = 512 * 512
-"""Of the tiles in which diffusers decodes."""
+"""Pixels of a tile in diffusers' tiled decoding."""
 CLIP_TOKENS = 77
 T5_TOKENS = 256
-"""An encoder with no table of positions reads a text as a whole, in a multiple of these."""
+"""An encoder without a table of positions reads a text as a whole, padded to a multiple of this."""
 T5_SCORES = 3
-"""Of heads * tokens * tokens: the bias of its positions keeps them out of a fused kernel, so scores and their softmax are there too."""
+"""Factor of heads * tokens * tokens: T5's position bias prevents a fused kernel, so the scores and their softmax exist too."""
 
 
 def unet_bytes(unet: Any, *, rows: int, latent_pixels: int, controlnets: int = 0) -> int:
     """One forward pass of a UNet2DConditionModel.
 
     Args:
-        rows: pictures in its batch, those of the guidance too.
+        rows: batch size, including the rows for guidance.
         latent_pixels: height * width of its input.
-        controlnets: what each adds at every level is there beside what the UNet keeps for its way up.
+        controlnets: their number. Each adds residuals as large as the UNet's own skip connections.
     """
     widths = unet.config.block_out_channels
-    kept = _kept_on_the_way_down(widths, unet.config.layers_per_block)
+    kept = _skip_elements(widths, unet.config.layers_per_block)
     widest = 0.0
     for level, width in enumerate(widths):
         below = widths[min(level + 1, len(widths) - 1)]
-        levels = [3 * (below + width) + below]  # the way up: joined with what was kept, normed, activated
+        levels = [3 * (below + width) + below]  # up block: concatenated with the skip, normalised, activated
         if "Attn" in unet.config.down_block_types[level]:
             levels.append(TRANSFORMER_WIDTHS * width)
         widest = max(widest, max(levels) / 4**level)
@@ -58,24 +58,24 @@ def unet_bytes(unet: Any, *, rows: int, latent_pixels: int, controlnets: int = 0
     return _bytes((kept + widest) * rows * latent_pixels, unet.dtype) + _weight_copies(unet, unet.dtype)
 
 
-def _kept_on_the_way_down(widths: Sequence[int], layers: int | Sequence[int]) -> float:
-    """Elements a latent pixel: the output of each layer of the way down."""
+def _skip_elements(widths: Sequence[int], layers: int | Sequence[int]) -> float:
+    """Elements per latent pixel of all skip connections: the output of each layer of the down blocks."""
     counts = [layers] * len(widths) if isinstance(layers, int) else layers
     own = sum(width * count / 4**level for level, (width, count) in enumerate(zip(widths, counts)))
     return widths[0] + own + sum(width / 4 ** (level + 1) for level, width in enumerate(widths[:-1]))
 
 
 def encode_bytes(vae: Any, pixels: int, dtype: torch.dtype) -> int:
-    """One encoding by an AutoencoderKL or VQModel of ``pixels`` (of all pictures that go in at once) in ``dtype``."""
+    """One encoding by an AutoencoderKL or VQModel in ``dtype``. ``pixels``: of all pictures in its batch."""
     widths = vae.config.block_out_channels
     each = max(RESNET_WIDTHS * width / 4**level for level, width in enumerate(widths)) + vae.config.in_channels
     return _bytes(each * pixels, dtype) + _weight_copies(vae, dtype) + _widening(vae, dtype)
 
 
 def decode_bytes(vae: Any, pixels: int, dtype: torch.dtype, tiled: bool = False) -> int:
-    """One decoding by an AutoencoderKL or VQModel to ``pixels`` (of all pictures) in ``dtype``.
+    """One decoding by an AutoencoderKL or VQModel in ``dtype``. ``pixels``: of all pictures in its batch.
 
-    MoVQ's spatial norm makes two tensors more out of the latent, as wide as what it norms.
+    MoVQ's spatial norm computes two more tensors from the latent, as wide as its input.
     """
     widths = vae.config.block_out_channels
     extra = 2 if vae.config.get("norm_type") == "spatial" else 0
@@ -83,7 +83,7 @@ def decode_bytes(vae: Any, pixels: int, dtype: torch.dtype, tiled: bool = False)
     for level, (width, below) in enumerate(pairwise(widths)):
         each = max(each, (RESNET_WIDTHS + extra) * width / 4**level, (3 + extra) * below / 4**level)
     each += vae.config.latent_channels
-    canvas = 3 * vae.config.out_channels * pixels if tiled else 0  # tiles, rows, and the whole picture
+    canvas = 3 * vae.config.out_channels * pixels if tiled else 0  # tiles, rows of tiles, and the whole picture
     return (
         _bytes(each * (min(pixels, TILE_PIXELS) if tiled else pixels) + canvas, dtype)
         + _weight_copies(vae, dtype)
@@ -92,19 +92,19 @@ def decode_bytes(vae: Any, pixels: int, dtype: torch.dtype, tiled: bool = False)
 
 
 def transformer_bytes(model: Any, *, rows: int, tokens: int, width: int, kept: int = 0) -> int:
-    """One forward pass of a transformer over ``rows`` times ``tokens`` of ``width``; ``kept`` layers' outputs stay."""
+    """One forward pass of a transformer over [rows, tokens, width]; the outputs of ``kept`` layers stay in memory."""
     return _bytes((TRANSFORMER_WIDTHS + kept) * rows * tokens * width, model.dtype)
 
 
 def joint_transformer_bytes(transformer: Any, *, rows: int, latent_pixels: int, text_tokens: int) -> int:
-    """One forward pass of a transformer in whose blocks patches and text attend to each other (SD3Transformer2DModel).
+    """One forward pass of a transformer with joint attention of patches and text (SD3Transformer2DModel).
 
-    Its widest moment is the feed-forward layer of the patches, or the joint attention where the text is as long as they are.
+    Its peak is the feed-forward layer of the patches, or the joint attention if the text is about as long as the patches.
 
     Args:
-        rows: pictures in its batch, those of the guidance too where they go in together.
+        rows: batch size, including the rows for guidance if they are in the same batch.
         latent_pixels: height * width of its input.
-        text_tokens: of a row, those of all its text encoders.
+        text_tokens: tokens per row, of all text encoders together.
     """
     config = transformer.config
     width = config.num_attention_heads * config.attention_head_dim
@@ -118,9 +118,9 @@ def joint_transformer_bytes(transformer: Any, *, rows: int, latent_pixels: int, 
 
 
 def text_bytes(encoders: Sequence[Any], texts: Sequence[str]) -> int:
-    """For encoding ``texts``. A token has a letter at least. CLIP reads 77 at a time, and every layer's output is kept."""
-    whole = [one for one in encoders if not hasattr(one.config, "max_position_embeddings")]
-    encoders = [one for one in encoders if one not in whole]
+    """Encoding of ``texts``. A token has at least one letter. CLIP reads 77 tokens per run, and every layer's output is kept."""
+    unlimited = [encoder for encoder in encoders if not hasattr(encoder.config, "max_position_embeddings")]
+    encoders = [encoder for encoder in encoders if encoder not in unlimited]
     runs = 2 * len(texts) + sum(len(text) for text in texts) // CLIP_TOKENS
     return sum(
         transformer_bytes(
@@ -131,7 +131,7 @@ def text_bytes(encoders: Sequence[Any], texts: Sequence[str]) -> int:
             kept=runs * (encoder.config.num_hidden_layers + 2),
         )
         for encoder in encoders
-    ) + sum(_whole_text_bytes(encoder, texts) for encoder in whole)
+    ) + sum(_whole_text_bytes(encoder, texts) for encoder in unlimited)
 
 
 def _whole_text_bytes(encoder: Any, texts: Sequence[str]) -> int:
@@ -143,14 +143,14 @@ def _whole_text_bytes(encoder: Any, texts: Sequence[str]) -> int:
 
 
 def vision_bytes(encoder: Any) -> int:
-    """For one picture in a CLIP vision encoder."""
+    """One picture in a CLIP vision encoder."""
     config = encoder.config
     tokens = (config.image_size // config.patch_size) ** 2 + 1
     return transformer_bytes(encoder, rows=1, tokens=tokens, width=config.hidden_size)
 
 
 def prior_bytes(prior: Any, *, rows: int) -> int:
-    """For a step of Kandinsky's prior: the text's tokens, and those of the time, the embeddings and the answer."""
+    """One step of Kandinsky's prior. Its tokens are those of the text, the time, the embeddings and the prediction."""
     config = prior.config
     width = config.num_attention_heads * config.attention_head_dim
     tokens = config.num_embeddings + config.additional_embeddings
@@ -162,7 +162,7 @@ def _weight_copies(module: Any, dtype: torch.dtype) -> int:
 
 
 def _widening(vae: Any, dtype: torch.dtype) -> int:
-    """What the weights grow by where they are cast up for the stage."""
+    """Bytes that the weights grow by if they are cast to a wider ``dtype`` for the stage."""
     return module_bytes([vae]) * (dtype.itemsize - vae.dtype.itemsize) // vae.dtype.itemsize
 
 

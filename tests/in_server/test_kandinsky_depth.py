@@ -194,7 +194,7 @@ CASES: dict[str, tuple[Callable[[Graph, HostServer], tuple[Out, Out]], str, str]
     "no hint, image to image": (no_hint_for_a_picture, "RelayImageToImage", r"control: .*Connect Kandinsky Hint"),
     "the other decoder": (for_the_other_decoder, "RelayTextToImage", r"control: kandinsky_decoder .*no Kandinsky hint"),
     "another family": (for_sd15, "RelayImageToImage", r"control: sd15 .*no Kandinsky hint"),
-    "three for two": (three_for_one, "RelayImageToImage", r"control: the hint holds 3 depth maps, and 2 pictures"),
+    "three for two": (three_for_one, "RelayImageToImage", r"control: the hint has 3 depth maps, and 2 pictures"),
     "a text prompt": (text_prompt, "RelayTextToImage", r"prompt: .*image embeddings.*Kandinsky Prior"),
     "a size": (a_size, "RelayTextToImage", r"72x64.*multiples of 64.*64x64"),
 }

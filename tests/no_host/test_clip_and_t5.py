@@ -176,7 +176,7 @@ def test_clip_skip_is_the_script(load, skip):
 
 def test_clip_skip_counts_the_clips_layers(load):
     _, components = load()
-    with pytest.raises(RelayError, match=r"clip_skip: 3 .*has 3 layers: 0 to 2"):
+    with pytest.raises(RelayError, match=r"clip_skip: 3 .*has 3 layers: use 0 to 2"):
         encode(components, PROMPT, clip_skip=3)
 
 

@@ -276,7 +276,7 @@ def test_too_many_runs_are_refused_before_the_first(load, name):
     for encoder in [components[part] for part in components.family.text_encoders]:
         encoder.register_forward_pre_hook(lambda *_: pytest.fail("it ran"))
     text = "(cat dog:0.9) sofa " * 900  # encoded again 900 times
-    with pytest.raises(RelayError, match=r"prompt: it would take \d+,\d+ runs .*4,096.* 900 .*Use fewer"):
+    with pytest.raises(RelayError, match=r"prompt: it needs \d+,\d+ runs .*4,096.* 900 .*Use fewer"):
         encode(components, text, syntax="a1111")
 
 
@@ -412,7 +412,7 @@ def test_clip_skip_sd15_upstream(load):
 )
 def test_clip_skip_out_of_range(load, name, skip, most):
     _, components = load(name)
-    with pytest.raises(RelayError, match=f"clip_skip: {skip} .*has 3 layers: 0 to {most}"):
+    with pytest.raises(RelayError, match=f"clip_skip: {skip} .*has 3 layers: use 0 to {most}"):
         encode(components, PROMPT, clip_skip=skip)
 
 

@@ -436,7 +436,7 @@ def test_a_controlnet_that_looks_at_something_else(models: SmallModels, tmp_path
     config = json.loads((models.controlnets["sd15_depth"] / "config.json").read_text("utf-8"))
     ControlNetModel.from_config({**config, "conditioning_channels": 1}).save_pretrained(tmp_path / "grey")
     grey = load_controlnet_folder(tmp_path / "grey", dtype=torch.float32, monitor=SilentMonitor())
-    with pytest.raises(RelayError, match=r"control: grey takes 1 conditioning_channels"):
+    with pytest.raises(RelayError, match=r"control: grey has 1 conditioning_channels"):
         paint("sd15", (unit(controlnet=grey),))
 
 
@@ -449,7 +449,7 @@ def test_an_empty_range(start: float, end: float) -> None:
 def test_units_that_disagree_about_guess_mode() -> None:
     with pytest.raises(RelayError, match="guess_mode: it is on for sd15_canny and off for sd15_depth"):
         stack_units((unit(),), unit("sd15_canny", guess_mode=True))
-    with pytest.raises(RelayError, match=r"control: what is connected is no ControlNet"):
+    with pytest.raises(RelayError, match=r"control: what is connected is not a ControlNet"):
         stack_units((object(),), unit())
 
 

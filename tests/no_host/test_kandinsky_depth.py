@@ -366,9 +366,13 @@ class Unit:
 @pytest.mark.parametrize(
     ("name", "control", "message"),
     [
-        (NAME, (), r"control: kandinsky_depth.*along a depth map.*Connect Kandinsky Hint"),
+        (NAME, (), r"control: kandinsky_depth.*needs a depth map.*Connect Kandinsky Hint"),
         (NAME, (Unit(),), r"control: kandinsky_depth.*takes no ControlNets.*Connect Kandinsky Hint"),
-        ("kandinsky_decoder", (Unit(),), r"control: kandinsky_decoder.*takes no ControlNets.*Leave control open"),
+        (
+            "kandinsky_decoder",
+            (Unit(),),
+            r"control: kandinsky_decoder.*takes no ControlNets.*Leave control unconnected",
+        ),
         ("kandinsky_decoder", wire(), r"control: kandinsky_decoder.*takes no Kandinsky hint"),
         ("sd15", wire(), r"control: sd15.*takes no Kandinsky hint.*kandinsky-2-2-controlnet-depth"),
     ],
@@ -386,9 +390,9 @@ def test_what_the_model_cannot_take_is_refused_before_it_is_used(name: str, cont
 
 
 def test_three_depth_maps_for_two_pictures_are_refused() -> None:
-    with pytest.raises(RelayError, match=r"control: the hint holds 3 depth maps, and 2 pictures are painted"):
+    with pytest.raises(RelayError, match=r"control: the hint has 3 depth maps, and 2 pictures are painted"):
         from_text(control=(make_hint(torch.rand(3, 64, 64, 1)),), batch_size=2)
-    with pytest.raises(RelayError, match=r"control: the hint holds 3 depth maps, and 1 picture is painted"):
+    with pytest.raises(RelayError, match=r"control: the hint has 3 depth maps, and 1 picture is painted"):
         from_text(control=(make_hint(torch.rand(3, 64, 64, 1)),))
 
 

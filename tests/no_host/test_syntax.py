@@ -14,7 +14,7 @@ from diffusers_relay.weighting import a1111, compel_syntax, foreign, limits
 from diffusers_relay.weighting import shortened as shortened_texts
 from diffusers_relay.weighting.foreign import notes_on
 from diffusers_relay.weighting.prompt_text import Blend, Fragment, Passage, Prompt
-from diffusers_relay.weighting.shortened import shortened, written_out
+from diffusers_relay.weighting.shortened import restored, shortened
 from diffusers_relay.weighting.syntax import SYNTAXES, parse
 from relay_host.paths import ROOT
 
@@ -153,20 +153,20 @@ REFUSED = {
     "a cat <lora:detail:0.8>": r"<lora:\.\.\.> at character 7 .*Load LoRA \(Diffusers\)",
     "<hypernet:x:1>": "loads nothing",
     "a cat, embedding:EasyNegative": r"character 8 .*Load Textual Inversion",
-    "a cat BREAK a dog": r"BREAK at character 7 .*a1111.*small",
-    "[cat:dog:0.5] in a field": r"character 1 .*change of the text",
+    "a cat BREAK a dog": r"BREAK at character 7 .*a1111.*lowercase",
+    "[cat:dog:0.5] in a field": r"character 1 .*changes the text",
     "[cat:0.5]": "character 1 ",
     "[cat|dog]": "character 1 ",
-    "(x)1e309": r'"1e309" at character 4 .*no weight',
+    "(x)1e309": r'"1e309" at character 4 .*not a weight',
     "(x)1.5.5": '"1.5.5" at character 4 ',
     "(x)-0.5": '"-0.5" at character 4 ',
     "(x)+2": '"\\+2" at character 4 ',
     "(x)nan": '"nan" at character 4 ',
     '"a cat"-1': '"-1" at character 8 ',
     "(x)" + "9" * 400 + ".0": "too large",
-    '("a", "b").blend(nan, 1)': "too large, or no number",
-    '("a", "b").and(inf, 1)': "too large, or no number",
-    "a\ud800": "character 2 is half of one",
+    '("a", "b").blend(nan, 1)': "too large or not a number",
+    '("a", "b").and(inf, 1)': "too large or not a number",
+    "a\ud800": "character 2 is half of a character",
     "a" * 1001: "1,001 characters, and at most 1,000",
     "猫" * 1001: "1,001 characters",
     "!" * 1001: "1,001 characters",
@@ -185,7 +185,7 @@ def test_refused(text):
     ("text", "syntax", "says"),
     [
         ("a man AND a dog", "compel", [r'AND at character 7 .*\("one", "another"\)\.and\(\)']),
-        ("[bad], cat", "compel", [r"\[bad\].* weighs nothing in Compel's syntax.*a1111"]),
+        ("[bad], cat", "compel", [r"\[bad\].* has no weight in Compel's syntax.*a1111"]),
         ("{red|blue} __hair/colour__", "compel", ["wildcard", r"\{red\|blue\}"]),
         ("{red|blue}", "a1111", ["choice"]),
         ("(cat)1.3 dog", "a1111", [r"1\.3.* read as text.*\(words:1\.3\)"]),
@@ -201,7 +201,7 @@ def test_what_may_be_prose_is_said(text, syntax, says):
 
 
 def test_the_word_of_a_loaded_embedding_is_named():
-    with pytest.raises(RelayError, match=r"write easynegative alone"):
+    with pytest.raises(RelayError, match=r"write only easynegative"):
         parse("a cat, embedding:EasyNegative.safetensors", "compel", words=["other", "easynegative"])
     with pytest.raises(RelayError, match="Load Textual Inversion"):
         parse("a cat, embedding:EasyNegative", "compel", words=["other"])
@@ -237,11 +237,11 @@ def test_the_help_page_s_quotes_and_weights_are_so():
     assert f"{limits.MAX_CHARACTERS:,} characters" in page
     assert f"{compel_syntax.MAX_SYNTAX:,} characters of weights" in page
     assert parse("((cat:1.3))", "a1111") == one_passage(("cat", 1.3))
-    assert "whatever brackets are round it" in page
+    assert "regardless of outer brackets" in page
 
 
 def test_unknown_syntax_lists_the_known():
-    with pytest.raises(RelayError, match=r"'a1112' is not a prompt syntax\. There are: compel, a1111, plain"):
+    with pytest.raises(RelayError, match=r"'a1112' is not a prompt syntax\. Choose one of: compel, a1111, plain"):
         parse("a cat", "a1112")
     assert list(SYNTAXES) == ["compel", "a1111", "plain"]
 
@@ -310,7 +310,7 @@ def test_what_is_shortened_means_the_same_to_compel_s_parser(text):
     line = re.sub(r"\s+", " ", text).strip()
     short, runs = shortened(line)
     try:
-        mine = written_out(compel_syntax._by_compel(short), runs)
+        mine = restored(compel_syntax._by_compel(short), runs)
     except Exception:  # then the whole line is parsed
         return
     assert mine is None or mine == compel_syntax._by_compel(line)

@@ -201,7 +201,7 @@ def test_a_word_that_a_syntax_takes_apart_is_no_silence(
     view = taught(load("sd15"), "badhands", word)
     if syntax in apart:
         with pytest.raises(
-            RelayError, match=r"is the word of an embedding.*Give it another word in Load Textual Inversion"
+            RelayError, match=r"is the word of an embedding.*Enter another word in token of Load Textual Inversion"
         ):
             encode(view, f"a {word} cat", syntax=syntax)
     else:
@@ -367,7 +367,7 @@ def test_both_encoders_of_sdxl_by_their_other_names(inference_mode: None, tmp_pa
 
 def test_embedding_and_its_word_are_named_in_a_prompt(inference_mode: None) -> None:
     view = taught(load("sd15"), "badhands")
-    with pytest.raises(RelayError, match="write badhands alone"):
+    with pytest.raises(RelayError, match="write only badhands"):
         encode(view, "a cat, embedding:badhands")
 
 
