@@ -116,8 +116,8 @@ def fit_repaint_mask(
     masks = _as_masks("mask", mask)
     if masks.shape[0] not in (1, batch):
         raise RelayError(
-            f"mask: it holds {masks.shape[0]} masks, and {batch} {'picture is' if batch == 1 else 'pictures are'} painted. "
-            "Give it one for all, or one for each."
+            f"mask: the batch has {masks.shape[0]} masks, but {batch} {'picture is' if batch == 1 else 'pictures are'} painted. "
+            "Use one mask for all pictures, or one for each."
         )
     fitted = _stretched(masks, extent, factor)
     if noise_mask is not None:
@@ -127,10 +127,10 @@ def fit_repaint_mask(
         fitted = torch.minimum(fitted, (own >= 0.5).float())
     fitted = fitted.expand(batch, -1, -1, -1).clone()
     if not at_latent_size(fitted, factor).any():
-        beside = " and the latent's own noise_mask has 1" if noise_mask is not None else ""
+        both = " in both the mask and the latent's own noise_mask" if noise_mask is not None else ""
         raise RelayError(
-            f"mask: no part of it is left to repaint. Only values of 0.5 and more are repainted{beside}, and what is thinner than a latent "
-            f"pixel ({factor} pixels) can be lost. Paint a larger mask (1 = repaint), or invert it if it marks what is to stay."
+            f"mask: it leaves nothing to repaint. Only values of 0.5 or more{both} are repainted, and areas thinner than a latent "
+            f"pixel ({factor} pixels) can be lost. Paint a larger mask (1 = repaint), or invert it if it marks what to keep."
         )
     return fitted
 

@@ -46,13 +46,13 @@ def with_options(components: PipelineComponents, options: ModelOptions, device: 
     family, source = components.family, components.source
     if family.autoencoder is None:
         raise RelayError(
-            f"model: {source} ({family.title}) has nothing to optimise here: its few steps are small. Connect a model that paints."
+            f"model: {source} ({family.title}) has nothing to optimise here, because its few steps are small. Connect a model that paints."
         )
     for name, wanted in (("vae_tiling", options.vae_tiling), ("vae_slicing", options.vae_slicing)):
         autoencoder = components[family.autoencoder]
         if wanted and not hasattr(autoencoder, name.replace("vae_", "use_")):
             raise RelayError(
-                f"{name}: the autoencoder of {source} ({type(autoencoder).__name__}) knows none, so it would do nothing. Switch it off."
+                f"{name}: the autoencoder of {source} ({type(autoencoder).__name__}) does not support it. Switch it off."
             )
     _check_attention(components, options.attention)
     if options.attention == "xformers":
@@ -67,8 +67,8 @@ def _check_xformers(device: torch.device) -> None:
 
     if importlib.util.find_spec("xformers") is None:
         raise RelayError(
-            "attention: xformers is not installed in this ComfyUI. Install it for this torch (pip install xformers), or choose sdpa, which "
-            "is as fast on today's torch."
+            "attention: xformers is not installed. Install the version for your torch (pip install xformers), or choose sdpa, which "
+            "is as fast on current versions of torch."
         )
     if device.type != "cuda":
         raise RelayError(f"attention: xformers runs on CUDA only, and the model runs on {device.type}. Choose sdpa.")
@@ -80,7 +80,7 @@ def _check_matmul(components: PipelineComponents, device: torch.device) -> None:
     if device.type != "cpu" or components.dtype != torch.float32:
         dtype = str(components.dtype).removeprefix("torch.")
         raise RelayError(
-            f"matmul: it is for float32 on a CPU; {components.source} is in {dtype} on {device.type}, where it would do nothing. "
+            f"matmul: it only works in float32 on a CPU, and {components.source} is in {dtype} on {device.type}. "
             "Set it to default."
         )
     if not torch.backends.mkldnn.is_available():
@@ -204,7 +204,9 @@ def _compilation(modules: Sequence[torch.nn.Module], mode: str, source: str, mon
         for module in modules:
             by_mode: dict[str, dict[str, Any]] = vars(module).setdefault(COMPILED, {})
             if mode not in by_mode:
-                monitor.say(f"Compiling {source}: the first step takes longer, and again where the size is a new one.")
+                monitor.say(
+                    f"Compiling {source}: the first step takes longer, and so does the first step at each new size."
+                )
                 by_mode[mode] = _compile(module, mode)
             for name, call in by_mode[mode].items():
                 submodule: Any = module.get_submodule(name)

@@ -69,7 +69,7 @@ def check_schedule(components: PipelineComponents, steps: int, *, in_part: bool 
         scheduler.register_to_config(steps_offset=offset)
     if in_part and law_of(scheduler) is NoiseLaw.EDM:
         raise RelayError(
-            f"denoising_start, denoising_end: {components.source} is an EDM model, whose schedule has no such parts. "
+            f"denoising_start, denoising_end: {components.source} is an EDM model, which can't run only a part of its schedule. "
             "Set denoising_start to 0 and denoising_end to 1."
         )
     if _runs(scheduler, steps):
@@ -84,10 +84,10 @@ def check_schedule(components: PipelineComponents, steps: int, *, in_part: bool 
         )
     if most == 0:
         raise RelayError(
-            f"steps: {name} can't run {steps} steps with {components.source}. Choose another in Set Scheduler."
+            f"steps: {name} can't run {steps} steps with {components.source}. Choose another scheduler in Set Scheduler."
         )
     raise RelayError(
-        f"steps: {name} runs at most {most} steps with {components.source}, and {steps} are asked. Set steps to {most} or fewer."
+        f"steps: {name} runs at most {most} steps with {components.source}, but steps is {steps}. Set steps to {most} or fewer."
     )
 
 
@@ -154,8 +154,8 @@ def _carried_over(cls: Any, components: PipelineComponents) -> dict[str, Any]:
         if setting not in takes and own.config.get(setting, without) not in (without, None):
             able = [name for name in _offered(components) if setting in _parameters(name)]
             raise RelayError(
-                f"scheduler: {components.source} was trained with {setting}, which {cls.__name__} does not know. "
-                f"Those that do: {', '.join(able)}."
+                f"scheduler: {components.source} was trained with {setting}, which {cls.__name__} does not support. "
+                f"Schedulers that support it: {', '.join(able)}."
             )
     # diffusers' defaults of these are made for models of pixels
     options |= {key: value for key, value in LATENT_DEFAULTS.items() if key in takes and key not in own.config}
@@ -187,9 +187,9 @@ def _class_named(name: str, components: PipelineComponents) -> Any:
     is_edm = _is_edm(components)
     if name in EDM_SCHEDULERS or is_edm:
         if name not in allowed:
+            reason = "can't handle its noise" if is_edm else "works only with EDM models"
             raise RelayError(
-                f"scheduler: {components.source} {'is' if is_edm else 'is not'} an EDM model, and {name} "
-                f"{'knows nothing of its noise' if is_edm else 'is made for those only'}. "
+                f"scheduler: {components.source} {'is' if is_edm else 'is not'} an EDM model, and {name} {reason}. "
                 f"It can run: {', '.join(sorted(allowed))}."
             )
     elif name not in allowed:
@@ -203,10 +203,12 @@ def _of_another_law(components: PipelineComponents) -> str:
     advice = ""
     if _can_be_replaced(components):
         usual = USUAL_SCHEDULER[components.family.noise]
-        advice = f" If the model was trained as other models of {components.family.title} are, choose {usual} in Set Scheduler."
+        advice = (
+            f" If the model was trained like other {components.family.title} models, choose {usual} in Set Scheduler."
+        )
     return (
-        f"model: {components.source}'s own scheduler, {type(own).__name__}{f' ({law.value})' if law else ''}, does not run "
-        f"{components.family.title}.{advice}"
+        f"model: {components.source}'s own scheduler, {type(own).__name__}{f' ({law.value})' if law else ''}, can't run "
+        f"{components.family.title} models.{advice}"
     )
 
 

@@ -138,7 +138,7 @@ def fit_mask(noise_mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         mask = mask[:, None]
     if mask.ndim != 4 or mask.shape[1] != 1 or min(mask.shape) == 0 or not mask.isfinite().all():
         raise RelayError(
-            f"latent: its noise_mask has to be of shape [batch, height, width], of numbers from 0 to 1; its shape is {list(noise_mask.shape)}."
+            f"latent: expected a noise_mask of shape [batch, height, width] with values 0..1, got {list(noise_mask.shape)}."
         )
     mask = torch.nn.functional.interpolate(mask, size=like.shape[-2:], mode="bilinear").clamp(0, 1)
     repeats = -(-like.shape[0] // mask.shape[0])

@@ -77,7 +77,7 @@ def check_tile_size(tile_size: int) -> None:
     if tile_size != 0 and (tile_size < LEAST_TILE or tile_size % TILE_STEP):
         nearest = max(LEAST_TILE, round(tile_size / TILE_STEP) * TILE_STEP)
         raise RelayError(
-            f"tile_size: tiles of {tile_size} pixels can't be made. Use 0 (the whole picture at once) or a multiple of {TILE_STEP} from "
+            f"tile_size: tiles can't be {tile_size} pixels. Use 0 (the whole picture at once) or a multiple of {TILE_STEP} that is at least "
             f"{LEAST_TILE}. The nearest is {nearest}."
         )
 

@@ -97,7 +97,7 @@ def check_prior(settings: PriorSettings, image: torch.Tensor | None) -> None:
         _one_picture(image)
     if settings.steps < LEAST_STEPS:
         raise RelayError(
-            f"steps: {settings.steps} is too few for the prior, whose scheduler wants at least {LEAST_STEPS}."
+            f"steps: {settings.steps} is too few for the prior, whose scheduler needs at least {LEAST_STEPS}."
         )
     if image is not None:
         check_strength(settings.strength, settings.steps)
@@ -135,7 +135,7 @@ def embed_image(components: PipelineComponents, image: torch.Tensor, runtime: Ru
 def _one_picture(image: torch.Tensor) -> Any:
     if image.shape[0] != 1:
         raise RelayError(
-            f"image: expected one picture, got a batch of {image.shape[0]}. Embed each alone and join them with Mix Prompts."
+            f"image: expected one picture, got a batch of {image.shape[0]}. Embed each one separately and combine them with Mix Prompts."
         )
     return to_pil(as_rgb(image)[0])
 

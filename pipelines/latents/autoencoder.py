@@ -177,8 +177,8 @@ class Autoencoder:
             made[overflown] = image(raw[overflown], torch.float32)
         if not made.isfinite().all():
             raise RelayError(
-                f"latent: the autoencoder of {self.title} made values of it that are not numbers (NaN or infinite), so nothing was made. The "
-                "latent may be far out of range (after a node that computes with latents), or the model's file may be damaged."
+                f"latent: the autoencoder of {self.title} decoded it to NaN or infinite values, so there is no picture. The "
+                "latent may be far out of range (after a node that does arithmetic on latents), or the model's file may be damaged."
             )
         return made
 
@@ -266,7 +266,7 @@ def autoencoder_of(components: PipelineComponents) -> Autoencoder:
     family = components.family
     if family.autoencoder is None:
         raise RelayError(
-            f"model: {components.source} ({family.title}) has no autoencoder, so it makes and reads no latents. Connect a model that paints."
+            f"model: {components.source} ({family.title}) has no autoencoder, so it can't make or read latents. Connect a model that paints."
         )
     options = components.options
     return Autoencoder(

@@ -79,5 +79,5 @@ def may_be_widened(dtype: torch.dtype, title: str) -> bool:
 
     if dtype != torch.float16:
         return False
-    logger.info("the autoencoder of %s overflows in float16 here: once more in float32", title)
+    logger.info("the autoencoder of %s overflows in float16 here: running it again in float32", title)
     return True

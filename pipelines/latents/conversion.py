@@ -32,8 +32,8 @@ def must_convert(latent: Latents, target: Autoencoder, runtime: Runtime) -> bool
         return False
     if latent.noise_left is not None:
         raise RelayError(
-            f"latent: it is in the space of {space.title} and still holds noise (left at denoising_end {latent.noise_left:g}), so it can't be "
-            f"converted for {target.title}. Run {space.title} to the end first, or go on with a model of the same space."
+            f"latent: it is in the latent space of {space.title} and still holds noise (left at denoising_end {latent.noise_left:g}), so it can't be "
+            f"converted for {target.title}. Run {space.title} to the end first, or continue with a model of the same space."
         )
     return True
 

@@ -32,12 +32,12 @@ def decode(components: PipelineComponents, latent: Latents, tiled: bool, runtime
     space = latent.space
     if space is not None and not space.is_same_space(autoencoder, runtime.policy):
         runtime.monitor.say(
-            f"Decoded with the autoencoder of {space.title}: the latent is not in the space of {components.source}."
+            f"Decoded with the autoencoder of {space.title}, because the latent is not in the space of {components.source}."
         )
         autoencoder = space
     if latent.noise_left is not None:
         runtime.monitor.say(
-            f"The latent was left at denoising_end {latent.noise_left:g}: the picture shows the noise that is still in it."
+            f"The latent was left at denoising_end {latent.noise_left:g}, so the picture shows the noise that is still in it."
         )
     elif latent.noise_is_void:
         runtime.monitor.say("The latent was changed after the run that left noise in it.")
@@ -57,7 +57,7 @@ def autoencoder_for_wires(components: PipelineComponents) -> Autoencoder:
     """
     if components.family.keeps_latents:
         raise RelayError(
-            f"model: the latents of {components.source} ({components.family.title}) are its own, and no other model reads them. It takes "
-            "pictures, or other models' latents, and gives pictures: use Super Resolution."
+            f"model: no other model can read the latents of {components.source} ({components.family.title}). It takes pictures or other "
+            "models' latents, and makes pictures: use Super Resolution x4 (Diffusers)."
         )
     return autoencoder_of(components)

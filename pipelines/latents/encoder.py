@@ -33,7 +33,7 @@ def encoded(
             made[index] = one
     if not all(bool(one.isfinite().all()) for one in made):
         raise RelayError(
-            f"image: the autoencoder of {title} made values of it that are not numbers (NaN or infinite), so nothing was made. The "
+            f"image: the autoencoder of {title} encoded it to NaN or infinite values, so there is no latent. The "
             "model's file may be damaged."
         )
     return made

@@ -107,7 +107,7 @@ def from_host(latent: Mapping[str, Any]) -> Latents:
     tag = latent.get(TAG_KEY)
     index = latent.get("batch_index")
     if index is not None and len(index) != samples.shape[0]:
-        raise RelayError(f"latent: batch_index names {len(index)} images, and the batch has {samples.shape[0]}.")
+        raise RelayError(f"latent: batch_index names {len(index)} images, but the batch has {samples.shape[0]}.")
     known = {"samples", "noise_mask", "batch_index", TAG_KEY}
     return Latents(
         samples=samples.float(),

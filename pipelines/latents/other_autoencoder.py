@@ -37,8 +37,8 @@ def _with_autoencoder(components: PipelineComponents, theirs: Autoencoder, what:
     ours = autoencoder_of(components)
     if _kind(ours) != _kind(theirs):
         raise RelayError(
-            f"{what}: the autoencoder of {theirs.title} can't serve {ours.title}. Kind, factor, channels, scale and shift are "
-            f"{_kind(theirs)}, and {_kind(ours)} is needed. Take one of the same family."
+            f"{what}: {ours.title} can't use the autoencoder of {theirs.title}. Its kind, factor, channels, scale and shift are "
+            f"{_kind(theirs)}, but {_kind(ours)} is needed. Choose one of the same family."
         )
     name = components.family.autoencoder
     assert name is not None

@@ -174,11 +174,11 @@ def test_exactly_one_of_image_and_latent() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"noise_level": 351}, "noise_level: 351 is not among the levels that x4_upscaler knows, 0 to 350"),
+        ({"noise_level": 351}, "noise_level: 351 is out of range. x4_upscaler takes levels from 0 to 350"),
         ({"noise_level": -1}, "noise_level: -1"),
-        ({"steps": 0}, "steps: 0 steps can't be run"),
-        ({"tile_size": 100}, "tile_size: tiles of 100 pixels .* The nearest is 96"),
-        ({"tile_size": 8}, "tile_size: tiles of 8 pixels .* The nearest is 64"),
+        ({"steps": 0}, "steps: 0 is too few"),
+        ({"tile_size": 100}, "tile_size: tiles can't be 100 pixels.* The nearest is 96"),
+        ({"tile_size": 8}, "tile_size: tiles can't be 8 pixels.* The nearest is 64"),
         ({"tile_size": -64}, "tile_size"),
     ],
 )

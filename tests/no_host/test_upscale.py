@@ -207,7 +207,7 @@ def test_a_latent_that_holds_noise_is_refused() -> None:
         run(latent)
     runtime = counting_runtime()
     run(replace(latent, samples=raw(seed=6)), runtime=runtime)
-    assert "taken to be clean" in runtime.monitor.said[0]
+    assert "treated as clean" in runtime.monitor.said[0]
 
 
 @pytest.mark.parametrize("text", ["a cat", "", "a (cat)1.3 on a mat", "a cat, " * 40])
