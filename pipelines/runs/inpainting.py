@@ -13,9 +13,9 @@ from ..control.fitting import fit_controls
 from ..control.kandinsky_hint import take_hint
 from ..denoising.job import DenoisingJob
 from ..denoising.masked_picture import (
-    Drawn,
-    Given,
+    FixedLatents,
     MaskedPicture,
+    SampledLatents,
     at_latent_size,
     fit_repaint_mask,
     unread_distribution,
@@ -155,7 +155,7 @@ def _masked(
     pixels: torch.Tensor | None,
     raw: torch.Tensor,
     sees_mask: bool,
-) -> list[Drawn | Given]:
+) -> list[SampledLatents | FixedLatents]:
     """What the pipeline gets for the masked picture (the picture without its masked area), one entry per image.
 
     A script that starts from a picture encodes and samples the masked picture even for a plain model, which ignores it. That moves
@@ -163,13 +163,13 @@ def _masked(
     """
     if not sees_mask:
         if pixels is None or autoencoder.is_tiny:
-            return [Given(one) for one in raw.split(1)]
+            return [FixedLatents(one) for one in raw.split(1)]
         unread = unread_distribution(autoencoder, raw)
-        return [Drawn(unread, autoencoder) for _ in range(raw.shape[0])]
+        return [SampledLatents(unread, autoencoder) for _ in range(raw.shape[0])]
     if pixels is None:
         runtime.monitor.say("The latent was decoded because this inpainting model needs to see the unmasked area.")
         pixels = to_pixels(autoencoder.decode(raw, runtime.policy, monitor=runtime.monitor), autoencoder.factor)
     hidden = pixels * (repaint < 0.5)
     if autoencoder.is_tiny:
-        return [Given(one) for one in autoencoder.encode_tiny(hidden, runtime.policy).split(1)]
-    return [Drawn(one, autoencoder) for one in autoencoder.distributions(hidden, runtime.policy)]
+        return [FixedLatents(one) for one in autoencoder.encode_tiny(hidden, runtime.policy).split(1)]
+    return [SampledLatents(one, autoencoder) for one in autoencoder.distributions(hidden, runtime.policy)]

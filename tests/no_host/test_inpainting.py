@@ -400,7 +400,7 @@ def test_a_picture_is_encoded_no_more_often_than_it_is_looked_at() -> None:
         ("sd15", {"mask": torch.full((1, 64, 96), float("nan"))}, "mask: expected a mask of shape"),
         ("sd15", {"mask": torch.ones(1, 64, 96, 3)}, "mask: expected a mask of shape"),
         ("sd15", {"mask": torch.ones(1, 0, 96)}, "mask: expected a mask of shape"),
-        ("kandinsky_inpaint", {"strength": 0.5, "image": torch.zeros(1, 64, 128, 3)}, "strength: kandinsky_inpaint .* has to be 1, and is 0.5"),
+        ("kandinsky_inpaint", {"strength": 0.5, "image": torch.zeros(1, 64, 128, 3)}, "strength: kandinsky_inpaint .* must be 1, not 0.5"),
         ("kandinsky_inpaint", {"image": torch.zeros(1, 64, 96, 3)}, "can't make 96x64, only multiples of 64"),
         ("sd15", {"image": torch.zeros(1, 64, 96, 3), "latent": Latents(torch.zeros(1, 4, 8, 12))}, "connect exactly one"),
         ("sd15", {"latent": Latents(torch.zeros(1, 16, 8, 12))}, "the sd15 autoencoder takes"),

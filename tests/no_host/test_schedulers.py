@@ -117,7 +117,7 @@ def test_the_model_s_own_scheduler_is_never_touched() -> None:
         (
             "sd15",
             SchedulerChoice("EDMEulerScheduler"),
-            "sd15 is not an EDM model, and EDMEulerScheduler is made for those",
+            "sd15 is not an EDM model, and EDMEulerScheduler works only with EDM models",
         ),
         ("sd15", SchedulerChoice("UnCLIPScheduler"), "scheduler: .*UnCLIPScheduler"),
         ("sd15", SchedulerChoice("os"), "scheduler: "),

@@ -141,7 +141,7 @@ def test_the_guide_s_chain(models: SmallModels) -> None:
     assert ours.shape == (1, 512, 512, 3)
     assert close(ours, script)
     assert runtime.policy.stages == {Stage.VAE: 2, Stage.DENOISE: 1}
-    assert "decoded by the autoencoder of x2_upscaler" in runtime.monitor.said[-1]
+    assert "decoded with the autoencoder of x2_upscaler" in runtime.monitor.said[-1]
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl_base", "kandinsky_decoder"])
