@@ -1,4 +1,4 @@
-"""Pictures to latents and back, as the two nodes of that name do it."""
+"""The work of Encode Image (Diffusers) and Decode Latent (Diffusers)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @tried_once_more
 def encode(components: PipelineComponents, image: torch.Tensor, seed: int, runtime: Runtime) -> Latents:
-    """IMAGE -> latents, a sample of the distribution from a CPU generator of ``seed + i``, as the pipelines draw it."""
+    """IMAGE -> latents, sampled as in the pipelines. Image i uses a CPU generator with ``seed + i``."""
     autoencoder = autoencoder_for_wires(components)
     pixels = to_pixels(image, autoencoder.factor)
     samples = autoencoder.encode(pixels, runtime.policy, generators(seed, range(pixels.shape[0]))).float()
@@ -27,7 +27,7 @@ def encode(components: PipelineComponents, image: torch.Tensor, seed: int, runti
 
 
 def decode(components: PipelineComponents, latent: Latents, tiled: bool, runtime: Runtime) -> torch.Tensor:
-    """Latents -> IMAGE, with the model's decoder for its own space and the latent's own decoder for another."""
+    """Latents -> IMAGE, with the model's decoder, or the latent's own decoder if it is in another space."""
     autoencoder = autoencoder_for_wires(components)
     space = latent.space
     if space is not None and not space.is_same_space(autoencoder, runtime.policy):
@@ -53,7 +53,7 @@ def autoencoder_for_wires(components: PipelineComponents) -> Autoencoder:
     """The autoencoder of a model whose latents go from node to node.
 
     Raises:
-        RelayError: as :func:`autoencoder_of`, or the model keeps its latents to itself.
+        RelayError: as :func:`autoencoder_of`, or the model's latents never leave its runs.
     """
     if components.family.keeps_latents:
         raise RelayError(

@@ -13,6 +13,7 @@ from diffusers_relay.pipelines.base.encoded_once import ENCODED
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.latents import encode_decode as coding
 from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.latents.decoder import decoded_in
 from diffusers_relay.pipelines.latents.encoder import encoded_once
 from diffusers_relay.pipelines.latents.latent_space import Latents
 from diffusers_relay.pipelines.model.components import PipelineComponents
@@ -57,7 +58,7 @@ def test_a_latent_that_overflows_float16_is_decoded_in_float32_and_changes_no_ot
     quiet = 0.1 * torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     loud = 3000.0 * quiet
     first = coding.decode(model, Latents(quiet), False, runtime)
-    assert autoencoder_of(model)._image(loud, runtime.policy, False, None, None, torch.float16).isnan().any()
+    assert decoded_in(autoencoder_of(model), loud, runtime.policy, torch.float16).isnan().any()
     beyond = coding.decode(model, Latents(loud), False, runtime)
     assert beyond.isfinite().all()
     assert torch.equal(coding.decode(model, Latents(quiet), False, runtime), first)
