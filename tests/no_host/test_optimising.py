@@ -349,7 +349,12 @@ def test_no_compiler_is_a_clear_error_and_the_next_run_works(monkeypatch: pytest
             r"attention: the layers of sd3 .* can't use sliced\. They can use: auto, sdpa, xformers\.",
             marks=since_039,
         ),
-        ("sd15", {"matmul": "onednn"}, "cuda", "matmul: it is for float32 on a CPU; sd15 is in float32 on cuda"),
+        (
+            "sd15",
+            {"matmul": "onednn"},
+            "cuda",
+            "matmul: it only works in float32 on a CPU, and sd15 is in float32 on cuda",
+        ),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(
@@ -367,7 +372,7 @@ def test_xformers_on_a_cpu_is_refused_where_it_is_installed(monkeypatch: pytest.
 
 
 def test_matmul_for_half_precision_is_refused() -> None:
-    with pytest.raises(RelayError, match="matmul: it is for float32 on a CPU; sd15 is in bfloat16 on cpu"):
+    with pytest.raises(RelayError, match="matmul: it only works in float32 on a CPU, and sd15 is in bfloat16 on cpu"):
         optimised(load("sd15", torch.bfloat16), matmul="onednn")
 
 

@@ -218,11 +218,11 @@ def test_other_models_are_refused(name: str) -> None:
 
 def test_its_latents_are_its_own() -> None:
     x4 = load("x4_upscaler")
-    with pytest.raises(RelayError, match=r"no other model reads them"):
+    with pytest.raises(RelayError, match=r"no other model can read the latents of x4_upscaler"):
         encode(x4, picture(), 1, counting_runtime())
-    with pytest.raises(RelayError, match=r"no other model reads them"):
+    with pytest.raises(RelayError, match=r"no other model can read the latents of x4_upscaler"):
         decode(x4, encode(load("sd15"), picture(), 1, counting_runtime()), False, counting_runtime())
-    with pytest.raises(RelayError, match=r"no other model reads them"):
+    with pytest.raises(RelayError, match=r"no other model can read the latents of x4_upscaler"):
         autoencoder_for_wires(x4)
     assert autoencoder_for_wires(load("x2_upscaler")).factor == 8
 

@@ -273,5 +273,5 @@ def test_steps_are_reported_previewed_and_stopped() -> None:
     runtime = counting_runtime(stop_after=2)
     with pytest.raises(Stopped):
         run(tagged(raw()), runtime=runtime)
-    with pytest.raises(RelayError, match=r"steps: 0 steps"):
+    with pytest.raises(RelayError, match=r"steps: 0 is too few"):
         run(tagged(raw()), steps=0)
