@@ -1,4 +1,4 @@
-"""One denoising run, as the family modules see it, and the diffusers pipeline object that is borrowed for it."""
+"""One denoising run, as the family modules see it, and the diffusers pipeline object that is built for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds
 from ..model.family import Task
 from ..model.laws import Guidance, StepMemory
-from .masked_picture import EncodedPictures, Given, MaskedPicture
+from .masked_picture import EncodedPictures, FixedLatents, MaskedPicture
 from .step_callback import StepWatcher
 from .whole_steps import begun_whole, ended_whole, has_two_calls
 
@@ -29,15 +29,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class DenoisingJob:
-    """Everything that a family module hands to its pipeline's ``__call__``."""
+    """Everything that a family module passes to its pipeline's ``__call__``."""
 
     task: Task
     components: PipelineComponents
     prompt: PromptEmbeds | ImageEmbeds
     scheduler: Any
-    """The run's own."""
+    """A scheduler object that only this run uses."""
     generators: list[torch.Generator]
-    """One an image: their number is the batch."""
+    """One per image; their number is the batch size."""
     steps: int
     guidance_scale: float
     on_step: StepWatcher
@@ -49,21 +49,21 @@ class DenoisingJob:
     denoising_start: float | None = None
     denoising_end: float | None = None
     controls: tuple[ControlNetUnit, ...] = ()
-    """ControlNets that steer the run, their pictures fitted to ``extent``."""
+    """ControlNets for the run, with pictures that fit ``extent``."""
     painted_into: MaskedPicture | None = None
-    """Inpainting: the mask, and what is seen through it."""
+    """Inpainting: the mask and the masked picture."""
     extras: tuple[object, ...] = ()
-    """What one family alone needs, each of a type of its own; others leave it unread."""
+    """Values that only one family needs, each of its own type. Other families ignore them."""
 
     @property
     def batch(self) -> int:
         return len(self.generators)
 
     def own(self, kind: type[T]) -> T:
-        """The one of ``extras`` that is a ``kind``.
+        """The value in ``extras`` that is a ``kind``.
 
         Raises:
-            LookupError: none is, which the run that made the job has to rule out.
+            LookupError: there is none. The run that makes the job must prevent this.
         """
         for value in self.extras:
             if isinstance(value, kind):
@@ -71,7 +71,7 @@ class DenoisingJob:
         raise LookupError(f"the job has no {kind.__name__}")
 
     def common_arguments(self) -> dict[str, Any]:
-        """What every pipeline's ``__call__`` takes alike."""
+        """Arguments that every pipeline's ``__call__`` takes."""
         return {
             "num_inference_steps": self.steps,
             "guidance_scale": self.guidance_scale,
@@ -82,13 +82,13 @@ class DenoisingJob:
 
 
 def borrow_pipeline(job: DenoisingJob, device: torch.device, without: Mapping[str, Any]) -> Any:
-    """diffusers' stock pipeline round the shared modules, for one run on ``device``.
+    """diffusers' stock pipeline around the shared modules, for one run on ``device``.
 
     Args:
         job: the run.
-        device: where the denoiser is now. A pipeline would guess it from whichever module it holds first, and the
-            autoencoder, read for its config only, may be elsewhere.
-        without: constructor arguments beside the modules; the text encoders are None, because embeddings are passed.
+        device: where the denoiser is now. A pipeline would take the device of its first module, and that may be the
+            autoencoder, which is used only for its config and may be on another device.
+        without: constructor arguments besides the modules. The text encoders are None, because embeddings are passed.
     """
     family = job.components.family
     modules = {name: job.components[name] for name in (family.denoiser, family.autoencoder) if name}
@@ -106,17 +106,17 @@ def borrow_pipeline(job: DenoisingJob, device: torch.device, without: Mapping[st
 def borrow_inpainting_pipeline(
     job: DenoisingJob, device: torch.device, without: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """:func:`borrow_pipeline`, and the arguments that give it the job's picture and mask.
+    """As :func:`borrow_pipeline`, with the arguments that pass the job's picture and mask.
 
-    The pipeline would encode the picture, and the picture less what is masked, itself. It is handed a dummy of that size, and
-    the latents through a stand-in for its autoencoder.
+    The pipeline would encode the picture and the masked picture itself. Instead it gets a dummy of that size, and a stand-in for
+    its autoencoder that returns the latents.
     """
     import torch
 
     painted_into = job.painted_into
     assert painted_into is not None and job.latents is not None
     pipeline = borrow_pipeline(job, device, without)
-    begin = [Given(one) for one in job.latents.split(1)] if painted_into.begin_is_read else []
+    begin = [FixedLatents(one) for one in job.latents.split(1)] if painted_into.begin_is_read else []
     pipeline.vae = EncodedPictures(pipeline.vae, [*begin, *painted_into.masked])
     width, height = job.extent.width, job.extent.height
     return pipeline, {
@@ -129,7 +129,7 @@ def borrow_inpainting_pipeline(
 
 
 def denoising_bytes(job: DenoisingJob) -> int:
-    """For a sampling run: its batch, twice where guidance runs in one batch with it, and its ControlNets."""
+    """Working memory of a sampling run, in bytes: its batch (twice that if guidance runs in the same batch) and its ControlNets."""
     components, family = job.components, job.components.family
     denoiser = components[family.denoiser]
     rows = job.batch * (2 if job.guidance_scale > 1 and family.guidance is Guidance.ONE_BATCH else 1)
@@ -143,24 +143,24 @@ def denoising_bytes(job: DenoisingJob) -> int:
 
 @cache
 def _borrowed_class(cls: Any) -> Any:
-    """``cls`` with its device said instead of guessed, and an empty schedule refused instead of run.
+    """``cls`` with an explicit device, and with an error for an empty schedule.
 
-    diffusers returns an empty latent where no step is left at a strength; the timesteps are kept for the mask.
+    diffusers returns an empty latent if the strength leaves no step. The timesteps are kept for the mask.
     """
 
     def get_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:
         timesteps, count = cls.get_timesteps(self, *args, **kwargs)
-        asked: int = args[0] if args else kwargs["num_inference_steps"]
+        steps: int = args[0] if args else kwargs["num_inference_steps"]
         if kwargs.get("denoising_start") is not None and has_two_calls(self.scheduler):
             timesteps = begun_whole(self.scheduler, timesteps, kwargs["denoising_start"])
             count = len(timesteps)
         if len(timesteps) == 0:
             raise RelayError(
-                f"steps: none of the {asked} steps is left to run. Raise strength or steps, or lower denoising_start."
+                f"steps: none of the {steps} steps is left to run. Raise strength or steps, or lower denoising_start."
             )
         self.relay_timesteps = timesteps
         if self.relay_end is not None:
-            timesteps = ended_whole(self.scheduler, timesteps, self.relay_end, asked)
+            timesteps = ended_whole(self.scheduler, timesteps, self.relay_end, steps)
         return timesteps, count
 
     members: dict[str, Any] = {"_execution_device": property(lambda self: self.relay_device)}

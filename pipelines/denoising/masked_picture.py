@@ -1,4 +1,4 @@
-"""A picture with a mask, as an inpainting run paints into it, and the stand-in through which a pipeline is given it."""
+"""The picture and mask of an inpainting run, and the stand-in autoencoder that passes them to a pipeline."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class MaskedPicture:
-    """What an inpainting run is given beside its prompt."""
+    """The inputs of an inpainting run besides its prompt."""
 
     mask: torch.Tensor
     """[B, 1, H, W] float32 of pixels, 1 = repaint, 0 = keep."""
     begin_is_read: bool
-    """Whether the pipeline looks at the picture itself; a run at full strength with an inpainting UNet does not."""
+    """Whether the pipeline encodes the picture itself. A run at full strength with an inpainting UNet does not."""
     masked: Sequence[Any]
-    """One an image, in the order of the batch: what the pipeline is to have where it encodes the masked picture."""
+    """One per image, in batch order: what the pipeline gets when it encodes the masked picture."""
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
-    """Latents that need no draw: what stands where an encoder's answer is asked for."""
+class FixedLatents:
+    """Latents that are returned without sampling, instead of an encoder's output."""
 
     latents: torch.Tensor
     """[1, C, h, w] in model scale."""
 
-    def to(self, device: torch.device) -> Given:
-        return Given(self.latents.to(device))
+    def to(self, device: torch.device) -> FixedLatents:
+        return FixedLatents(self.latents.to(device))
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
-    """An encoder's distribution that is drawn from when, and with which generator, the pipeline asks for it.
+class SampledLatents:
+    """An encoder's distribution, sampled when the pipeline asks for it and with the generator that it passes.
 
-    The pipelines draw the masked picture after the noise, so the generators are where a script has them only then.
+    The pipelines sample the masked picture after the noise. Sampling it earlier would change the generators' state.
     """
 
     distribution: Any
     """diffusers' DiagonalGaussianDistribution of raw latents [1, C, h, w]."""
     autoencoder: Autoencoder
     device: torch.device | None = None
-    """Where the latents are wanted; None: where the distribution is."""
+    """The device for the latents; None: the device of the distribution."""
 
-    def to(self, device: torch.device) -> Drawn:
+    def to(self, device: torch.device) -> SampledLatents:
         return replace(self, device=device)
 
     @property
-    def latent_dist(self) -> Drawn:
+    def latent_dist(self) -> SampledLatents:
         return self
 
     def sample(self, generator: torch.Generator) -> torch.Tensor:
@@ -65,9 +65,9 @@ class Drawn:
 
 
 class EncodedPictures:
-    """Stands in for ``vae`` in one pipeline object: each call of ``encode`` is answered by the next of ``answers``.
+    """Stands in for ``vae`` in one pipeline object: each call of ``encode`` returns the next item of ``answers``.
 
-    They are in model scale, so its config is the autoencoder's own with a scale that changes nothing.
+    The answers are in model scale, so the config is the autoencoder's own with a scale of 1.
     """
 
     def __init__(self, vae: Any, answers: Sequence[Any]) -> None:
@@ -77,14 +77,14 @@ class EncodedPictures:
         self._answers = deque(answers)
 
     def encode(self, picture: torch.Tensor) -> Any:
-        """``picture`` [1, 3, H, W] is a dummy; the answer is on its device."""
+        """``picture`` [1, 3, H, W] is a dummy; the answer is moved to its device."""
         return self._answers.popleft().to(picture.device)
 
 
 def unread_distribution(autoencoder: Autoencoder, raw: torch.Tensor) -> Any:
-    """For a masked picture that a pipeline encodes and does not look at: only its draw counts, which moves the generators on.
+    """For a masked picture that a pipeline encodes and then ignores. Only the sampling matters, because it moves the generators on.
 
-    ``raw`` [B, C, h, w] has the latents' shape.
+    ``raw`` [B, C, h, w] gives the shape.
     """
     import torch
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
@@ -96,28 +96,28 @@ def unread_distribution(autoencoder: Autoencoder, raw: torch.Tensor) -> Any:
 def fit_repaint_mask(
     mask: torch.Tensor, noise_mask: torch.Tensor | None, extent: Extent, factor: int, batch: int
 ) -> torch.Tensor:
-    """The host's MASK as the pipelines have it: [batch, 1, H, W] of 0 and 1, 1 = repaint.
+    """The host's MASK in the pipelines' form: [batch, 1, H, W] of 0 and 1, 1 = repaint.
 
-    Half and more counts as 1. Another size is stretched to exactly the picture's, as the pipelines' own mask processor scales
-    a PIL mask (lanczos, 8 bits). Where a latent has a ``noise_mask`` of its own, only what both repaint is repainted.
+    Values of 0.5 or more count as 1. A mask of another size is stretched to the picture's size, as the pipelines' own mask processor
+    scales a PIL mask (lanczos, 8 bits). If the latent has a ``noise_mask``, only the area that both masks mark is repainted.
 
     Args:
         mask: [H, W], [1 or B, H, W] or [1 or B, 1, H, W], 0..1.
-        noise_mask: the latent's, of any resolution, or None.
+        noise_mask: the latent's, at any resolution, or None.
         extent: the size of the picture, in pixels.
-        factor: pixels a latent pixel, along one side.
+        factor: pixels per latent pixel, along one side.
         batch: how many pictures are painted.
 
     Raises:
-        RelayError: not a mask's shape, a batch that is neither 1 nor ``batch``, or nothing left to repaint.
+        RelayError: the shape is not a mask's, the number of masks is neither 1 nor ``batch``, or nothing is left to repaint.
     """
     import torch
 
     masks = _as_masks("mask", mask)
     if masks.shape[0] not in (1, batch):
         raise RelayError(
-            f"mask: it holds {masks.shape[0]} masks, and {batch} {'picture is' if batch == 1 else 'pictures are'} painted. "
-            "Give it one for all, or one for each."
+            f"mask: the batch has {masks.shape[0]} masks, but {batch} {'picture is' if batch == 1 else 'pictures are'} painted. "
+            "Use one mask for all pictures, or one for each."
         )
     fitted = _stretched(masks, extent, factor)
     if noise_mask is not None:
@@ -127,16 +127,16 @@ def fit_repaint_mask(
         fitted = torch.minimum(fitted, (own >= 0.5).float())
     fitted = fitted.expand(batch, -1, -1, -1).clone()
     if not at_latent_size(fitted, factor).any():
-        beside = " and the latent's own noise_mask has 1" if noise_mask is not None else ""
+        both = " in both the mask and the latent's own noise_mask" if noise_mask is not None else ""
         raise RelayError(
-            f"mask: no part of it is left to repaint. Only values of 0.5 and more are repainted{beside}, and what is thinner than a latent "
-            f"pixel ({factor} pixels) can be lost. Paint a larger mask (1 = repaint), or invert it if it marks what is to stay."
+            f"mask: it leaves nothing to repaint. Only values of 0.5 or more{both} are repainted, and areas thinner than a latent "
+            f"pixel ({factor} pixels) can be lost. Paint a larger mask (1 = repaint), or invert it if it marks what to keep."
         )
     return fitted
 
 
 def at_latent_size(mask: torch.Tensor, factor: int) -> torch.Tensor:
-    """[B, 1, H, W] -> [B, 1, h, w], as the pipelines bring a mask to latents: the nearest pixel counts."""
+    """[B, 1, H, W] -> [B, 1, h, w], by nearest pixel, as the pipelines scale a mask to latents."""
     import torch
 
     size = (mask.shape[-2] // factor, mask.shape[-1] // factor)

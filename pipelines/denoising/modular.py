@@ -1,6 +1,6 @@
-"""The denoise stage of diffusers' modular blocks, for families whose module runs them: latents in and out in the spatial shape.
+"""Runs the denoise stage of diffusers' modular blocks, for families that use them. Latents go in and out in spatial shape.
 
-The blocks are classes of the installed diffusers, and are given modules that are there: nothing is fetched, no code comes from a model.
+The blocks are classes of the installed diffusers and get modules that are already loaded. Nothing is downloaded, and no code comes from a model.
 
 Source: https://huggingface.co/docs/diffusers/modular_diffusers/overview
 """
@@ -29,7 +29,7 @@ def run_denoise_blocks(job: DenoisingJob, device: torch.device, blocks_class: st
         job: the run.
         device: where the denoiser is now.
         blocks_class: the family's ``...AutoBlocks``, by its name in ``diffusers.modular_pipelines``.
-        arguments: what the stage takes beside the steps, the size, the generators, and the latents and strength to start from.
+        arguments: what the stage takes besides the steps, the size, the generators, and the latents and strength to start from.
 
     Raises:
         RelayError: no step is left to run.
@@ -42,7 +42,7 @@ def run_denoise_blocks(job: DenoisingJob, device: torch.device, blocks_class: st
         loop.sub_blocks[WATCHER] = watcher
     with without_notes_on_guiders():
         pipeline = blocks.init_pipeline()
-        # guided above 1, as the classic pipelines have it
+        # guidance applies above 1, as in the classic pipelines
         settings = {"guidance_scale": job.guidance_scale, "enabled": job.guidance_scale > 1}
         guider = pipeline.get_component_spec("guider").create(**settings)
     guide_every_call(guider, job.scheduler)
@@ -69,10 +69,10 @@ def run_denoise_blocks(job: DenoisingJob, device: torch.device, blocks_class: st
 
 
 def guide_every_call(guider: Any, scheduler: Any) -> None:
-    """Guidance in all calls of a run by a scheduler that calls the model twice a step.
+    """Applies guidance in all model calls of a run, even if the scheduler calls the model twice per step.
 
-    diffusers' loop counts the calls and tells the guider the number of steps, so that it stops guiding halfway through Heun's.
-    test_modular.py tells when that is mended.
+    diffusers' loop counts the calls, but gives the guider the number of steps, so guidance stops halfway through a run with Heun.
+    test_modular.py shows when diffusers fixes this.
     """
     own = guider.set_state
 
@@ -83,7 +83,7 @@ def guide_every_call(guider: Any, scheduler: Any) -> None:
 
 
 def _loops(block: Any) -> Iterator[Any]:
-    """The blocks that run their sub-blocks once a step."""
+    """The blocks that run their sub-blocks once per step."""
     from diffusers.modular_pipelines import LoopSequentialPipelineBlocks
 
     for inner in block.sub_blocks.values():
@@ -95,7 +95,7 @@ def _loops(block: Any) -> Iterator[Any]:
 
 @cache
 def _borrowed_class(cls: Any) -> Any:
-    """``cls`` with its device said instead of guessed from whichever module it finds first."""
+    """``cls`` with an explicit device, instead of the device of the first module that it finds."""
     return type(cls.__name__, (cls,), {"_execution_device": property(lambda self: self.relay_device)})
 
 
@@ -104,19 +104,19 @@ def _watcher_class() -> Any:
     from diffusers.modular_pipelines import ModularPipelineBlocks
 
     class Watcher(ModularPipelineBlocks):  # type: ignore[misc]
-        """The last block of the loop: progress, cancel, preview and mask after each step."""
+        """The last block of the loop: handles progress, cancel, preview and mask after each step."""
 
         def __init__(self, job: DenoisingJob) -> None:
             super().__init__()
             self._job = job
 
         def __deepcopy__(self, memo: object) -> Any:
-            """The pipeline copies its blocks; the job is the run's own."""
+            """The pipeline copies its blocks, but the job must stay the run's own."""
             return self
 
         @property
         def description(self) -> str:
-            return "Tells the run what a step made."
+            return "Reports the latents of each step to the run."
 
         def __call__(self, components: Any, block_state: Any, i: int, t: Any) -> tuple[Any, Any]:
             timesteps = block_state.timesteps

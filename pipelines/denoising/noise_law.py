@@ -1,4 +1,4 @@
-"""The law by which a scheduler class adds noise and reads its model: a model can only be run by one of its own law."""
+"""The noise law of a scheduler class: how it adds noise and interprets its model. A model only works with schedulers of its own law."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LAW_OF = {
     "VQDiffusionScheduler": NoiseLaw.VQ,
     "IPNDMScheduler": NoiseLaw.IPNDM,
 }
-"""By the name of diffusers' class. A class that is not here is of no law that the pack runs."""
+"""Keys are the names of diffusers' classes. The pack runs no other classes."""
 
 LAW_CONFIG: dict[NoiseLaw | None, dict[str, object]] = {
     NoiseLaw.DIFFUSION: {"rescale_betas_zero_snr": False, "trained_betas": None},
@@ -56,17 +56,17 @@ LAW_CONFIG: dict[NoiseLaw | None, dict[str, object]] = {
         **{"shift_terminal": None, "invert_sigmas": False},
     },
 }
-"""Settings that belong to the law, with the value at which a class that does not take them gives the same schedule."""
+"""Settings that belong to the law, each with the value at which a class without the setting gives the same schedule."""
 
 USUAL_SCHEDULER = {
     NoiseLaw.DIFFUSION: "EulerDiscreteScheduler",
     NoiseLaw.FLOW: "FlowMatchEulerDiscreteScheduler",
 }
-"""What to advise for a model whose own scheduler is of another law than its family."""
+"""The scheduler to suggest for a model whose own scheduler has another law than its family."""
 
 
 def law_of(scheduler: Any) -> NoiseLaw | None:
-    """Of a scheduler object: its class, unless its config makes that one of flow matching. None: not known here."""
+    """The law of a scheduler object: that of its class, unless its config switches to flow matching. None if it is unknown."""
     config = scheduler.config
     if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
         return NoiseLaw.FLOW
@@ -74,7 +74,7 @@ def law_of(scheduler: Any) -> NoiseLaw | None:
 
 
 def schedulers_to_choose() -> tuple[str, ...]:
-    """Every class that a model of some family can be set to; new families' come after the others'."""
+    """Every class that a model of any family can use, in the order of the families, so that new ones come last."""
     names: list[str] = []
     for family in FAMILIES:
         names += family.schedulers
@@ -83,7 +83,7 @@ def schedulers_to_choose() -> tuple[str, ...]:
 
 
 def steps_at_strength(family: ModelFamily) -> Callable[[int, float], int]:
-    """How the family's image-to-image counts the steps that it runs of ``(steps, strength)``.
+    """The function of ``(steps, strength)`` that gives how many steps the family's image-to-image runs.
 
     Source: ``get_timesteps`` of diffusers' StableDiffusionImg2ImgPipeline and StableDiffusion3Img2ImgPipeline
     """
@@ -91,13 +91,13 @@ def steps_at_strength(family: ModelFamily) -> Callable[[int, float], int]:
 
 
 def with_noise(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-    """``clean`` latents as a run has them before its model is called at ``timestep``.
+    """``clean`` latents with the noise that they have in a run before its model is called at ``timestep``.
 
     Args:
-        scheduler: the run's own, where the run is now. Its own formula adds the noise: ``add_noise`` by diffusion, and
-            ``scale_noise`` in the classes that were made for flow matching.
+        scheduler: the run's own, at the current step. Its own method adds the noise: ``add_noise`` for diffusion, and
+            ``scale_noise`` in the classes for flow matching.
         clean: [B, C, h, w] in model scale.
-        noise: of the same shape, the run's own.
+        noise: the run's own, of the same shape.
         timestep: [1], one of the run's.
     """
     if hasattr(scheduler, "scale_noise"):

@@ -1,7 +1,7 @@
-"""A model's options in force for the length of a stage. Attention, compiled code and global settings are borrowed: they go back.
+"""Applies a model's options during a stage. Attention, compiled code and global settings are restored afterwards.
 
-The memory format of shared weights is not put back after a stage but before the next that wants the other one: that costs a copy
-of the weights, and a graph seldom has both.
+The memory format of shared weights is not restored after a stage. It changes when the next stage needs the other format, because
+a change copies the weights, and a graph rarely uses both.
 
 Source: https://huggingface.co/docs/diffusers/optimization/fp16
 """
@@ -21,38 +21,38 @@ if TYPE_CHECKING:
     import torch
 
 RECOMPILE_LIMIT = 64
-"""Variants of one piece of code: widths of blocks x sizes x guidance on and off, over all models of a process. torch stops
-compiling at 8, with a line in its log, and runs on uncompiled."""
+"""Variants of one piece of code: block widths x sizes x guidance on and off, over all models of a process. By default torch stops
+compiling at 8, logs a line, and continues uncompiled."""
 COMPILER_MODULES = ("torch._dynamo", "torch._inductor", "torch.fx", "triton")
 FLOAT32_MATMUL = {"default": None, "onednn": "bf16"}
-"""Choice -> ``torch.backends.mkldnn.matmul.fp32_precision``. It gives float32 matmul to oneDNN, which multiplies in bfloat16 only
+"""Choice -> ``torch.backends.mkldnn.matmul.fp32_precision``. oneDNN then runs float32 matmul, and multiplies in bfloat16 only
 on processors that have instructions for it."""
 
 BACKEND = "inductor"
 COMPILED = "_relay_compiled"
-"""Where a denoiser keeps its compiled calls: mode -> name of a submodule -> call; the name "" is the whole. They hold the module,
-as those of ``torch.nn.Module.compile`` do, and so must not be kept anywhere else."""
+"""The attribute of a denoiser with its compiled calls: mode -> name of a submodule -> call; "" is the whole module. The calls
+reference the module, as with ``torch.nn.Module.compile``, so they must not be kept anywhere else."""
 
 
 def with_options(components: PipelineComponents, options: ModelOptions, device: torch.device) -> PipelineComponents:
-    """A view of the model with ``options`` in the place of what it had.
+    """A view of the model with ``options`` instead of its own.
 
     Args:
         device: where the denoiser will run.
 
     Raises:
-        RelayError: an option that could do nothing here, or does not exist.
+        RelayError: an option does not exist, or would have no effect here.
     """
     family, source = components.family, components.source
     if family.autoencoder is None:
         raise RelayError(
-            f"model: {source} ({family.title}) has nothing to optimise here: its few steps are small. Connect a model that paints."
+            f"model: {source} ({family.title}) has nothing to optimise here, because its few steps are small. Connect a model that paints."
         )
-    for name, wanted in (("vae_tiling", options.vae_tiling), ("vae_slicing", options.vae_slicing)):
+    for name, enabled in (("vae_tiling", options.vae_tiling), ("vae_slicing", options.vae_slicing)):
         autoencoder = components[family.autoencoder]
-        if wanted and not hasattr(autoencoder, name.replace("vae_", "use_")):
+        if enabled and not hasattr(autoencoder, name.replace("vae_", "use_")):
             raise RelayError(
-                f"{name}: the autoencoder of {source} ({type(autoencoder).__name__}) knows none, so it would do nothing. Switch it off."
+                f"{name}: the autoencoder of {source} ({type(autoencoder).__name__}) does not support it. Switch it off."
             )
     _check_attention(components, options.attention)
     if options.attention == "xformers":
@@ -67,8 +67,8 @@ def _check_xformers(device: torch.device) -> None:
 
     if importlib.util.find_spec("xformers") is None:
         raise RelayError(
-            "attention: xformers is not installed in this ComfyUI. Install it for this torch (pip install xformers), or choose sdpa, which "
-            "is as fast on today's torch."
+            "attention: xformers is not installed. Install the version for your torch (pip install xformers), or choose sdpa, which "
+            "is as fast on current versions of torch."
         )
     if device.type != "cuda":
         raise RelayError(f"attention: xformers runs on CUDA only, and the model runs on {device.type}. Choose sdpa.")
@@ -80,7 +80,7 @@ def _check_matmul(components: PipelineComponents, device: torch.device) -> None:
     if device.type != "cpu" or components.dtype != torch.float32:
         dtype = str(components.dtype).removeprefix("torch.")
         raise RelayError(
-            f"matmul: it is for float32 on a CPU; {components.source} is in {dtype} on {device.type}, where it would do nothing. "
+            f"matmul: it only works in float32 on a CPU, and {components.source} is in {dtype} on {device.type}. "
             "Set it to default."
         )
     if not torch.backends.mkldnn.is_available():
@@ -89,7 +89,7 @@ def _check_matmul(components: PipelineComponents, device: torch.device) -> None:
 
 @contextmanager
 def in_force(components: PipelineComponents, modules: Sequence[torch.nn.Module], monitor: Monitor) -> Iterator[None]:
-    """The view's options hold for ``modules`` (the denoiser, ControlNets) inside the block.
+    """Applies the view's options to ``modules`` (the denoiser, ControlNets) inside the block.
 
     Raises:
         RelayError: torch could not compile.
@@ -113,17 +113,17 @@ def _set_memory_format(module: torch.nn.Module, channels_last: bool) -> None:
 
     if _is_channels_last(module) == channels_last:
         return
-    wanted = torch.channels_last if channels_last else torch.contiguous_format
-    with torch.inference_mode(False):  # else the weights would be inference tensors from now on
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    with torch.inference_mode(False):  # otherwise the weights would become inference tensors
         for weight in module.parameters():
             if weight.ndim == 4:
-                # Not by Module.to: it takes a 1x1 convolution to be in both formats, and leaves its strides, by which torch
-                # chooses what to compute with.
-                weight.data = weight.data.clone(memory_format=wanted)
+                # Module.to would not do: it treats a 1x1 convolution as being in both formats and keeps its strides, and torch
+                # chooses the kernel by the strides.
+                weight.data = weight.data.clone(memory_format=memory_format)
 
 
 def _is_channels_last(module: torch.nn.Module) -> bool:
-    """Told from the first convolution whose weight lies differently in the two formats."""
+    """Decided by the first convolution whose weight has different layouts in the two formats."""
     import torch
 
     for weight in module.parameters():
@@ -152,12 +152,12 @@ PROCESSORS = {
     "AttnProcessor": {"sdpa": "AttnProcessor2_0", "xformers": "XFormersAttnProcessor"},
     "JointAttnProcessor": {"sdpa": "JointAttnProcessor2_0", "xformers": "XFormersJointAttnProcessor"},
 }
-"""Kind of a layer -> choice -> diffusers' processor for it. Kandinsky's layers add the image embeddings to keys and values;
-Stable Diffusion 3's read the picture and the text together."""
+"""Kind of layer -> choice -> diffusers' processor for it. Kandinsky's layers add the image embeddings to keys and values;
+Stable Diffusion 3's layers process the picture and the text together."""
 
 
 def _kind_of(processor: Any) -> str:
-    """The key of :data:`PROCESSORS` that a layer's own processor belongs to, in any of its versions."""
+    """The key in :data:`PROCESSORS` for a layer's own processor, whatever its version."""
     return type(processor).__name__.removeprefix("XFormers").removeprefix("Sliced").removesuffix("2_0")
 
 
@@ -182,10 +182,10 @@ def _check_attention(components: PipelineComponents, name: str) -> None:
 
 @contextmanager
 def _float32_matmul(name: str) -> Iterator[None]:
-    """The setting is the process's: it is the host's again afterwards."""
+    """The setting is global to the process, so the host's value is restored afterwards."""
     import torch
 
-    settings = getattr(torch.backends.mkldnn, "matmul")  # noqa: B009, the types do not know it
+    settings = getattr(torch.backends.mkldnn, "matmul")  # noqa: B009, missing in the type stubs
     before = settings.fp32_precision
     try:
         settings.fp32_precision = FLOAT32_MATMUL[name]
@@ -204,7 +204,9 @@ def _compilation(modules: Sequence[torch.nn.Module], mode: str, source: str, mon
         for module in modules:
             by_mode: dict[str, dict[str, Any]] = vars(module).setdefault(COMPILED, {})
             if mode not in by_mode:
-                monitor.say(f"Compiling {source}: the first step takes longer, and again where the size is a new one.")
+                monitor.say(
+                    f"Compiling {source}: the first step takes longer, and so does the first step at each new size."
+                )
                 by_mode[mode] = _compile(module, mode)
             for name, call in by_mode[mode].items():
                 submodule: Any = module.get_submodule(name)
@@ -225,16 +227,16 @@ def _compilation(modules: Sequence[torch.nn.Module], mode: str, source: str, mon
 
 
 def _compile(module: Any, mode: str) -> dict[str, Any]:
-    """Compiled calls by the names of the submodules that they are for; nothing is compiled before the first call.
+    """Name of a submodule -> its compiled call. Nothing is compiled before the first call.
 
-    The whole where a GPU gains by it. On a CPU, which needs minutes for the whole, the blocks that recur: those of one width are
-    compiled once.
+    On a GPU, the whole module is compiled. On a CPU, where that would take minutes, only the repeated blocks are compiled, once for
+    each width.
     """
     import torch
     from diffusers import UNet2DConditionModel
 
     own = getattr(module, "_repeated_blocks", None) or (getattr(module, "_no_split_modules", None) or [])
-    blocks = own or UNet2DConditionModel._repeated_blocks  # a ControlNet is made of a UNet's
+    blocks = own or UNet2DConditionModel._repeated_blocks  # a ControlNet has the same blocks as a UNet
     names = [name for name, part in module.named_modules() if type(part).__name__ in blocks]
     if module.device.type != "cpu" or not names:
         names = [""]

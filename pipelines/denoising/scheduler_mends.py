@@ -1,6 +1,6 @@
-"""What diffusers' scheduler classes get wrong, put right in subclasses that a run's own scheduler is made of.
+"""Fixes for bugs in diffusers' scheduler classes, as subclasses. A run's own scheduler is built from them.
 
-tests/no_host/test_scheduler_mends.py says when diffusers has mended one: then its row here goes.
+tests/no_host/test_scheduler_mends.py shows when diffusers has fixed a bug. Then remove its row here.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 @cache
-def mended(cls: Any) -> Any:
-    """``cls``, or a subclass of its name that does what ``cls`` is meant to do."""
+def corrected(cls: Any) -> Any:
+    """``cls``, or a subclass with the same name that fixes a bug of ``cls``."""
     mend = MENDS.get(cls.__name__)
     return cls if mend is None else type(cls.__name__, (cls,), {"__module__": cls.__module__, **mend(cls)})
 
 
 def _order_by_history(cls: Any) -> dict[str, Any]:
-    """LMS takes its order from the place in the whole schedule. A run that starts late has fewer derivatives than that:
-    the coefficients of those that are missing are left out of the sum, and noise stays."""
+    """LMS takes its order from the position in the whole schedule. A run that starts late has fewer derivatives than that:
+    the coefficients for the missing ones are left out of the sum, and noise remains."""
 
     def step(
         self: Any,
@@ -40,8 +40,9 @@ def _order_by_history(cls: Any) -> dict[str, Any]:
 
 
 def _noise_at_half_steps(cls: Any) -> dict[str, Any]:
-    """Of the schedulers that call the model at a noise level between two steps: between the two calls ``add_noise``
-    gives the level of the whole step, and the latents have that of the half step. (KDPM2Ancestral goes half way to a level further down, which is that of the whole step.)"""
+    """For schedulers that call the model at a noise level between two steps. Between the two calls, ``add_noise`` uses the level of
+    the whole step, but the latents have the level of the half step. (KDPM2Ancestral goes halfway to a lower level, and that is the
+    level of the whole step.)"""
 
     def add_noise(
         self: Any, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
@@ -56,7 +57,7 @@ def _noise_at_half_steps(cls: Any) -> dict[str, Any]:
 
 
 def _noise_by_torchsde(cls: Any) -> dict[str, Any]:
-    """torchsde warns of the ends of its own interval, which it has rounded."""
+    """torchsde warns about the ends of its own interval, which it has rounded itself."""
 
     def step(
         self: Any,
@@ -73,8 +74,8 @@ def _noise_by_torchsde(cls: Any) -> dict[str, Any]:
 
 
 def _begins_at_the_beginning(cls: Any) -> dict[str, Any]:
-    """These round their timesteps. Where the first two are equal (beta sigmas, many steps), a run that does not say where
-    it begins is taken to begin at the second, and runs out of steps."""
+    """These schedulers round their timesteps. If the first two are equal (beta sigmas, many steps), a run without a begin index
+    is assumed to begin at the second, and runs out of steps."""
 
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
         cls.set_timesteps(self, *args, **kwargs)

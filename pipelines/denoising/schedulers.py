@@ -1,4 +1,4 @@
-"""A run's own scheduler object, from the model's config and the user's choice."""
+"""Builds a run's own scheduler from the model's config and the user's choice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..model.components import PipelineComponents, SchedulerChoice
 from ..model.family import ModelFamily
 from ..model.laws import NoiseLaw
 from .noise_law import EDM_SCHEDULERS, LAW_CONFIG, USUAL_SCHEDULER, law_of
-from .scheduler_mends import mended
+from .scheduler_mends import corrected
 
 if TYPE_CHECKING:
     import torch
@@ -22,20 +22,20 @@ SIGMA_FLAGS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_si
 TORCHSDE_SEEDS = 2**63
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
 LATENT_DEFAULTS = {"clip_sample": False}
-"""What the configs of models of latents say, and some schedulers' do not."""
+"""Settings that latent models need. Their configs usually contain them, but some schedulers' configs don't."""
 
 
 def build_scheduler(components: PipelineComponents, generators: Sequence[torch.Generator] = ()) -> Any:
-    """A fresh scheduler: nothing of one run's state reaches another.
+    """A new scheduler, so that no state passes from one run to another.
 
     Args:
         components: the model and the choice.
-        generators: the run's, one an image. A scheduler that takes no generator for the noise that it adds, and would
-            draw it from nowhere (DPMSolverSDEScheduler), is given their seeds. One that takes them from the pipeline, whose
-            pipelines give none (flow matching's, with ``stochastic_sampling``), is given them here.
+        generators: the run's, one per image. A scheduler that takes no generator for the noise that it adds
+            (DPMSolverSDEScheduler) gets their seeds, because its noise would be unseeded otherwise. A scheduler that takes
+            generators, but gets none from its pipelines (flow matching with ``stochastic_sampling``), gets them here.
 
     Raises:
-        RelayError: the choice names a class that the family can't run, or an option that the class does not have.
+        RelayError: the family can't run the chosen class, or the class does not have a chosen option.
     """
     scheduler = _from_choice(components, components.scheduler)
     if hasattr(scheduler, "noise_sampler_seed") and scheduler.noise_sampler_seed is None and generators:
@@ -46,21 +46,21 @@ def build_scheduler(components: PipelineComponents, generators: Sequence[torch.G
 
 
 def with_scheduler(components: PipelineComponents, choice: SchedulerChoice) -> PipelineComponents:
-    """A view of the model that runs with ``choice``, tried at once so that a bad choice fails here and not later."""
+    """A view of the model that runs with ``choice``. A scheduler is built at once, so that a bad choice fails here and not later."""
     _from_choice(components, choice)
     return components.with_changes(scheduler=choice)
 
 
 def check_schedule(components: PipelineComponents, steps: int, *, in_part: bool = False) -> None:
-    """Tries the run's schedule before anything is encoded.
+    """Builds the run's schedule before anything is encoded, to find errors early.
 
     Args:
         components: the model and its scheduler.
-        steps: as asked.
-        in_part: the run begins at a denoising_start or stops at a denoising_end.
+        steps: the user's setting.
+        in_part: whether the run begins at a denoising_start or stops at a denoising_end.
 
     Raises:
-        RelayError: the model's scheduler is of another noise law than the family, or can't make a schedule of these steps.
+        RelayError: the model's scheduler has another noise law than the family, or can't make a schedule with this many steps.
     """
     scheduler = build_scheduler(components)
     name = type(scheduler).__name__
@@ -69,49 +69,49 @@ def check_schedule(components: PipelineComponents, steps: int, *, in_part: bool 
         scheduler.register_to_config(steps_offset=offset)
     if in_part and law_of(scheduler) is NoiseLaw.EDM:
         raise RelayError(
-            f"denoising_start, denoising_end: {components.source} is an EDM model, whose schedule has no such parts. "
+            f"denoising_start, denoising_end: {components.source} is an EDM model, which can't run only a part of its schedule. "
             "Set denoising_start to 0 and denoising_end to 1."
         )
     if _runs(scheduler, steps):
         return
-    most, beyond = 0, steps
-    while beyond - most > 1:  # the limits of these classes are a largest number of steps
-        middle = (most + beyond) // 2
-        most, beyond = (middle, beyond) if _runs(scheduler, middle) else (most, middle)
+    most, too_many = 0, steps
+    while too_many - most > 1:  # these classes have a largest number of steps: find it by bisection
+        middle = (most + too_many) // 2
+        most, too_many = (middle, too_many) if _runs(scheduler, middle) else (most, middle)
     if most == 0 and _runs(scheduler, steps + 1):
         raise RelayError(
             f"steps: {name} can't run {steps} steps with {components.source}. Set steps to at least {steps + 1}."
         )
     if most == 0:
         raise RelayError(
-            f"steps: {name} can't run {steps} steps with {components.source}. Choose another in Set Scheduler."
+            f"steps: {name} can't run {steps} steps with {components.source}. Choose another scheduler in Set Scheduler."
         )
     raise RelayError(
-        f"steps: {name} runs at most {most} steps with {components.source}, and {steps} are asked. Set steps to {most} or fewer."
+        f"steps: {name} runs at most {most} steps with {components.source}, but steps is {steps}. Set steps to {most} or fewer."
     )
 
 
 def _runs(scheduler: Any, steps: int) -> bool:
     import numpy as np
 
-    # The pipelines make mu of the picture's size. It moves the steps, and leaves none out.
-    given = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
+    # The pipelines compute mu from the picture's size. It shifts the steps but doesn't remove any.
+    arguments = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
     try:
         with np.errstate(all="ignore"):
-            scheduler.set_timesteps(steps, **given)
+            scheduler.set_timesteps(steps, **arguments)
     except (ValueError, IndexError, ZeroDivisionError, AssertionError):
         return False
     timesteps = scheduler.timesteps
     if len(timesteps) == 0 or not bool(timesteps.isfinite().all()):
         return False
-    # An offset may lead past the end of the table that these classes look their noise up in.
+    # An offset may point past the end of the noise table of these classes.
     return hasattr(scheduler, "sigmas") or int(timesteps.max()) < scheduler.config.num_train_timesteps
 
 
 def _from_choice(components: PipelineComponents, choice: SchedulerChoice) -> Any:
     own = components["scheduler"]
     name = type(own).__name__ if choice.class_name is None else choice.class_name
-    cls = mended(_class_named(name, components))
+    cls = corrected(_class_named(name, components))
     options = _carried_over(cls, components)
     takes = inspect.signature(cls.__init__).parameters
     if choice.sigmas is not None:
@@ -132,13 +132,13 @@ def _from_choice(components: PipelineComponents, choice: SchedulerChoice) -> Any
     with without_foreign_attributes():
         scheduler = cls.from_config(own.config, **options)
     if cls.__name__ == "DPMSolverSinglestepScheduler" and scheduler.config.final_sigmas_type == "zero":
-        # As it would itself, with a warning: its defaults exclude each other.
+        # Its defaults exclude each other. It would make the same change itself, with a warning.
         scheduler.register_to_config(lower_order_final=True)
     return scheduler
 
 
 def _carried_over(cls: Any, components: PipelineComponents) -> dict[str, Any]:
-    """What a scheduler of ``cls`` needs beside the config of the model's own one, to run the model as it was trained.
+    """The options that a scheduler of ``cls`` needs besides the config of the model's own one, to run the model as it was trained.
 
     Raises:
         RelayError: ``cls`` can't take a setting of the model's own scheduler that belongs to its noise law.
@@ -148,16 +148,16 @@ def _carried_over(cls: Any, components: PipelineComponents) -> dict[str, Any]:
         return {}
     family, options = components.family, dict[str, Any]()
     if own.config.get("prediction_type") == "original_sample":
-        options["prediction_type"] = "sample"  # an older word for it, which Euler alone still knows
+        options["prediction_type"] = "sample"  # the older name, which only Euler still accepts
     takes = inspect.signature(cls.__init__).parameters
     for setting, without in LAW_CONFIG.get(law_of(own), {}).items():
         if setting not in takes and own.config.get(setting, without) not in (without, None):
             able = [name for name in _offered(components) if setting in _parameters(name)]
             raise RelayError(
-                f"scheduler: {components.source} was trained with {setting}, which {cls.__name__} does not know. "
-                f"Those that do: {', '.join(able)}."
+                f"scheduler: {components.source} was trained with {setting}, which {cls.__name__} does not support. "
+                f"Schedulers that support it: {', '.join(able)}."
             )
-    # diffusers' defaults of these are made for models of pixels
+    # diffusers' defaults for these are meant for pixel models
     options |= {key: value for key, value in LATENT_DEFAULTS.items() if key in takes and key not in own.config}
     if _can_be_replaced(components):
         known = dict(family.known_schedule)
@@ -170,10 +170,10 @@ def _carried_over(cls: Any, components: PipelineComponents) -> dict[str, Any]:
 
 
 def _class_named(name: str, components: PipelineComponents) -> Any:
-    """diffusers' class, if it is of the law of the model.
+    """diffusers' class with this name, if it has the noise law of the model.
 
     Raises:
-        RelayError: it is of another, or the family's pipelines do not run it.
+        RelayError: it has another law, or the family's pipelines do not run it.
     """
     import diffusers
 
@@ -187,9 +187,9 @@ def _class_named(name: str, components: PipelineComponents) -> Any:
     is_edm = _is_edm(components)
     if name in EDM_SCHEDULERS or is_edm:
         if name not in allowed:
+            reason = "can't handle its noise" if is_edm else "works only with EDM models"
             raise RelayError(
-                f"scheduler: {components.source} {'is' if is_edm else 'is not'} an EDM model, and {name} "
-                f"{'knows nothing of its noise' if is_edm else 'is made for those only'}. "
+                f"scheduler: {components.source} {'is' if is_edm else 'is not'} an EDM model, and {name} {reason}. "
                 f"It can run: {', '.join(sorted(allowed))}."
             )
     elif name not in allowed:
@@ -203,10 +203,12 @@ def _of_another_law(components: PipelineComponents) -> str:
     advice = ""
     if _can_be_replaced(components):
         usual = USUAL_SCHEDULER[components.family.noise]
-        advice = f" If the model was trained as other models of {components.family.title} are, choose {usual} in Set Scheduler."
+        advice = (
+            f" If the model was trained like other {components.family.title} models, choose {usual} in Set Scheduler."
+        )
     return (
-        f"model: {components.source}'s own scheduler, {type(own).__name__}{f' ({law.value})' if law else ''}, does not run "
-        f"{components.family.title}.{advice}"
+        f"model: {components.source}'s own scheduler, {type(own).__name__}{f' ({law.value})' if law else ''}, can't run "
+        f"{components.family.title} models.{advice}"
     )
 
 
@@ -234,6 +236,6 @@ def _laws_of(family: ModelFamily) -> frozenset[NoiseLaw]:
 
 
 def _can_be_replaced(components: PipelineComponents) -> bool:
-    """Whether the schedule of the family's models is known, so that a folder with a scheduler of another law can be run."""
+    """Whether a folder with a scheduler of another law can still be run, because the schedule of the family's models is known."""
     family = components.family
     return bool(family.known_schedule) and law_of(components["scheduler"]) not in _laws_of(family)

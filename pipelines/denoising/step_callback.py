@@ -1,4 +1,4 @@
-"""What happens between two denoising steps: progress, cancel, and the parts of a picture that are to stay."""
+"""What happens after each denoising step: progress, cancel, previews, and restoring the unmasked area."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class StepWatcher:
     """What every run does after each step: progress, cancel, previews, and the mask.
 
-    A watcher is diffusers' ``callback_on_step_end`` for the classic pipelines of :func:`.job.borrow_pipeline`. Everything else that
-    steps (a modular block, a pipeline that knows only the legacy callback) calls :meth:`after_step`.
+    It is the ``callback_on_step_end`` for the classic pipelines of :func:`.job.borrow_pipeline`. Modular blocks and pipelines with only
+    the legacy callback call :meth:`after_step`.
     """
 
     def __init__(self, monitor: Monitor, mask: KeepUnmasked | None = None) -> None:
@@ -27,17 +27,17 @@ class StepWatcher:
         self._mask = mask
         self._clean: CleanPrediction | None = None
         self.steps = 0
-        """How many have been done."""
+        """The number of steps done."""
 
     def show_clean(self, scheduler: Any) -> None:
-        """Each step is to show what it predicts; ``scheduler`` is the run's own."""
+        """Makes each step show the clean latents that it predicts; ``scheduler`` is the run's own."""
         self._clean = CleanPrediction(scheduler)
 
     def __call__(self, pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         return self._called(pipeline, step, values, 0, 1)
 
     def of_run(self, run: int, runs: int) -> Callable[..., dict[str, Any]]:
-        """The callback of one of ``runs`` runs of equal length, which one progress bar goes over."""
+        """The callback for one of ``runs`` runs of equal length that share a progress bar."""
 
         def callback(pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
             return self._called(pipeline, step, values, run, runs)
@@ -59,34 +59,34 @@ class StepWatcher:
         run: int = 0,
         runs: int = 1,
     ) -> torch.Tensor:
-        """The latents that the run goes on with: ``latents`` themselves where no mask is kept.
+        """The latents to continue with: ``latents`` itself if there is no mask.
 
         Args:
-            step: which one has been made, from 0. Schedulers of two model calls a step count each call.
-            total: how many the run makes.
-            timesteps: those of the run from its first to the end of the schedule; one that stops before the end makes fewer.
-                Read where a mask is kept: None will do for a run that has none.
-            latents: [B, C, h, w] in model scale, as the step has made them.
-            run: which of ``runs`` runs of equal length, which one progress bar goes over, from 0.
-            runs: how many there are.
+            step: the index of the finished step, from 0. Schedulers with two model calls per step count each call.
+            total: the number of steps in the run.
+            timesteps: from the run's first step to the end of the schedule, even if the run stops earlier. Only needed with a
+                mask; otherwise it may be None.
+            latents: the step's result, [B, C, h, w] in model scale.
+            run: the index of the run, from 0, if several runs of equal length share a progress bar.
+            runs: the number of these runs.
 
         Raises:
-            Exception: the host's own, where the user has cancelled.
+            Exception: the host's own, if the user has cancelled.
         """
         self._monitor.check()
         self.steps = step + 1
         if self._mask is not None:
             assert timesteps is not None
             latents = self._mask.after_step(step, timesteps, latents)
-        shown = None if self._clean is None else self._clean.latents()
-        if self._mask is not None and shown is not None:
-            shown = self._mask.over(shown)
-        self._monitor.progress(run * total + step + 1, runs * total, shown)
+        preview = None if self._clean is None else self._clean.latents()
+        if self._mask is not None and preview is not None:
+            preview = self._mask.over(preview)
+        self._monitor.progress(run * total + step + 1, runs * total, preview)
         return latents
 
 
 class KeepUnmasked:
-    """Puts what is not masked back after each step: noised as the run is at that moment, and clean at its end."""
+    """Restores the unmasked area after each step: with the noise of the current step, and clean at the end."""
 
     def __init__(
         self, noise_mask: torch.Tensor, begin: torch.Tensor, generators: Sequence[torch.Generator], scheduler: Any
@@ -95,7 +95,7 @@ class KeepUnmasked:
         Args:
             noise_mask: the host's, any resolution, [H, W], [B, H, W] or [B, 1, H, W]; 1 = repaint.
             begin: [B, C, h, w] in model scale, the clean picture.
-            generators: the run's, before it draws its noise: the same noise is drawn here from copies.
+            generators: the run's, before it draws its noise. Copies of them draw the same noise here.
             scheduler: the run's own.
         """
         from diffusers.utils.torch_utils import randn_tensor
@@ -106,7 +106,7 @@ class KeepUnmasked:
         self._scheduler = scheduler
 
     def after_step(self, step: int, timesteps: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        """``latents`` with what is not masked put back; the arguments are those of :meth:`StepWatcher.after_step`."""
+        """``latents`` with the unmasked area restored. The arguments are those of :meth:`StepWatcher.after_step`."""
         begin = self._begin.to(latents)
         if step + 1 < len(timesteps):
             timestep = timesteps[step + 1 : step + 2].to(latents.device)
@@ -114,7 +114,7 @@ class KeepUnmasked:
         return self._blend(latents, begin)
 
     def over(self, clean: torch.Tensor) -> torch.Tensor:
-        """``clean`` latents with what is not masked put back, clean too."""
+        """``clean`` latents with the unmasked area restored, also clean."""
         return self._blend(clean, self._begin.to(clean))
 
     def _blend(self, latents: torch.Tensor, begin: torch.Tensor) -> torch.Tensor:
@@ -123,11 +123,11 @@ class KeepUnmasked:
 
 
 def fit_mask(noise_mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The mask as [B, 1, h, w] of ``like`` ([B, 1, 1, h, w] where that has frames), resized as the host resizes it (bilinear) and
-    repeated to the batch.
+    """The mask in the shape of ``like``: [B, 1, h, w], or [B, 1, 1, h, w] for video latents. It is resized as the host does (bilinear)
+    and repeated to the batch size.
 
     Raises:
-        RelayError: not a mask's shape, values that are no numbers.
+        RelayError: the shape is not a mask's, or a value is NaN or infinite.
     """
     import torch
 
@@ -138,7 +138,7 @@ def fit_mask(noise_mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         mask = mask[:, None]
     if mask.ndim != 4 or mask.shape[1] != 1 or min(mask.shape) == 0 or not mask.isfinite().all():
         raise RelayError(
-            f"latent: its noise_mask has to be of shape [batch, height, width], of numbers from 0 to 1; its shape is {list(noise_mask.shape)}."
+            f"latent: expected a noise_mask of shape [batch, height, width] with values 0..1, got {list(noise_mask.shape)}."
         )
     mask = torch.nn.functional.interpolate(mask, size=like.shape[-2:], mode="bilinear").clamp(0, 1)
     repeats = -(-like.shape[0] // mask.shape[0])

@@ -1,7 +1,7 @@
-"""Large pictures in overlapping tiles with soft edges: what runs on them needs the memory of one tile, whatever the picture.
+"""Processes large pictures in overlapping tiles with soft edges. The memory needed is that of one tile, whatever the picture's size.
 
-Neither diffusers nor another library of the environment blends tiles inside of a run. (diffusers' tiled decoding of its
-autoencoders does not spread its tiles, so that the last ones can be slivers, and keeps them all on the device.)
+Neither diffusers nor another library of the environment blends tiles within a run. (The tiled decoding of diffusers' autoencoders
+does not distribute its tiles evenly, so the last ones can be slivers, and it keeps all of them on the device.)
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 LEAST_TILE = 64
 TILE_STEP = 8
-"""A tile's side is a multiple of it: what the deepest level of the UNet sees is then whole."""
+"""A tile's side is a multiple of this, so that it is a whole number of pixels at the deepest level of the UNet."""
 OVERLAP = 0.25
-"""The least part of a tile that it shares with its neighbour."""
+"""The smallest part of a tile that overlaps its neighbour."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Squares of ``size`` that cover ``extent``, spread evenly; along a side that is no longer than ``size``, one tile."""
+    """Evenly distributed squares of ``size`` that cover ``extent``. A side that is no longer than ``size`` has one tile."""
 
     extent: Extent
     size: int
@@ -58,7 +58,7 @@ class Tiles:
 
 
 def tiles_for(extent: Extent, tile_size: int) -> Tiles | None:
-    """The tiles of a picture; None where ``tile_size`` is 0 or the picture is no larger.
+    """The tiles of a picture; None if ``tile_size`` is 0 or the picture is no larger.
 
     Raises:
         RelayError: as :func:`check_tile_size`.
@@ -72,12 +72,12 @@ def tiles_for(extent: Extent, tile_size: int) -> Tiles | None:
 def check_tile_size(tile_size: int) -> None:
     """
     Raises:
-        RelayError: not 0, and under LEAST_TILE or no multiple of TILE_STEP.
+        RelayError: the size is not 0, and is below LEAST_TILE or not a multiple of TILE_STEP.
     """
     if tile_size != 0 and (tile_size < LEAST_TILE or tile_size % TILE_STEP):
         nearest = max(LEAST_TILE, round(tile_size / TILE_STEP) * TILE_STEP)
         raise RelayError(
-            f"tile_size: tiles of {tile_size} pixels can't be made. Use 0 (the whole picture at once) or a multiple of {TILE_STEP} from "
+            f"tile_size: tiles can't be {tile_size} pixels. Use 0 (the whole picture at once) or a multiple of {TILE_STEP} that is at least "
             f"{LEAST_TILE}. The nearest is {nearest}."
         )
 
@@ -90,13 +90,13 @@ def blended(
     factor: int = 1,
     device: torch.device | None = None,
 ) -> torch.Tensor:
-    """``run`` on each tile, and the results laid over each other, each with a weight that falls towards its edges.
+    """Calls ``run`` on each tile and blends the results, each with a weight that falls off towards its edges.
 
     Args:
         whole: [B, C, height, width] of the size of ``tiles.extent``.
         run: [B, C, h, w] -> [B, N, h * factor, w * factor].
-        factor: what ``run`` enlarges a tile by.
-        device: where the result is put together; None: where ``whole`` is.
+        factor: how much ``run`` enlarges a tile.
+        device: the device of the result; None: that of ``whole``.
 
     Returns:
         [B, N, height * factor, width * factor], float32.
@@ -120,7 +120,7 @@ def blended(
 
 
 def _ramp(length: int, edge: int) -> torch.Tensor:
-    """[length]: 1 in the middle, falling in a line over ``edge`` pixels at both ends, nowhere 0."""
+    """[length]: 1 in the middle, falling linearly over ``edge`` pixels at both ends, never 0."""
     import torch
 
     from_start = (torch.arange(length, dtype=torch.float32) + 0.5) / edge
@@ -132,9 +132,9 @@ def _scaled(part: slice, factor: int) -> slice:
 
 
 class TiledUnet:
-    """Stands in for ``unet`` in one pipeline object: each prediction is made tile by tile, for the one latent of the whole picture.
+    """Stands in for ``unet`` in one pipeline object: predicts the latent of the whole picture tile by tile.
 
-    So the noise, the schedule and the pipeline's arithmetic are those of a run without tiles, and neighbours agree after
+    The noise, the schedule and the pipeline's arithmetic stay those of a run without tiles, and neighbouring tiles agree after
     every step (as in MultiDiffusion, https://arxiv.org/abs/2302.08113).
     """
 

@@ -1,7 +1,7 @@
-"""Hand-overs with schedulers of two model calls a step (Heun, KDPM2, DPM-Solver SDE): between two steps, never within one.
+"""Splits a schedule with two model calls per step (Heun, KDPM2, DPM-Solver SDE) between steps, never within a step.
 
-diffusers cuts such a schedule after a model call. The first model then stops within a step, and the second goes on from a
-noise level above that of the latent, or loses the second call's correction.
+diffusers may split such a schedule after a step's first call. The first model then stops within a step, and the second continues
+from a noise level above that of the latent, or loses the second call's correction.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ def has_two_calls(scheduler: Any) -> bool:
 
 
 def cutoff_of(scheduler: Any, at: float) -> int:
-    """The training timestep at which a ``denoising_start`` or ``denoising_end`` lies, as the pipelines have it."""
+    """The training timestep for a ``denoising_start`` or ``denoising_end``, computed as in the pipelines."""
     trained = scheduler.config.num_train_timesteps
     return round(trained - at * trained)
 
 
 def begun_whole(scheduler: Any, timesteps: torch.Tensor, start: float) -> torch.Tensor:
-    """``timesteps`` from the first step that lies below ``start``; diffusers takes the one before it."""
+    """``timesteps`` from the first step below ``start``; diffusers begins one step earlier."""
     if len(timesteps) > 0 and float(timesteps[0]) >= cutoff_of(scheduler, start):
         timesteps = timesteps[2:]
         scheduler.set_begin_index(scheduler.begin_index + 2)
@@ -33,7 +33,7 @@ def begun_whole(scheduler: Any, timesteps: torch.Tensor, start: float) -> torch.
 
 
 def ended_whole(scheduler: Any, timesteps: torch.Tensor, end: float, steps: int) -> torch.Tensor:
-    """``timesteps`` to the end of the step within which ``end`` lies; they begin with a step's first call.
+    """``timesteps`` up to the end of the step that contains ``end``. They must begin with a step's first call.
 
     Raises:
         RelayError: no step is left.
@@ -47,7 +47,7 @@ def ended_whole(scheduler: Any, timesteps: torch.Tensor, end: float, steps: int)
 
 
 def end_whole(scheduler: Any, end: float, steps: int) -> None:
-    """Makes a run's own scheduler stop at ``denoising_end``, for a run from the beginning."""
+    """Makes a run's own scheduler stop at ``denoising_end``, for a run that starts at the beginning of the schedule."""
     set_all = scheduler.set_timesteps
 
     def set_timesteps(*args: Any, **kwargs: Any) -> None:

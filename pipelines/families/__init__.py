@@ -1,1 +1,1 @@
-"""One module a model family: the calls of its diffusers pipelines."""
+"""One module per model family, with the calls of its diffusers pipelines."""

@@ -1,4 +1,4 @@
-"""What runs each task of each family, in one table that mypy checks: see :mod:`..model.family_table` for the families' facts."""
+"""The function for each task of each family, in one table that mypy checks. See :mod:`..model.family_table` for the families' facts."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ RUNS: Mapping[str, Mapping[Task, Run]] = {
     LATENT_UPSCALER.name: {Task.LATENT_UPSCALE: upscalers.upscale_latent},
     SUPER_RESOLUTION.name: {Task.SUPER_RESOLUTION: upscalers.super_resolution},
 }
-"""By the family's name. The Kandinsky prior paints nothing and is called by itself, see :mod:`.kandinsky22_prior`."""
+"""Keys are the families' names. The Kandinsky prior makes no latents and is not here; see :mod:`.kandinsky22_prior`."""
 
 
 def run_of(family: ModelFamily, task: Task) -> Run:

@@ -21,8 +21,8 @@ def text_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
 def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
     """MoVQ latents, [B, 4, h, w].
 
-    The pipeline knows only pictures, and swaps their height and width. Latents are given to it through a stand-in for
-    the encoder of this one pipeline object; the picture that it then measures is a dummy.
+    The pipeline only takes pictures, and swaps their height and width. It gets the latents from a stand-in for the encoder
+    of this one pipeline object, and a dummy picture whose size it measures.
     """
     import torch
 
@@ -35,9 +35,9 @@ def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
 
 
 def inpaint(job: DenoisingJob, device: torch.device) -> torch.Tensor:
-    """MoVQ latents, [B, 4, h, w]. With a decoder for inpainting; it paints what is masked from noise, so there is no strength.
+    """MoVQ latents, [B, 4, h, w]. For an inpainting decoder: it paints the masked area from noise, so there is no strength.
 
-    The pipeline keeps to the first picture and the first mask of a batch, so each image is a run of its own here.
+    The pipeline only uses the first picture and the first mask of a batch, so each image is a separate run here.
     """
     import torch
 
@@ -51,7 +51,7 @@ def inpaint(job: DenoisingJob, device: torch.device) -> torch.Tensor:
         arguments |= {"generator": [generator], "callback_on_step_end": job.on_step.of_run(index, job.batch)}
         latents = pipeline(
             image=torch.zeros(1, 3, job.extent.height, job.extent.width),
-            mask_image=job.painted_into.mask[index : index + 1].clone(),  # the pipeline writes into it
+            mask_image=job.painted_into.mask[index : index + 1].clone(),  # the pipeline changes it in place
             width=job.extent.width,
             height=job.extent.height,
             **arguments,
@@ -61,7 +61,7 @@ def inpaint(job: DenoisingJob, device: torch.device) -> torch.Tensor:
 
 
 class _LatentsForPicture:
-    """Stands in for ``movq`` where the image-to-image pipeline encodes its picture."""
+    """Stands in for ``movq`` when a pipeline encodes its picture: returns the run's latents."""
 
     def __init__(self, latents: torch.Tensor, movq: Any) -> None:
         self.config = movq.config

@@ -1,8 +1,8 @@
 """Kandinsky 2.2's depth ControlNet decoder: image embeddings and a depth map -> latents.
 
-diffusers' two pipelines of it know no ``output_type="latent"``, no latents to start from, and only the legacy callback,
-whose answer they do not read; the image-to-image one swaps height and width. All of that is worked round here:
-:class:`_MovqStandIn` for the first, the second and the last, :func:`_run` for the callback.
+diffusers' two pipelines for it have limits that are worked around here: they don't support ``output_type="latent"`` or
+latents to start from, and the image-to-image one swaps height and width (see :class:`_MovqStandIn`). They only support the
+legacy callback, and ignore what it returns (see :func:`_run`).
 
 Source: https://huggingface.co/docs/diffusers/using-diffusers/kandinsky#controlnet
 """
@@ -25,7 +25,7 @@ def text_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
 
 
 def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
-    """MoVQ latents, [B, 4, h, w]. The picture that the pipeline measures and swaps the sides of is a square dummy."""
+    """MoVQ latents, [B, 4, h, w]. The pipeline measures the picture and swaps its sides, so it gets a square dummy."""
     import torch
 
     picture = torch.zeros(job.batch, 3, 8, 8)
@@ -39,11 +39,11 @@ def _run(job: DenoisingJob, device: torch.device, own: dict[str, Any]) -> torch.
     pipeline.movq = movq = _MovqStandIn(pipeline.movq, None if job.latents is None else job.latents.to(device))
 
     def callback(step: int, timestep: Any, latents: torch.Tensor) -> None:
-        # Image-to-image leaves its timesteps on the pipeline, see borrow_pipeline; text-to-image runs the scheduler's.
+        # Image-to-image keeps its timesteps on the pipeline, see borrow_pipeline; text-to-image uses the scheduler's.
         timesteps = pipeline.scheduler.timesteps if pipeline.relay_timesteps is None else pipeline.relay_timesteps
         kept = job.on_step.after_step(step, len(timesteps), timesteps, latents)
         if kept is not latents:
-            latents.copy_(kept)  # the pipeline goes on with this very tensor, and reads no answer
+            latents.copy_(kept)  # the pipeline continues with this tensor and ignores the return value
 
     pipeline(
         image_embeds=repeat(job.prompt.positive, job.batch, device, dtype),
@@ -60,7 +60,7 @@ def _run(job: DenoisingJob, device: torch.device, own: dict[str, Any]) -> torch.
 
 
 class _MovqStandIn:
-    """Stands in for ``movq`` in one pipeline object: it encodes to the run's latents, and keeps those it is to decode."""
+    """Stands in for ``movq`` in one pipeline object: ``encode`` returns the run's latents, and ``decode`` keeps the final ones."""
 
     decoded: torch.Tensor
 

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 PRIOR_PARTS = ("prior", "image_encoder", "text_encoder", "tokenizer", "image_processor")
 LEAST_STEPS = 2
-"""UnCLIPScheduler divides by the number of steps less one."""
+"""UnCLIPScheduler divides by the number of steps minus one."""
 STAND_IN = "encoded before"
-"""The prior's pipeline wants a string; its encoding is overridden, so that no text reaches it."""
+"""The prior's pipeline needs a string, but the overridden text encoding ignores it."""
 
 
 @dataclass(frozen=True)
 class PriorSettings:
-    """What the prior's pipelines take. ``strength`` counts only with a picture."""
+    """Settings for the prior's pipelines. ``strength`` is used only with a picture."""
 
     steps: int
     guidance_scale: float
@@ -51,17 +51,17 @@ def run_prior(
     runtime: Runtime,
     image: torch.Tensor | None = None,
 ) -> ImageEmbeds:
-    """Text embeddings -> image embeddings, by KandinskyV22PriorPipeline, or its Emb2Emb sister where there is a picture.
+    """Text embeddings -> image embeddings, by KandinskyV22PriorPipeline, or by KandinskyV22PriorEmb2EmbPipeline with a picture.
 
     Args:
         components: a prior.
         text: from :func:`weighting.compel_encoder.encode_for_prior`.
-        settings: the call's numbers.
-        runtime: where it runs and who watches.
-        image: one IMAGE that the embeddings start from, with ``settings.strength``.
+        settings: steps, guidance, seed and strength.
+        runtime: the devices, and the monitor for progress and cancel.
+        image: one IMAGE to start from, with ``settings.strength``.
 
     Raises:
-        RelayError: no step left to run, several pictures.
+        RelayError: no step is left to run, or ``image`` has several pictures.
     """
     import torch
 
@@ -82,22 +82,22 @@ def run_prior(
             generator=torch.Generator().manual_seed(settings.seed),
             **arguments,
         ).to_tuple()
-        home = runtime.policy.output_device()
-        return ImageEmbeds(positive.to(home), negative.to(home), components.source)
+        output_device = runtime.policy.output_device()
+        return ImageEmbeds(positive.to(output_device), negative.to(output_device), components.source)
 
 
 def check_prior(settings: PriorSettings, image: torch.Tensor | None) -> None:
-    """Refuses, before any model is used, what the prior can't run.
+    """Checks the inputs before any model is used.
 
     Raises:
-        RelayError: no step left to run, several pictures.
+        RelayError: no step is left to run, or ``image`` has several pictures.
     """
     check_numbers(settings)
     if image is not None:
         _one_picture(image)
     if settings.steps < LEAST_STEPS:
         raise RelayError(
-            f"steps: {settings.steps} is too few for the prior, whose scheduler wants at least {LEAST_STEPS}."
+            f"steps: {settings.steps} is too few for the prior, whose scheduler needs at least {LEAST_STEPS}."
         )
     if image is not None:
         check_strength(settings.strength, settings.steps)
@@ -105,18 +105,18 @@ def check_prior(settings: PriorSettings, image: torch.Tensor | None) -> None:
 
 @tried_once_more
 def embed_image(components: PipelineComponents, image: torch.Tensor, runtime: Runtime) -> ImageEmbeds:
-    """One picture -> its own image embeddings; the negative is the embedding of a black picture, as the prior's is.
+    """One picture -> its own image embeddings. The negative is the embedding of a black picture, as in the prior.
 
-    The positive is what ``KandinskyV22PriorPipeline.interpolate([picture], [1.0])`` gives.
+    The positive equals the result of ``KandinskyV22PriorPipeline.interpolate([picture], [1.0])``.
 
     Raises:
-        RelayError: several pictures.
+        RelayError: ``image`` has several pictures.
     """
     picture = _one_picture(image)
     encoder = components["image_encoder"]
     content = (encoder.dtype, picture.size, hashlib.sha256(picture.tobytes()).digest())
-    wanted = Wanted("image prompt", (encoder, components["image_processor"]), content)
-    found = ENCODED.find(wanted)
+    key = Wanted("image prompt", (encoder, components["image_processor"]), content)
+    found = ENCODED.find(key)
     if found is not None:
         positive, negative = (values.to(runtime.policy.output_device()) for values in found)
         return ImageEmbeds(positive, negative, components.source)
@@ -126,23 +126,23 @@ def embed_image(components: PipelineComponents, image: torch.Tensor, runtime: Ru
         pipeline.relay_device = device
         positive = pipeline._encode_image([picture], device, num_images_per_prompt=1)
         negative = pipeline.get_zero_embed(1, device=device)
-    kept = positive.cpu(), negative.cpu()
-    ENCODED.keep(wanted, kept, sum(values.nbytes for values in kept))
-    home = runtime.policy.output_device()
-    return ImageEmbeds(positive.to(home), negative.to(home), components.source)
+    on_cpu = positive.cpu(), negative.cpu()
+    ENCODED.keep(key, on_cpu, sum(values.nbytes for values in on_cpu))
+    output_device = runtime.policy.output_device()
+    return ImageEmbeds(positive.to(output_device), negative.to(output_device), components.source)
 
 
 def _one_picture(image: torch.Tensor) -> Any:
     if image.shape[0] != 1:
         raise RelayError(
-            f"image: expected one picture, got a batch of {image.shape[0]}. Embed each alone and join them with Mix Prompts."
+            f"image: expected one picture, got a batch of {image.shape[0]}. Embed each one separately and combine them with Mix Prompts."
         )
     return to_pil(as_rgb(image)[0])
 
 
 @cache
 def _prior_class(from_image: bool) -> Any:
-    """The prior's pipeline with its text encoding, its device and its progress bar in our hands."""
+    """The prior's pipeline with its text encoding, device and progress bar overridden."""
     import diffusers
     import torch
 
@@ -174,7 +174,7 @@ def _prior_class(from_image: bool) -> Any:
             text = self.relay_text
             texts = [text.prompt] if text.negative is None else [text.prompt, text.negative]
             if do_classifier_free_guidance:
-                # The pipeline asks for as many unconditional rows as it has texts, and puts them first.
+                # The pipeline expects one unconditional row per text, before the texts.
                 texts = [text.negative or text.empty] * len(texts) + texts
             dtype = self.prior.dtype
             return (

@@ -24,7 +24,7 @@ WITHOUT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class AestheticScores:
-    """How good a picture the prompts are for, from 0 to 10; read by models that were trained with scores (the refiner)."""
+    """Aesthetic scores for the prompts, from 0 to 10. Only models that were trained with scores (the refiner) use them."""
 
     aesthetic_score: float = 6.0
     negative_aesthetic_score: float = 2.5
@@ -32,7 +32,7 @@ class AestheticScores:
 
 
 def text_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
-    """Latents in model scale, [B, 4, h, w]; with ``denoising_end`` they still hold noise."""
+    """Latents in model scale, [B, 4, h, w]; with ``denoising_end``, they still hold noise."""
     flags = _flags(job)
     flags.pop("requires_aesthetics_score", None)
     pipeline = borrow_pipeline(job, device, WITHOUT | flags)
@@ -47,10 +47,10 @@ def text_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
 
 
 def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
-    """Latents in model scale, [B, 4, h, w]; with ``denoising_start`` no noise is added to those that come in."""
+    """Latents in model scale, [B, 4, h, w]; with ``denoising_start``, no noise is added to the input latents."""
     assert job.latents is not None
     pipeline = borrow_pipeline(job, device, WITHOUT | _flags(job))
-    # with ControlNets this pipeline knows no range: see runs/sampling.py, which refuses one
+    # with ControlNets, this pipeline has no range; runs/sampling.py refuses one
     part = {} if job.controls else {"denoising_start": job.denoising_start, "denoising_end": job.denoising_end}
     if job.denoising_end is not None and has_two_calls(job.scheduler):
         pipeline.relay_end, part["denoising_end"] = job.denoising_end, None

@@ -1,6 +1,6 @@
-"""The Stable Diffusion upscalers: diffusers' pipelines of x2 (latents) and x4 (pictures), from embeddings to latents.
+"""The Stable Diffusion upscalers: diffusers' pipelines for x2 (latents) and x4 (pictures), from embeddings to latents.
 
-Both know only the legacy callback; see :func:`_callback`.
+Both only support the legacy callback; see :func:`_callback`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ WITHOUT: dict[str, Any] = {"text_encoder": None, "tokenizer": None}
 
 @dataclass(frozen=True, eq=False)
 class PictureToUpscale:
-    """What super-resolution reads beside the prompt."""
+    """The inputs of super-resolution besides the prompt."""
 
     picture: torch.Tensor
-    """[H, W, 3] in 0..1; a size that is not of whole latent pixels takes the pipeline's own route for it."""
+    """[H, W, 3] in 0..1. If the size is not a whole number of latent pixels, the pipeline resizes it in its own way."""
     noise_level: int
     """See :class:`.SuperResolutionSettings`."""
     tiles: Tiles | None
-    """None: the picture at once."""
+    """None: the whole picture at once."""
     tile_done: Callable[[int], None]
-    """Called after each tile of each prediction, with how many predictions the run makes."""
+    """Called after each tile of each prediction, with the number of predictions in the run."""
 
 
 def upscale_latent(job: DenoisingJob, device: torch.device) -> torch.Tensor:
@@ -39,7 +39,7 @@ def upscale_latent(job: DenoisingJob, device: torch.device) -> torch.Tensor:
     assert isinstance(job.prompt, PromptEmbeds)
     assert job.latents is not None
     pipeline = borrow_pipeline(job, device, WITHOUT)
-    # The pipeline takes "" for the prompt at guidance 0, but not in the place of embeddings.
+    # At guidance 0, the pipeline uses "" as the prompt, but it does not replace embeddings.
     text = job.prompt.empty if job.guidance_scale == 0 else job.prompt.positive
     latents: torch.Tensor = pipeline(
         image=job.latents.to(device),
@@ -54,19 +54,19 @@ def super_resolution(job: DenoisingJob, device: torch.device) -> torch.Tensor:
     """The job's :class:`PictureToUpscale` -> latents in model scale, [1, 4, H, W]."""
     assert isinstance(job.prompt, PromptEmbeds)
     components = job.components
-    given = job.own(PictureToUpscale)
+    inputs = job.own(PictureToUpscale)
     low_res = components["low_res_scheduler"]
     own = {"low_res_scheduler": type(low_res).from_config(low_res.config)}
     pipeline = borrow_pipeline(job, device, WITHOUT | own | dict(components.config))
-    if given.tiles is not None:
+    if inputs.tiles is not None:
         pipeline.unet = TiledUnet(
-            pipeline.unet, given.tiles, lambda: given.tile_done(len(pipeline.scheduler.timesteps))
+            pipeline.unet, inputs.tiles, lambda: inputs.tile_done(len(pipeline.scheduler.timesteps))
         )
-    extent = extent_of(given.picture[None])
+    extent = extent_of(inputs.picture[None])
     fits = extent == extent.floored(pipeline.vae_scale_factor)
     latents: torch.Tensor = pipeline(
-        image=given.picture.movedim(-1, 0)[None] if fits else [to_pil(given.picture)],
-        noise_level=given.noise_level,
+        image=inputs.picture.movedim(-1, 0)[None] if fits else [to_pil(inputs.picture)],
+        noise_level=inputs.noise_level,
         prompt_embeds=repeat(job.prompt.positive.hidden, 1, device, components.dtype),
         negative_prompt_embeds=repeat(job.prompt.negative.hidden, 1, device, components.dtype),
         **_arguments(pipeline, job),
@@ -85,7 +85,7 @@ def _arguments(pipeline: Any, job: DenoisingJob) -> dict[str, Any]:
 
 
 def _callback(pipeline: Any, job: DenoisingJob) -> Callable[[int, Any, Any], None]:
-    """``callback(step, timestep, latents)``, once for each step of the schedule, for a StepWatcher."""
+    """A ``callback(step, timestep, latents)`` that reports each step of the schedule to the run's StepWatcher."""
 
     def callback(step: int, timestep: Any, latents: torch.Tensor) -> None:
         total = -(-len(pipeline.scheduler.timesteps) // pipeline.scheduler.order)

@@ -1,4 +1,4 @@
-"""The settings of an autoencoder's module, changed for one call. The module is shared, so each goes back as it was found."""
+"""Changes settings of an autoencoder's module for one call. The module is shared, so each setting is restored afterwards."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def in_float32(module: Any, wanted: bool) -> Iterator[None]:
-    """The module goes back to its dtype afterwards (exact: the widening loses nothing)."""
+def in_float32(module: Any, enabled: bool) -> Iterator[None]:
+    """Runs the module in float32 if ``enabled``. Casting it back afterwards is exact."""
     import torch
 
     dtype = module.dtype
-    if not wanted:
+    if not enabled:
         yield
         return
     try:
@@ -33,15 +33,16 @@ def in_float32(module: Any, wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def in_tiles(module: Any, wanted: bool, title: str) -> Iterator[None]:
-    """
+def in_tiles(module: Any, enabled: bool, title: str) -> Iterator[None]:
+    """Runs the module in tiles if ``enabled``.
+
     Args:
-        title: the model that the module came with, for the message.
+        title: the model that the module belongs to, for the message.
 
     Raises:
-        RelayError: ``wanted`` of an autoencoder that can't.
+        RelayError: the autoencoder can't run in tiles.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
     if not can_tile(module):
@@ -57,27 +58,27 @@ def in_tiles(module: Any, wanted: bool, title: str) -> Iterator[None]:
 
 
 @contextmanager
-def in_slices(module: Any, wanted: bool) -> Iterator[None]:
+def in_slices(module: Any, enabled: bool) -> Iterator[None]:
     before = getattr(module, "use_slicing", False)
     try:
-        if wanted:
+        if enabled:
             module.enable_slicing()
         yield
     finally:
-        if wanted:
+        if enabled:
             module.use_slicing = before
 
 
 def can_tile(module: Any) -> bool:
-    """VQModel inherits ``enable_tiling`` and has no tiles."""
+    """Whether the module can run in tiles. VQModel inherits ``enable_tiling`` but can't."""
     return hasattr(module, "use_tiling")
 
 
-def may_be_widened(dtype: torch.dtype, title: str) -> bool:
-    """Whether what overflowed in ``dtype`` may be tried in float32: for that call alone, so that the same input always gives the same."""
+def retry_in_float32(dtype: torch.dtype, title: str) -> bool:
+    """Whether to repeat a call that overflowed in ``dtype`` in float32. It applies to that call only, so that results stay reproducible."""
     import torch
 
     if dtype != torch.float16:
         return False
-    logger.info("the autoencoder of %s overflows in float16 here: once more in float32", title)
+    logger.info("the autoencoder of %s overflows in float16 here: running it again in float32", title)
     return True

@@ -1,4 +1,4 @@
-"""From one latent space to another: once, and the user is told."""
+"""Converts latents between latent spaces, and tells the user."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def must_convert(latent: Latents, target: Autoencoder, runtime: Runtime) -> bool:
-    """Whether the latent is in another space than that of ``target``.
+    """Whether the latent is in another space than ``target``.
 
     Args:
-        latent: with or without a tag; without one it is taken to be in the space of ``target``.
-        target: the autoencoder of the model that is to read it.
-        runtime: where the two autoencoders are compared, if they were not before.
+        latent: without a tag, it is assumed to be in the space of ``target``.
+        target: the autoencoder of the model that will read it.
+        runtime: the devices for the comparison of the two autoencoders, if they were not compared before.
 
     Raises:
-        RelayError: another channel count with no tag, or a latent of another space that still holds noise.
+        RelayError: the latent has no tag and the wrong number of channels, or is in another space and still holds noise.
     """
     space = latent.space
     if space is None or space.is_same_space(target, runtime.policy):
@@ -32,14 +32,14 @@ def must_convert(latent: Latents, target: Autoencoder, runtime: Runtime) -> bool
         return False
     if latent.noise_left is not None:
         raise RelayError(
-            f"latent: it is in the space of {space.title} and still holds noise (left at denoising_end {latent.noise_left:g}), so it can't be "
-            f"converted for {target.title}. Run {space.title} to the end first, or go on with a model of the same space."
+            f"latent: it is in the latent space of {space.title} and still holds noise (left at denoising_end {latent.noise_left:g}), so it can't be "
+            f"converted for {target.title}. Run {space.title} to the end first, or continue with a model of the same space."
         )
     return True
 
 
 def decode_for_conversion(latent: Latents, runtime: Runtime, how: str = "") -> torch.Tensor:
-    """The IMAGE of a latent that :func:`must_convert` says is in another space; the user is told, and ``how`` it is encoded."""
+    """The IMAGE of a latent in another space (see :func:`must_convert`). The user is told, including ``how`` it is encoded."""
     space = latent.space
     assert space is not None
     runtime.monitor.say(f"Latent converted from {space.title}: decoded, then encoded{how}.")
@@ -48,7 +48,7 @@ def decode_for_conversion(latent: Latents, runtime: Runtime, how: str = "") -> t
 
 @tried_once_more
 def convert(latent: Latents, target: Autoencoder, runtime: Runtime) -> Latents:
-    """The latent in the space of ``target``: as it is, or decoded and encoded to the distribution's mode.
+    """The latent in the space of ``target``: unchanged, or decoded and encoded to the distribution's mode.
 
     Raises:
         RelayError: as :func:`must_convert`.

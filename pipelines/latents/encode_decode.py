@@ -1,4 +1,4 @@
-"""Pictures to latents and back, as the two nodes of that name do it."""
+"""The work of Encode Image (Diffusers) and Decode Latent (Diffusers)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @tried_once_more
 def encode(components: PipelineComponents, image: torch.Tensor, seed: int, runtime: Runtime) -> Latents:
-    """IMAGE -> latents, a sample of the distribution from a CPU generator of ``seed + i``, as the pipelines draw it."""
+    """IMAGE -> latents, sampled as in the pipelines. Image i uses a CPU generator with ``seed + i``."""
     autoencoder = autoencoder_for_wires(components)
     pixels = to_pixels(image, autoencoder.factor)
     samples = autoencoder.encode(pixels, runtime.policy, generators(seed, range(pixels.shape[0]))).float()
@@ -27,17 +27,17 @@ def encode(components: PipelineComponents, image: torch.Tensor, seed: int, runti
 
 
 def decode(components: PipelineComponents, latent: Latents, tiled: bool, runtime: Runtime) -> torch.Tensor:
-    """Latents -> IMAGE, with the model's decoder for its own space and the latent's own decoder for another."""
+    """Latents -> IMAGE, with the model's decoder, or the latent's own decoder if it is in another space."""
     autoencoder = autoencoder_for_wires(components)
     space = latent.space
     if space is not None and not space.is_same_space(autoencoder, runtime.policy):
         runtime.monitor.say(
-            f"Decoded with the autoencoder of {space.title}: the latent is not in the space of {components.source}."
+            f"Decoded with the autoencoder of {space.title}, because the latent is not in the space of {components.source}."
         )
         autoencoder = space
     if latent.noise_left is not None:
         runtime.monitor.say(
-            f"The latent was left at denoising_end {latent.noise_left:g}: the picture shows the noise that is still in it."
+            f"The latent was left at denoising_end {latent.noise_left:g}, so the picture shows the noise that is still in it."
         )
     elif latent.noise_is_void:
         runtime.monitor.say("The latent was changed after the run that left noise in it.")
@@ -53,11 +53,11 @@ def autoencoder_for_wires(components: PipelineComponents) -> Autoencoder:
     """The autoencoder of a model whose latents go from node to node.
 
     Raises:
-        RelayError: as :func:`autoencoder_of`, or the model keeps its latents to itself.
+        RelayError: as :func:`autoencoder_of`, or the model's latents never leave its runs.
     """
     if components.family.keeps_latents:
         raise RelayError(
-            f"model: the latents of {components.source} ({components.family.title}) are its own, and no other model reads them. It takes "
-            "pictures, or other models' latents, and gives pictures: use Super Resolution."
+            f"model: no other model can read the latents of {components.source} ({components.family.title}). It takes pictures or other "
+            "models' latents, and makes pictures: use Super Resolution x4 (Diffusers)."
         )
     return autoencoder_of(components)

@@ -1,9 +1,9 @@
-"""The latent contract, written once: what a LATENT of the pack holds, and which space it is in.
+"""The latent contract: the contents of the pack's LATENT, and which space it is in.
 
-``samples`` are raw (see :mod:`autoencoder`), [B, C, h, w] float32 on the host's intermediate device, so that the host's
-own nodes read and write them. ``noise_mask`` (1 = repaint) and ``batch_index`` mean what they mean to the host. One
-more key, :data:`TAG_KEY`, says which autoencoder's space the samples are in and how much noise they still hold. Nodes
-of the host may drop it: a latent without it is taken to be in the space of the model that it is given to.
+``samples`` are raw (see :mod:`.scale`), [B, C, h, w] float32 on the host's intermediate device, so that the host's
+own nodes can read and write them. ``noise_mask`` (1 = repaint) and ``batch_index`` have the host's meaning. Another
+key, :data:`TAG_KEY`, says which autoencoder's space the samples are in and how much noise they still hold. The host's
+nodes may drop it. A latent without it is assumed to be in the space of the model that reads it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TAG_KEY = "diffusers_relay"
 
 @dataclass(frozen=True)
 class NoiseLeft:
-    """The samples were left at ``denoising_end``; true only while they are the very ones that ``fingerprint`` marks."""
+    """The run that made the samples stopped at ``denoising_end``. Valid only while ``fingerprint`` matches the samples."""
 
     denoising_end: float
     fingerprint: str
@@ -32,7 +32,7 @@ class NoiseLeft:
 
 @dataclass(frozen=True, eq=False)
 class LatentTag:
-    """Travels in the host's dict. It holds the autoencoder and nothing else of the model."""
+    """Is passed in the host's dict. It references the autoencoder, but nothing else of the model."""
 
     space: Autoencoder
     noise: NoiseLeft | None = None
@@ -40,16 +40,16 @@ class LatentTag:
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """A LATENT, read."""
+    """A LATENT that was read from the host's dict."""
 
     samples: torch.Tensor
     """Raw, [B, C, h, w] float32."""
     tag: LatentTag | None = None
     noise_mask: torch.Tensor | None = None
-    """Any resolution, 1 = repaint."""
+    """At any resolution, 1 = repaint."""
     batch_index: tuple[int, ...] | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of other packs, passed on untouched."""
+    """Keys of other packs, passed on unchanged."""
 
     @property
     def batch(self) -> int:
@@ -61,18 +61,18 @@ class Latents:
 
     @property
     def noise_is_void(self) -> bool:
-        """The tag speaks of noise, but the samples have changed since: the host's nodes copy the tag along."""
+        """Whether the tag says that there is noise, but the samples have changed since. The host's nodes copy the tag."""
         noise = self.tag.noise if self.tag else None
         return noise is not None and noise.fingerprint != fingerprint(self.samples)
 
     @property
     def noise_left(self) -> float | None:
-        """The ``denoising_end`` that the samples were left at, or None where they are clean (as far as is known)."""
+        """The ``denoising_end`` at which the samples were left, or None if they are clean (as far as is known)."""
         noise = self.tag.noise if self.tag else None
         return None if noise is None or self.noise_is_void else noise.denoising_end
 
     def with_samples(self, samples: torch.Tensor, space: Autoencoder, noise_left: float | None = None) -> Latents:
-        """The same picture(s) after a run: new samples and tag, the mask and the rest kept, as the host's samplers do."""
+        """The latent after a run: new samples and tag. The mask and the rest are kept, as the host's samplers do."""
         noise = None if noise_left is None else NoiseLeft(noise_left, fingerprint(samples))
         return replace(self, samples=samples, tag=LatentTag(space, noise))
 
@@ -89,10 +89,10 @@ class Latents:
 
 
 def from_host(latent: Mapping[str, Any]) -> Latents:
-    """Reads the host's LATENT; the dict is not kept. A tag that is not of this pack's making says nothing.
+    """Reads the host's LATENT; the dict is not kept. A tag that this pack did not make is ignored.
 
     Raises:
-        RelayError: not a picture's latent, an empty batch, a batch_index of another length, values that are no numbers.
+        RelayError: it is not an image latent, the batch is empty, batch_index has another length, or a value is NaN or infinite.
     """
     samples = latent.get("samples")
     if samples is None or samples.ndim != 4:
@@ -107,7 +107,7 @@ def from_host(latent: Mapping[str, Any]) -> Latents:
     tag = latent.get(TAG_KEY)
     index = latent.get("batch_index")
     if index is not None and len(index) != samples.shape[0]:
-        raise RelayError(f"latent: batch_index names {len(index)} images, and the batch has {samples.shape[0]}.")
+        raise RelayError(f"latent: batch_index names {len(index)} images, but the batch has {samples.shape[0]}.")
     known = {"samples", "noise_mask", "batch_index", TAG_KEY}
     return Latents(
         samples=samples.float(),
@@ -119,6 +119,6 @@ def from_host(latent: Mapping[str, Any]) -> Latents:
 
 
 def fingerprint(samples: torch.Tensor) -> str:
-    """Marks the exact values and shape of ``samples``."""
+    """A hash of the exact values and shape of ``samples``."""
     values = samples.detach().float().cpu().contiguous()
     return hashlib.blake2b(str(list(values.shape)).encode() + values.numpy().tobytes(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""A model with another autoencoder than its own: that of another model, or one of a file."""
+"""Gives a model another autoencoder, from another model or from a file."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ def with_vae_of(components: PipelineComponents, other: PipelineComponents) -> Pi
     """A view of ``components`` with the autoencoder of ``other``.
 
     Raises:
-        RelayError: either has none, or the other's latents are of a shape or scale that the denoiser was not made for.
+        RelayError: either has none, or the other's latents have a shape or scale that does not fit the denoiser.
     """
     return _with_autoencoder(components, autoencoder_of(other), "vae_from")
 
 
 def with_vae_file(components: PipelineComponents, module: Any, *, source: str) -> PipelineComponents:
-    """A view of ``components`` with the autoencoder of a file.
+    """A view of ``components`` with an autoencoder from a file.
 
     Args:
-        module: what ``load_vae_file`` made of it, in the model's dtype.
-        source: what messages call the file.
+        module: from ``load_vae_file``, in the model's dtype.
+        source: the file's name in messages.
 
     Raises:
-        RelayError: the autoencoder is of another shape or scale than the model's own.
+        RelayError: the autoencoder has another shape or scale than the model's own.
     """
     return _with_autoencoder(
         components, Autoencoder(module, source, components.family.force_upcast_by_config), "vae_file"
@@ -37,8 +37,8 @@ def _with_autoencoder(components: PipelineComponents, theirs: Autoencoder, what:
     ours = autoencoder_of(components)
     if _kind(ours) != _kind(theirs):
         raise RelayError(
-            f"{what}: the autoencoder of {theirs.title} can't serve {ours.title}. Kind, factor, channels, scale and shift are "
-            f"{_kind(theirs)}, and {_kind(ours)} is needed. Take one of the same family."
+            f"{what}: {ours.title} can't use the autoencoder of {theirs.title}. Its kind, factor, channels, scale and shift are "
+            f"{_kind(theirs)}, but {_kind(ours)} is needed. Choose one of the same family."
         )
     name = components.family.autoencoder
     assert name is not None

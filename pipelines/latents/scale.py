@@ -1,7 +1,7 @@
 """The two scales of latents.
 
-*Raw* is what an encoder puts out and a decoder takes: the host's LATENT. *Model* scale is what the denoiser works on.
-What goes from one to the other stands in the autoencoder's own config: a factor, a factor and a shift, or a factor with a mean and a deviation for each channel.
+*Raw* latents are an encoder's output and a decoder's input: the host's LATENT. The denoiser works on latents in *model* scale.
+The autoencoder's own config defines the conversion: a factor, a factor and a shift, or a factor with a mean and a deviation per channel.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class LatentScale:
     shift: float = 0.0
     mean: tuple[float, ...] | None = None
     deviation: tuple[float, ...] | None = None
-    """With ``mean``, a number a channel."""
+    """One number per channel, as with ``mean``."""
 
     def to_model(self, raw: torch.Tensor) -> torch.Tensor:
-        """[B, C, h, w] raw -> model scale, in the dtype of ``raw``, operation by operation as the pipelines have it."""
+        """[B, C, h, w] raw -> model scale, in the dtype of ``raw``, with the same operations in the same order as in the pipelines."""
         normalisation = self._normalisation(raw)
         if normalisation is None:
             return (raw - self.shift) * self.factor if self.shift else self.factor * raw
@@ -32,7 +32,7 @@ class LatentScale:
         return (raw - mean) * self.factor / deviation
 
     def to_raw(self, latents: torch.Tensor) -> torch.Tensor:
-        """[B, C, h, w] model scale -> raw, in the dtype of ``latents``, operation by operation as the pipelines have it."""
+        """[B, C, h, w] model scale -> raw, in the dtype of ``latents``, with the same operations in the same order as in the pipelines."""
         normalisation = self._normalisation(latents)
         if normalisation is None:
             raw = latents / self.factor
@@ -41,9 +41,9 @@ class LatentScale:
         return latents * deviation / self.factor + mean
 
     def to_decoder(self, raw: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """float32 raw latents -> ``dtype``, with the bits that a pipeline gives its decoder.
+        """float32 raw latents -> ``dtype``, with exactly the bits that a pipeline passes to its decoder.
 
-        A pipeline whose latents are half precision divides and adds the shift in it, and so rounds twice.
+        A pipeline with latents in half precision divides and adds the shift in half precision, so it rounds twice.
         """
         if not self.shift or dtype.itemsize >= raw.dtype.itemsize:
             return raw.to(dtype)
@@ -59,7 +59,7 @@ class LatentScale:
 
 
 def scale_of(config: Any) -> LatentScale:
-    """Of an AutoencoderKL's config."""
+    """The scale from an AutoencoderKL's config."""
     factor = float(config.scaling_factor)
     mean, deviation = (getattr(config, name, None) for name in ("latents_mean", "latents_std"))
     if mean is None or deviation is None:

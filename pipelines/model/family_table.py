@@ -258,8 +258,8 @@ LATENT_UPSCALER = ModelFamily(
     text_layer=TextLayer.BARE,
     drops_prompt_at_guidance_0=True,
     serves_host_samplers=False,
-    # The pipeline scales with the scheduler's own sigmas. Others have none, or (DPM-Solver++, DEIS, UniPC) keep their
-    # latents in another scale than it reckons with: they run, and end somewhere else.
+    # The pipeline scales latents with the scheduler's sigmas. Other schedulers have none, or (DPM-Solver++, DEIS, UniPC) keep
+    # their latents in another scale than the pipeline expects: they run, but the result is wrong.
     schedulers=("EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler"),
     has_pooled_embeds=True,
     host_factor=0.18215,

@@ -1,4 +1,4 @@
-"""The denoising stage of every run: the denoiser and nothing else on the device."""
+"""The denoising stage of every run. Only the denoiser and its ControlNets are on the device."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def denoise(jobs: Sequence[DenoisingJob], runtime: Runtime) -> list[torch.Tensor]:
-    """Each job's latents in model scale, on the output device.
+    """Returns each job's latents in model scale, on the output device.
 
     Args:
-        jobs: runs of one model and one size, one after the other; one job is the usual case.
-        runtime: where they run and who watches.
+        jobs: runs of one model at one size, usually only one. They run one after the other.
+        runtime: the devices, and the monitor for progress and cancel.
 
     Raises:
-        RelayError: no step lies before ``denoising_end``, latents that are not numbers.
+        RelayError: no step lies before ``denoising_end``, or the latents have NaN or infinite values.
     """
     first = jobs[0]
     components = first.components
@@ -52,5 +52,5 @@ def denoise(jobs: Sequence[DenoisingJob], runtime: Runtime) -> list[torch.Tensor
                 )
             check_painted(latents, components)
             painted.append(latents)
-    home = runtime.policy.output_device()
-    return [latents.to(home) for latents in painted]
+    output_device = runtime.policy.output_device()
+    return [latents.to(output_device) for latents in painted]

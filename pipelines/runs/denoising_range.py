@@ -1,4 +1,4 @@
-"""Which part of the noise schedule a run goes over: ``denoising_start`` and ``denoising_end``, in families that have them."""
+"""The part of the noise schedule that a run covers: ``denoising_start`` and ``denoising_end``, for families that support them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ from ..model.family_table import titles_of
 
 
 def families_with_range() -> str:
-    """The titles of the families that can begin and stop within the schedule, for a message."""
+    """The titles of the families that can start and stop within the schedule, for a message."""
     return titles_of(lambda family: family.has_denoising_range)
 
 
 def denoising_start(
     components: PipelineComponents, asked: float, latent: Latents | None, runtime: Runtime
 ) -> float | None:
-    """Where to go on; None: from the clean picture, by strength."""
+    """Where the run starts in the schedule; None if it starts from the clean picture and uses ``strength``.
+
+    Args:
+        asked: the input ``denoising_start``; 0 follows the latent's tag.
+
+    Raises:
+        RelayError: the start is not between 0 and 1, or the family can't start there.
+    """
     family = components.family
     if latent is not None and latent.noise_is_void:
-        runtime.monitor.say("The latent was changed after the run that left noise in it: it is taken to be clean.")
+        runtime.monitor.say("The latent was changed after a run left noise in it, so it is treated as clean.")
     left = latent.noise_left if latent is not None else None
     start = asked or left
     if start is None:
@@ -39,12 +46,16 @@ def denoising_start(
             f"{'Set denoising_start to 0.' if left is None else 'Let the model before this one run to the end.'}"
         )
     if left is not None and left != start:
-        runtime.monitor.say(f"The latent was left at {left:g}; denoising_start {asked:g} is used as asked.")
+        runtime.monitor.say(f"The latent was left at {left:g}; denoising_start {asked:g} is used instead.")
     return start
 
 
 def denoising_end(components: PipelineComponents, end: float, start: float | None) -> float | None:
-    """None: to the end."""
+    """Where the run stops in the schedule; None if it runs to the end.
+
+    Raises:
+        RelayError: the end is out of range or not after ``start``, or the family can't stop there.
+    """
     if end == 1.0:
         return None
     if not 0 < end < 1:
@@ -62,11 +73,11 @@ def denoising_end(components: PipelineComponents, end: float, start: float | Non
 
 
 def check_clean(latent: Latents, components: PipelineComponents, runtime: Runtime) -> None:
-    """For a run that only knows a clean picture: refuses a latent that still holds noise."""
+    """Refuses a latent that still holds noise, for runs that start from a clean picture."""
     if latent.noise_left is not None:
         raise RelayError(
             f"latent: it was left at denoising_end {latent.noise_left:g} and still holds noise, which {components.source} "
-            f"({components.family.title}) would take for the picture. Let the model before this one run to the end."
+            f"({components.family.title}) would treat as part of the picture. Let the model before this one run to the end."
         )
     if latent.noise_is_void:
-        runtime.monitor.say("The latent was changed after the run that left noise in it: it is taken to be clean.")
+        runtime.monitor.say("The latent was changed after a run left noise in it, so it is treated as clean.")

@@ -1,4 +1,4 @@
-"""The inpainting run: repaints what a mask marks, and keeps the rest of the picture or latent."""
+"""The inpainting run: repaints the masked area, and keeps the rest of the picture or latent."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..control.fitting import fit_controls
 from ..control.kandinsky_hint import take_hint
 from ..denoising.job import DenoisingJob
 from ..denoising.masked_picture import (
-    Drawn,
-    Given,
+    FixedLatents,
     MaskedPicture,
+    SampledLatents,
     at_latent_size,
     fit_repaint_mask,
     unread_distribution,
@@ -62,24 +62,25 @@ def inpaint(
     latent: Latents | None = None,
     control: Sequence[Any] = (),
 ) -> Latents:
-    """Repaints what ``mask`` marks; image i from a CPU generator of ``seed + i`` (or of the latent's batch_index).
+    """Repaints the area that ``mask`` marks. Image i uses a CPU generator with ``seed + i`` (or the latent's batch_index for i).
 
-    A plain model is held to the picture outside of the mask at each step; a model for inpainting sees the mask and the masked
-    picture. What is not masked comes back as it went in, in latents: after a model for inpainting of Stable Diffusion or SDXL,
-    whose pipeline leaves that to the user, it is put back here. Kandinsky's repaints one latent pixel more all round.
+    With a plain model, the area outside the mask is restored after each step. An inpainting model sees the mask and the masked
+    picture. The latents outside the mask come back unchanged: the pipelines of Stable Diffusion's and SDXL's inpainting models
+    don't ensure this, so they are restored here. Kandinsky's repaints one more latent pixel on each side.
 
     Args:
-        mask: [1 or B, H, W], 1 = repaint; half and more counts.
+        mask: [1 or B, H, W], 1 = repaint; values of 0.5 or more count as 1.
         control: ControlNet units, or a Kandinsky hint.
 
     Source: https://huggingface.co/docs/diffusers/using-diffusers/inpaint
 
     Raises:
-        RelayError: not exactly one of ``image`` and ``latent``, nothing to repaint, another family's prompt, no step left to
-            run, a size that the model can't do, noise left in the latent, a strength below 1 for Kandinsky's inpainting decoder.
+        RelayError: not exactly one of ``image`` and ``latent`` is given, there is nothing to repaint, the prompt is for another
+            family, no step is left to run, the model can't do the size, the latent holds noise, or the strength is below 1 for
+            Kandinsky's inpainting decoder.
     """
     family = components.family
-    # what can do image-to-image can be blended under a mask
+    # any model that can do image-to-image can be blended under a mask
     require_task(family, Task.IMAGE_TO_IMAGE, components.source, said=Task.INPAINT)
     autoencoder = autoencoder_of(components)
     check_one_source(image, latent)
@@ -92,10 +93,10 @@ def inpaint(
     sees_mask = is_inpainting_model(components)
     if sees_mask and not family.inpaints_plain_models and settings.strength != 1:
         raise RelayError(
-            f"strength: {components.source} ({family.title}, for inpainting) paints what is masked from noise, so strength has to be 1, and "
-            f"is {settings.strength:g}. Set it to 1, or use the plain decoder."
+            f"strength: {components.source} ({family.title}, for inpainting) always paints the masked area from noise, so strength must be "
+            f"1, not {settings.strength:g}. Set it to 1, or use the plain decoder."
         )
-    # Where diffusers has no pipeline for a plain model, image-to-image runs and what is not masked is kept by our own blending.
+    # If diffusers has no inpainting pipeline for a plain model, run image-to-image and restore the unmasked area ourselves.
     task = Task.INPAINT if sees_mask or family.inpaints_plain_models else Task.IMAGE_TO_IMAGE
     check_prompt_fits(prompt, components)
     extent = painted_extent(components, autoencoder, image, latent)
@@ -154,21 +155,21 @@ def _masked(
     pixels: torch.Tensor | None,
     raw: torch.Tensor,
     sees_mask: bool,
-) -> list[Drawn | Given]:
-    """What the pipeline is to have for the picture less what is masked, one an image.
+) -> list[SampledLatents | FixedLatents]:
+    """What the pipeline gets for the masked picture (the picture without its masked area), one entry per image.
 
-    A script that starts from a picture encodes and draws it, even for a plain model, which does not look at it; one that starts
-    from latents draws nothing, nor does one whose autoencoder has no distribution (TAESD).
+    A script that starts from a picture encodes and samples the masked picture even for a plain model, which ignores it. That moves
+    the generators on. A script that starts from latents, or whose autoencoder has no distribution (TAESD), samples nothing.
     """
     if not sees_mask:
         if pixels is None or autoencoder.is_tiny:
-            return [Given(one) for one in raw.split(1)]
+            return [FixedLatents(one) for one in raw.split(1)]
         unread = unread_distribution(autoencoder, raw)
-        return [Drawn(unread, autoencoder) for _ in range(raw.shape[0])]
+        return [SampledLatents(unread, autoencoder) for _ in range(raw.shape[0])]
     if pixels is None:
-        runtime.monitor.say("The latent was decoded, to show this model for inpainting what is not masked.")
+        runtime.monitor.say("The latent was decoded because this inpainting model needs to see the unmasked area.")
         pixels = to_pixels(autoencoder.decode(raw, runtime.policy, monitor=runtime.monitor), autoencoder.factor)
     hidden = pixels * (repaint < 0.5)
     if autoencoder.is_tiny:
-        return [Given(one) for one in autoencoder.encode_tiny(hidden, runtime.policy).split(1)]
-    return [Drawn(one, autoencoder) for one in autoencoder.distributions(hidden, runtime.policy)]
+        return [FixedLatents(one) for one in autoencoder.encode_tiny(hidden, runtime.policy).split(1)]
+    return [SampledLatents(one, autoencoder) for one in autoencoder.distributions(hidden, runtime.policy)]

@@ -1,4 +1,4 @@
-"""What the sampling runs ask of their inputs alike: one picture or latent, a size, counts, a fitting model."""
+"""Checks that the sampling runs share: one picture or latent, size, counts, and kind of model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_one_source(image: torch.Tensor | None, latent: Latents | None) -> None:
-    """Refuses both and neither."""
+    """Refuses both inputs connected, and neither."""
     if (image is None) == (latent is None):
         have = "both are" if image is not None else "neither is"
         raise RelayError(f"image, latent: connect exactly one of them; {have} connected.")
@@ -23,17 +23,17 @@ def check_one_source(image: torch.Tensor | None, latent: Latents | None) -> None
 
 def check_counts(batch_size: int, steps: int) -> None:
     if batch_size < 1:
-        raise RelayError(f"batch_size: {batch_size} pictures can't be painted. Use at least 1.")
+        raise RelayError(f"batch_size: {batch_size} is too small. Use at least 1.")
     if steps < 1:
-        raise RelayError(f"steps: {steps} steps can't be run. Use at least 1.")
+        raise RelayError(f"steps: {steps} is too few. Use at least 1.")
 
 
 MOST_PIXELS = 2**30
-"""Of all pictures that one run paints: 64 of 4096 x 4096. What is beyond is a slip of the hand, or meant to take the machine down."""
+"""For all pictures of one run together: 64 of 4096 x 4096. More is a typo, or an attempt to exhaust the machine."""
 
 
 def check_pixels(extent: Extent, batch_size: int) -> None:
-    """Refuses a run that would ask for tens of gigabytes before its first step."""
+    """Refuses a run that would allocate tens of gigabytes before its first step."""
     pixels = extent.width * extent.height * batch_size
     if pixels > MOST_PIXELS:
         fit = MOST_PIXELS // (extent.width * extent.height)
@@ -48,7 +48,7 @@ def batch_of(image: torch.Tensor | None, latent: Latents | None) -> int:
 
 
 def is_inpainting_model(components: PipelineComponents) -> bool:
-    """Whether the denoiser was trained to see the mask and the masked picture beside the noise."""
+    """Whether the denoiser was trained to see the mask and the masked picture besides the noise."""
     with_mask = 2 * autoencoder_of(components).channels + 1  # a latent, the latent of the masked picture, and the mask
     return bool(components[components.family.denoiser].config.in_channels == with_mask)
 
@@ -57,17 +57,18 @@ def check_not_inpainting(components: PipelineComponents) -> None:
     if is_inpainting_model(components):
         channels = components[components.family.denoiser].config.in_channels
         raise RelayError(
-            f"model: {components.source} is made for inpainting (its denoiser has {channels} input channels): it paints only "
-            "with a mask and a masked picture beside the noise. Use it with Inpaint (Diffusers), or choose the plain model of the same kind."
+            f"model: {components.source} is made for inpainting (its denoiser has {channels} input channels), so it needs a mask "
+            "and a masked picture. Use it with Inpaint (Diffusers), or choose the plain model of the same kind."
         )
 
 
 def painted_extent(
     components: PipelineComponents, autoencoder: Autoencoder, image: torch.Tensor | None, latent: Latents | None
 ) -> Extent:
-    """The size that will be painted: that of the picture or latent, an odd one floored to latent pixels as the pipelines do.
+    """The size that will be painted: the size of the picture or latent, rounded down to whole latent pixels as the pipelines do.
 
-    A multiple that is coarser than that is the user's to choose: it is refused, and not silently made.
+    Raises:
+        RelayError: the model needs a coarser multiple. The user has to choose the size then; it is not changed silently.
     """
     family = components.family
     if image is not None:

@@ -1,4 +1,4 @@
-"""What a denoiser has painted, before it goes on."""
+"""Checks the latents from a denoiser before they are used."""
 
 from __future__ import annotations
 
@@ -23,11 +23,9 @@ def check_painted(latents: torch.Tensor, components: PipelineComponents) -> None
     denoiser = components[components.family.denoiser]
     dtype = str(denoiser.dtype).removeprefix("torch.")
     if broken := broken_weights({components.family.denoiser: denoiser}):
-        raise RelayError(
-            f"model: {components.source} painted values that are not numbers, so nothing was made. {broken}"
-        )
+        raise RelayError(f"model: {components.source} painted NaN or infinite values, so there is no picture. {broken}")
     loras = ", ".join(lora.title for lora in components.loras)
     raise RelayError(
-        f"model: {components.source} painted values that are not numbers (NaN or infinite) in {dtype}, so nothing was made. Load it in bfloat16 "
+        f"model: {components.source} painted NaN or infinite values in {dtype}, so there is no picture. Load it in bfloat16 "
         f"or float32, or lower guidance_scale, a weight in the prompt{f', or the strength of the LoRA ({loras})' if loras else ''}."
     )

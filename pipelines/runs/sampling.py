@@ -1,4 +1,4 @@
-"""The sampling runs: encode, denoise and leave a latent, each stage with only the modules that it needs."""
+"""Text-to-image and image-to-image runs: encode, denoise and return a latent. Each stage loads only the modules that it needs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TextToImageSettings:
     guidance_scale: float
     seed: int
     denoising_end: float = 1.0
-    """Below 1 the latent keeps its noise for another model to go on with."""
+    """Below 1, the latent keeps its noise so that another model can continue."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ImageToImageSettings:
     guidance_scale: float
     seed: int
     denoising_start: float = 0.0
-    """0: follow the latent's tag. Where a start is in force, ``strength`` is not used."""
+    """0: follow the latent's tag. If there is a start, ``strength`` is not used."""
     denoising_end: float = 1.0
     aesthetic: AestheticScores = field(default_factory=AestheticScores)
 
@@ -75,12 +75,12 @@ def text_to_image(
     *,
     control: Sequence[Any] = (),
 ) -> Latents:
-    """Paints ``settings.batch_size`` latents; image i from a CPU generator of ``seed + i``. ``control``: ControlNet units, or a Kandinsky hint.
+    """Paints ``settings.batch_size`` latents; image i uses a CPU generator with ``seed + i``. ``control``: ControlNet units, or a Kandinsky hint.
 
     Source: https://huggingface.co/docs/diffusers/using-diffusers/conditional_image_generation
 
     Raises:
-        RelayError: another family's prompt, a size, a count of steps or a range that the model can't do.
+        RelayError: the prompt is for another family, or the model can't do the size, the number of steps or the range.
     """
     family = components.family
     require_task(family, Task.TEXT_TO_IMAGE, components.source)
@@ -126,16 +126,16 @@ def image_to_image(
     latent: Latents | None = None,
     control: Sequence[Any] = (),
 ) -> Latents:
-    """Repaints a picture or a latent; image i from a CPU generator of ``seed + i`` (or of the latent's batch_index).
+    """Repaints a picture or a latent. Image i uses a CPU generator with ``seed + i`` (or the latent's batch_index for i).
 
-    A latent of the model's own space goes in as it is. One of another space is decoded by its own autoencoder and
-    encoded by the model's, with this run's generators, and the user is told. ``control``: ControlNet units, or a Kandinsky hint.
+    A latent in the model's own space is used directly. One in another space is decoded with its own autoencoder and
+    encoded with the model's, using this run's generators, and the user is told. ``control``: ControlNet units, or a Kandinsky hint.
 
     Source: https://huggingface.co/docs/diffusers/using-diffusers/img2img
 
     Raises:
-        RelayError: not exactly one of ``image`` and ``latent``, another family's prompt, no step left to run, a range or
-            a size that the model can't do, noise left in a latent that would have to be converted.
+        RelayError: not exactly one of ``image`` and ``latent`` is given, the prompt is for another family, no step is left to run,
+            the model can't do the range or the size, or the latent holds noise and would have to be converted.
     """
     family = components.family
     require_task(family, Task.IMAGE_TO_IMAGE, components.source)
@@ -151,8 +151,8 @@ def image_to_image(
         check_strength(settings.strength, settings.steps, steps_at_strength(family))
     if start is not None and latent is not None and latent.noise_mask is not None:
         raise RelayError(
-            "latent: its noise_mask can't be kept where denoising_start is in force, because the clean picture is not known. "
-            "Remove the mask, or run with strength instead."
+            "latent: its noise_mask can't be used with denoising_start, because the clean picture is not known. "
+            "Remove the mask, or use strength instead."
         )
     check_prompt_fits(prompt, components)
     extent = painted_extent(components, autoencoder, image, latent)
@@ -160,8 +160,8 @@ def image_to_image(
     controls = fit_controls(units, components, Task.IMAGE_TO_IMAGE, extent, batch_of(image, latent))
     if controls and (start is not None or end is not None):
         raise RelayError(
-            "control, denoising_start, denoising_end: image-to-image with ControlNets runs from the clean picture to the end. "
-            "Leave denoising_start at 0 and denoising_end at 1, give it a latent that holds no noise, or leave control open."
+            "control, denoising_start, denoising_end: image-to-image with ControlNets always runs from the clean picture to the end. "
+            "Set denoising_start to 0 and denoising_end to 1 and connect a latent without noise, or disconnect control."
         )
 
     if latent is not None and must_convert(latent, autoencoder, runtime):

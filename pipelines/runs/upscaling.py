@@ -1,4 +1,4 @@
-"""The upscaling runs: latents to twice their size, pictures to four times theirs."""
+"""The upscaling runs: latents to twice their size, pictures to four times their size."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SCALE = 4
 class LatentUpscaleSettings:
     steps: int
     guidance_scale: float
-    """0: the prompt is not read."""
+    """0: the prompt is ignored."""
     seed: int
 
 
@@ -49,10 +49,10 @@ class SuperResolutionSettings:
     steps: int
     guidance_scale: float
     noise_level: int
-    """How much noise the picture is given before it is read, in steps of the model's own schedule."""
+    """How much noise is added to the input picture, in steps of the model's own schedule."""
     seed: int
     tile_size: int = 0
-    """Pixels of the picture that goes in; 0: all of it at once."""
+    """Pixels of the input picture; 0: the whole picture at once."""
 
 
 @tried_once_more
@@ -63,16 +63,16 @@ def upscale_latent(
     latent: Latents,
     runtime: Runtime,
 ) -> Latents:
-    """Latents of Stable Diffusion's space at twice their width and height; image i from a CPU generator of ``seed + i``.
+    """Latents in Stable Diffusion's space at twice their width and height; image i uses a CPU generator with ``seed + i``.
 
-    A latent of another space is decoded by its own autoencoder and encoded by the model's, with this run's generators,
-    and the user is told. A size that the UNet can't run is filled up at the right and below by repeating the edge, and
-    what comes of that is cut off. ``noise_mask`` and ``batch_index`` go through.
+    A latent in another space is decoded with its own autoencoder and encoded with the model's, using this run's generators,
+    and the user is told. If the UNet can't run the size, the latent is padded at the right and bottom by repeating its edge,
+    and the result is cropped. ``noise_mask`` and ``batch_index`` are passed on.
 
     Source: https://huggingface.co/docs/diffusers/api/pipelines/stable_diffusion/latent_upscale
 
     Raises:
-        RelayError: a model of another kind, another model's prompt, a latent that still holds noise.
+        RelayError: the model is of another kind, the prompt is for another model, or the latent still holds noise.
     """
     require_task(components.family, Task.LATENT_UPSCALE, components.source)
     check_numbers(settings)
@@ -89,7 +89,7 @@ def upscale_latent(
         begin = latent.samples
     begin = autoencoder.to_model_scale(begin).to(components.dtype)
     height, width = begin.shape[-2:]
-    begin = _filled_up(begin, levels=len(components[components.family.denoiser].config.block_out_channels))
+    begin = _padded(begin, levels=len(components[components.family.denoiser].config.block_out_channels))
     job = DenoisingJob(
         task=Task.LATENT_UPSCALE,
         components=components,
@@ -117,17 +117,17 @@ def super_resolution(
     image: torch.Tensor | None = None,
     latent: Latents | None = None,
 ) -> torch.Tensor:
-    """Pictures at four times their width and height: IMAGE [B, H, W, 3]; image i from a CPU generator of ``seed + i``.
+    """Pictures at four times their width and height: IMAGE [B, H, W, 3]; image i uses a CPU generator with ``seed + i``.
 
-    The pictures of a batch are painted one after the other. A latent is decoded by its own autoencoder first. With
-    tiles the noise is that of the whole picture, and the UNet and the decoder never see more than one tile.
+    The pictures of a batch are painted one after the other. A latent is decoded with its own autoencoder first. With
+    tiles, the noise is still drawn for the whole picture, but the UNet and the decoder only see one tile at a time.
 
     Source: https://huggingface.co/docs/diffusers/api/pipelines/stable_diffusion/upscale
 
     Raises:
-        RelayError: a model of another kind, another model's prompt, not exactly one of ``image`` and ``latent``, a noise
-            level or tile size that can't be, a picture smaller than a latent pixel, a latent that still holds noise or
-            does not say which model made it.
+        RelayError: the model is of another kind, the prompt is for another model, not exactly one of ``image`` and ``latent`` is
+            given, the noise level or tile size is out of range, the picture is smaller than a latent pixel, or the latent still
+            holds noise or does not say which model made it.
     """
     import torch
 
@@ -175,7 +175,7 @@ def super_resolution(
 
 
 def _picture(latents: torch.Tensor, autoencoder: Autoencoder, tiles: Tiles | None, runtime: Runtime) -> torch.Tensor:
-    """Latents of this family's model scale -> IMAGE. Divided in the decoder's dtype, as the pipeline does it."""
+    """Latents in model scale -> IMAGE. The latents are scaled in the decoder's dtype, as in the pipeline."""
     raw = autoencoder.scale.to_raw(latents.to(autoencoder.decoding_dtype))
     if tiles is None:
         return autoencoder.decode(raw, runtime.policy, monitor=runtime.monitor)
@@ -185,15 +185,15 @@ def _picture(latents: torch.Tensor, autoencoder: Autoencoder, tiles: Tiles | Non
             runtime.monitor.check()
             return decode(part).movedim(-1, 1)
 
-        home = runtime.policy.output_device()
-        return blended(raw, tiles, one, factor=autoencoder.factor, device=home).movedim(1, -1)
+        output_device = runtime.policy.output_device()
+        return blended(raw, tiles, one, factor=autoencoder.factor, device=output_device).movedim(1, -1)
 
     at_once = tiles.largest.width * tiles.largest.height * autoencoder.factor**2
     return autoencoder.decode(raw, runtime.policy, whole_by=by_tiles, at_once=at_once, monitor=runtime.monitor)
 
 
 class _Bar:
-    """The monitor of one picture of a run over several, or over tiles: one bar for all of them."""
+    """The monitor for one picture of a run. All pictures and tiles of the run share one progress bar."""
 
     def __init__(self, monitor: Monitor, picture: int, pictures: int, tiles: int) -> None:
         self._monitor, self._picture, self._pictures, self._tiles = monitor, picture, pictures, tiles
@@ -210,16 +210,16 @@ class _Bar:
         self._monitor.say(message)
 
     def progress(self, done: int, total: int, latents: torch.Tensor | None = None) -> None:
-        """A step of the picture. With tiles the bar has moved already, and only shows what there is now."""
+        """Reports a step of the picture. With tiles, the bar has already moved, and only the preview is updated."""
         if self._tiles == 1:
             self._done, self._total = self._picture * total + done, self._pictures * total
         self._monitor.progress(self._done, self._total, latents)
 
     def tile_done(self, predictions: int) -> None:
-        """``predictions``: how many the UNet makes for one picture."""
+        """Reports one tile. ``predictions``: how many the UNet makes for one picture."""
         self._tiles_done += 1
-        a_picture = predictions * self._tiles
-        self._done, self._total = self._picture * a_picture + self._tiles_done, self._pictures * a_picture
+        per_picture = predictions * self._tiles
+        self._done, self._total = self._picture * per_picture + self._tiles_done, self._pictures * per_picture
         self._monitor.progress(self._done, self._total)
 
 
@@ -227,21 +227,21 @@ def _decoded(latent: Latents, tile_size: int, components: PipelineComponents, ru
     space = latent.space
     if space is None:
         raise RelayError(
-            f"latent: it does not say which model made it (a node of ComfyUI may have dropped that), so {components.source} can't decode it. "
-            "Decode it with Decode Latent (Diffusers) and the model that made it, and connect image; or give it to Convert Latent with that model first."
+            f"latent: it does not say which model made it (a ComfyUI node may have dropped that), so {components.source} can't decode it. "
+            "Decode it with Decode Latent (Diffusers) and the model that made it, and connect image; or use Convert Latent with that model first."
         )
     check_clean(latent, components, runtime)
-    runtime.monitor.say(f"Latent decoded by the autoencoder of {space.title}: the upscaler reads pictures.")
+    runtime.monitor.say(f"Latent decoded with the autoencoder of {space.title}, because the upscaler takes pictures.")
     extent = Extent(latent.samples.shape[3] * space.factor, latent.samples.shape[2] * space.factor)
     tiled = space.can_tile and tiles_for(extent, tile_size) is not None
     return space.decode(latent.samples, runtime.policy, tiled, monitor=runtime.monitor)
 
 
-def _filled_up(latents: torch.Tensor, levels: int) -> torch.Tensor:
-    """[B, C, h, w], larger at the right and below where it must be: its edge is repeated.
+def _padded(latents: torch.Tensor, levels: int) -> torch.Tensor:
+    """[B, C, h, w], padded at the right and bottom, if necessary, by repeating the edge.
 
-    The UNet runs on twice the size. It halves that at each level but the last, needs an even number each time, and at
-    least two pixels at the last.
+    The UNet runs at twice the size. It halves that at each level but the last, so it needs an even number each time, and at
+    least two pixels at the last level.
     """
     import torch
 
@@ -254,4 +254,4 @@ def _filled_up(latents: torch.Tensor, levels: int) -> torch.Tensor:
 def _check_noise_level(level: int, components: PipelineComponents) -> None:
     most = components.config["max_noise_level"]
     if not 0 <= level <= most:
-        raise RelayError(f"noise_level: {level} is not among the levels that {components.source} knows, 0 to {most}.")
+        raise RelayError(f"noise_level: {level} is out of range. {components.source} takes levels from 0 to {most}.")

@@ -285,7 +285,7 @@ CASES = (
         "a VAE of another family",
         lambda w: w.paint(w.add("RelaySetVae", model=w.model(SD15), vae_from=w.model(SDXL))),
         "RelaySetVae",
-        r"vae_from: .*sdxl_base.*sd15",
+        r"vae_from: .*sd15.*sdxl_base",
     ),
     Case("pickles", lambda w: w.paint("sd15_pickle"), "RelayLoadModel", r"sd15_pickle.*safetensors"),
     Case(

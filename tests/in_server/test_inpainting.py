@@ -201,8 +201,8 @@ def three_masks(graph: Graph, server: HostServer) -> None:
 CASES: dict[str, tuple[Make, str, str]] = {
     "no step left": (sd15(strength=0.1), "RelayInpaint", r"strength, steps: 5 steps at strength 0\.1 .*at least 10"),
     "neither": (neither, "RelayInpaint", r"image, latent: connect exactly one.*neither"),
-    "an empty mask": (an_opaque_picture_s_mask, "RelayInpaint", r"mask: no part of it is left to repaint.*invert"),
-    "three masks": (three_masks, "RelayInpaint", r"mask: it holds 3 masks, and 1 picture is painted"),
+    "an empty mask": (an_opaque_picture_s_mask, "RelayInpaint", r"mask: it leaves nothing to repaint.*invert"),
+    "three masks": (three_masks, "RelayInpaint", r"mask: the batch has 3 masks, but 1 picture is painted"),
     "strength for Kandinsky": (strength_for_kandinsky, "RelayInpaint", r"strength: .*has to be 1, and is 0\.5"),
     "elsewhere": (a_model_for_inpainting_elsewhere, "RelayImageToImage", r"model: .*made for inpainting.*Inpaint"),
 }

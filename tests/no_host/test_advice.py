@@ -83,7 +83,7 @@ def test_the_prior_s_strength_and_steps_too() -> None:
         advised = re.search(r"strength to at least ([\d.]*\d)", str(caught.value))
         assert advised is not None
         check_prior(PriorSettings(steps, 4.0, 0, strength=float(advised[1])), picture)
-    with pytest.raises(RelayError, match="wants at least 2") as caught:
+    with pytest.raises(RelayError, match="needs at least 2") as caught:
         check_prior(PriorSettings(1, 4.0, 0), None)
     check_prior(PriorSettings(2, 4.0, 0), None)
 

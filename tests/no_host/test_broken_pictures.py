@@ -13,6 +13,7 @@ from diffusers_relay.pipelines.base.encoded_once import ENCODED
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.latents import encode_decode as coding
 from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.latents.decoder import decoded_in
 from diffusers_relay.pipelines.latents.encoder import encoded_once
 from diffusers_relay.pipelines.latents.latent_space import Latents
 from diffusers_relay.pipelines.model.components import PipelineComponents
@@ -57,7 +58,7 @@ def test_a_latent_that_overflows_float16_is_decoded_in_float32_and_changes_no_ot
     quiet = 0.1 * torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     loud = 3000.0 * quiet
     first = coding.decode(model, Latents(quiet), False, runtime)
-    assert autoencoder_of(model)._image(loud, runtime.policy, False, None, None, torch.float16).isnan().any()
+    assert decoded_in(autoencoder_of(model), loud, runtime.policy, torch.float16).isnan().any()
     beyond = coding.decode(model, Latents(loud), False, runtime)
     assert beyond.isfinite().all()
     assert torch.equal(coding.decode(model, Latents(quiet), False, runtime), first)
@@ -92,9 +93,9 @@ def test_an_autoencoder_that_is_damaged_makes_nothing(dtype: torch.dtype) -> Non
     model, vae = with_own("sd15", "vae", dtype)
     vae.decoder.conv_out.bias.data.fill_(float("nan"))
     vae.encoder.conv_in.bias.data.fill_(float("inf"))
-    with pytest.raises(RelayError, match=r"latent: the autoencoder of sd15 .*not numbers.*file may be damaged"):
+    with pytest.raises(RelayError, match=r"latent: the autoencoder of sd15 .*NaN or infinite.*file may be damaged"):
         coding.decode(model, Latents(torch.randn(1, 4, 8, 8)), False, counting_runtime())
-    with pytest.raises(RelayError, match=r"image: the autoencoder of sd15 .*not numbers"):
+    with pytest.raises(RelayError, match=r"image: the autoencoder of sd15 .*NaN or infinite"):
         coding.encode(model, torch.rand(1, 64, 64, 3), 0, counting_runtime())
 
 
@@ -105,7 +106,7 @@ def test_a_latent_far_out_of_range_makes_nothing() -> None:
 
 def test_a_broken_latent_does_not_make_its_autoencoder_one_that_overflows() -> None:
     model, _ = with_own("sd15", "vae", torch.float16)
-    with pytest.raises(RelayError, match=r"latent: .*not numbers"):
+    with pytest.raises(RelayError, match=r"latent: .*NaN or infinite"):
         coding.decode(model, Latents(torch.full((1, 4, 8, 8), 3e38)), False, counting_runtime())
     assert autoencoder_of(model).decoding_dtype == torch.float16
 
@@ -144,5 +145,5 @@ def test_a_denoiser_that_paints_no_numbers_makes_nothing(name: str) -> None:
     model, unet = with_own(name, "unet", torch.float32)
     unet.conv_out.bias.data[0] = 3e38
     unet.conv_out.weight.data *= 1e38
-    with pytest.raises(RelayError, match=rf"model: {name} painted values that are not numbers .*in float32"):
+    with pytest.raises(RelayError, match=rf"model: {name} painted NaN or infinite values in float32"):
         text_to_image(model, encode(model, "a cat"), TextToImageSettings(64, 64, 1, 2, 4.0, 1), counting_runtime())

@@ -91,7 +91,7 @@ def test_a_changed_latent_has_no_noise_left_and_the_user_is_told() -> None:
     assert read.noise_is_void
     assert read.noise_left is None
     image_to_image(refiner, encode(refiner, "a"), ImageToImageSettings(0.5, 4, 5.0, 4), runtime, latent=read)
-    assert ["changed after the run" in line for line in runtime.monitor.said] == [True]
+    assert ["changed after a run" in line for line in runtime.monitor.said] == [True]
 
 
 def test_sd15_to_kandinsky_is_one_decode_and_one_encode_equal_to_doing_it_by_hand() -> None:

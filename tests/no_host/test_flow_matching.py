@@ -121,10 +121,10 @@ def test_a_scheduler_of_another_law_runs_no_flow_model(name: str) -> None:
 @pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "EDMEulerScheduler", "UnCLIPScheduler"])
 def test_a_flow_model_s_own_scheduler_of_another_law_is_refused_and_the_advice_works(name: str) -> None:
     stray = flow_model().with_changes(modules={"scheduler": getattr(diffusers, name)()})
-    with pytest.raises(RelayError, match=rf"^model: flow-model's own scheduler, {name}.*, does not run Flow\.$"):
+    with pytest.raises(RelayError, match=rf"^model: flow-model's own scheduler, {name}.*, can't run Flow models\.$"):
         check_schedule(stray, 4)
     known = stray.with_changes(family=replace(FLOW, known_schedule={"num_train_timesteps": 1000, **TRAINED_WITH}))
-    with pytest.raises(RelayError, match=rf"does not run Flow\..* choose {EULER} in Set Scheduler\.$"):
+    with pytest.raises(RelayError, match=rf"can't run Flow models\..* choose {EULER} in Set Scheduler\.$"):
         check_schedule(known, 4)
     advised = with_scheduler(known, SchedulerChoice(EULER))
     check_schedule(advised, 4)
@@ -151,7 +151,9 @@ def test_heun_keeps_euler_s_shift() -> None:
 )
 def test_heun_drops_nothing_that_the_model_was_trained_with(config: dict[str, Any]) -> None:
     (setting,) = config
-    with pytest.raises(RelayError, match=f"trained with {setting}, which {HEUN} does not know. Those that do: {EULER}"):
+    with pytest.raises(
+        RelayError, match=f"trained with {setting}, which {HEUN} does not support. Schedulers that support it: {EULER}"
+    ):
         with_scheduler(flow_model(**config), SchedulerChoice(HEUN))
     assert build_scheduler(flow_model(**config)).config[setting] == config[setting]
 

@@ -206,7 +206,9 @@ def test_a_model_for_inpainting_is_shown_a_latent_s_picture(models: SmallModels)
     )
     picture = autoencoder_of(model).decode(latent.samples, PlainOffload())
     assert_same(ours.samples[LATENT_BOX], run("sd15_inpaint", image=picture).samples[LATENT_BOX])
-    assert runtime.monitor.said == ["The latent was decoded, to show this model for inpainting what is not masked."]
+    assert runtime.monitor.said == [
+        "The latent was decoded because this inpainting model needs to see the unmasked area."
+    ]
 
 
 def test_what_is_not_masked_is_seen(models: SmallModels) -> None:
@@ -391,14 +393,14 @@ def test_a_picture_is_encoded_no_more_often_than_it_is_looked_at() -> None:
     ("name", "changes", "message"),
     [
         ("sd15", {"strength": 0.1, "steps": 5}, "strength, steps: 5 steps at strength 0.1 leave no step to run"),
-        ("sd15", {"steps": 0}, "steps: 0 steps can't be run"),
-        ("sd15", {"mask": torch.zeros(1, 64, 96)}, "mask: no part of it is left to repaint"),
-        ("sd15", {"mask": torch.full((1, 64, 96), 0.4)}, "mask: no part of it is left to repaint"),
-        ("sd15", {"mask": torch.ones(3, 64, 96)}, "mask: it holds 3 masks, and 1 picture is painted"),
+        ("sd15", {"steps": 0}, "steps: 0 is too few"),
+        ("sd15", {"mask": torch.zeros(1, 64, 96)}, "mask: it leaves nothing to repaint"),
+        ("sd15", {"mask": torch.full((1, 64, 96), 0.4)}, "mask: it leaves nothing to repaint"),
+        ("sd15", {"mask": torch.ones(3, 64, 96)}, "mask: the batch has 3 masks, but 1 picture is painted"),
         ("sd15", {"mask": torch.full((1, 64, 96), float("nan"))}, "mask: expected a mask of shape"),
         ("sd15", {"mask": torch.ones(1, 64, 96, 3)}, "mask: expected a mask of shape"),
         ("sd15", {"mask": torch.ones(1, 0, 96)}, "mask: expected a mask of shape"),
-        ("kandinsky_inpaint", {"strength": 0.5, "image": torch.zeros(1, 64, 128, 3)}, "strength: kandinsky_inpaint .* has to be 1, and is 0.5"),
+        ("kandinsky_inpaint", {"strength": 0.5, "image": torch.zeros(1, 64, 128, 3)}, "strength: kandinsky_inpaint .* must be 1, not 0.5"),
         ("kandinsky_inpaint", {"image": torch.zeros(1, 64, 96, 3)}, "can't make 96x64, only multiples of 64"),
         ("sd15", {"image": torch.zeros(1, 64, 96, 3), "latent": Latents(torch.zeros(1, 4, 8, 12))}, "connect exactly one"),
         ("sd15", {"latent": Latents(torch.zeros(1, 16, 8, 12))}, "the sd15 autoencoder takes"),

@@ -116,7 +116,7 @@ def test_prompts_of_text_are_mixed_too_and_others_refused() -> None:
     for first, second, text in (
         (a, image, "one has text"),
         (a, encode(sdxl, "a dog"), "different text encoders"),
-        (a, encode(comic, "a dog"), "different text encoders, of sd15 and comic"),
+        (a, encode(comic, "a dog"), "different text encoders, those of sd15 and comic"),
         (image, narrow, "another prior"),
         (a, long, "one has .* tokens and the other"),
     ):

@@ -236,7 +236,7 @@ def test_nothing_is_compiled_twice(name: str) -> None:
     runtime = counting_runtime()
     assert relative(paint(fast, runtime), plain) <= 1e-5
     assert runtime.monitor.said == [
-        f"Compiling {name}: the first step takes longer, and again where the size is a new one."
+        f"Compiling {name}: the first step takes longer, and so does the first step at each new size."
     ]
     first = graphs()
     assert first >= 1
@@ -339,10 +339,15 @@ def test_no_compiler_is_a_clear_error_and_the_next_run_works(monkeypatch: pytest
     ("name", "options", "device", "message"),
     [
         ("kandinsky_prior", {}, "cpu", "model: kandinsky_prior .* has nothing to optimise here"),
-        ("kandinsky_decoder", {"vae_tiling": True}, "cpu", r"vae_tiling: .*VQModel\) knows none"),
-        ("kandinsky_decoder", {"vae_slicing": True}, "cpu", r"vae_slicing: .*VQModel\) knows none"),
+        ("kandinsky_decoder", {"vae_tiling": True}, "cpu", r"vae_tiling: .*VQModel\) does not support it"),
+        ("kandinsky_decoder", {"vae_slicing": True}, "cpu", r"vae_slicing: .*VQModel\) does not support it"),
         ("sd15", {"attention": "xformers"}, "cpu", "attention: xformers .* sdpa"),
-        ("sd15", {"matmul": "onednn"}, "cuda", "matmul: it is for float32 on a CPU; sd15 is in float32 on cuda"),
+        (
+            "sd15",
+            {"matmul": "onednn"},
+            "cuda",
+            "matmul: it only works in float32 on a CPU, and sd15 is in float32 on cuda",
+        ),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(
@@ -360,5 +365,5 @@ def test_xformers_on_a_cpu_is_refused_where_it_is_installed(monkeypatch: pytest.
 
 
 def test_matmul_for_half_precision_is_refused() -> None:
-    with pytest.raises(RelayError, match="matmul: it is for float32 on a CPU; sd15 is in bfloat16 on cpu"):
+    with pytest.raises(RelayError, match="matmul: it only works in float32 on a CPU, and sd15 is in bfloat16 on cpu"):
         optimised(load("sd15", torch.bfloat16), matmul="onednn")

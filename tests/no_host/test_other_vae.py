@@ -135,7 +135,7 @@ def test_what_can_not_serve_is_refused(small: SmallCheckpoints, models: SmallMod
         with_file(
             load("sd15"), write_file(tmp_path / "flux.safetensors", wide), source="flux.safetensors"
         )  # with the pack's own configs
-    with pytest.raises(RelayError, match=r"^vae_file: the autoencoder of vae.safetensors can't serve sd15.*factor"):
+    with pytest.raises(RelayError, match=r"^vae_file: sd15 can't use the autoencoder of vae.safetensors.*factor"):
         with_file(
             load("sd15").with_changes(modules={"vae": x4_vae(models)}),
             file,

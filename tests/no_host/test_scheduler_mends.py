@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusers_relay.pipelines.denoising.scheduler_mends import MENDS, mended
+from diffusers_relay.pipelines.denoising.scheduler_mends import MENDS, corrected
 from diffusers_relay.pipelines.denoising.schedulers import SIGMA_FLAGS, with_scheduler
 from diffusers_relay.pipelines.latents.latent_space import Latents
 from diffusers_relay.pipelines.model.component_classes import KARRAS_DIFFUSION_SCHEDULERS
@@ -205,5 +205,5 @@ FAULTS = {
 def test_a_mend_is_still_needed_and_works(name: str) -> None:
     cls = getattr(diffusers, name)
     assert FAULTS[name](cls) > 0.01, f"diffusers {diffusers.__version__} has fixed {name}: remove its row from MENDS"
-    assert FAULTS[name](mended(cls)) < 1e-3
-    assert issubclass(mended(cls), cls) and mended(cls).__name__ == name
+    assert FAULTS[name](corrected(cls)) < 1e-3
+    assert issubclass(corrected(cls), cls) and corrected(cls).__name__ == name

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.images import to_host_images, to_pixels
-from diffusers_relay.pipelines.denoising.masked_picture import EncodedPictures, Given
+from diffusers_relay.pipelines.denoising.masked_picture import EncodedPictures, FixedLatents
 from diffusers_relay.pipelines.latents.autoencoder import Autoencoder, autoencoder_of
 from diffusers_relay.pipelines.latents.conversion import convert
 from diffusers_relay.pipelines.latents.encode_decode import decode, encode
@@ -148,7 +148,7 @@ def test_a_tiny_autoencoder_is_shifted_as_the_host_shifts_it(dtype: torch.dtype)
 
 
 def test_the_stand_in_for_inpainting_scales_nothing() -> None:
-    stand_in = EncodedPictures(vae16(), [Given(latents())])
+    stand_in = EncodedPictures(vae16(), [FixedLatents(latents())])
     given = stand_in.encode(torch.zeros(1, 3, 64, 64)).latents
     assert torch.equal((given - stand_in.config.shift_factor) * stand_in.config.scaling_factor, latents())
     assert (stand_in.config.latent_channels, len(stand_in.config.block_out_channels)) == (16, 4)

@@ -141,7 +141,7 @@ def test_the_guide_s_chain(models: SmallModels) -> None:
     assert ours.shape == (1, 512, 512, 3)
     assert close(ours, script)
     assert runtime.policy.stages == {Stage.VAE: 2, Stage.DENOISE: 1}
-    assert "decoded by the autoencoder of x2_upscaler" in runtime.monitor.said[-1]
+    assert "decoded with the autoencoder of x2_upscaler" in runtime.monitor.said[-1]
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl_base", "kandinsky_decoder"])
@@ -174,11 +174,11 @@ def test_exactly_one_of_image_and_latent() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"noise_level": 351}, "noise_level: 351 is not among the levels that x4_upscaler knows, 0 to 350"),
+        ({"noise_level": 351}, "noise_level: 351 is out of range. x4_upscaler takes levels from 0 to 350"),
         ({"noise_level": -1}, "noise_level: -1"),
-        ({"steps": 0}, "steps: 0 steps can't be run"),
-        ({"tile_size": 100}, "tile_size: tiles of 100 pixels .* The nearest is 96"),
-        ({"tile_size": 8}, "tile_size: tiles of 8 pixels .* The nearest is 64"),
+        ({"steps": 0}, "steps: 0 is too few"),
+        ({"tile_size": 100}, "tile_size: tiles can't be 100 pixels.* The nearest is 96"),
+        ({"tile_size": 8}, "tile_size: tiles can't be 8 pixels.* The nearest is 64"),
         ({"tile_size": -64}, "tile_size"),
     ],
 )
@@ -218,11 +218,11 @@ def test_other_models_are_refused(name: str) -> None:
 
 def test_its_latents_are_its_own() -> None:
     x4 = load("x4_upscaler")
-    with pytest.raises(RelayError, match=r"no other model reads them"):
+    with pytest.raises(RelayError, match=r"no other model can read the latents of x4_upscaler"):
         encode(x4, picture(), 1, counting_runtime())
-    with pytest.raises(RelayError, match=r"no other model reads them"):
+    with pytest.raises(RelayError, match=r"no other model can read the latents of x4_upscaler"):
         decode(x4, encode(load("sd15"), picture(), 1, counting_runtime()), False, counting_runtime())
-    with pytest.raises(RelayError, match=r"no other model reads them"):
+    with pytest.raises(RelayError, match=r"no other model can read the latents of x4_upscaler"):
         autoencoder_for_wires(x4)
     assert autoencoder_for_wires(load("x2_upscaler")).factor == 8
 

@@ -59,7 +59,7 @@ def test_a_picture_that_is_no_larger_has_no_tiles() -> None:
     assert tiles_for(Extent(640, 640), 0) is None
     assert len(tiles_for(Extent(65, 64), 64) or ()) == 2
     for size in (1, 63, 65, 100, -8):
-        with pytest.raises(RelayError, match=r"tile_size: tiles of -?\d+ pixels"):
+        with pytest.raises(RelayError, match=r"tile_size: tiles can't be -?\d+ pixels"):
             check_tile_size(size)
 
 

@@ -207,7 +207,7 @@ def test_a_latent_that_holds_noise_is_refused() -> None:
         run(latent)
     runtime = counting_runtime()
     run(replace(latent, samples=raw(seed=6)), runtime=runtime)
-    assert "taken to be clean" in runtime.monitor.said[0]
+    assert "treated as clean" in runtime.monitor.said[0]
 
 
 @pytest.mark.parametrize("text", ["a cat", "", "a (cat)1.3 on a mat", "a cat, " * 40])
@@ -232,7 +232,7 @@ def test_text_is_what_the_pipeline_encodes(models: SmallModels, text: str) -> No
 def test_a_prompt_of_the_same_encoder_read_at_another_layer_is_refused() -> None:
     """SD1.5 has the same text encoder as the upscaler, but reads it after the layer norm."""
     sd15, x2, x4 = load("sd15"), load("x2_upscaler"), load("x4_upscaler")
-    with pytest.raises(RelayError, match=r"encoded for sd15, which reads the last layer, normalised"):
+    with pytest.raises(RelayError, match=r"encoded for sd15, whose text encoder gives the last layer, normalised"):
         check_prompt_fits(encode(sd15, PROMPT), x2)
     with pytest.raises(RelayError, match=r"encoded for x2_upscaler, which reads the last layer, not normalised"):
         check_prompt_fits(encode(x2, PROMPT), sd15)
@@ -273,5 +273,5 @@ def test_steps_are_reported_previewed_and_stopped() -> None:
     runtime = counting_runtime(stop_after=2)
     with pytest.raises(Stopped):
         run(tagged(raw()), runtime=runtime)
-    with pytest.raises(RelayError, match=r"steps: 0 steps"):
+    with pytest.raises(RelayError, match=r"steps: 0 is too few"):
         run(tagged(raw()), steps=0)
