@@ -135,7 +135,7 @@ def test_weights_that_are_no_numbers_are_the_file_s_fault(dtype: torch.dtype) ->
     model, encoder = with_own("sd15", "text_encoder", dtype)
     next(iter(encoder.parameters())).data[:] = float("inf")
     with pytest.raises(
-        RelayError, match=rf"^prompt: sd15 made .*Its text_encoder has NaN or infinite weights .*{advice}"
+        RelayError, match=rf"^prompt: sd15 encoded it to NaN .*Its text_encoder has NaN or infinite weights .*{advice}"
     ):
         encode(model, "a cat")
 

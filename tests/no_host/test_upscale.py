@@ -234,7 +234,9 @@ def test_a_prompt_of_the_same_encoder_read_at_another_layer_is_refused() -> None
     sd15, x2, x4 = load("sd15"), load("x2_upscaler"), load("x4_upscaler")
     with pytest.raises(RelayError, match=r"encoded for sd15, whose text encoder gives the last layer, normalised"):
         check_prompt_fits(encode(sd15, PROMPT), x2)
-    with pytest.raises(RelayError, match=r"encoded for x2_upscaler, which reads the last layer, not normalised"):
+    with pytest.raises(
+        RelayError, match=r"encoded for x2_upscaler, whose text encoder gives the last layer, not normalised"
+    ):
         check_prompt_fits(encode(x2, PROMPT), sd15)
     with pytest.raises(RelayError, match=r"not the one of x4_upscaler"):
         check_prompt_fits(encode(sd15, PROMPT), x4)
