@@ -84,7 +84,7 @@ class RelayEncodePrompt(io.ComfyNode):
         if not model.family.serves_host_samplers:
             refused = comfy_host.refused_output(
                 f"Encode Prompt: {model.source} is a {model.family.title}, which ComfyUI's own samplers can't run. "
-                "Connect prompt to the upscaler node, and leave positive and negative unconnected."
+                "Connect prompt to a node of this pack, and leave positive and negative unconnected."
             )
             return io.NodeOutput(embeds, refused, refused)
         return io.NodeOutput(embeds, to_conditioning(embeds.positive), to_conditioning(embeds.negative))

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..base.errors import RelayError
 from ..model.family import ModelFamily
+from ..model.laws import StepMemory
 from .processor_check import pixels
 from .tokenizer_files import LONGEST_PROMPT
 
@@ -29,9 +30,23 @@ def fitted_together(family: ModelFamily, modules: Mapping[str, Any], where: str)
     if "image_processor" in modules:
         _check_pictures(modules, where)
     denoiser = modules[family.denoiser]
-    if "cross_attention_dim" in denoiser.config:
+    if family.memory is StepMemory.UNET and "cross_attention_dim" in denoiser.config:
         _check_unet(family, denoiser, modules, where)
+    _check_joint_width(denoiser, family, modules, where)
     return fitted
+
+
+def _check_joint_width(denoiser: Any, family: ModelFamily, modules: Mapping[str, Any], where: str) -> None:
+    """A transformer that reads text tokens directly needs them in its own width; narrower ones of CLIP are padded, T5's are not."""
+    width = denoiser.config.get("joint_attention_dim")
+    if width is None:
+        return
+    for name in family.text_encoders:
+        given = getattr(modules[name].config, "d_model", width) if name in modules else width
+        if given != width:
+            raise RelayError(
+                f"{where}: its {family.denoiser} reads text of width {width:,}, but its {name} makes {given:,}. {TAKE_ONE}"
+            )
 
 
 def _fitted_tokenizer(tokenizer: Any, encoder: Any, name: str, encoder_name: str, where: str) -> Any:

@@ -36,7 +36,6 @@ TEXT = Classes("transformers", ("CLIPTextModel",))
 TEXT_PROJECTED = Classes("transformers", ("CLIPTextModelWithProjection",))
 T5 = Classes("transformers", ("T5EncoderModel",))
 PICTURE = Classes("transformers", ("CLIPVisionModelWithProjection",))
-T5 = Classes("transformers", ("T5EncoderModel",))
 TOKENIZER = Classes("transformers", ("CLIPTokenizer",), {"CLIPTokenizerFast": "CLIPTokenizer"}, kind="tokenizer")
 T5_TOKENIZER = Classes("transformers", ("T5TokenizerFast",), {"T5Tokenizer": "T5TokenizerFast"}, kind="tokenizer")
 PICTURE_PROCESSOR = Classes(

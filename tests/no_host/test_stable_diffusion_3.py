@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import T5Config, T5EncoderModel
 
 from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.denoising import optimising
 from diffusers_relay.pipelines.denoising.schedulers import with_scheduler
 from diffusers_relay.pipelines.device.offload import PlainOffload, Stage
 from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
 from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
 from diffusers_relay.pipelines.latents.latent_space import Latents
+from diffusers_relay.pipelines.loading.folder import load_folder
 from diffusers_relay.pipelines.model import family_table
 from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
 from diffusers_relay.pipelines.model.options import ModelOptions
@@ -188,6 +191,16 @@ def test_weights_move_the_picture() -> None:
 def test_a_size_that_the_patches_do_not_fill_is_refused(width: int, height: int) -> None:
     with pytest.raises(RelayError, match="multiples of 16"):
         from_text(load("sd3"), width=width, height=height)
+
+
+def test_a_t5_of_another_width_is_refused_when_it_is_loaded(models: SmallModels, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(models.named["sd3"], folder)
+    narrow = T5EncoderModel(T5Config(vocab_size=600, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4))
+    shutil.rmtree(folder / "text_encoder_3")
+    narrow.save_pretrained(folder / "text_encoder_3")
+    with pytest.raises(RelayError, match="its transformer reads text of width 96, but its text_encoder_3 makes 32"):
+        load_folder(folder, dtype=torch.float32, source="mixed", monitor=SilentMonitor())
 
 
 def test_bfloat16_comes_out_in_the_hosts_scale() -> None:
