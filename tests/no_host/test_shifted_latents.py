@@ -122,7 +122,7 @@ def test_another_vae_needs_the_same_shift(config: dict[str, float], fits: bool) 
         assert with_vae_of(model16(), model16(torch.float32, **config))["vae"] is vae16(torch.float32, **config)
         return
     with pytest.raises(
-        RelayError, match=r"scale and shift are .*1\.5305, 0\.1159\), and .*1\.5305, 0\.0609\) is needed"
+        RelayError, match=r"scale and shift are .*1\.5305, 0\.1159\), but .*1\.5305, 0\.0609\) is needed"
     ):
         with_vae_of(model16(), model16(torch.float32, **config))
 

@@ -154,7 +154,7 @@ def test_vae_files_that_are_refused(small: SmallCheckpoints, tmp_path: Path) -> 
     refusal("the tensors of its vae don't match .* or incomplete", gone)
     unet = "model.diffusion_model."
     refusal(
-        "is not a VAE .* It is a Flux with no VAE in it",
+        "is not a VAE .* It is a Flux without a VAE",
         {unet + "double_blocks.0.x": torch.ones(1), unet + "single_blocks.x": torch.ones(1)},
     )
     whole = {f"vae.{key}": value for key, value in wide.items()} | {unet + "joint_blocks.0.x": torch.ones(1)}
