@@ -163,7 +163,10 @@ def test_vae_files_that_are_refused(small: SmallCheckpoints, tmp_path: Path) -> 
     refusal("8-bit weights, which .* float16 file", weights | {"decoder.conv_out.scale_weight": torch.ones(())})
     one = "decoder.conv_out.weight"
     for integers in (weights[one].to(torch.int8), weights[one] > 0, weights[one].to(torch.complex64)):
-        refusal(r"quantised or no weights \(decoder.conv_out.weight is of (I8|BOOL|C64)\)", weights | {one: integers})
+        refusal(
+            r"quantised or not weights at all \(decoder.conv_out.weight has dtype (I8|BOOL|C64)\)",
+            weights | {one: integers},
+        )
     refusal(
         r"or incomplete.*decoder.conv_out.bias has shape \[2\], but this kind has \[3\]",
         weights | {"decoder.conv_out.bias": torch.ones(2)},
