@@ -203,7 +203,7 @@ CASES: dict[str, tuple[Make, str, str]] = {
     "neither": (neither, "RelayInpaint", r"image, latent: connect exactly one.*neither"),
     "an empty mask": (an_opaque_picture_s_mask, "RelayInpaint", r"mask: it leaves nothing to repaint.*invert"),
     "three masks": (three_masks, "RelayInpaint", r"mask: the batch has 3 masks, but 1 picture is painted"),
-    "strength for Kandinsky": (strength_for_kandinsky, "RelayInpaint", r"strength: .*has to be 1, and is 0\.5"),
+    "strength for Kandinsky": (strength_for_kandinsky, "RelayInpaint", r"strength: .*must be 1.*0\.5"),
     "elsewhere": (a_model_for_inpainting_elsewhere, "RelayImageToImage", r"model: .*made for inpainting.*Inpaint"),
 }
 
