@@ -179,6 +179,6 @@ def test_a_file_that_can_not_be_read(stopping: HostServer, undisturbed: dict[str
     assert result.error.node_type == "RelayLoadModel"
     assert result.error.message.startswith("model: ")
     assert "damaged" not in result.error.message
-    assert "Input/output error. Look whether its disk" in result.error.message
+    assert "Input/output error. Check that its disk" in result.error.message
     assert str(stopping.base) not in result.error.message
     assert (saved(stopping.run(graph.prompt), saving) == undisturbed[kind].picture).all()

@@ -242,7 +242,7 @@ BAD = {
     "x4: encode": (x4_encodes, "RelayEncode", "use Super Resolution"),
     "x4: decode": (x4_decodes, "RelayDecode", "use Super Resolution"),
     "x4: convert": (into_x4_s_space, "RelayConvertLatent", "use Super Resolution"),
-    "x4: its autoencoder": (x4_s_autoencoder_for_sd15, "RelaySetVae", "Take one of the same family"),
+    "x4: its autoencoder": (x4_s_autoencoder_for_sd15, "RelaySetVae", "Choose one of the same family"),
 }
 
 
@@ -261,7 +261,7 @@ def test_bad_input_says_what_to_do(server: HostServer, kind: str) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"tile_size": 100}, "multiple of 8 from 64. The nearest is 96"),
+        ({"tile_size": 100}, "multiple of 8 that is at least 64. The nearest is 96"),
         ({"tile_size": 32}, "The nearest is 64"),
         ({"tile_size": -64}, "tile_size"),
         ({"noise_level": 351}, "noise_level"),

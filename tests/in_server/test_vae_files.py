@@ -145,7 +145,7 @@ BAD = {
         {"decoder.conv_in.weight": torch.ones(8, 4, 3, 3), "encoder.conv_in.weight": torch.ones(8, 3, 3, 3)},
         {},
         "sd15",
-        r"^bad\.safetensors: could not load its vae",
+        r"^bad\.safetensors: the tensors of its vae don't match",
     ),
     "for Kandinsky": ({"a": torch.ones(1)}, {}, "kandinsky_decoder", r"^bad\.safetensors: .*can't use a VAE file"),
 }
