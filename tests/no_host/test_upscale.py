@@ -238,7 +238,7 @@ def test_a_prompt_of_the_same_encoder_read_at_another_layer_is_refused() -> None
         RelayError, match=r"encoded for x2_upscaler, whose text encoder gives the last layer, not normalised"
     ):
         check_prompt_fits(encode(x2, PROMPT), sd15)
-    with pytest.raises(RelayError, match=r"not the one of x4_upscaler"):
+    with pytest.raises(RelayError, match=r"differs from that of x4_upscaler"):
         check_prompt_fits(encode(sd15, PROMPT), x4)
     with pytest.raises(RelayError, match=r"different text encoders"):
         mix(encode(sd15, PROMPT), encode(x2, PROMPT), 0.5)
