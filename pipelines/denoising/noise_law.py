@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..base.numbers import begun_steps, whole_steps
-from ..model.component_classes import FLOW_MATCH_SCHEDULERS
+from ..model.component_classes import FLOW_MATCH_SCHEDULERS, KARRAS_DIFFUSION_SCHEDULERS
 from ..model.family import ModelFamily
 from ..model.family_table import FAMILIES
 from ..model.laws import NoiseLaw
@@ -15,20 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 DIFFUSION_SCHEDULERS = (
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "PNDMScheduler",
-    "LMSDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSinglestepScheduler",
-    "KDPM2DiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "DEISMultistepScheduler",
-    "UniPCMultistepScheduler",
-    "DPMSolverSDEScheduler",
+    *KARRAS_DIFFUSION_SCHEDULERS,
     "DDIMParallelScheduler",
     "DDPMParallelScheduler",
     "SASolverScheduler",

@@ -49,7 +49,8 @@ def build_encoder(
     tensors: dict[str, torch.Tensor] = {}
     for name in files.weights:
         tensors |= read_tensors(folder / name, lambda key: None if stays_float32(key) else key, dtype)
-        tensors |= read_tensors(folder / name, lambda key: key if stays_float32(key) else None, torch.float32)
+        if dtype == torch.float16:
+            tensors |= read_tensors(folder / name, lambda key: key if stays_float32(key) else None, torch.float32)
     refuse_quantised(tensors, where, files)
     with torch.device("meta"):
         expected = {

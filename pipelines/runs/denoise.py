@@ -47,8 +47,10 @@ def denoise(jobs: Sequence[DenoisingJob], runtime: Runtime) -> list[torch.Tensor
                 job.on_step.show_clean(job.scheduler)
             latents = run(job, device)
             if job.on_step.steps == 0:
+                if job.denoising_end is None:  # a fault of the family's module: its runs can't be cancelled
+                    raise RuntimeError(f"{components.family.name}: the run reported no step")
                 raise RelayError(
-                    f"denoising_end, steps: none of the {job.steps} steps lies before {job.denoising_end or 1:g}. Raise denoising_end or steps."
+                    f"denoising_end, steps: none of the {job.steps} steps lies before {job.denoising_end:g}. Raise denoising_end or steps."
                 )
             check_painted(latents, components)
             painted.append(latents)

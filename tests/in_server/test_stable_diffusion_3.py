@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from reference import scripts, sd3_scripts
 from relay_dev.model_folders import SmallModels
-from relay_host.server import HostServer
+from relay_host.server import HostServer, RunResult
 from support.graph import Graph, Out, saved
 from support.pixels import assert_same_pixels
 
@@ -45,3 +47,21 @@ def test_stable_diffusion_3_goes_on_in_sd15(server: HostServer, models: SmallMod
     ours = run(server, graph, graph.decode(sd3, back))
     assert ours.shape == (1, 64, 64, 3)
     assert 10 < ours.std() < 120
+
+
+def test_a_wrong_wire_and_a_wrong_size_say_what_to_do_and_the_next_run_works(server: HostServer) -> None:
+    settings = {"width": 64, "batch_size": 1, "steps": 2, "guidance_scale": 4.0, "seed": 5}
+
+    def result(prompt_of: str, height: int) -> RunResult:
+        graph = Graph()
+        sd3, other = graph.load("sd3"), graph.load(prompt_of)
+        latent = graph.text_to_image(sd3, graph.encode(other, PROMPT), height=height, **settings)
+        graph.save(graph.decode(sd3, latent))
+        return server.run(graph.prompt)
+
+    wire, size = result("sdxl_base", 64).error, result("sd3", 72).error
+    assert wire is not None
+    assert re.search(r"^prompt: .*sdxl_base.*Encode the prompt again with this model", wire.message)
+    assert size is not None
+    assert re.search(r"64x72.*multiples of 16.*The nearest is 64x80", size.message), size.message
+    assert result("sd3", 64).error is None
