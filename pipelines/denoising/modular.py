@@ -8,6 +8,7 @@ Source: https://huggingface.co/docs/diffusers/modular_diffusers/overview
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,8 @@ def run_denoise_blocks(job: DenoisingJob, device: torch.device, blocks_class: st
     """
     import diffusers.modular_pipelines
 
-    blocks = getattr(diffusers.modular_pipelines, blocks_class)().sub_blocks[STAGE]
+    # diffusers shares the blocks of a family between all its pipelines: put into them, the watcher would keep the job and its model
+    blocks = deepcopy(getattr(diffusers.modular_pipelines, blocks_class)().sub_blocks[STAGE])
     watcher = _watcher_class()(job)
     for loop in _loops(blocks):
         loop.sub_blocks[WATCHER] = watcher

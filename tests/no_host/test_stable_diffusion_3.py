@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.modular_pipelines import StableDiffusion3AutoBlocks
 from PIL import Image
 from transformers import T5Config, T5EncoderModel
 
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
-from diffusers_relay.pipelines.denoising import optimising
+from diffusers_relay.pipelines.denoising import modular, optimising
 from diffusers_relay.pipelines.denoising.schedulers import with_scheduler
 from diffusers_relay.pipelines.device.offload import PlainOffload, Stage
 from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
@@ -232,3 +233,12 @@ def test_a_choice_of_attention_that_its_layers_do_not_have_is_refused() -> None:
     able = r"attention: the layers of sd3 .* can't use sliced\. They can use: auto, sdpa, xformers\."
     with pytest.raises(RelayError, match=able):
         optimising.with_options(load("sd3"), ModelOptions(attention="sliced"), torch.device("cpu"))
+
+
+def test_a_run_leaves_nothing_in_the_blocks_that_diffusers_shares() -> None:
+    """Else each run would keep its model in memory until the next one."""
+    from_text(load("sd3"))
+    stage = StableDiffusion3AutoBlocks().sub_blocks["denoise"]
+    loops = list(modular._loops(stage))
+    assert loops
+    assert not any(modular.WATCHER in loop.sub_blocks for loop in loops)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from reference import inpaint_scripts, kandinsky_depth, scripts
 from relay_host.server import HostServer
 from support.graph import Graph, Out
+from support.versions import WITH_SD3_BLOCKS
 
 
 def sampling_graph(server: HostServer, kind: str, steps: int) -> tuple[Graph, Out, Out]:
@@ -19,7 +20,9 @@ def sampling_graph(server: HostServer, kind: str, steps: int) -> tuple[Graph, Ou
         model = graph.load(names.get(kind.split()[1] if " " in kind else "", "kandinsky_decoder"))
         prompt = graph.prior(prior, "a cat", steps=steps if kind == "kandinsky prior" else 2)
     else:
-        model = graph.load({"sd15": "sd15", "refiner": "sdxl_refiner", "text": "sdxl_base"}[kind.split()[0]])
+        model = graph.load(
+            {"sd15": "sd15", "refiner": "sdxl_refiner", "text": "sdxl_base", "sd3": "sd3"}[kind.split()[0]]
+        )
         prompt = graph.encode(model, "a cat")
     few = 2 if kind == "kandinsky prior" else steps
     control = {}
@@ -53,3 +56,4 @@ def upscaling_graph(server: HostServer, kind: str, steps: int) -> tuple[Graph, O
 
 KINDS = ["sd15", "refiner", "text to image", "kandinsky", "kandinsky to image", "kandinsky prior"]
 KINDS += ["kandinsky depth", "kandinsky depth to image", "sd15 inpaint", "kandinsky inpaint", "x2", "x4", "x4 in tiles"]
+KINDS += ["sd3"] if WITH_SD3_BLOCKS else []
