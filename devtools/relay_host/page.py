@@ -36,6 +36,7 @@ BUILD = """
 async ({nodes, links, groups}) => {
     const app = window.app, nodesByName = {};
     app.graph.clear();
+    app.canvas.ds.reset();  // a graph that was loaded before has moved and scaled the view
     for (const spec of nodes) {
         const node = LiteGraph.createNode(spec.type);
         if (!node) throw new Error(`the page has no node type ${spec.type}`);
