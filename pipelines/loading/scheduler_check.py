@@ -64,14 +64,14 @@ def _check_betas(scheduler: Any, where: str) -> None:
 
 
 def _check_levels(scheduler: Any, count: int, where: str) -> None:
-    """Of flow matching, which has no betas: the levels of noise are shares, and fall. ``count``: steps that run."""
+    """Flow matching has no betas: its noise levels must lie between 0 and 1, and decrease. ``count``: steps that run."""
     _set_steps(scheduler, max(count, LEVELS))
     levels = 1 - scheduler.sigmas if scheduler.config.get("invert_sigmas") else scheduler.sigmas
     falls = bool((levels.diff() <= 0).all()) and float(levels[0]) > float(levels[-2])
     if not (falls and float(levels[0]) <= 1 and float(levels[-1]) >= 0):
         raise RelayError(
-            f"{where}: its settings are no noise schedule of flow matching, whose noise levels fall from 1 to 0. "
-            "Take the file from a complete copy of the model."
+            f"{where}: its settings do not make a noise schedule for flow matching, whose noise levels fall from 1 to 0. "
+            "Use the file from a complete copy of the model."
         )
 
 

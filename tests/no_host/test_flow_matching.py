@@ -1,6 +1,6 @@
-"""The noise law of flow matching: latents are (1 - sigma) * clean + sigma * noise, and the model says noise - clean.
+"""The noise law of flow matching: latents are (1 - sigma) * clean + sigma * noise, and the model predicts noise - clean.
 
-Held to a model that says the exact velocity of one picture, with Stable Diffusion's row changed to this law.
+Checked with a model that predicts the exact velocity of one picture, on Stable Diffusion's row with this law.
 """
 
 from __future__ import annotations
@@ -106,20 +106,20 @@ def test_each_preview_is_the_clean_picture_and_a_mask_keeps_with_the_noise_of_ea
 
 
 @pytest.mark.parametrize("name", FLOW_MATCH_SCHEDULERS)
-def test_a_scheduler_of_flow_matching_runs_no_diffusion_model(name: str) -> None:
+def test_flow_matching_schedulers_cannot_run_diffusion_models(name: str) -> None:
     with pytest.raises(RelayError, match=f"can't run '{name}'. It can run: .*EulerDiscreteScheduler") as caught:
         with_scheduler(load("sd15"), SchedulerChoice(name))
     assert "FlowMatch" not in str(caught.value).partition("It can run")[2]
 
 
 @pytest.mark.parametrize("name", [*KARRAS_DIFFUSION_SCHEDULERS, *EDM_SCHEDULERS])
-def test_a_scheduler_of_another_law_runs_no_flow_model(name: str) -> None:
+def test_schedulers_of_another_law_cannot_run_flow_models(name: str) -> None:
     with pytest.raises(RelayError, match=f"^scheduler: .*{name}.*It can run: {EULER}, {HEUN}\\.$"):
         with_scheduler(flow_model(), SchedulerChoice(name))
 
 
 @pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "EDMEulerScheduler", "UnCLIPScheduler"])
-def test_a_flow_model_s_own_scheduler_of_another_law_is_refused_and_the_advice_works(name: str) -> None:
+def test_a_flow_models_own_scheduler_of_another_law_is_refused_and_the_advice_works(name: str) -> None:
     stray = flow_model().with_changes(modules={"scheduler": getattr(diffusers, name)()})
     with pytest.raises(RelayError, match=rf"^model: flow-model's own scheduler, {name}.*, can't run Flow models\.$"):
         check_schedule(stray, 4)
@@ -134,7 +134,7 @@ def test_a_flow_model_s_own_scheduler_of_another_law_is_refused_and_the_advice_w
     assert torch.equal(made.sigmas, theirs.sigmas)
 
 
-def test_heun_keeps_euler_s_shift() -> None:
+def test_heun_keeps_eulers_shift() -> None:
     made = build_scheduler(with_scheduler(flow_model(), SchedulerChoice(HEUN)))
     made.set_timesteps(STEPS)
     for name in FLOW_MATCH_SCHEDULERS:
@@ -149,7 +149,7 @@ def test_heun_keeps_euler_s_shift() -> None:
 @pytest.mark.parametrize(
     "config", [{"use_dynamic_shifting": True}, {"shift_terminal": 0.1}, {"invert_sigmas": True}], ids=str
 )
-def test_heun_drops_nothing_that_the_model_was_trained_with(config: dict[str, Any]) -> None:
+def test_heun_is_refused_if_it_lacks_a_setting_of_the_training(config: dict[str, Any]) -> None:
     (setting,) = config
     with pytest.raises(
         RelayError, match=f"trained with {setting}, which {HEUN} does not support. Schedulers that support it: {EULER}"
@@ -159,12 +159,12 @@ def test_heun_drops_nothing_that_the_model_was_trained_with(config: dict[str, An
 
 
 @pytest.mark.parametrize("config", [TRAINED_WITH, {"use_dynamic_shifting": True}], ids=str)
-def test_a_schedule_of_any_steps_is_run(config: dict[str, Any]) -> None:
+def test_any_number_of_steps_works(config: dict[str, Any]) -> None:
     for steps in (1, 2, 28, 1000):
         check_schedule(flow_model(**config), steps)
 
 
-def test_a_terminal_shift_wants_two_steps_and_says_so() -> None:
+def test_a_terminal_shift_needs_two_steps() -> None:
     for dynamic in (False, True):
         model = flow_model(shift_terminal=0.1, use_dynamic_shifting=dynamic)
         with pytest.raises(RelayError, match=rf"^steps: {EULER} can't run 1 steps .* Set steps to at least 2\.$"):
@@ -174,7 +174,7 @@ def test_a_terminal_shift_wants_two_steps_and_says_so() -> None:
 
 if WITH_SD3_BLOCKS:  # an older diffusers takes this noise from no generator, and has no family with such a scheduler
 
-    def test_stochastic_sampling_draws_from_the_run_s_generators() -> None:
+    def test_stochastic_sampling_draws_from_the_generators_of_the_run() -> None:
         model = flow_model(**TRAINED_WITH, stochastic_sampling=True)
         clean, noise = some(1), some(3)
 
@@ -200,7 +200,7 @@ if WITH_SD3_BLOCKS:  # an older diffusers takes this noise from no generator, an
         torch.testing.assert_close(both, latents)
 
 
-def test_set_scheduler_s_list_keeps_its_order_and_flow_matching_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_of_set_scheduler_keeps_its_order_with_flow_matching_last(monkeypatch: pytest.MonkeyPatch) -> None:
     before = (*KARRAS_DIFFUSION_SCHEDULERS, *EDM_SCHEDULERS)
     assert schedulers_to_choose()[: len(before)] == before == BEFORE
     assert set(schedulers_to_choose()[len(before) :]) <= set(FLOW_MATCH_SCHEDULERS)
@@ -266,7 +266,7 @@ def test_a_mask_lies_over_every_frame(shape: tuple[int, ...]) -> None:
     ],
     ids=str,
 )
-def test_a_schedule_whose_noise_does_not_fall_is_refused_when_it_is_loaded(
+def test_a_schedule_whose_noise_does_not_decrease_is_refused_at_load(
     name: str, config: dict[str, Any], runs: bool
 ) -> None:
     scheduler = getattr(diffusers, name)(**config)
@@ -275,7 +275,7 @@ def test_a_schedule_whose_noise_does_not_fall_is_refused_when_it_is_loaded(
         check_scheduler(scheduler, "scheduler_config.json")
     else:
         with pytest.raises(
-            RelayError, match=r"scheduler_config\.json: its settings are no noise schedule of flow matching"
+            RelayError, match=r"scheduler_config\.json: its settings do not make a noise schedule for flow matching"
         ):
             check_scheduler(scheduler, "scheduler_config.json")
     assert len(scheduler.timesteps) == trained_steps, "the model's own is left as it was"
@@ -286,7 +286,7 @@ class Reached(Exception):
 
 
 @pytest.mark.parametrize("module", [sampling, inpainting])
-def test_runs_count_a_flow_model_s_steps_as_its_pipelines_do(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_of_flow_models_are_counted_as_in_their_pipelines(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def reached(*_: Any) -> None:
         raise Reached
 

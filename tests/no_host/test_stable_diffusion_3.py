@@ -208,9 +208,10 @@ def test_bfloat16_comes_out_in_the_hosts_scale() -> None:
     model = load("sd3", torch.bfloat16)
     latents = from_text(model).samples
     assert latents.dtype == torch.float32
-    raw = latents - 0.0609
-    assert torch.equal((raw * 1.5305).bfloat16().float(), (raw * 1.5305).bfloat16().float())
-    assert torch.equal(autoencoder_of(model).to_model_scale(latents).bfloat16(), (raw * 1.5305).bfloat16())
+    model_scale = (latents - 0.0609) * 1.5305
+    half = model_scale.bfloat16()
+    assert torch.allclose(half.float(), model_scale, atol=1e-6, rtol=1e-6), "the model's bfloat16 values, not rounded again"
+    assert torch.equal(autoencoder_of(model).to_model_scale(latents).bfloat16(), half)
 
 
 def test_a_grey_picture_encodes_round_the_hosts_mean() -> None:
@@ -236,7 +237,7 @@ def test_a_choice_of_attention_that_its_layers_do_not_have_is_refused() -> None:
 
 
 def test_a_run_leaves_nothing_in_the_blocks_that_diffusers_shares() -> None:
-    """Else each run would keep its model in memory until the next one."""
+    """Otherwise each run would keep its model in memory until the next run."""
     from_text(load("sd3"))
     stage = StableDiffusion3AutoBlocks().sub_blocks["denoise"]
     loops = list(modular._loops(stage))
