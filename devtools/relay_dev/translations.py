@@ -33,7 +33,7 @@ CODE = re.compile(
     r"""
     `[^`]+`                                     # as in Markdown
     | https?://
-    | (?<![\w/])[A-Za-z][\w.-]*/[\w./-]+        # paths and repositories
+    | (?<![\w/])[A-Za-z][\w.-]*/[\w./-]*\w      # paths and repositories
     | (?<![\w.])\.[a-z]{3,}\b                   # file suffixes
     | \b[A-Za-z]\w*(?:\.[A-Za-z]\w*)*\.(?:json|yaml|safetensors|py|compile)\b
     | \b[A-Za-z]+\w*_\w+                        # identifiers
@@ -65,10 +65,13 @@ def problems_of_nodes(language: str, english: Texts) -> list[str]:
     found = [f"{key}: missing" for key in theirs.keys() - ours.keys()]
     found += [f"{key}: stale, there is no such text" for key in ours.keys() - theirs.keys()]
     for key in theirs.keys() & ours.keys():
-        said = list(differences(theirs[key], ours[key], titles))
+        sentence = key.endswith((".tooltip", ".description"))
+        said = list(differences(theirs[key], ours[key], titles)) if sentence else []
+        if not ours[key].strip():
+            said.append("empty")
         if MESSAGE_SYNTAX.search(ours[key]):
             said.append("has one of the characters @ { } | \\")
-        if key.endswith((".tooltip", ".description")) and not is_translated(theirs[key], ours[key], language):
+        if sentence and not is_translated(theirs[key], ours[key], language):
             said.append("not translated")
         found += [f"{key}: {what}" for what in said]
     return sorted(found)
