@@ -43,6 +43,12 @@ CODE = re.compile(
 )
 NAME = re.compile(r"\b(?:[A-Za-z]+[A-Z]\w*?|CUDA|Kandinsky|Compel|Triton)(?=s?\b)", re.ASCII)
 """Names of models, libraries and formats: SDXL, ControlNet, LoRA, PyTorch. A plural's s is not part of them."""
+NUMBER_WORDS = {
+    "1": re.compile(r"\b(?:an?|one|once|first|single|each|another|either)\b", re.IGNORECASE),
+    "2": re.compile(r"\b(?:two|twice|both|doubles?|second)\b", re.IGNORECASE),
+    "4": re.compile(r"\bfour\b", re.IGNORECASE),
+}
+"""Words that other languages write as numbers."""
 MESSAGE_SYNTAX = re.compile(r"[@{}|\\]")
 """The page reads these characters as the syntax of its messages."""
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -101,11 +107,15 @@ def differences(english: str, text: str, titles: Mapping[str, str]) -> Iterator[
     yield from mentioned
     for what, pattern in (("the code", CODE), ("the numbers", NUMBER)):
         wanted, got = Counter(pattern.findall(english)), Counter(pattern.findall(text))
-        if wanted != got:
-            yield f"{what} {_listed(got - wanted)} instead of {_listed(wanted - got)}"
+        more, lost = got - wanted, wanted - got
+        for number, words in NUMBER_WORDS.items():
+            if words.search(english):
+                del more[number]
+        if more or lost:
+            yield f"{what} {_listed(more)} instead of {_listed(lost)}"
         english, text = pattern.sub(" ", english), pattern.sub(" ", text)
-    if lost := set(NAME.findall(english)) - set(NAME.findall(text)):
-        yield f"without {', '.join(sorted(lost))}"
+    if names := set(NAME.findall(english)) - set(NAME.findall(text)):
+        yield f"without {', '.join(sorted(names))}"
 
 
 def _without_titles(english: str, text: str, titles: Mapping[str, str]) -> tuple[str, str, list[str]]:
