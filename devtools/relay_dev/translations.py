@@ -46,7 +46,8 @@ NAME = re.compile(r"\b(?:[A-Za-z]+[A-Z]\w*?|CUDA|Kandinsky|Compel|Triton)(?=s?\b
 NUMBER_WORDS = {
     "1": re.compile(r"\b(?:an?|one|once|first|single|each|another|either)\b", re.IGNORECASE),
     "2": re.compile(r"\b(?:two|twice|both|doubles?|second)\b", re.IGNORECASE),
-    "4": re.compile(r"\bfour\b", re.IGNORECASE),
+    "3": re.compile(r"\b(?:three|third)\b", re.IGNORECASE),
+    "4": re.compile(r"\b(?:four|quarter)\b", re.IGNORECASE),
 }
 """Words that other languages write as numbers."""
 MESSAGE_SYNTAX = re.compile(r"[@{}|\\]")
