@@ -21,7 +21,10 @@ class RelayLoadLora(io.ComfyNode):
             node_id="RelayLoadLora",
             display_name="Load LoRA (Diffusers)",
             category=CATEGORY,
-            description="Adds a LoRA to a model. The weights are shared, and other branches of the graph are not affected. Chain several nodes to use several LoRAs.",
+            description=(
+                "Adds a LoRA to a model. The weights are shared, and other branches of the graph are not affected. Chain several nodes to use several LoRAs. "
+                "Use this for models of Diffusers Relay, and ComfyUI's own Load LoRA for models of ComfyUI's own loaders."
+            ),
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model to change: Stable Diffusion or SDXL."),
                 io.Combo.Input(
@@ -48,6 +51,7 @@ class RelayLoadLora(io.ComfyNode):
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with the LoRA.")],
             hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by("lora, apply lora, lora loader, lora weights, locon, dora, style"),
         )
 
     @classmethod
@@ -77,7 +81,10 @@ class RelayLoadTextualInversion(io.ComfyNode):
             node_id="RelayLoadTextualInversion",
             display_name="Load Textual Inversion",
             category=CATEGORY,
-            description="Teaches a model a new word for its prompts, from an embedding file. Other branches of the graph are not affected.",
+            description=(
+                "Teaches a model a new word for its prompts, from an embedding file. Other branches of the graph are not affected. "
+                "Use this for models of Diffusers Relay; for models of ComfyUI's own loaders, write embedding:name in the prompt."
+            ),
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model to change: Stable Diffusion or SDXL."),
                 io.Combo.Input(
@@ -92,6 +99,7 @@ class RelayLoadTextualInversion(io.ComfyNode):
                 ),
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model that knows the word.")],
+            **comfy_host.found_by("embedding, embeddings, textual inversion, ti, negative embedding, concept"),
         )
 
     @classmethod

@@ -30,7 +30,10 @@ class RelayLoadControlNet(io.ComfyNode):
             node_id="RelayLoadControlNet",
             display_name="Load ControlNet (Diffusers)",
             category=f"{comfy_host.CATEGORY}/loaders",
-            description="Loads a ControlNet from models/controlnet, either a diffusers folder or a single file. Two loaders of the same ControlNet share its weights.",
+            description=(
+                "Loads a ControlNet from models/controlnet, either a diffusers folder or a single file. Two loaders of the same ControlNet share its weights. "
+                "Use this with Apply ControlNet (Diffusers), and ComfyUI's own Load ControlNet Model for ComfyUI's own samplers."
+            ),
             inputs=[
                 io.Combo.Input(
                     "controlnet",
@@ -45,6 +48,7 @@ class RelayLoadControlNet(io.ComfyNode):
                 )
             ],
             hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by("controlnet, control net, controlnet loader, weights, depth, canny, pose"),
         )
 
     @classmethod
@@ -85,6 +89,9 @@ class RelayLoadControlNetFromHub(io.ComfyNode):
                 )
             ],
             hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by(
+                "controlnet, control net, controlnet loader, huggingface, hf, download controlnet, weights, depth, canny, pose"
+            ),
         )
 
     @classmethod
@@ -105,7 +112,10 @@ class RelayApplyControlNet(io.ComfyNode):
             node_id="RelayApplyControlNet",
             display_name="Apply ControlNet (Diffusers)",
             category=f"{comfy_host.CATEGORY}/control",
-            description="Prepares a ControlNet and its control picture for the control input of a sampling node. Chain several nodes to use several ControlNets together.",
+            description=(
+                "Prepares a ControlNet and its control picture for the control input of a sampling node. Chain several nodes to use several ControlNets together. "
+                "Use this for the samplers of Diffusers Relay, and ComfyUI's own Apply ControlNet for ComfyUI's own samplers."
+            ),
             inputs=[
                 DiffusersControlNet.Input(
                     "controlnet", tooltip="The ControlNet. It must be made for the kind of model that paints."
@@ -155,6 +165,9 @@ class RelayApplyControlNet(io.ComfyNode):
                     tooltip="For the control input of a sampling node, or of another Apply ControlNet (Diffusers).",
                 )
             ],
+            **comfy_host.found_by(
+                "controlnet, control net, use controlnet, depth, canny, pose, openpose, scribble, tile"
+            ),
         )
 
     @classmethod

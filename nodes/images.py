@@ -16,7 +16,10 @@ class RelayImageGrid(io.ComfyNode):
             node_id="RelayImageGrid",
             display_name="Image Grid",
             category=f"{comfy_host.CATEGORY}/image",
-            description="Puts the pictures of a batch side by side into one picture, row by row.",
+            description=(
+                "Puts the pictures of a batch side by side into one picture, row by row. "
+                "Use this to show pictures at their own size; the grid node of newer ComfyUI versions scales each one to a cell."
+            ),
             inputs=[
                 io.Image.Input(
                     "images",
@@ -26,6 +29,9 @@ class RelayImageGrid(io.ComfyNode):
                 io.Int.Input("columns", default=0, min=0, max=256, tooltip="Number of columns. 0: as many as needed."),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The grid as one picture.")],
+            **comfy_host.found_by(
+                "grid, contact sheet, collage, compare images, side by side, make_image_grid, xy plot"
+            ),
         )
 
     @classmethod
@@ -49,7 +55,10 @@ class RelayLoadImageFromUrl(io.ComfyNode):
             node_id="RelayLoadImageFromUrl",
             display_name="Load Image from URL",
             category=f"{comfy_host.CATEGORY}/image",
-            description="Downloads a picture from the internet. The outputs are the same as those of Load Image.",
+            description=(
+                "Downloads a picture from the internet. The outputs are the same as those of Load Image. "
+                "Use this for a picture on a public server, and ComfyUI's Load Image for a file of your own."
+            ),
             inputs=[
                 io.String.Input(
                     "url",
@@ -63,6 +72,7 @@ class RelayLoadImageFromUrl(io.ComfyNode):
                 io.Mask.Output(display_name="mask", tooltip="1 where the picture is transparent, as in Load Image."),
             ],
             hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by("load image, url, download image, web image, http, load_image"),
         )
 
     @classmethod

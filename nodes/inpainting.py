@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import sampling_inputs
-from .comfy_host import CATEGORY, runtime_for
+from .comfy_host import CATEGORY, found_by, runtime_for
 
 
 class RelayInpaint(io.ComfyNode):
@@ -18,8 +18,8 @@ class RelayInpaint(io.ComfyNode):
             display_name="Inpaint (Diffusers)",
             category=f"{CATEGORY}/sampling",
             description=(
-                "Repaints the masked area with diffusers' own inpainting pipelines, and keeps the rest of the latent unchanged. Works with "
-                "inpainting models and with plain ones."
+                "Repaints the masked area with diffusers' own inpainting pipelines, and keeps the rest of the latent unchanged. Works with inpainting models and with plain ones. "
+                "Use this for models of Diffusers Relay, and ComfyUI's VAE Encode (for Inpainting) with KSampler for models of ComfyUI's own loaders."
             ),
             inputs=[
                 sampling_inputs.model(),
@@ -43,6 +43,7 @@ class RelayInpaint(io.ComfyNode):
             ],
             outputs=[sampling_inputs.latent_output()],
             hidden=[io.Hidden.unique_id],
+            **found_by("inpainting, outpaint, mask, fill, repaint, remove object, sampler"),
         )
 
     @classmethod

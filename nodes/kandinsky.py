@@ -33,6 +33,7 @@ class RelayKandinskyHint(io.ComfyNode):
                     tooltip="For the control input of Text to Image (Diffusers) or Image to Image (Diffusers), with Kandinsky's depth ControlNet decoder.",
                 )
             ],
+            **comfy_host.found_by("depth, depth map, controlnet, control, kandinsky"),
         )
 
     @classmethod

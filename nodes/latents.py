@@ -19,7 +19,10 @@ class RelayDecode(io.ComfyNode):
             node_id="RelayDecode",
             display_name="Decode Latent (Diffusers)",
             category=CATEGORY,
-            description="Decodes a latent to a picture. A latent from another space than the model's is decoded by its own autoencoder, and the node says so.",
+            description=(
+                "Decodes a latent to a picture. A latent from another space than the model's is decoded by its own autoencoder, and the node says so. "
+                "Use this with a model of Diffusers Relay, and ComfyUI's VAE Decode with a VAE of ComfyUI's own loaders."
+            ),
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model whose autoencoder decodes."),
                 io.Latent.Input("latent", tooltip="From a sampler of Diffusers Relay or of ComfyUI."),
@@ -31,6 +34,7 @@ class RelayDecode(io.ComfyNode):
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The decoded pictures.")],
             hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by("vae decode, decode, latent to image, vae decode tiled"),
         )
 
     @classmethod
@@ -48,7 +52,10 @@ class RelayEncode(io.ComfyNode):
             node_id="RelayEncode",
             display_name="Encode Image (Diffusers)",
             category=CATEGORY,
-            description="Encodes a picture to a latent, sampled from the encoder's distribution as in diffusers' pipelines.",
+            description=(
+                "Encodes a picture to a latent, sampled from the encoder's distribution as in diffusers' pipelines. "
+                "Use this with a model of Diffusers Relay, and ComfyUI's VAE Encode with a VAE of ComfyUI's own loaders."
+            ),
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model whose autoencoder encodes."),
                 io.Image.Input("image", tooltip="The picture. Any size; it is scaled down to multiples of 8."),
@@ -58,6 +65,7 @@ class RelayEncode(io.ComfyNode):
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="A latent in ComfyUI's scale.")],
             hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by("vae encode, encode, image to latent"),
         )
 
     @classmethod
@@ -74,7 +82,10 @@ class RelayConvertLatent(io.ComfyNode):
             node_id="RelayConvertLatent",
             display_name="Convert Latent",
             category=CATEGORY,
-            description="Converts a latent to another model's latent space. If both models share a space, the latent passes unchanged; otherwise it is decoded and encoded once.",
+            description=(
+                "Converts a latent to another model's latent space. If both models share a space, the latent passes unchanged; otherwise it is decoded and encoded once. "
+                "Use this for models of Diffusers Relay, and ComfyUI's VAE Decode and VAE Encode for models of ComfyUI's own loaders."
+            ),
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model that will read the latent."),
                 io.Latent.Input(
@@ -84,6 +95,7 @@ class RelayConvertLatent(io.ComfyNode):
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The latent in the model's space.")],
             hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by("latent space, sd15 to sdxl, sdxl to sd15, re-encode, transfer latent, vae"),
         )
 
     @classmethod

@@ -19,7 +19,10 @@ class RelayLoadModel(io.ComfyNode):
             node_id="RelayLoadModel",
             display_name="Load Diffusers Model",
             category=f"{comfy_host.CATEGORY}/loaders",
-            description="Loads a folder from models/diffusers, or a single file from models/checkpoints. Two loaders of the same model share its weights.",
+            description=(
+                "Loads a folder from models/diffusers, or a single file from models/checkpoints. Two loaders of the same model share its weights. "
+                "Use this for the nodes of Diffusers Relay, and ComfyUI's Load Checkpoint for ComfyUI's own samplers."
+            ),
             inputs=[
                 io.Combo.Input(
                     "model",
@@ -34,6 +37,9 @@ class RelayLoadModel(io.ComfyNode):
                 )
             ],
             hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by(
+                "load model, model loader, checkpoint, ckpt, weights, safetensors, from_pretrained, from_single_file, refiner, sd15, sdxl, sd3, kandinsky"
+            ),
         )
 
     # The host shows an error at every input that validate_inputs takes, so it takes only one.
@@ -81,6 +87,9 @@ class RelayLoadModelFromHub(io.ComfyNode):
                 )
             ],
             hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by(
+                "load model, model loader, huggingface, hf, download model, weights, from_pretrained, repo, refiner, sd15, sdxl, sd3, kandinsky"
+            ),
         )
 
     @classmethod

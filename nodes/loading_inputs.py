@@ -26,6 +26,7 @@ def dtype() -> Any:
         options=list(comfy_host.DTYPES),
         default="auto",
         tooltip="The precision of the weights in memory. auto: what ComfyUI would use on this device. float16 and bfloat16 take half the memory of float32.",
+        **comfy_host.advanced(io.Combo.Input),
     )
 
 
@@ -37,12 +38,18 @@ def of_the_hub(example: str) -> list[io.Input]:
             default=example,
             tooltip="The repository on the Hugging Face Hub, as owner/name.",
         ),
-        io.String.Input("revision", default="", tooltip="A branch, tag or commit. Empty: the main branch."),
+        io.String.Input(
+            "revision",
+            default="",
+            tooltip="A branch, tag or commit. Empty: the main branch.",
+            **comfy_host.advanced(io.String.Input),
+        ),
         io.Combo.Input(
             "variant",
             options=["auto", "fp16", "none"],
             default="auto",
             tooltip="Which weight files to load. auto: fp16 files for a half-precision dtype and plain files for float32, or whichever exist. fp16: only fp16 files. none: only plain files.",
+            **comfy_host.advanced(io.Combo.Input),
         ),
         dtype(),
     ]

@@ -27,7 +27,10 @@ class RelaySetScheduler(io.ComfyNode):
             node_id="RelaySetScheduler",
             display_name="Set Scheduler",
             category=CATEGORY,
-            description="Gives a model another scheduler. The weights are shared, and other branches of the graph keep their scheduler.",
+            description=(
+                "Gives a model another scheduler. The weights are shared, and other branches of the graph keep their scheduler. "
+                "Use this for models of Diffusers Relay; ComfyUI's own samplers have inputs for it."
+            ),
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model to change."),
                 io.Combo.Input(
@@ -50,6 +53,7 @@ class RelaySetScheduler(io.ComfyNode):
                 ),
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with this scheduler.")],
+            **comfy_host.found_by("scheduler, sampler, euler, dpm++, ddim, lcm, karras, sigmas, timestep spacing"),
         )
 
     @classmethod
@@ -77,7 +81,10 @@ class RelaySetVae(io.ComfyNode):
             node_id="RelaySetVae",
             display_name="Set VAE",
             category=CATEGORY,
-            description="Gives a model another autoencoder (VAE), taken from another model or from a file.",
+            description=(
+                "Gives a model another autoencoder (VAE), taken from another model or from a file. "
+                "Use this for models of Diffusers Relay, and ComfyUI's Load VAE for ComfyUI's own nodes."
+            ),
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model to change."),
                 DiffusersModel.Input(
@@ -94,6 +101,7 @@ class RelaySetVae(io.ComfyNode):
                 ),
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with the other autoencoder.")],
+            **comfy_host.found_by("vae, load vae, autoencoder, taesd"),
         )
 
     @classmethod

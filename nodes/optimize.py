@@ -19,8 +19,8 @@ class RelayOptimize(io.ComfyNode):
             display_name="Optimize (Diffusers)",
             category=f"{comfy_host.CATEGORY}/model",
             description=(
-                "Runs a model faster or in less memory. The weights are shared, and other branches of the graph are not affected. An option "
-                "that would have no effect on this machine is an error."
+                "Runs a model faster or in less memory. The weights are shared, and other branches of the graph are not affected. An option that would have no effect on this machine is an error. "
+                "Use this for models of Diffusers Relay, and ComfyUI's TorchCompileModel for models of ComfyUI's own loaders."
             ),
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model to optimize."),
@@ -60,6 +60,9 @@ class RelayOptimize(io.ComfyNode):
                 ),
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with these options.")],
+            **comfy_host.found_by(
+                "torch.compile, compile, xformers, sdpa, attention, tiling, slicing, speed up, low vram, memory"
+            ),
         )
 
     @classmethod

@@ -28,7 +28,10 @@ class RelayEncodePrompt(io.ComfyNode):
             node_id="RelayEncodePrompt",
             display_name="Encode Prompt",
             category=CATEGORY,
-            description="Encodes text to embeddings with the model's own text encoders, weighted by Compel. For Kandinsky, use Kandinsky Prior.",
+            description=(
+                "Encodes text to embeddings with the model's own text encoders, weighted by Compel. For Kandinsky, use Kandinsky Prior. "
+                "Use this for models of Diffusers Relay and for Compel's weights, and ComfyUI's CLIP Text Encode (Prompt) for anything else."
+            ),
             inputs=[
                 DiffusersModel.Input(
                     "model",
@@ -55,6 +58,7 @@ class RelayEncodePrompt(io.ComfyNode):
                     min=0,
                     max=24,
                     tooltip="How many of the text encoder's last layers to skip. 0 is the model's default. Clip skip 2 in other programs is 1 here, as in diffusers.",
+                    **comfy_host.advanced(io.Int.Input),
                 ),
             ],
             outputs=[
@@ -67,6 +71,9 @@ class RelayEncodePrompt(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by(
+                "prompt, text prompt, positive prompt, negative prompt, text encoder, clip text encode, prompt weights, weights, compel, a1111, clip skip"
+            ),
         )
 
     @classmethod
@@ -146,6 +153,9 @@ class RelayKandinskyPrior(io.ComfyNode):
                 DiffusersPrompt.Output(display_name="prompt", tooltip="Image embeddings, for a Kandinsky 2.2 decoder.")
             ],
             hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by(
+                "prior, prompt, negative prompt, kandinsky 2.2, unclip, text to embedding, interpolate"
+            ),
         )
 
     @classmethod
@@ -186,7 +196,10 @@ class RelayImagePrompt(io.ComfyNode):
             node_id="RelayImagePrompt",
             display_name="Image Prompt",
             category=CATEGORY,
-            description="Turns a picture into a prompt for a Kandinsky 2.2 decoder: its CLIP image embedding.",
+            description=(
+                "Turns a picture into a prompt for a Kandinsky 2.2 decoder: its CLIP image embedding. "
+                "Use this for Kandinsky, and ComfyUI's CLIP Vision Encode for unCLIP checkpoints and style models."
+            ),
             inputs=[
                 DiffusersModel.Input("prior", tooltip="A Kandinsky 2.2 prior. Only its image encoder is used."),
                 io.Image.Input("image", tooltip="One picture."),
@@ -195,6 +208,9 @@ class RelayImagePrompt(io.ComfyNode):
                 DiffusersPrompt.Output(display_name="prompt", tooltip="Image embeddings, for a Kandinsky 2.2 decoder.")
             ],
             hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by(
+                "image embedding, embedding, clip vision, image variation, variations, kandinsky, unclip, interpolate"
+            ),
         )
 
     @classmethod
@@ -214,7 +230,10 @@ class RelayMixPrompts(io.ComfyNode):
             node_id="RelayMixPrompts",
             display_name="Mix Prompts",
             category=CATEGORY,
-            description="Mixes two prompts of the same kind: a weighted mean of their embeddings.",
+            description=(
+                "Mixes two prompts of the same kind: a weighted mean of their embeddings. "
+                "Use this for prompts of Diffusers Relay, and ComfyUI's ConditioningAverage for CONDITIONING."
+            ),
             inputs=[
                 DiffusersPrompt.Input("prompt_a", tooltip="The first prompt. Its weight is 1 - weight_b."),
                 DiffusersPrompt.Input(
@@ -230,6 +249,9 @@ class RelayMixPrompts(io.ComfyNode):
                 ),
             ],
             outputs=[DiffusersPrompt.Output(display_name="prompt", tooltip="The mixed prompt.")],
+            **comfy_host.found_by(
+                "blend prompts, interpolate, average, merge prompts, combine prompts, conditioning average, lerp, mix images"
+            ),
         )
 
     @classmethod

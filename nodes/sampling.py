@@ -25,7 +25,10 @@ class RelayTextToImage(io.ComfyNode):
             node_id="RelayTextToImage",
             display_name="Text to Image (Diffusers)",
             category=CATEGORY,
-            description="Paints a picture from a prompt with diffusers' own text-to-image pipeline.",
+            description=(
+                "Paints a picture from a prompt with diffusers' own text-to-image pipeline. "
+                "Use this for models of Diffusers Relay, and ComfyUI's KSampler for models of ComfyUI's own loaders."
+            ),
             inputs=[
                 sampling_inputs.model(),
                 sampling_inputs.prompt(),
@@ -39,6 +42,7 @@ class RelayTextToImage(io.ComfyNode):
             ],
             outputs=[sampling_inputs.latent_output()],
             hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by("txt2img, text2img, t2i, text2image, generate, sampler, ksampler, base"),
         )
 
     @classmethod
@@ -75,8 +79,8 @@ class RelayImageToImage(io.ComfyNode):
             display_name="Image to Image (Diffusers)",
             category=CATEGORY,
             description=(
-                "Repaints a picture or a latent with diffusers' own image-to-image pipeline. A latent in the model's own space is used "
-                "directly; one from another space is converted once, and the node says so."
+                "Repaints a picture or a latent with diffusers' own image-to-image pipeline. A latent in the model's own space is used directly; one from another space is converted once, and the node says so. "
+                "Use this for models of Diffusers Relay, and ComfyUI's KSampler with denoise below 1 for models of ComfyUI's own loaders."
             ),
             inputs=[
                 sampling_inputs.model(),
@@ -96,6 +100,7 @@ class RelayImageToImage(io.ComfyNode):
                     step=0.01,
                     optional=True,
                     tooltip=f"{sampling_inputs.HAVE_RANGE} The fraction of the run at which to continue a latent that still contains noise; strength is then not used. 0: continue where the latent was left.",
+                    **comfy_host.advanced(io.Float.Input),
                 ),
                 sampling_inputs.denoising_end(),
                 *sampling_inputs.image_or_latent(
@@ -111,6 +116,7 @@ class RelayImageToImage(io.ComfyNode):
                     step=0.1,
                     optional=True,
                     tooltip="SDXL refiner only: the aesthetic score to aim for. Higher asks for a more pleasing picture. The model's default is 6.",
+                    **comfy_host.advanced(io.Float.Input),
                 ),
                 io.Float.Input(
                     "negative_aesthetic_score",
@@ -120,10 +126,14 @@ class RelayImageToImage(io.ComfyNode):
                     step=0.1,
                     optional=True,
                     tooltip="SDXL refiner only: the aesthetic score to steer away from. The model's default is 2.5.",
+                    **comfy_host.advanced(io.Float.Input),
                 ),
             ],
             outputs=[sampling_inputs.latent_output()],
             hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by(
+                "img2img, i2i, image2image, sampler, ksampler, denoise, strength, refiner, refine, hires, hires fix, restyle, style transfer, variation"
+            ),
         )
 
     @classmethod

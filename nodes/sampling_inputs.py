@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..pipelines.runs.denoising_range import families_with_range
+from .comfy_host import advanced
 from .wire_types import DiffusersControl, DiffusersModel, DiffusersPrompt
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def denoising_end() -> Any:
         step=0.01,
         optional=True,
         tooltip=f"{HAVE_RANGE} Below 1, the run stops at that fraction and leaves the noise in the latent, so that another such model can continue.",
+        **advanced(io.Float.Input),
     )
 
 

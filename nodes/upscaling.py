@@ -33,8 +33,8 @@ class RelayLatentUpscale(io.ComfyNode):
             display_name="Latent Upscale x2 (Diffusers)",
             category=CATEGORY,
             description=(
-                "Doubles the width and height of a Stable Diffusion 1.x or 2.x latent without decoding it. "
-                "A latent from another space is converted once, and the node says so."
+                "Doubles the width and height of a Stable Diffusion 1.x or 2.x latent without decoding it. A latent from another space is converted once, and the node says so. "
+                "Use this for a sharp result at exactly twice the size, and ComfyUI's Upscale Latent to stretch a latent to any size."
             ),
             inputs=[
                 DiffusersModel.Input("model", tooltip="The upscaler: stabilityai/sd-x2-latent-upscaler."),
@@ -57,6 +57,9 @@ class RelayLatentUpscale(io.ComfyNode):
                 )
             ],
             hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by(
+                "upscale, upscaler, upscale x2, x2 upscaler, 2x, hires, hires fix, enlarge latent, increase resolution"
+            ),
         )
 
     @classmethod
@@ -78,7 +81,10 @@ class RelaySuperResolution(io.ComfyNode):
             node_id="RelaySuperResolution",
             display_name="Super Resolution x4 (Diffusers)",
             category=CATEGORY,
-            description="Upscales a picture to four times its width and height. Large pictures can be processed in tiles, so that memory does not grow with the picture.",
+            description=(
+                "Upscales a picture to four times its width and height. Large pictures can be processed in tiles, so that memory does not grow with the picture. "
+                "Use this to paint new detail from a prompt, and ComfyUI's Upscale Image (using Model) for models such as ESRGAN, which are faster."
+            ),
             inputs=[
                 DiffusersModel.Input("model", tooltip="The upscaler: stabilityai/stable-diffusion-x4-upscaler."),
                 _prompt(),
@@ -114,6 +120,9 @@ class RelaySuperResolution(io.ComfyNode):
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The picture at four times the size.")],
             hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by(
+                "upscale, upscaler, upscale x4, x4 upscaler, 4x, hires, superres, enlarge image, increase resolution, tiled upscale"
+            ),
         )
 
     @classmethod

@@ -15,6 +15,7 @@ from .folders import (
 )
 from .memory import HostOffload
 from .monitor import HostMonitor
+from .newer import advanced, found_by
 from .outputs import refused_output
 from .runtime import runtime_for
 from .urls import ALLOW_URL, check_urls_allowed
@@ -27,11 +28,13 @@ __all__ = [
     "DTYPES",
     "HostMonitor",
     "HostOffload",
+    "advanced",
     "check_choice",
     "check_urls_allowed",
     "denoising_device",
     "diffusers_folders",
     "folders_with",
+    "found_by",
     "handles",
     "model_files",
     "pick_dtype",

@@ -23,12 +23,12 @@ MARK = " (Diffusers)"
 SHORT = {title.removesuffix(MARK) for title in TITLES if title.endswith(MARK)}
 """Partial titles that name another node or none."""
 NO_NODES = ("Load Model", "Load Diffusers ControlNet", "Load Checkpoint (Diffusers)", "Load Model from Hub")
-HOST_TITLES = {"Load LoRA"}
-"""Titles of ComfyUI's own nodes, allowed after "ComfyUI's own"."""
+HOST_TITLES = {"Load LoRA", "Apply ControlNet", "Load ControlNet"}
+"""The starts of titles of ComfyUI's own nodes, allowed after "ComfyUI's own"."""
 SENTENCES = [file for file in layers.pack_files() if file.parts[-2] != "configs"]
 PAGES = [*sorted((ROOT / "web" / "docs").glob("*.md")), ROOT / "SECURITY.md", ROOT / "README.md"]
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
-OF_THE_HOST = re.compile(r"ComfyUI's (?:own )?((?:[A-Z]\w*)(?: [A-Z]\w*)*)")
+OF_THE_HOST = re.compile(r"ComfyUI's (?:own )?((?:[A-Z]\w*)(?: [A-Z]\w*)*(?: \((?:for |using )?[A-Z]\w*\))?)")
 NO_NODE_OF_THE_HOST = {"CLIP"}
 """Other words that follow "ComfyUI's"."""
 BEFORE_A_COLON = re.compile(r"([a-z]\w*(?:, [a-z]\w*)*): ")
