@@ -33,7 +33,7 @@ CODE = re.compile(
     r"""
     `[^`]+`                                     # as in Markdown
     | https?://
-    | (?<![\w/])[A-Za-z][\w.-]*/[\w./-]+        # paths and repositories
+    | (?<![\w/])[A-Za-z][\w.-]*/[\w./-]*\w      # paths and repositories
     | (?<![\w.])\.[a-z]{3,}\b                   # file suffixes
     | \b[A-Za-z]\w*(?:\.[A-Za-z]\w*)*\.(?:json|yaml|safetensors|py|compile)\b
     | \b[A-Za-z]+\w*_\w+                        # identifiers
@@ -43,6 +43,13 @@ CODE = re.compile(
 )
 NAME = re.compile(r"\b(?:[A-Za-z]+[A-Z]\w*?|CUDA|Kandinsky|Compel|Triton)(?=s?\b)", re.ASCII)
 """Names of models, libraries and formats: SDXL, ControlNet, LoRA, PyTorch. A plural's s is not part of them."""
+NUMBER_WORDS = {
+    "1": re.compile(r"\b(?:an?|one|once|first|single|each|another|either)\b", re.IGNORECASE),
+    "2": re.compile(r"\b(?:two|twice|both|doubles?|second)\b", re.IGNORECASE),
+    "3": re.compile(r"\b(?:three|third)\b", re.IGNORECASE),
+    "4": re.compile(r"\b(?:four|quarter)\b", re.IGNORECASE),
+}
+"""Words that other languages write as numbers."""
 MESSAGE_SYNTAX = re.compile(r"[@{}|\\]")
 """The page reads these characters as the syntax of its messages."""
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -65,10 +72,13 @@ def problems_of_nodes(language: str, english: Texts) -> list[str]:
     found = [f"{key}: missing" for key in theirs.keys() - ours.keys()]
     found += [f"{key}: stale, there is no such text" for key in ours.keys() - theirs.keys()]
     for key in theirs.keys() & ours.keys():
-        said = list(differences(theirs[key], ours[key], titles))
+        sentence = key.endswith((".tooltip", ".description"))
+        said = list(differences(theirs[key], ours[key], titles)) if sentence else []
+        if not ours[key].strip():
+            said.append("empty")
         if MESSAGE_SYNTAX.search(ours[key]):
             said.append("has one of the characters @ { } | \\")
-        if key.endswith((".tooltip", ".description")) and not is_translated(theirs[key], ours[key], language):
+        if sentence and not is_translated(theirs[key], ours[key], language):
             said.append("not translated")
         found += [f"{key}: {what}" for what in said]
     return sorted(found)
@@ -98,11 +108,15 @@ def differences(english: str, text: str, titles: Mapping[str, str]) -> Iterator[
     yield from mentioned
     for what, pattern in (("the code", CODE), ("the numbers", NUMBER)):
         wanted, got = Counter(pattern.findall(english)), Counter(pattern.findall(text))
-        if wanted != got:
-            yield f"{what} {_listed(got - wanted)} instead of {_listed(wanted - got)}"
+        more, lost = got - wanted, wanted - got
+        for number, words in NUMBER_WORDS.items():
+            if words.search(english):
+                del more[number]
+        if more or lost:
+            yield f"{what} {_listed(more)} instead of {_listed(lost)}"
         english, text = pattern.sub(" ", english), pattern.sub(" ", text)
-    if lost := set(NAME.findall(english)) - set(NAME.findall(text)):
-        yield f"without {', '.join(sorted(lost))}"
+    if names := set(NAME.findall(english)) - set(NAME.findall(text)):
+        yield f"without {', '.join(sorted(names))}"
 
 
 def _without_titles(english: str, text: str, titles: Mapping[str, str]) -> tuple[str, str, list[str]]:

@@ -29,21 +29,22 @@ def test_the_help_is_translated_to_the_end(language: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("1 未満では、`steps` のその割合で止まり、SDXL のノイズを VAE設定 に残します（denoising_end）。", []),
+        ("3 未満では、`steps` のその割合で止まり、SDXL のノイズを VAE設定 に残します（denoising_end）。", []),
         (
             "2 未満では、`steps` で止まり、SDXL のノイズを VAE設定 に残します（denoising_end）。",
-            ["the numbers 2 instead of 1"],
+            ["the numbers 2 instead of 3"],
         ),
         (
             "1 未満では、`step` で止まり、SDXL のノイズを VAE設定 に残します（denoising_end）。",
             ["the code `step` instead of `steps`"],
         ),
-        ("1 未満では、`steps` で止まり、ノイズを VAE設定 に残します（denoising_end）。", ["without SDXL"]),
+        ("3 未満では、`steps` で止まり、ノイズを VAE設定 に残します（denoising_end）。", ["without SDXL"]),
         (
             "1 未満では、`steps` で止まり、SDXL のノイズを残します（denoising_end）。",
             ["the node Set VAE must be called VAE設定 1 times"],
         ),
     ],
+    ids=("same", "number", "code", "name", "title"),
 )
 def test_the_comparison_sees_a_difference(text: str, said: list[str]) -> None:
     assert list(translations.differences(DENOISING_END, text, {"Set VAE": "VAE設定"})) == said
