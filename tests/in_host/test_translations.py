@@ -1,0 +1,50 @@
+"""Translations have every text of every node, none that is stale, and the numbers, code and names of the English ones: see relay_dev.translations."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from relay_dev import node_texts, translations
+
+LANGUAGES = translations.languages()
+DENOISING_END = (
+    "Below 1, the run stops at that fraction of `steps` and leaves SDXL's noise for Set VAE (denoising_end)."
+)
+
+english = functools.cache(node_texts.english_texts)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_text_of_every_node_is_translated(language: str) -> None:
+    assert translations.problems_of_nodes(language, english()) == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_help_is_translated_to_the_end(language: str) -> None:
+    assert translations.problems_of_all_help(language, english()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("3 未満では、`steps` のその割合で止まり、SDXL のノイズを VAE設定 に残します（denoising_end）。", []),
+        (
+            "2 未満では、`steps` で止まり、SDXL のノイズを VAE設定 に残します（denoising_end）。",
+            ["the numbers 2 instead of 3"],
+        ),
+        (
+            "1 未満では、`step` で止まり、SDXL のノイズを VAE設定 に残します（denoising_end）。",
+            ["the code `step` instead of `steps`"],
+        ),
+        ("3 未満では、`steps` で止まり、ノイズを VAE設定 に残します（denoising_end）。", ["without SDXL"]),
+        (
+            "1 未満では、`steps` で止まり、SDXL のノイズを残します（denoising_end）。",
+            ["the node Set VAE must be called VAE設定 1 times"],
+        ),
+    ],
+    ids=("same", "number", "code", "name", "title"),
+)
+def test_the_comparison_sees_a_difference(text: str, said: list[str]) -> None:
+    assert list(translations.differences(DENOISING_END, text, {"Set VAE": "VAE設定"})) == said
