@@ -102,7 +102,11 @@ def lock() -> None:
     python = ensure_python()
     ensure_installer(python)
     options = ["--universal", "--generate-hashes", "--python-version", "3.10", "--no-header", "--no-python-downloads"]
-    for source, target in (("requirements/dev.in", LOCK), ("requirements/installer.in", INSTALLER)):
+    for source, target in (
+        ("requirements/dev.in", LOCK),
+        ("requirements/installer.in", INSTALLER),
+        ("requirements/registry.in", ROOT / "requirements" / "registry.txt"),
+    ):
         run(python, "-m", "uv", "pip", "compile", "--quiet", *options, source, "-o", target)
 
 
@@ -112,7 +116,10 @@ def main() -> int:
     for name, text in (
         ("demo", "run the example workflows in a real ComfyUI; --serve keeps the server running"),
         ("test", "check the code and run all tests; with arguments, run only what pytest selects"),
-        ("check", "run the formatter, linter, type checker and import rules; --fix formats the code"),
+        (
+            "check",
+            "run the formatter, linter, type checker, import rules and the check of the registry's archive; --fix formats the code",
+        ),
         ("matrix", "run the tests with the oldest and the newest versions of the requirements"),
         ("train", "train the small models of the tiny world again; see devtools/tiny_world/README.md"),
         ("bench", "measure the pack against the bare model and ComfyUI's own nodes; see devtools/benchmarks/README.md"),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from relay_host.paths import ROOT, WORK
 
-from . import layers
+from . import layers, registry_archive
 
 TYPED = {name: ROOT / "devtools" / name for name in layers.DEVTOOLS}
 """Packages outside the pack whose types are checked."""
@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "mypy": check_types,
         "bandit": lambda: run(["bandit", "--quiet", "--configfile", "pyproject.toml", "--recursive", *PACK]),
         "the registry's rules": lambda: run(["ruff", "check", "--isolated", "--select", REGISTRY_RULES, *PACK]),
+        "the archive for the registry": registry_archive.main,
     }
     failed = []
     for name, step in steps.items():

@@ -1,7 +1,7 @@
 """Runs the example workflows in a real ComfyUI, on small trained models, and prints where the pictures are.
 
     python dev.py demo                          all examples
-    python dev.py demo sd15_img2img             only those whose file names begin with this
+    python dev.py demo sd15                     only those whose file names begin with this
     python dev.py demo --serve                  leaves the server running so you can try the nodes on its page
     python dev.py demo --published              uses the published models, which are downloaded (tens of GB)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,9 @@ def test_the_examples_begin_with_a_picture_of_the_small_models_world(tmp_path: P
     demo.draw_example(tmp_path)
     with Image.open(tmp_path / EXAMPLE_PICTURE) as picture:
         assert agrees(look(np.asarray(picture) / 255), demo.EXAMPLE)
+
+
+def test_the_examples_that_the_docstring_names_are_there() -> None:
+    named = re.findall(r"dev\.py demo (\w+)", str(demo.__doc__))
+    assert named
+    assert all(demo.chosen_workflows([name]) for name in named)
