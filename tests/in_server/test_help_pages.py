@@ -17,6 +17,15 @@ PAGES = sorted(FOLDER.glob("*.md"))
 MOST_LINES = 70
 SECTIONS = ["## Inputs", "## Outputs", "## Good to know", "## In a script"]
 SHOWN_IN_PANEL = "RelayImageToImage"
+"""It has the longest name of an input and a table of errors."""
+CUT_OFF = """() => {
+    const panel = document.querySelector('.node-help-content');
+    const right = panel.getBoundingClientRect().left + panel.clientWidth;
+    return [...panel.querySelectorAll('*')]
+        .filter(part => !part.closest('pre') && part.getBoundingClientRect().right > right + 1)
+        .map(part => part.textContent.slice(0, 60));
+}"""
+"""The parts of a help page that reach beyond the panel. Code scrolls in its own box."""
 
 
 def pack_nodes(server: HostServer) -> dict[str, dict[str, Any]]:
@@ -35,6 +44,11 @@ def section(text: str, heading: str) -> str:
     return text.split(f"\n{heading}\n")[1].split("\n## ")[0]
 
 
+def items(text: str) -> list[str]:
+    """The lines that describe an input or output. They are lists, because the help panel is too narrow for a table with names."""
+    return [line for line in text.splitlines() if line.startswith("- `")]
+
+
 def test_every_node_has_a_page_and_every_page_a_node(server: HostServer) -> None:
     nodes = pack_nodes(server)
     assert nodes, server.log_tail(100)
@@ -47,8 +61,7 @@ def test_every_input_and_output_is_on_its_page(server: HostServer) -> None:
         text = (FOLDER / f"{name}.md").read_text("utf-8")
         inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
         for heading, names in (("## Inputs", inputs), ("## Outputs", info["output_name"])):
-            rows = [line for line in section(text, heading).splitlines() if line.startswith("| `")]
-            named = [row.split("`")[1] for row in rows]
+            named = [item.split("`")[1] for item in items(section(text, heading))]
             if named != list(names):
                 missing.append(f"{name}, {heading}: {named} instead of {list(names)}")
     assert missing == []
@@ -58,11 +71,11 @@ def test_every_default_and_choice_is_on_its_page(server: HostServer) -> None:
     """For inputs with fixed choices; the page doesn't repeat lists of schedulers or local models."""
     missing = []
     for name, info in pack_nodes(server).items():
-        rows = section((FOLDER / f"{name}.md").read_text("utf-8"), "## Inputs").splitlines()
+        described = items(section((FOLDER / f"{name}.md").read_text("utf-8"), "## Inputs"))
         for key, spec in {**info["input"].get("required", {}), **info["input"].get("optional", {})}.items():
-            (row,) = (line for line in rows if line.startswith(f"| `{key}`"))
+            (item,) = (one for one in described if one.startswith(f"- `{key}`"))
             kind, options = spec[0], spec[1] if len(spec) > 1 else {}
-            default = row.split("|")[-2].strip().strip("`")
+            default = item.partition(" Default: ")[2].strip("`")
             if kind in ("INT", "FLOAT") and float(default) != options["default"]:
                 missing.append(f"{name}.{key}: default {default} instead of {options['default']}")
             if kind == "STRING" and default != (options["default"] or "empty"):
@@ -74,7 +87,7 @@ def test_every_default_and_choice_is_on_its_page(server: HostServer) -> None:
                 if default != options["default"]:
                     missing.append(f"{name}.{key}: default {default} instead of {options['default']}")
                 if len(choices) <= 6:
-                    missing += [f"{name}.{key}: no {choice}" for choice in choices if f"`{choice}`" not in row]
+                    missing += [f"{name}.{key}: no {choice}" for choice in choices if f"`{choice}`" not in item]
     assert missing == []
 
 
@@ -104,4 +117,5 @@ def test_the_help_panel_shows_the_page(page: HostPage) -> None:
     shown = " ".join(panel.inner_text().split())
     page.screenshot(ARTIFACTS / "page" / "help_panel.png")
     assert first_sentence((FOLDER / f"{SHOWN_IN_PANEL}.md").read_text("utf-8")) in shown
+    assert page.ask(CUT_OFF) == []
     assert page.errors == []
