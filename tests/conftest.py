@@ -17,6 +17,7 @@ from relay_dev.model_folders import SmallModels, small_models
 from relay_host.pack import prepare_pack
 from relay_host.paths import ARTIFACTS, WORK
 from relay_host.server import HostServer
+from support.pages import SERVER_ARGUMENTS
 
 pytest_plugins = ["relay_dev.no_skips"]
 
@@ -74,9 +75,8 @@ def models() -> SmallModels:
 @pytest.fixture(scope="session")
 def server(models: SmallModels) -> Iterator[HostServer]:
     """One server for all tests in a process, with the small models in its folders and hub cache."""
-    # At DEBUG, the pack logs which stage uses which modules, and tests count these lines.
-    arguments = ("--preview-method", "latent2rgb", "--verbose", "DEBUG")
-    with HostServer(models=models.models, environment=models.environment(), arguments=arguments) as running:
+    environment = models.environment()
+    with HostServer(models=models.models, environment=environment, arguments=SERVER_ARGUMENTS) as running:
         yield running
         ARTIFACTS.mkdir(parents=True, exist_ok=True)
         worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")

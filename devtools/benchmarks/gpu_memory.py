@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT / "devtools"))
 
 from benchmarks.working_memory import MOVQ, SD_VAE, UNETS  # noqa: E402
 from relay_host.comfyui import get_host  # noqa: E402
+from relay_host.environment import enter_environment  # noqa: E402
 from relay_host.pack import load_pack, take_off_path  # noqa: E402
 
 FLAGS = ("", "--highvram", "--gpu-only", "--lowvram", "--novram", "--disable-smart-memory")
@@ -101,6 +102,7 @@ def forward(unet: Any, side: int, device: torch.device) -> None:
 def child(flag: str, card: float | None, dry: bool) -> dict[str, Any]:
     """Runs all stages twice, in order, in this process."""
     take_off_path(ROOT)
+    enter_environment(get_host())
     sys.path.insert(0, str(get_host()))
     from comfy.cli_args import args
 

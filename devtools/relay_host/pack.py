@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from .environment import enter_environment
 from .paths import ROOT
 
 NAME = "diffusers_relay"
@@ -47,6 +48,7 @@ def take_off_path(root: Path) -> None:
 
 def enter_host(host: Path, base: Path) -> None:
     """Makes the host's modules importable in this process, on the CPU, with the host's folders under `base`."""
+    enter_environment(host)
     sys.path.insert(0, str(host))
     from comfy.cli_args import args
 

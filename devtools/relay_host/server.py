@@ -15,7 +15,6 @@ import shutil
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -31,6 +30,7 @@ from typing import Any
 import websocket
 
 from .comfyui import get_host
+from .environment import host_python
 from .paths import PACK_FOLDER, ROOT, WORK
 
 Prompt = dict[str, dict[str, Any]]
@@ -187,7 +187,7 @@ class HostServer:
     end). models: a folder whose files are linked into base/models (copied where links aren't possible), so a test that
     changes a model must write a new file. arguments: more arguments for main.py. environment: variables added to this
     process's own; None removes a variable. threads: torch's threads; None leaves the number to torch. other_packs: {name:
-    folder} of other custom nodes to install. cpu: run only on the CPU.
+    folder} of other custom nodes to install. cpu: run only on the CPU. settings: the page's settings, besides USER_SETTINGS.
     """
 
     def __init__(
@@ -201,10 +201,11 @@ class HostServer:
         port: int | None = None,
         threads: int | None = 1,
         listen: str = "127.0.0.1",
-        start_timeout: float = 180,
+        start_timeout: float = 300,
         pack: Path | None = ROOT,
         other_packs: Mapping[str, Path] | None = None,
         cpu: bool = True,
+        settings: Mapping[str, Any] | None = None,
     ):
         self.host = host or get_host()
         self._delete_base = base is None
@@ -229,7 +230,7 @@ class HostServer:
                 self.environment[name] = value
         self.other_packs = dict(other_packs or {})
         self.cpu = cpu
-        self._lay_out(models, pack)
+        self._lay_out(models, pack, USER_SETTINGS | dict(settings or {}))
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -241,7 +242,7 @@ class HostServer:
         assert self.process is not None, "the server has not been started"
         return self.process.pid
 
-    def _lay_out(self, models: Path | None, pack: Path | None) -> None:
+    def _lay_out(self, models: Path | None, pack: Path | None, page_settings: Mapping[str, Any]) -> None:
         for folder in (self.models, *self.folders.values()):
             folder.mkdir(parents=True, exist_ok=True)
         if models is not None:
@@ -251,7 +252,7 @@ class HostServer:
         settings = self.base / "user" / "default" / "comfy.settings.json"
         settings.parent.mkdir(parents=True, exist_ok=True)
         if not settings.exists():
-            settings.write_text(json.dumps(USER_SETTINGS), "utf-8")
+            settings.write_text(json.dumps(page_settings), "utf-8")
         custom_nodes = self.base / "custom_nodes"
         custom_nodes.mkdir(exist_ok=True)
         if pack is not None:
@@ -263,7 +264,7 @@ class HostServer:
         # By default the database is in the host's own folder, where two servers would conflict.
         database = (self.base / "user" / "comfyui.db").as_posix()
         return [
-            *(sys.executable, str(self.host / "main.py"), "--use-pytorch-cross-attention"),
+            *(str(host_python(self.host)), str(self.host / "main.py"), "--use-pytorch-cross-attention"),
             *(["--cpu"] if self.cpu else []),
             *("--disable-auto-launch", "--disable-api-nodes", "--disable-all-custom-nodes"),
             *("--whitelist-custom-nodes", PACK_FOLDER, *self.other_packs),

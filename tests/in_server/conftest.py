@@ -5,8 +5,12 @@ from contextlib import ExitStack
 
 import pytest
 
-from relay_host.page import HostPage, open_page
+from relay_dev.model_folders import SmallModels
+from relay_host.comfyui import named_host
+from relay_host.front_end import NODES_2_SETTINGS, newest_front_end
+from relay_host.page import HostPage, open_page, open_page_beside
 from relay_host.server import HostServer
+from support.pages import HOSTS_OWN, NODES_2, SERVER_ARGUMENTS
 from support.versions import WITH_SD3_BLOCKS
 
 collect_ignore = [] if WITH_SD3_BLOCKS else ["test_stable_diffusion_3.py"]
@@ -15,19 +19,45 @@ FRAMES_PER_SECOND = 4
 """Chromium draws the page without a GPU: at its default rate, it uses as much CPU as the models."""
 
 
-class OpenPage:
-    """The open page, and its exit stack."""
+class OpenPages:
+    """The open pages, and their exit stack."""
 
-    page: HostPage | None = None
+    named: dict[str, HostPage] = {}
     closing = ExitStack()
 
 
+@pytest.fixture(scope="session")
+def nodes_2_server(models: SmallModels) -> Iterator[HostServer]:
+    """A server whose page is the newest one, with Nodes 2.0. A host that the user names keeps its own page."""
+    own = named_host() is not None
+    arguments = [*SERVER_ARGUMENTS, *([] if own else ["--front-end-root", str(newest_front_end())])]
+    server = HostServer(
+        models=models.models, environment=models.environment(), arguments=arguments, settings=NODES_2_SETTINGS
+    )
+    with server as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=[HOSTS_OWN, NODES_2])
+def page_name(request: pytest.FixtureRequest) -> str:
+    """Every test of a page runs on both."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def page(server: HostServer) -> HostPage:
-    """The server's page: consecutive modules that use it share one browser."""
-    opened = OpenPage.page
+def page_server(request: pytest.FixtureRequest, page_name: str) -> HostServer:
+    """The server of the page."""
+    return request.getfixturevalue("server" if page_name == HOSTS_OWN else "nodes_2_server")
+
+
+@pytest.fixture(scope="module")
+def page(page_server: HostServer) -> HostPage:
+    """The server's page: all pages are in one browser, which consecutive modules share."""
+    opened = OpenPages.named.get(page_server.url)
     if opened is None:
-        opened = OpenPage.page = OpenPage.closing.enter_context(open_page(server.url))
+        others = list(OpenPages.named.values())
+        opening = open_page_beside(others[0], page_server.url) if others else open_page(page_server.url)
+        opened = OpenPages.named[page_server.url] = OpenPages.closing.enter_context(opening)
     else:
         opened.open()  # reload, so nothing from the previous module remains
         opened.errors.clear()
@@ -39,8 +69,8 @@ def page(server: HostServer) -> HostPage:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """Closes the page before a test that doesn't use it: while it is open, asyncio.run doesn't work in this process."""
     if nextitem is None or (nextitem.path != item.path and not uses_the_page(nextitem)):
-        OpenPage.page = None
-        OpenPage.closing.close()
+        OpenPages.named.clear()
+        OpenPages.closing.close()
     return (yield)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from relay_host.page import HostPage, NodeOnPage
-from relay_host.paths import ARTIFACTS, PACK_FOLDER, ROOT
+from relay_host.paths import PACK_FOLDER, ROOT
 from relay_host.server import HostServer
+from support.pages import artifacts_of
 
 FOLDER = ROOT / "web" / "docs"
 PAGES = sorted(FOLDER.glob("*.md"))
@@ -108,14 +109,14 @@ def test_the_server_gives_the_page(server: HostServer, page_file: Path) -> None:
         assert reply.read().decode("utf-8") == page_file.read_text("utf-8")
 
 
-def test_the_help_panel_shows_the_page(page: HostPage) -> None:
+def test_the_help_panel_shows_the_page(page: HostPage, page_name: str) -> None:
     page.build([NodeOnPage("node", SHOWN_IN_PANEL, (400, 400))])  # the toolbox opens above the node and below the tabs
     page.ask("() => { window.app.canvas.selectItems([window.app.graph.nodes[0]]); return true; }")
     page.page.get_by_test_id("info-button").click()
     panel = page.page.locator(".node-help-content")
     panel.locator("table").first.wait_for(timeout=30_000)
     shown = " ".join(panel.inner_text().split())
-    page.screenshot(ARTIFACTS / "page" / "help_panel.png")
+    page.screenshot(artifacts_of(page_name) / "help_panel.png")
     assert first_sentence((FOLDER / f"{SHOWN_IN_PANEL}.md").read_text("utf-8")) in shown
     assert page.ask(CUT_OFF) == []
     assert page.errors == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ import pytest
 from PIL import Image
 
 from relay_dev.make_examples import SETTLE, saved
-from relay_dev.model_folders import SmallModels
 from relay_host.page import HostPage, PageRun, open_page_beside
-from relay_host.paths import ARTIFACTS, ROOT
+from relay_host.paths import ROOT
 from relay_host.server import HostServer, Prompt
+from support.pages import HOSTS_OWN, artifacts_of
 from support.workflows import essence
 
 WORKFLOWS = ["sd15_image_to_image", "sdxl_base_to_refiner", "kandinsky22_mix_image_and_text"]
@@ -28,9 +27,11 @@ control => window.app.graph.nodes.flatMap(node => {
     const at = (node.widgets ?? []).findIndex(widget => widget.name === 'control_after_generate');
     if (at < 0) return [];
     node.widgets[at].value = control;
+    node.widgets.find(widget => widget.name === 'seed').value = Math.floor(Math.random() * 2 ** 32);
     return [node.id];
 })
 """
+"""Seeds that no run before had, so that no server answers from its cache."""
 SEEDS = "() => window.app.graph.nodes.flatMap(n => (n.widgets ?? []).filter(w => w.name === 'seed').map(w => w.value))"
 DROP = """
 ({content, name}) => {
@@ -49,10 +50,9 @@ DROP = """
 
 
 @pytest.fixture(scope="module")
-def elsewhere(models: SmallModels) -> Iterator[HostServer]:
-    """Another installation: other folders, with nothing loaded or cached."""
-    with HostServer(models=models.models, environment=models.environment()) as running:
-        yield running
+def elsewhere(page_name: str, server: HostServer, nodes_2_server: HostServer) -> HostServer:
+    """Another installation, which has other folders and the other page: pictures go from either page to the other."""
+    return nodes_2_server if page_name == HOSTS_OWN else server
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,14 @@ def run(page: HostPage, server: HostServer) -> Made:
 
 
 @pytest.fixture(scope="module")
-def made(page: HostPage, server: HostServer) -> dict[str, Made]:
+def made(page: HostPage, page_server: HostServer) -> dict[str, Made]:
     """{workflow: its result}; the page has drawn new seeds since."""
     found = {}
     for name in WORKFLOWS:
         page.load_workflow(json.loads((ROOT / "example_workflows" / f"{name}.json").read_text("utf-8")))
         assert page.ask(RANDOM_SEEDS, SEED_CONTROL), "the workflow needs a seed"
         page.take_fewer_steps(4)
-        found[name] = run(page, server)
+        found[name] = run(page, page_server)
         assert page.ask(SEEDS) != found[name].seeds
     return found
 
@@ -103,14 +103,14 @@ def drop(page: HostPage, file: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def dropped(page: HostPage, made: dict[str, Made], elsewhere: HostServer) -> dict[str, Made]:
+def dropped(page: HostPage, page_name: str, made: dict[str, Made], elsewhere: HostServer) -> dict[str, Made]:
     """The other page's content after each drop, and the picture that its run saves."""
     found = {}
     with open_page_beside(page, elsewhere.url) as other:
         for name, first in made.items():
             drop(other, first.file)
             found[name] = run(other, elsewhere)
-            other.screenshot(ARTIFACTS / "made-again" / f"{name}.png")
+            other.screenshot(artifacts_of(page_name) / f"made_again_{name}.png")
         assert other.errors == []
     return found
 
@@ -134,9 +134,9 @@ def test_the_same_pixels(made: dict[str, Made], dropped: dict[str, Made], name: 
     assert (again == first).all()
 
 
-def test_the_picture_tells_nothing_else(made: dict[str, Made], server: HostServer) -> None:
+def test_the_picture_tells_nothing_else(made: dict[str, Made], page_server: HostServer) -> None:
     """It contains no local folder, user name or token."""
     for one in made.values():
         text = " ".join(f"{key}: {value}" for key, value in Image.open(one.file).info.items())
         assert "workflow: " in text
-        assert all(secret not in text for secret in (str(server.base), str(ROOT), str(Path.home())))
+        assert all(secret not in text for secret in (str(page_server.base), str(ROOT), str(Path.home())))
