@@ -15,7 +15,7 @@ from ..base.monitor import Monitor
 from ..files.registry import REGISTRY, content_digest
 from ..files.safetensors import Header
 from ..model.components import PipelineComponents
-from ..model.family_table import recognise
+from ..model.family_lookup import recognise
 from .block_layout import original_numbers
 from .checkpoint_keys import (
     OPEN_CLIP,

@@ -33,7 +33,7 @@ from ..latents.latent_space import Latents
 from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from ..model.family import Task
-from ..model.family_table import require_task
+from ..model.family_lookup import require_task
 from .denoise import denoise
 from .denoising_range import check_clean
 from .inputs import batch_of, check_counts, check_one_source, is_inpainting_model, painted_extent
