@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..base.encoded_once import ENCODED, Wanted, tensor_digest
+from ..base.encoded_once import ENCODED, EncodingKey, tensor_digest
 from ..base.errors import RelayError
 from ..device.offload import OffloadPolicy, Stage
 from ..device.working_memory import encode_bytes
@@ -53,8 +53,8 @@ def encoded_once(
 
     dtype, tiled = module.dtype, tiling or getattr(module, "use_tiling", False)
     settings = (dtype, run_in, tiled)
-    keys = [Wanted("picture", (module,), (*settings, tensor_digest(picture))) for picture in pictures]
-    encoded: dict[Wanted, torch.Tensor] = {}
+    keys = [EncodingKey("picture", (module,), (*settings, tensor_digest(picture))) for picture in pictures]
+    encoded: dict[EncodingKey, torch.Tensor] = {}
     for key in dict.fromkeys(keys):
         found = ENCODED.find(key)
         if found is not None:

@@ -26,8 +26,9 @@ from diffusers_relay.pipelines.model.laws import NoiseLaw
 from diffusers_relay.pipelines.runs.denoising_range import denoising_end, denoising_start
 from diffusers_relay.pipelines.runs.inpainting import InpaintSettings
 from diffusers_relay.pipelines.runs.inputs import MOST_PIXELS, check_pixels
+from diffusers_relay.pipelines.runs.latent_upscaling import LatentUpscaleSettings
 from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, TextToImageSettings
-from diffusers_relay.pipelines.runs.upscaling import LatentUpscaleSettings, SuperResolutionSettings
+from diffusers_relay.pipelines.runs.super_resolution import SuperResolutionSettings
 from support.without_host import counting_runtime, load
 
 FLOW = replace(STABLE_DIFFUSION, noise=NoiseLaw.FLOW)
