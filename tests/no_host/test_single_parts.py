@@ -439,6 +439,6 @@ def test_a_changed_file_is_refused_or_is_right(name: str, small: SmallCheckpoint
                 values = [others[key] for key in state if key in others]
                 assert all(torch.equal(others[key], state[key]) for key in state if key in others), (run, part)
                 assert len(values) == len(others), (run, part)
-        if monotonic() > until:
+        if run >= 15 and monotonic() > until:  # a slow machine still runs enough of them
             break
     assert refused > 3
