@@ -11,7 +11,7 @@ from .folders import (
     safetensors_files,
     state_of_file,
     state_of_files,
-    tokenizer_folder,
+    vocabularies,
 )
 from .memory import HostOffload
 from .monitor import HostMonitor
@@ -46,5 +46,5 @@ __all__ = [
     "safetensors_files",
     "state_of_file",
     "state_of_files",
-    "tokenizer_folder",
+    "vocabularies",
 ]

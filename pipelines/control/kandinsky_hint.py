@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..base.encoded_once import ENCODED, Wanted
+from ..base.encoded_once import ENCODED, EncodingKey
 from ..base.errors import RelayError
 from ..base.images import Extent, as_rgb
 from ..model.components import PipelineComponents
@@ -92,7 +92,7 @@ def _fitted(hint: KandinskyHint, extent: Extent, batch: int) -> torch.Tensor:
             f"{'picture is' if batch == 1 else 'pictures are'} painted. Connect one for all, or one for each."
         )
     if tuple(depth.shape[-2:]) != (extent.height, extent.width):
-        key = Wanted("control picture", (hint,), (extent,))
+        key = EncodingKey("control picture", (hint,), (extent,))
         depth = ENCODED.find(key)
         if depth is None:
             depth = fitted_picture(hint.depth.movedim(1, -1), extent).movedim(-1, 1)

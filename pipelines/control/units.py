@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..base.encoded_once import ENCODED, Wanted
+from ..base.encoded_once import ENCODED, EncodingKey
 from ..base.errors import RelayError
 from ..base.images import as_unclamped_rgb, extent_of
 from ..base.memory_size import module_bytes
@@ -26,7 +26,7 @@ class ControlNet:
     title: str
     """The repo id or folder name, for messages."""
     module: Any
-    """diffusers' ControlNetModel."""
+    """An object of one of diffusers' ControlNet classes, see :attr:`.ModelFamily.controlnet`."""
 
     def get_ram_usage(self) -> int:
         """Bytes of memory that this value occupies, see :meth:`.PipelineComponents.get_ram_usage`."""
@@ -110,7 +110,7 @@ def fit_picture(unit: ControlNetUnit, extent: Extent) -> ControlNetUnit:
     """The unit with its picture scaled to ``extent`` by :func:`.fitted_picture`."""
     if extent_of(unit.image) == extent:
         return unit
-    key = Wanted("control picture", (unit,), (extent,))
+    key = EncodingKey("control picture", (unit,), (extent,))
     fitted = ENCODED.find(key)
     if fitted is None:
         fitted = fitted_picture(unit.image, extent)

@@ -23,7 +23,7 @@ from diffusers_relay.pipelines.runs.sampling import (
     image_to_image,
     text_to_image,
 )
-from diffusers_relay.pipelines.runs.upscaling import SuperResolutionSettings, super_resolution
+from diffusers_relay.pipelines.runs.super_resolution import SuperResolutionSettings, super_resolution
 from diffusers_relay.weighting.compel_encoder import encode_prompt
 from support.without_host import CountingOffload, ListeningMonitor, encode, load
 

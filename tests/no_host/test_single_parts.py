@@ -415,7 +415,11 @@ def test_a_changed_file_is_refused_or_is_right(name: str, small: SmallCheckpoint
 
         def load(file: Path) -> dict[str, torch.nn.Module]:
             model = load_checkpoint(
-                file, dtype=torch.float32, tokenizer=small.tokenizer, monitor=SilentMonitor(), configs=small.configs
+                file,
+                dtype=torch.float32,
+                vocabularies=small.vocabularies,
+                monitor=SilentMonitor(),
+                configs=small.configs,
             )
             return {part: module for part, module in model.modules.items() if isinstance(module, torch.nn.Module)}
 
