@@ -1,5 +1,6 @@
 """The only package that talks to the host: devices, memory, progress, previews, cancel and model folders."""
 
+from .cached_values import mark_as_model
 from .caught import handles
 from .choices import check_choice, pick_folder, refusal
 from .devices import DTYPES, denoising_device, pick_dtype
@@ -33,6 +34,7 @@ __all__ = [
     "diffusers_folders",
     "folders_with",
     "handles",
+    "mark_as_model",
     "model_files",
     "pick_dtype",
     "pick_file",

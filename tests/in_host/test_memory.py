@@ -6,8 +6,10 @@ import gc
 import logging
 import weakref
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import comfy
 import comfy.model_management as memory
 import pytest
 import torch
@@ -355,6 +357,22 @@ def test_lowvram_and_novram_stream(
     assert "UNet2DConditionModel" in streamed_in(caplog)
     assert "UNet2DConditionModel" not in entries()
     assert "AutoencoderKL" in entries()
+
+
+@pytest.mark.parametrize("state, streams", [("LOW_VRAM", False), ("NO_VRAM", True), ("NORMAL_VRAM", False)])
+def test_with_dynamic_vram_lowvram_does_nothing(
+    small_card: Callable[[int], SmallCard], monkeypatch: pytest.MonkeyPatch, state: str, streams: bool
+) -> None:
+    """Newer hosts have dynamic VRAM, where their own models ignore --lowvram. Here, only the flag that says so is theirs."""
+    unet, card = load("sd15")["unet"], small_card(10**9)
+    monkeypatch.setattr(memory, "vram_state", memory.VRAMState[state])
+    host = getattr(comfy, "memory_management", None)
+    if host is None:
+        monkeypatch.setattr(comfy, "memory_management", SimpleNamespace(aimdo_enabled=True), raising=False)
+    else:
+        monkeypatch.setattr(host, "aimdo_enabled", True)
+    with HostOffload().on_device(Stage.DENOISE, [unet]):
+        assert card.used() == (0 if streams else module_bytes([unet]))
 
 
 def test_what_streams_leaves_the_card_and_asks_for_the_room_of_its_blocks(
