@@ -359,7 +359,7 @@ def test_lowvram_and_novram_stream(
     assert "AutoencoderKL" in entries()
 
 
-@pytest.mark.parametrize("state, streams", [("LOW_VRAM", False), ("NO_VRAM", True), ("NORMAL_VRAM", False)])
+@pytest.mark.parametrize(("state", "streams"), [("LOW_VRAM", False), ("NO_VRAM", True), ("NORMAL_VRAM", False)])
 def test_with_dynamic_vram_lowvram_does_nothing(
     small_card: Callable[[int], SmallCard], monkeypatch: pytest.MonkeyPatch, state: str, streams: bool
 ) -> None:

@@ -6,8 +6,8 @@ import torch
 
 from diffusers_relay.pipelines.adapters.lora import with_lora
 from diffusers_relay.pipelines.base.memory_size import SizedValue, module_bytes, tensor_bytes
-from diffusers_relay.pipelines.control.units import ControlNet, ControlNetUnit
 from diffusers_relay.pipelines.control.kandinsky_hint import KandinskyHint
+from diffusers_relay.pipelines.control.units import ControlNet, ControlNetUnit
 from diffusers_relay.pipelines.model.embeds import ImageEmbeds
 from relay_dev.model_folders import SmallModels
 from support.without_host import encode, load
