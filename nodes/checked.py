@@ -55,6 +55,9 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
                 raise RelayError(f"{name}: {value} can't be used. Enter a finite number.")
         try:
             result: io.NodeOutput = run(cls, **inputs)
+            for value in result.args:
+                if isinstance(value, wire_types.models()):
+                    comfy_host.mark_as_model(value)
         except RelayError as error:
             if is_loader and not names_an_input.match(str(error)):
                 # The error is about the file or model that the first input names.

@@ -1,5 +1,6 @@
 """The only package that talks to the host: devices, memory, progress, previews, cancel and model folders."""
 
+from .cached_values import mark_as_model
 from .caught import handles
 from .choices import check_choice, pick_folder, refusal
 from .devices import DTYPES, denoising_device, pick_dtype
@@ -36,6 +37,7 @@ __all__ = [
     "folders_with",
     "found_by",
     "handles",
+    "mark_as_model",
     "model_files",
     "pick_dtype",
     "pick_file",

@@ -36,6 +36,9 @@ class HostMonitor:
         preview = None
         if latents is not None and self._previewer is not None:
             preview = self._previewer.decode_latent_to_preview_image("JPEG", latents.float())
+        if total != self._bar.total or done < self._bar.current:
+            # Something else is counted now. Newer hosts don't send a report below the last one of the same bar.
+            self._bar = comfy.utils.ProgressBar(total, node_id=self._node_id)
         self._bar.update_absolute(done, total, preview)
 
     def say(self, message: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.encoded_once import ENCODED, EncodingKey
 from ..base.errors import RelayError
 from ..base.images import as_unclamped_rgb, extent_of
-from ..base.memory_size import module_bytes
+from ..base.memory_size import SizedValue, module_tensors
 from .picture import fitted_picture
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class ControlNet:
+class ControlNet(SizedValue):
     """A loaded ControlNet. All units and runs share its module."""
 
     title: str
@@ -28,13 +28,12 @@ class ControlNet:
     module: Any
     """An object of one of diffusers' ControlNet classes, see :attr:`.ModelFamily.controlnet`."""
 
-    def get_ram_usage(self) -> int:
-        """Bytes of memory that this value occupies, see :meth:`.PipelineComponents.get_ram_usage`."""
-        return module_bytes([self.module])
+    def tensors(self) -> list[torch.Tensor | None]:
+        return [*module_tensors([self.module])]
 
 
 @dataclass(frozen=True, eq=False)
-class ControlNetUnit:
+class ControlNetUnit(SizedValue):
     """One use of a ControlNet in a run, with the settings of diffusers' ControlNet pipelines.
 
     Source: https://huggingface.co/docs/diffusers/using-diffusers/controlnet
@@ -51,6 +50,9 @@ class ControlNetUnit:
     """Fraction of the steps after which it does nothing."""
     guess_mode: bool = False
     """Only steer the prompt's half of the guidance, with a stronger effect in deeper layers. The same for all units of a run."""
+
+    def tensors(self) -> list[torch.Tensor | None]:
+        return [*self.controlnet.tensors(), self.image]
 
 
 def make_unit(
