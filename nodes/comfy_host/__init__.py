@@ -14,7 +14,7 @@ from .folders import (
     tokenizer_folder,
 )
 from .memory import HostOffload
-from .monitor import HostMonitor
+from .monitor import HostMonitor, notes_kept
 from .outputs import refused_output
 from .runtime import runtime_for
 from .urls import ALLOW_URL, check_urls_allowed
@@ -34,6 +34,7 @@ __all__ = [
     "folders_with",
     "handles",
     "model_files",
+    "notes_kept",
     "pick_dtype",
     "pick_file",
     "pick_folder",
