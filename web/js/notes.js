@@ -7,6 +7,7 @@ const CATEGORY = "Diffusers Relay";
 const WIDGET = "relay_notes";
 const HOST_TEXT = "$$node-text-preview"; // the page's own widget for progress texts
 const MARGIN = 10;
+const SETTLED = 300; // milliseconds after which the page has drawn a node with its notes
 
 // The notes take no pointer events: a drag, a click or the wheel there is the node's or the canvas's.
 const STYLE = `
@@ -17,7 +18,10 @@ const STYLE = `
 .dom-widget:has(> .relay-notes) { pointer-events: none !important; }
 `;
 
-/** node -> {lines, widget, grown}: the nodes that show notes. grown: by how much the notes made the node higher. */
+/**
+ * node -> {widget, lines, grown, own}: the nodes that show notes.
+ * grown: by how much the notes made the node higher; own: its height without them, until grown is known.
+ */
 const shown = new WeakMap();
 
 function isOurs(node) {
@@ -91,23 +95,34 @@ function addWidget(node) {
 
 /** Replaces the notes that a node shows. */
 function show(node, lines) {
-    let state = shown.get(node);
-    if (!state && !lines.length) return;
-    if (state) setHeight(node, node.size[1] - state.grown);
+    settle(node);
+    const before = shown.get(node);
+    if (!before && !lines.length) return;
+    const own = node.size[1] - (before?.grown ?? 0);
     if (!lines.length) {
         shown.delete(node);
-        node.removeWidget(state.widget);
+        node.removeWidget(before.widget);
+        before.widget.element.remove();
+        setHeight(node, own);
     } else {
-        state ??= { widget: addWidget(node) };
-        Object.assign(state, { lines, grown: 0 });
-        shown.set(node, state);
-        paint(state.widget.element, lines);
-        if (!LiteGraph.vueNodesMode) {
-            state.grown = Math.max(0, node.computeSize()[1] - node.size[1]);
-            setHeight(node, node.size[1] + state.grown);
-        }
+        const widget = before?.widget ?? addWidget(node);
+        shown.set(node, { widget, lines, grown: 0, own });
+        paint(widget.element, lines);
+        if (!LiteGraph.vueNodesMode) setHeight(node, Math.max(own, node.computeSize()[1]));
+        setTimeout(() => settle(node), SETTLED);
     }
     node.setDirtyCanvas(true, true);
+}
+
+/** In Nodes 2.0, the page finds the height of a node itself: older pages change its size, newer ones don't. */
+function settle(node) {
+    const state = shown.get(node);
+    if (state?.own === undefined) return;
+    state.grown = Math.max(0, node.size[1] - state.own);
+    state.own = undefined;
+    // Pages before 1.40 don't draw a widget that a node gets after its creation.
+    if (LiteGraph.vueNodesMode && !state.widget.element.isConnected && node.graph === app.canvas.graph)
+        document.querySelector(`[data-node-id="${node.id}"] .lg-node-widgets`)?.append(state.widget.element);
 }
 
 function setHeight(node, height) {
@@ -160,8 +175,8 @@ app.registerExtension({
         };
         nodeType.prototype.onSerialize = function (saved) {
             onSerialize?.call(this, saved);
-            const grown = shown.get(this)?.grown ?? 0;
-            if (grown) saved.size = [saved.size[0], saved.size[1] - grown];
+            const state = shown.get(this);
+            if (state) saved.size = [saved.size[0], state.own ?? saved.size[1] - state.grown];
         };
     },
 
