@@ -22,7 +22,7 @@ from support.graph import Graph
 FRONT_END_VERSION = "1.58.1"
 MARKUP = '<img src=x onerror="window.ran=1">'
 PROMPT = f"a cat [{MARKUP}] of __colour__"
-CONVERTED = "Latent converted from sdxl_base: decoded, then encoded with this seed."
+CONVERTED = "Latent converted from sdxl_base: decoded, then encoded."
 
 SET_RENDERER = """
 async nodes2 => {
@@ -75,11 +75,8 @@ def newest_front_end() -> Path:
 @pytest.fixture(scope="module")
 def newest_page(models: SmallModels, page: HostPage) -> Iterator[HostPage]:
     arguments = ["--front-end-root", str(newest_front_end())]
-    with (
-        HostServer(models=models.models, environment=models.environment(), arguments=arguments) as server,
-        open_page_beside(page, server.url) as newest,
-    ):
-        yield newest
+    with HostServer(models=models.models, environment=models.environment(), arguments=arguments) as server:
+        yield open_page_beside(page, server.url).__enter__()  # it is closed with the browser
 
 
 @contextmanager
@@ -94,10 +91,10 @@ def renderer(page: HostPage, nodes_2: bool) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the page shows and saves at one time. notes: of the prompt's and the sampler's node."""
+    """What the page shows in two nodes, and what it would save."""
 
     prompt: dict[str, Any] | None
-    sampler: dict[str, Any] | None
+    converted: dict[str, Any] | None
     saved: dict[str, Any]
     outputs: dict[str, Any]
 
@@ -111,7 +108,10 @@ class Runs:
     harmless: Seen
     """The prompt gives no note."""
     ids: dict[str, str]
+    height: float
+    """The height of the prompt's node in the end."""
     ran: Any
+    name: str
     page: HostPage
 
 
@@ -119,43 +119,54 @@ NODES = [
     NodeOnPage("sdxl", "RelayLoadModel", (0, 0), {"model": "sdxl_base", "dtype": "float32"}),
     NodeOnPage("sd", "RelayLoadModel", (0, 250), {"model": "sd15", "dtype": "float32"}),
     NodeOnPage("empty", "EmptyImage", (0, 500), {"width": 64, "height": 64}),
-    NodeOnPage("latent", "RelayEncode", (0, 750), {"control_after_generate": "fixed"}),
+    NodeOnPage("encoded", "RelayEncode", (400, 500), {"control_after_generate": "fixed"}),
+    NodeOnPage("converted", "RelayConvertLatent", (750, 500)),
     NodeOnPage("prompt", "RelayEncodePrompt", (400, 0), {"prompt": PROMPT}),
-    NodeOnPage("sampler", "RelayImageToImage", (850, 0), {"steps": 3, "seed": 1, "control_after_generate": "fixed"}),
+    NodeOnPage(
+        "sampler",
+        "RelayTextToImage",
+        (850, 0),
+        {"width": 64, "height": 64, "steps": 2, "control_after_generate": "fixed"},
+    ),
     NodeOnPage("save", "SaveLatent", (1250, 0)),
+    NodeOnPage("save_converted", "SaveLatent", (1250, 500)),
 ]
 LINKS = [
-    ("sdxl", "model", "latent", "model"),
-    ("empty", "IMAGE", "latent", "image"),
+    ("sdxl", "model", "encoded", "model"),
+    ("empty", "IMAGE", "encoded", "image"),
+    ("sd", "model", "converted", "model"),
+    ("encoded", "latent", "converted", "latent"),
+    ("converted", "latent", "save_converted", "samples"),
     ("sd", "model", "prompt", "model"),
     ("sd", "model", "sampler", "model"),
     ("prompt", "prompt", "sampler", "prompt"),
-    ("latent", "latent", "sampler", "latent"),
     ("sampler", "latent", "save", "samples"),
 ]
 
 
 def runs_on(page: HostPage, name: str) -> Runs:
     ids = page.build(NODES, LINKS)
+    page.to_api()  # the page puts the nodes in the order in which they run
     page.fit_view()
     page.page.wait_for_timeout(1500)
 
     def seen(outputs: dict[str, Any], picture: str) -> Seen:
         page.screenshot(ARTIFACTS / "page" / f"notes_{name}_{picture}.png")
-        return Seen(page.ask(NOTES, ids["prompt"]), page.ask(NOTES, ids["sampler"]), page.ask(SAVED), outputs)
+        return Seen(page.ask(NOTES, ids["prompt"]), page.ask(NOTES, ids["converted"]), page.ask(SAVED), outputs)
 
     def run() -> dict[str, Any]:
-        outputs = page.queue_and_wait().raise_for_error().outputs
+        outputs = page.queue_and_wait(300).raise_for_error().outputs
         page.page.wait_for_timeout(1500)
         return outputs
 
     before = seen({}, "before")
     first = seen(run(), "first")
-    page.ask(SET_WIDGET, [ids["sampler"], "seed", 2])
+    page.ask(SET_WIDGET, [ids["encoded"], "seed", 2])
     again = seen(run(), "again")
     page.ask(SET_WIDGET, [ids["prompt"], "prompt", "a cat"])
     harmless = seen(run(), "harmless")
-    return Runs(before, first, again, harmless, ids, page.ask("() => window.ran ?? null"), page)
+    height = page.ask("id => window.app.graph.getNodeById(id).size[1]", ids["prompt"])
+    return Runs(before, first, again, harmless, ids, height, page.ask("() => window.ran ?? null"), name, page)
 
 
 @pytest.fixture(scope="module", params=["own-canvas", "own-nodes2", "newest-canvas", "newest-nodes2"])
@@ -166,20 +177,43 @@ def runs(request: pytest.FixtureRequest, page: HostPage) -> Iterator[Runs]:
         yield runs_on(shown, request.param)
 
 
-def widths_and_heights(seen: Seen) -> list[Any]:
-    return [node["size"] for node in seen.saved["nodes"]]
+def changes(before: Any, after: Any, place: str = "") -> Iterator[str]:
+    """Where two saved workflows differ, and how."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys()):
+            yield from changes(before.get(key), after.get(key), f"{place}.{key}")
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for number, pair in enumerate(zip(before, after)):
+            yield from changes(*pair, f"{place}[{number}]")
+    elif before != after:
+        yield f"{place}: {before} -> {after}"
+
+
+def saved(runs: Runs, seen: Seen) -> dict[str, Any]:
+    """What the page would save, less the sizes that the page changes itself."""
+    nodes = []
+    for node in seen.saved["nodes"]:
+        # A sampler grows by its preview. The host's own Nodes 2.0 is an early one, which scales the nodes while it shows them.
+        grows = str(node["id"]) == runs.ids["sampler"] or runs.name == "own-nodes2"
+        left_out = {"pos", "size"} if grows else set()
+        nodes.append({key: value for key, value in node.items() if key not in left_out})
+    return {"nodes": nodes, "links": seen.saved["links"], "groups": seen.saved["groups"]}
+
+
+def sizes(runs: Runs, seen: Seen) -> list[Any]:
+    return [node.get("size") for node in saved(runs, seen)["nodes"]]
 
 
 def test_the_notes_are_in_the_node_and_in_the_output(runs: Runs) -> None:
     assert runs.before.prompt is None
-    assert runs.before.sampler is None
+    assert runs.before.converted is None
     said = runs.first.outputs[runs.ids["prompt"]]["relay_notes"]
     assert len(said) == 2
     assert MARKUP[:20] in said[1]
     assert runs.first.prompt["lines"] == said
-    assert runs.first.sampler["lines"] == [CONVERTED]
-    assert runs.first.outputs[runs.ids["sampler"]] == {"relay_notes": [CONVERTED]}
-    for shown in (runs.first.prompt, runs.first.sampler):
+    assert runs.first.converted["lines"] == [CONVERTED]
+    assert runs.first.outputs[runs.ids["converted"]] == {"relay_notes": [CONVERTED]}
+    for shown in (runs.first.prompt, runs.first.converted):
         assert shown["inside"]
         assert shown["high"] > 15
 
@@ -191,22 +225,23 @@ def test_markup_in_a_note_is_text(runs: Runs) -> None:
 
 
 def test_the_workflow_is_saved_as_before_the_run(runs: Runs) -> None:
-    assert runs.first.saved == runs.before.saved
+    assert list(changes(saved(runs, runs.before), saved(runs, runs.first))) == []
 
 
 def test_a_cached_node_keeps_its_notes(runs: Runs) -> None:
     assert runs.ids["prompt"] not in runs.again.outputs, "the node must come from the cache"
-    assert runs.again.prompt == runs.first.prompt
-    assert runs.again.sampler == runs.first.sampler
-    assert widths_and_heights(runs.again) == widths_and_heights(runs.before)
+    assert runs.again.prompt["lines"] == runs.first.prompt["lines"]
+    assert runs.again.outputs[runs.ids["converted"]] == {"relay_notes": [CONVERTED]}
+    assert runs.again.converted["lines"] == [CONVERTED]
+    assert sizes(runs, runs.again) == sizes(runs, runs.before)
 
 
 def test_a_new_run_of_the_node_removes_them(runs: Runs) -> None:
     assert runs.harmless.prompt is None
-    assert runs.harmless.sampler["lines"] == [CONVERTED]
-    assert widths_and_heights(runs.harmless) == widths_and_heights(runs.before)
-    size = runs.page.ask("id => [...window.app.graph.getNodeById(id).size]", runs.ids["prompt"])
-    assert size == pytest.approx(next(n["size"] for n in runs.before.saved["nodes"] if str(n["id"]) == runs.ids["prompt"]))
+    assert runs.harmless.converted["lines"] == [CONVERTED]
+    assert sizes(runs, runs.harmless) == sizes(runs, runs.before)
+    if runs.name != "own-nodes2":
+        assert runs.height == next(n["size"][1] for n in runs.before.saved["nodes"] if str(n["id"]) == runs.ids["prompt"])
 
 
 def test_they_come_back_with_the_outputs_that_the_page_kept(runs: Runs) -> None:
@@ -215,7 +250,7 @@ def test_they_come_back_with_the_outputs_that_the_page_kept(runs: Runs) -> None:
     page.ask("outputs => { window.app.nodeOutputs = outputs; return true; }", {node: {"relay_notes": ["Kept."]}})
     page.page.wait_for_timeout(1000)
     assert page.ask(NOTES, node)["lines"] == ["Kept."]
-    assert page.ask(NOTES, runs.ids["sampler"]) is None
+    assert page.ask(NOTES, runs.ids["converted"]) is None
     page.ask("() => { window.app.nodeOutputs = {}; return true; }")
     assert page.ask(NOTES, node) is None
 

@@ -15,6 +15,7 @@ const STYLE = `
 .relay-notes p { margin: 0 0 4px; padding: 0 0 0 8px; border-left: 2px solid var(--p-primary-color, #4b8bd4);
   color: var(--descrip-text, #999); font-size: 11px; line-height: 15px; white-space: pre-wrap; overflow-wrap: anywhere; }
 .relay-notes p:last-child { margin-bottom: 0; }
+.lg-node-widgets > .relay-notes { margin-left: 12px; }
 .dom-widget:has(> .relay-notes) { pointer-events: none !important; }
 `;
 
@@ -108,8 +109,12 @@ function show(node, lines) {
         const widget = before?.widget ?? addWidget(node);
         shown.set(node, { widget, lines, grown: 0, own });
         paint(widget.element, lines);
-        if (!LiteGraph.vueNodesMode) setHeight(node, Math.max(own, node.computeSize()[1]));
-        setTimeout(() => settle(node), SETTLED);
+        if (LiteGraph.vueNodesMode) {
+            setTimeout(() => settle(node), SETTLED);
+        } else {
+            setHeight(node, Math.max(own, node.computeSize()[1]));
+            settle(node);
+        }
     }
     node.setDirtyCanvas(true, true);
 }
