@@ -26,8 +26,9 @@ CONVERTED = "Latent converted from sdxl_base: decoded, then encoded."
 
 SET_RENDERER = """
 async nodes2 => {
-    await window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', nodes2);
-    return true;
+    const settings = window.app.extensionManager.setting, changes = !!settings.get('Comfy.VueNodes.Enabled') !== nodes2;
+    if (changes) await settings.set('Comfy.VueNodes.Enabled', nodes2);
+    return changes;
 }
 """
 NOTES = """
@@ -81,8 +82,8 @@ def newest_page(models: SmallModels, page: HostPage) -> Iterator[HostPage]:
 
 @contextmanager
 def renderer(page: HostPage, nodes_2: bool) -> Iterator[None]:
-    page.ask(SET_RENDERER, nodes_2)
-    page.open()
+    if page.ask(SET_RENDERER, nodes_2):
+        page.open(300)
     try:
         yield
     finally:
@@ -241,7 +242,9 @@ def test_a_new_run_of_the_node_removes_them(runs: Runs) -> None:
     assert runs.harmless.converted["lines"] == [CONVERTED]
     assert sizes(runs, runs.harmless) == sizes(runs, runs.before)
     if runs.name != "own-nodes2":
-        assert runs.height == next(n["size"][1] for n in runs.before.saved["nodes"] if str(n["id"]) == runs.ids["prompt"])
+        assert runs.height == next(
+            n["size"][1] for n in runs.before.saved["nodes"] if str(n["id"]) == runs.ids["prompt"]
+        )
 
 
 def test_they_come_back_with_the_outputs_that_the_page_kept(runs: Runs) -> None:
