@@ -15,7 +15,7 @@ from .folders import (
     vocabularies,
 )
 from .memory import HostOffload
-from .monitor import HostMonitor
+from .monitor import HostMonitor, notes_kept
 from .newer import advanced, found_by
 from .outputs import refused_output
 from .runtime import runtime_for
@@ -39,6 +39,7 @@ __all__ = [
     "handles",
     "mark_as_model",
     "model_files",
+    "notes_kept",
     "pick_dtype",
     "pick_file",
     "pick_folder",
