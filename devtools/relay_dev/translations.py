@@ -61,6 +61,10 @@ def languages() -> list[str]:
     return sorted(file.parent.name for file in LOCALES.glob("*/nodeDefs.json"))
 
 
+def help_languages() -> list[str]:
+    return sorted({file.stem for file in DOCS.glob("*/*.md")})
+
+
 def node_texts(language: str) -> dict[str, Any]:
     return dict(json.loads((LOCALES / language / "nodeDefs.json").read_text("utf-8")))
 
@@ -134,11 +138,11 @@ def _listed(counter: Counter[str]) -> str:
 
 
 def problems_of_all_help(language: str, english: Texts) -> list[str]:
-    """One line for each part of the help pages in a language that is wrong; empty if there are no pages in it."""
-    if not any(DOCS.glob(f"*/{language}.md")):
-        return []
+    """One line for each part of the help pages in a language that is wrong."""
     titles = titles_in(language, english)
-    return [what for node in english for what in problems_of_help(node, language, titles)]
+    pages = {file.parent.name for file in DOCS.glob(f"*/{language}.md")}
+    found = [f"{name}: stale, there is no such node" for name in sorted(pages - english.keys())]
+    return found + [what for node in english for what in problems_of_help(node, language, titles)]
 
 
 def problems_of_help(node: str, language: str, titles: Mapping[str, str]) -> list[str]:
@@ -220,7 +224,9 @@ def main(chosen: list[str]) -> int:
     english = ask_for_texts()
     found = []
     for language in chosen or languages():
-        problems = problems_of_nodes(language, english) + problems_of_all_help(language, english)
+        problems = problems_of_nodes(language, english)
+        if language in help_languages():
+            problems += problems_of_all_help(language, english)
         found += [f"{language}: {what}" for what in problems]
     print("\n".join(found) or "no problems")
     return 1 if found else 0
