@@ -173,11 +173,20 @@ def _problems_of_section(english: str, text: str, language: str, titles: Mapping
             yield f"{our[:30]!r}: a paragraph and a list entry differ"
         if not is_translated(their, our, language):
             yield f"{our[:30]!r}: not translated"
+        yield from (f"{our[:30]!r}: **{what}** is not shown in bold" for what in _not_bold(our))
     for their_row, our_row in zip(their_rows, our_rows):
         if len(their_row) != len(our_row):
             yield f"row {our_row[0]}: {len(our_row)} columns instead of {len(their_row)}"
             continue
         yield from (f"row {our_row[0]}: {what}" for what in differences(" ".join(their_row), " ".join(our_row), titles))
+
+
+def _not_bold(text: str) -> Iterator[str]:
+    """Markdown takes no ** for bold between a letter on the outer side and a space or punctuation on the inner one."""
+    parts = text.split("**")
+    for before, inside, after in zip(parts[::2], parts[1::2], parts[2::2]):
+        if (before[-1:].isalnum() and not inside[:1].isalnum()) or (after[:1].isalnum() and not inside[-1:].isalnum()):
+            yield inside
 
 
 def blocks(section: str) -> tuple[list[str], list[list[str]]]:
