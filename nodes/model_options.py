@@ -11,14 +11,12 @@ from ..pipelines.base.errors import RelayError
 from ..pipelines.denoising.noise_law import schedulers_to_choose
 from ..pipelines.denoising.schedulers import SIGMA_FLAGS, TIMESTEP_SPACINGS, with_scheduler
 from ..pipelines.model.components import SchedulerChoice
-from ..pipelines.model.family_lookup import titles_of
 from . import comfy_host
 from .wire_types import DiffusersModel
 
 CATEGORY = f"{comfy_host.CATEGORY}/model"
 DEFAULT = "default"
 NONE = "none"
-FROM_FILE = titles_of(lambda family: family.vae_config is not None)
 SCHEDULERS = [DEFAULT, *schedulers_to_choose()]
 
 
@@ -39,7 +37,7 @@ class RelaySetScheduler(io.ComfyNode):
                     "scheduler",
                     options=SCHEDULERS,
                     default=DEFAULT,
-                    tooltip="The diffusers scheduler to use. default: the model's own. One that the model can't use is refused, with those that it can.",
+                    tooltip="The diffusers scheduler to use. default: the model's own. A scheduler that can't run the model is refused, with a list of those that can.",
                 ),
                 io.Combo.Input(
                     "sigmas",
@@ -99,7 +97,7 @@ class RelaySetVae(io.ComfyNode):
                     options=[NONE, *comfy_host.safetensors_files("vae")],
                     default=NONE,
                     optional=True,
-                    tooltip=f"A safetensors file in models/vae, made for this kind of model. Only for: {FROM_FILE}. none: use the autoencoder of vae_from.",
+                    tooltip="A safetensors file in models/vae, made for this kind of model. none: use the autoencoder of vae_from.",
                 ),
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with the other autoencoder.")],

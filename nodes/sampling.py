@@ -106,7 +106,7 @@ class RelayImageToImage(io.ComfyNode):
                 ),
                 sampling_inputs.denoising_end(),
                 *sampling_inputs.image_or_latent(
-                    "The picture to repaint. An odd size is scaled down to whole latent pixels.",
+                    "The picture to repaint. Any size; it is scaled down to the next size that the model can use.",
                     "The latent to repaint. Its noise_mask and batch index are respected.",
                 ),
                 sampling_inputs.control(),

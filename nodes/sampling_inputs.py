@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from math import gcd
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..pipelines.model.family_lookup import size_multiples
+from ..pipelines.model.family_lookup import size_step
 from ..pipelines.runs.denoising_range import families_with_range
 from .comfy_host import advanced
 from .wire_types import DiffusersControl, DiffusersModel, DiffusersPrompt
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 MAX_SIZE = 16384
 """Pixels."""
-SIZE_STEP = gcd(*size_multiples())
+SIZE_STEP = size_step()
 """Every family's sizes are multiples of this. The host needs it before a model is connected; the run checks the model's own multiple."""
 STEPS = "Denoising steps of a full run. More steps take longer. The models' defaults: 50 for Stable Diffusion and SDXL, 100 for the Kandinsky decoder."
 GUIDANCE_SCALE = "How closely to follow the prompt. Higher follows it more closely; 1 or less turns guidance and the negative prompt off. The models' defaults: 7.5 for Stable Diffusion, 5 for SDXL, 4 for Kandinsky."
@@ -43,16 +42,12 @@ def size() -> list[io.Input]:
         "min": SIZE_STEP,
         "max": MAX_SIZE,
         "step": SIZE_STEP,
-        "tooltip": f"Size in pixels: {_multiples()}. Models paint best at the size that they were trained for, such as 512 for SD1.5 and 1024 for SDXL.",
+        "tooltip": (
+            f"Size in pixels. Most models need a multiple of {SIZE_STEP}; another size is refused, with the nearest ones that fit. "
+            "Models paint best at the size that they were trained for, such as 512 for SD1.5 and 1024 for SDXL."
+        ),
     }
     return [io.Int.Input("width", **options), io.Int.Input("height", **options)]
-
-
-def _multiples() -> str:
-    others = [
-        f"of {number} for {' and '.join(titles)}" for number, titles in size_multiples().items() if number > SIZE_STEP
-    ]
-    return ", ".join([f"a multiple of {SIZE_STEP}", *others])
 
 
 def strength(default: float, tooltip: str) -> Any:

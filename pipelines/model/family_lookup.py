@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import gcd
 
 from ..base.errors import RelayError, shown
 from .component_classes import Classes
@@ -15,11 +16,9 @@ def titles_of(can: Callable[[ModelFamily], bool]) -> str:
     return ", ".join(family.title for family in FAMILIES if can(family))
 
 
-def size_multiples() -> dict[int, list[str]]:
-    """What the sizes in text-to-image are multiples of, in pixels, smallest first -> the titles of the families."""
-    painting = [family for family in FAMILIES if Task.TEXT_TO_IMAGE in family.pipeline_classes]
-    multiples = sorted({family.size_multiple for family in painting})
-    return {number: [family.title for family in painting if family.size_multiple == number] for number in multiples}
+def size_step() -> int:
+    """The pixels that every size of text-to-image is a multiple of, in all families."""
+    return gcd(*(family.size_multiple for family in FAMILIES if Task.TEXT_TO_IMAGE in family.pipeline_classes))
 
 
 def controlnet_classes(class_name: object) -> Classes | None:

@@ -9,7 +9,7 @@ import pytest
 
 from relay_dev.translations import node_texts
 from relay_host.page import HostPage, NodeOnPage
-from relay_host.paths import ARTIFACTS, PACK_FOLDER, ROOT
+from relay_host.paths import ARTIFACTS, ROOT
 from relay_host.server import HostServer
 
 LANGUAGES = ("zh", "ja")
