@@ -1,4 +1,5 @@
-"""Checks the type of every value before a node runs: a workflow file can contain any value where the page would put a link."""
+"""Wraps every node: checks the type of each value before it runs, because a workflow file can contain any value where the page would
+put a link, and puts what the node said into its output."""
 
 from __future__ import annotations
 
@@ -14,6 +15,8 @@ from ..pipelines.base.errors import RelayError, in_a_line
 from . import comfy_host, wire_types
 
 MAX_VALUE_LENGTH = 60
+NOTES = "relay_notes"
+"""The key in a node's UI output; web/js/notes.js reads it."""
 WIDGETS: dict[str, tuple[type, ...]] = {
     io.Int.io_type: (int,),
     io.Float.io_type: (int, float),
@@ -24,7 +27,8 @@ WIDGETS: dict[str, tuple[type, ...]] = {
 
 
 def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
-    """Wraps the node's ``execute``: it only runs with values of its inputs' types, and its errors name an input. Returns the node.
+    """Wraps the node's ``execute``: it only runs with values of its inputs' types, its errors name an input, and the messages
+    of the run are in the UI output (the page and the history have them). Returns the node.
 
     Raises:
         RelayError: from ``execute``; names the input and the value. Any exception of a library becomes one too, except those
@@ -54,7 +58,11 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
             if isinstance(value, float) and not math.isfinite(value):
                 raise RelayError(f"{name}: {value} can't be used. Enter a finite number.")
         try:
-            result: io.NodeOutput = run(cls, **inputs)
+            with comfy_host.notes_kept() as notes:
+                result: io.NodeOutput = run(cls, **inputs)
+            for value in result.args:
+                if isinstance(value, wire_types.models()):
+                    comfy_host.mark_as_model(value)
         except RelayError as error:
             if is_loader and not names_an_input.match(str(error)):
                 # The error is about the file or model that the first input names.
@@ -66,6 +74,8 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
             raise RelayError(
                 f"{title} stopped{_model_and_scheduler(inputs)}: {_in_a_line(error)}. {_advice(error, inputs)}"
             ) from error
+        if notes:
+            result.ui = {NOTES: notes}
         return result
 
     node.execute = classmethod(execute)  # type: ignore[arg-type,assignment,method-assign]

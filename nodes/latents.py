@@ -58,7 +58,9 @@ class RelayEncode(io.ComfyNode):
             ),
             inputs=[
                 DiffusersModel.Input("model", tooltip="The model whose autoencoder encodes."),
-                io.Image.Input("image", tooltip="The picture. Any size; it is scaled down to multiples of 8."),
+                io.Image.Input(
+                    "image", tooltip="The picture. Any size; it is scaled down to the next size that the model can use."
+                ),
                 sampling_inputs.seed(
                     "The seed for sampling from the encoder's distribution. Picture i of a batch uses seed + i."
                 ),

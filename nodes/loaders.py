@@ -63,8 +63,10 @@ class RelayLoadModel(io.ComfyNode):
         weights = comfy_host.pick_dtype(dtype)
         if path.is_dir():
             return io.NodeOutput(load_folder(path, dtype=weights, source=model, monitor=monitor))
-        tokenizer = comfy_host.tokenizer_folder()
-        return io.NodeOutput(load_checkpoint(path, dtype=weights, tokenizer=tokenizer, source=model, monitor=monitor))
+        vocabularies = comfy_host.vocabularies()
+        return io.NodeOutput(
+            load_checkpoint(path, dtype=weights, vocabularies=vocabularies, source=model, monitor=monitor)
+        )
 
 
 def _pick(model: str) -> Path:

@@ -37,7 +37,7 @@ class RelaySetScheduler(io.ComfyNode):
                     "scheduler",
                     options=SCHEDULERS,
                     default=DEFAULT,
-                    tooltip="The diffusers scheduler to use. default: the model's own. The Kandinsky decoder works with DDPM and DDIM only.",
+                    tooltip="The diffusers scheduler to use. default: the model's own. A scheduler that can't run the model is refused, with a list of those that can.",
                 ),
                 io.Combo.Input(
                     "sigmas",
@@ -97,7 +97,7 @@ class RelaySetVae(io.ComfyNode):
                     options=[NONE, *comfy_host.safetensors_files("vae")],
                     default=NONE,
                     optional=True,
-                    tooltip="A safetensors file in models/vae, made for this kind of model (Stable Diffusion or SDXL). none: use the autoencoder of vae_from.",
+                    tooltip="A safetensors file in models/vae, made for this kind of model. none: use the autoencoder of vae_from.",
                 ),
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with the other autoencoder.")],

@@ -177,7 +177,7 @@ class RelayKandinskyPrior(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..pipelines.families.kandinsky22_prior import PriorSettings, check_prior, run_prior
         from ..pipelines.model.family import Task
-        from ..pipelines.model.family_table import require_task
+        from ..pipelines.model.family_lookup import require_task
         from ..weighting.prior_encoder import encode_for_prior
 
         require_task(prior.family, Task.PRIOR, prior.source)
@@ -217,7 +217,7 @@ class RelayImagePrompt(io.ComfyNode):
     def execute(cls, prior: Any, image: Any) -> io.NodeOutput:
         from ..pipelines.families.kandinsky22_prior import embed_image
         from ..pipelines.model.family import Task
-        from ..pipelines.model.family_table import require_task
+        from ..pipelines.model.family_lookup import require_task
 
         require_task(prior.family, Task.PRIOR, prior.source)
         return io.NodeOutput(embed_image(prior, image, comfy_host.runtime_for(cls)))

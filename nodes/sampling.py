@@ -15,7 +15,9 @@ MAX_BATCH = 4096
 def _check_size(width: int, height: int) -> None:
     from ..pipelines.base.images import Extent, check_extent
 
-    check_extent(Extent(width, height), 8, "A diffusers model", greatest=sampling_inputs.MAX_SIZE)
+    check_extent(
+        Extent(width, height), sampling_inputs.SIZE_STEP, "A diffusers model", greatest=sampling_inputs.MAX_SIZE
+    )
 
 
 class RelayTextToImage(io.ComfyNode):
@@ -104,7 +106,7 @@ class RelayImageToImage(io.ComfyNode):
                 ),
                 sampling_inputs.denoising_end(),
                 *sampling_inputs.image_or_latent(
-                    "The picture to repaint. Any size; it is scaled down to multiples of 8.",
+                    "The picture to repaint. Any size; it is scaled down to the next size that the model can use.",
                     "The latent to repaint. Its noise_mask and batch index are respected.",
                 ),
                 sampling_inputs.control(),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..pipelines.model.family_lookup import size_step
 from ..pipelines.runs.denoising_range import families_with_range
 from .comfy_host import advanced
 from .wire_types import DiffusersControl, DiffusersModel, DiffusersPrompt
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 MAX_SIZE = 16384
 """Pixels."""
+SIZE_STEP = size_step()
+"""Every family's sizes are multiples of this. The host needs it before a model is connected; the run checks the model's own multiple."""
 STEPS = "Denoising steps of a full run. More steps take longer. The models' defaults: 50 for Stable Diffusion and SDXL, 100 for the Kandinsky decoder."
 GUIDANCE_SCALE = "How closely to follow the prompt. Higher follows it more closely; 1 or less turns guidance and the negative prompt off. The models' defaults: 7.5 for Stable Diffusion, 5 for SDXL, 4 for Kandinsky."
 SEED = "The seed for the noise. Picture i of a batch uses seed + i, so each can be painted again on its own."
@@ -36,10 +39,13 @@ def prompt() -> Any:
 def size() -> list[io.Input]:
     options: dict[str, Any] = {
         "default": 512,
-        "min": 8,
+        "min": SIZE_STEP,
         "max": MAX_SIZE,
-        "step": 8,
-        "tooltip": "Size in pixels: a multiple of 8, or of 64 for Kandinsky. SDXL is made for 1024.",
+        "step": SIZE_STEP,
+        "tooltip": (
+            f"Size in pixels. Most models need a multiple of {SIZE_STEP}; another size is refused, with the nearest ones that fit. "
+            "Models paint best at the size that they were trained for, such as 512 for SD1.5 and 1024 for SDXL."
+        ),
     }
     return [io.Int.Input("width", **options), io.Int.Input("height", **options)]
 

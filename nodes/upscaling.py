@@ -67,7 +67,7 @@ class RelayLatentUpscale(io.ComfyNode):
         cls, model: Any, prompt: Any, latent: Any, steps: int, guidance_scale: float, seed: int
     ) -> io.NodeOutput:
         from ..pipelines.latents.latent_space import from_host
-        from ..pipelines.runs.upscaling import LatentUpscaleSettings, upscale_latent
+        from ..pipelines.runs.latent_upscaling import LatentUpscaleSettings, upscale_latent
 
         settings = LatentUpscaleSettings(steps, guidance_scale, seed)
         runtime = comfy_host.runtime_for(cls, model)
@@ -143,7 +143,7 @@ class RelaySuperResolution(io.ComfyNode):
         image: Any = None,
         latent: Any = None,
     ) -> io.NodeOutput:
-        from ..pipelines.runs.upscaling import SuperResolutionSettings, super_resolution
+        from ..pipelines.runs.super_resolution import SuperResolutionSettings, super_resolution
 
         settings = SuperResolutionSettings(steps, guidance_scale, noise_level, seed, tile_size)
         runtime = comfy_host.runtime_for(cls, model)

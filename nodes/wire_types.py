@@ -12,6 +12,14 @@ DiffusersControlNet = io.Custom("DIFFUSERS_CONTROLNET")
 DiffusersControl = io.Custom("DIFFUSERS_CONTROL")
 
 
+def models() -> tuple[type, ...]:
+    """The classes of the values that hold a model's weights."""
+    from ..pipelines.control.units import ControlNet
+    from ..pipelines.model.components import PipelineComponents
+
+    return PipelineComponents, ControlNet
+
+
 def carried(io_type: str) -> tuple[type, ...] | None:
     """The classes of the values that a link of type ``io_type`` carries, or None for a type that only the host knows."""
     import torch

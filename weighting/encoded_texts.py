@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..pipelines.base.encoded_once import ENCODED, Wanted
+from ..pipelines.base.encoded_once import ENCODED, EncodingKey
 from ..pipelines.model.components import PipelineComponents
 from ..pipelines.model.embeds import PriorTextEmbeds, TextEmbeds
 from .prompt_text import Prompt
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Embeds = TypeVar("Embeds", TextEmbeds, PriorTextEmbeds)
 
 
-def texts_key(components: PipelineComponents, texts: tuple[Prompt, ...], *settings: Hashable) -> Wanted:
+def texts_key(components: PipelineComponents, texts: tuple[Prompt, ...], *settings: Hashable) -> EncodingKey:
     """The cache key of ``texts``, from any syntax, encoded with the text encoders, LoRAs and embeddings of ``components``.
 
     Args:
@@ -45,19 +45,19 @@ def texts_key(components: PipelineComponents, texts: tuple[Prompt, ...], *settin
         texts,
         settings,
     )
-    return Wanted("prompt", owners, content)
+    return EncodingKey("prompt", owners, content)
 
 
-def find_texts(wanted: Wanted, device: torch.device) -> dict[str, Any] | None:
+def find_texts(key: EncodingKey, device: torch.device) -> dict[str, Any] | None:
     """The embeddings that :func:`keep_texts` stored, on ``device``, or None."""
-    found = ENCODED.find(wanted)
+    found = ENCODED.find(key)
     return None if found is None else {name: _moved(embeds, device) for name, embeds in found.items()}
 
 
-def keep_texts(wanted: Wanted, embeds: Mapping[str, Embeds]) -> None:
+def keep_texts(key: EncodingKey, embeds: Mapping[str, Embeds]) -> None:
     """Stores a copy of ``embeds`` on the CPU."""
     on_cpu = {name: _moved(text, "cpu") for name, text in embeds.items()}
-    ENCODED.keep(wanted, on_cpu, sum(tensor.nbytes for text in on_cpu.values() for tensor in _tensors(text).values()))
+    ENCODED.keep(key, on_cpu, sum(tensor.nbytes for text in on_cpu.values() for tensor in _tensors(text).values()))
 
 
 def _moved(embeds: Embeds, device: torch.device | str) -> Embeds:

@@ -102,12 +102,12 @@ def load_ours_file(path: str, dtype: str) -> Quantities:
     from diffusers_relay.pipelines.base.monitor import SilentMonitor
     from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 
-    tokenizer = get_host() / "comfy" / "sd1_tokenizer"
+    vocabularies = {"clip": get_host() / "comfy" / "sd1_tokenizer"}
     weights = getattr(torch, dtype)
     return measured(
         lambda: modules_of(
             load_checkpoint(
-                Path(path), dtype=weights, tokenizer=tokenizer, source="file", monitor=SilentMonitor()
+                Path(path), dtype=weights, vocabularies=vocabularies, source="file", monitor=SilentMonitor()
             ).modules
         )
     )

@@ -73,7 +73,7 @@ def measure(scale: float, side: int, tile_size: int) -> dict[str, float]:
     from diffusers_relay.pipelines.base.monitor import SilentMonitor
     from diffusers_relay.pipelines.device.offload import PlainOffload
     from diffusers_relay.pipelines.device.runtime import Runtime
-    from diffusers_relay.pipelines.runs.upscaling import SuperResolutionSettings, super_resolution
+    from diffusers_relay.pipelines.runs.super_resolution import SuperResolutionSettings, super_resolution
     from support.without_host import encode
 
     model = make_model(scale)

@@ -22,7 +22,8 @@ from packaging.requirements import Requirement
 from .comfyui import CARRIED
 from .paths import WORK
 
-STAMP = "relay-host-stamp"
+MADE_FOR = "made-for.txt"
+"""What the environment was made for, and constrains what is installed into it: Python, and the versions of `KEPT`."""
 KEPT = ("torch", "torchvision")
 """The host runs with these as they are here: it works with any version, and they are several GB."""
 
@@ -48,24 +49,26 @@ def host_environment(host: Path) -> Path | None:
     if host == CARRIED:
         return None
     requirements = host / "requirements.txt"
-    missing = missing_requirements(requirements)
-    if not missing:
+    if not missing_requirements(requirements, packages()):
         return None
     key = hashlib.sha256(f"{host}\n{sys.prefix}".encode()).hexdigest()[:8]
     folder = WORK / "host-environments" / f"{host.name}-{key}"
-    here = sorted(f"{one.name}=={one.version}" for one in importlib.metadata.distributions(path=packages()))
-    stamp = hashlib.sha256("\n".join([sys.version, requirements.read_text("utf-8"), *here]).encode()).hexdigest()
+    kept = "".join(f"{name}=={version}\n" for name in KEPT if (version := _installed(name, packages())))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
-        done = folder / STAMP
-        if not done.is_file() or done.read_text("utf-8") != stamp:
-            _create(folder, missing)
-            done.write_text(stamp, "utf-8")
+        made_for = folder / MADE_FOR
+        stamp = f"# Python {' '.join(sys.version.split())}\n{kept}"
+        if not made_for.is_file() or made_for.read_text("utf-8") != stamp:
+            _create(folder)
+            made_for.write_text(stamp, "utf-8")
+        missing = missing_requirements(requirements, [*packages(folder), *packages()])
+        if missing:
+            _install(folder, missing, made_for)
     return folder
 
 
-def missing_requirements(requirements: Path) -> list[str]:
-    """The lines of a requirements.txt that this environment doesn't satisfy."""
+def missing_requirements(requirements: Path, places: list[str]) -> list[str]:
+    """The lines of a requirements.txt that the packages in these folders don't satisfy; the first folder wins."""
     missing = []
     for line in requirements.read_text("utf-8").splitlines():
         line = line.split("#")[0].strip()
@@ -74,7 +77,7 @@ def missing_requirements(requirements: Path) -> list[str]:
         requirement = Requirement(line)
         if requirement.marker and not requirement.marker.evaluate():
             continue
-        version = _installed(requirement.name)
+        version = _installed(requirement.name, places)
         if version is None or not requirement.specifier.contains(version, prereleases=True):
             missing.append(line)
     return missing
@@ -90,19 +93,19 @@ def _python(folder: Path) -> Path:
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def _installed(package: str) -> str | None:
-    found = importlib.metadata.distributions(name=package, path=packages())
+def _installed(package: str, places: list[str]) -> str | None:
+    found = importlib.metadata.distributions(name=package, path=places)
     return next((one.version for one in found), None)
 
 
-def _create(folder: Path, missing: list[str]) -> None:
-    print(f"Installing for this ComfyUI, into {folder}: {', '.join(missing)}", file=sys.stderr, flush=True)
+def _create(folder: Path) -> None:
     venv.create(folder, clear=True, with_pip=True)
     read_too = "".join(f"import site; site.addsitedir({place!r})\n" for place in packages())
     (Path(packages(folder)[0]) / "locked_packages.pth").write_text(read_too, "utf-8")
-    keep = folder / "keep.txt"
-    versions = ((name, _installed(name)) for name in KEPT)
-    keep.write_text("".join(f"{name}=={version}\n" for name, version in versions if version), "utf-8")
+
+
+def _install(folder: Path, missing: list[str], constraints: Path) -> None:
+    print(f"Installing for this ComfyUI, into {folder}: {', '.join(missing)}", file=sys.stderr, flush=True)
     # pip, because uv doesn't see packages that a .pth file adds and would install torch again.
     pip = [str(_python(folder)), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    subprocess.run([*pip, "--constraint", str(keep), *missing], check=True)
+    subprocess.run([*pip, "--constraint", str(constraints), *missing], check=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .parts import TEXT_WIDTH, make_text_encoder, make_tokenizer, save, scheduler
-from .tokenizer import WORDS
+from .t5 import make_t5, make_t5_tokenizer
 from .weights import PICTURE_STD, POSTERIOR_LOGVAR, random_module, scale_output, smooth_picture
 
 FLOW = {
@@ -20,7 +19,6 @@ FLOW = {
 }
 WIDTH = 96
 """Of a token; the two CLIPs side by side are narrower and filled up."""
-END, PAD, UNKNOWN, SPACE = "</s>", "<pad>", "<unk>", "\u2581"
 
 
 def make_sd3(folder: Path, *, t5: bool = True, seed: int = 7703) -> Path:
@@ -51,7 +49,7 @@ def make_sd3(folder: Path, *, t5: bool = True, seed: int = 7703) -> Path:
         vae=make_sd3_autoencoder(seed),
         text_encoder=make_text_encoder(seed + 2, vocab_size, act="quick_gelu", projected=TEXT_WIDTH),
         text_encoder_2=make_text_encoder(seed + 3, vocab_size, projected=TEXT_WIDTH),
-        text_encoder_3=make_t5(seed + 4) if t5 else None,
+        text_encoder_3=make_t5(seed + 4, WIDTH) if t5 else None,
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
         tokenizer_3=make_t5_tokenizer(folder / "tokenizer_3") if t5 else None,
@@ -91,61 +89,6 @@ def make_sd3_autoencoder(seed: int) -> Any:
         latents = wanted * torch.randn(1, 16, 8, 8, generator=torch.Generator("cpu").manual_seed(seed))
         scale_output(vae.decoder.conv_out, vae.decode(latents).sample, PICTURE_STD)
     return vae
-
-
-def make_t5(seed: int) -> Any:
-    from transformers import T5Config, T5EncoderModel
-
-    config = T5Config(
-        vocab_size=len(_pieces()),
-        d_model=WIDTH,
-        d_kv=16,
-        d_ff=128,
-        num_layers=2,
-        num_heads=4,
-        feed_forward_proj="gated-gelu",
-    )
-    encoder = random_module(lambda: T5EncoderModel(config), seed)
-    encoder.encoder.embed_tokens.weight = encoder.shared.weight
-    return encoder
-
-
-def make_t5_tokenizer(folder: Path) -> Any:
-    from transformers import T5TokenizerFast
-
-    folder.mkdir(parents=True, exist_ok=True)
-    metaspace = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": True}
-    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    ending = {"SpecialToken": {"id": END, "type_id": 0}}
-    text = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [{"id": i, "content": one, **special} for i, one in enumerate((PAD, END, UNKNOWN))],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [{"Sequence": {"id": "A", "type_id": 0}}, ending],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, ending, {"Sequence": {"id": "B", "type_id": 0}}, ending],
-            "special_tokens": {END: {"id": END, "ids": [1], "tokens": [END]}},
-        },
-        "decoder": metaspace,
-        "model": {"type": "Unigram", "unk_id": 2, "vocab": _pieces(), "byte_fallback": False},
-    }
-    settings = {"tokenizer_class": "T5Tokenizer", "model_max_length": 512, "extra_ids": 0}
-    settings |= {"eos_token": END, "pad_token": PAD, "unk_token": UNKNOWN}
-    (folder / "tokenizer.json").write_text(json.dumps(text), encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    return T5TokenizerFast.from_pretrained(folder)
-
-
-def _pieces() -> list[tuple[str, float]]:
-    """Each of WORDS is one piece; every other text of printable ASCII is written in letters."""
-    words = [SPACE + word for word in dict.fromkeys(WORDS.split())]
-    letters = [SPACE, *map(chr, range(33, 127))]
-    rare = [(letter, -12.0) for letter in letters]
-    return [(PAD, 0.0), (END, 0.0), (UNKNOWN, 0.0), *((word, -6.0) for word in words), *rare]
 
 
 @torch.no_grad()

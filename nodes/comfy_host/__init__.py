@@ -1,5 +1,6 @@
 """The only package that talks to the host: devices, memory, progress, previews, cancel and model folders."""
 
+from .cached_values import mark_as_model
 from .caught import handles
 from .choices import check_choice, pick_folder, refusal
 from .devices import DTYPES, denoising_device, pick_dtype
@@ -11,10 +12,10 @@ from .folders import (
     safetensors_files,
     state_of_file,
     state_of_files,
-    tokenizer_folder,
+    vocabularies,
 )
 from .memory import HostOffload
-from .monitor import HostMonitor
+from .monitor import HostMonitor, notes_kept
 from .newer import advanced, found_by
 from .outputs import refused_output
 from .runtime import runtime_for
@@ -36,7 +37,9 @@ __all__ = [
     "folders_with",
     "found_by",
     "handles",
+    "mark_as_model",
     "model_files",
+    "notes_kept",
     "pick_dtype",
     "pick_file",
     "pick_folder",
@@ -46,5 +49,5 @@ __all__ = [
     "safetensors_files",
     "state_of_file",
     "state_of_files",
-    "tokenizer_folder",
+    "vocabularies",
 ]

@@ -76,9 +76,9 @@ def model_files(kind: str) -> dict[str, str]:
     return {name.replace(os.sep, "/"): path for name, path in paths if path is not None}
 
 
-def tokenizer_folder() -> Path:
-    """The host's folder with CLIP's vocabulary, which checkpoint files don't contain."""
-    return Path(comfy.utils.__file__).parent / "sd1_tokenizer"
+def vocabularies() -> dict[str, Path]:
+    """The host's folders with vocabularies of tokenizers, which checkpoint files don't contain, by :attr:`.Vocabulary.name`."""
+    return {"clip": Path(comfy.utils.__file__).parent / "sd1_tokenizer"}
 
 
 def state_of_files(folder: str) -> str:

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+import comfy
 import comfy.model_management as memory
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -63,12 +64,21 @@ def _devices(stage: Stage) -> tuple[torch.device, torch.device]:
 
 
 def _capacity(device: torch.device) -> int | None:
-    """The usable bytes of the device: 0 if the user asked for split models (--lowvram, --novram), None if there is no limit."""
+    """The usable bytes of the device: 0 if the user asked for split models (--lowvram, --novram), None if there is no limit.
+
+    On a newer host with dynamic VRAM, --lowvram does nothing, so it does nothing here.
+    """
     if memory.is_device_cpu(device):
         return None
-    if memory.vram_state in (memory.VRAMState.LOW_VRAM, memory.VRAMState.NO_VRAM):
+    if memory.vram_state is memory.VRAMState.NO_VRAM:
+        return 0
+    if memory.vram_state is memory.VRAMState.LOW_VRAM and not _has_dynamic_vram():
         return 0
     return int(memory.get_total_memory(device) - memory.extra_reserved_memory())
+
+
+def _has_dynamic_vram() -> bool:
+    return bool(getattr(getattr(comfy, "memory_management", None), "aimdo_enabled", False))
 
 
 class WeakWrapper(torch.nn.Module):

@@ -19,7 +19,7 @@ from ..files.registry import REGISTRY, file_identity
 from ..files.safetensors import HOW_TO_CONVERT_WEIGHTS, check_file
 from ..model.adapters import Lora, LoraLayer
 from ..model.components import PipelineComponents
-from ..model.family_table import FAMILIES
+from ..model.family_lookup import titles_of
 from .lora_file import read_lora
 from .lora_names import places
 
@@ -49,7 +49,7 @@ def with_lora(
         if not math.isfinite(value):
             raise RelayError(f"{name}: {value} is not a finite number. Use 0 to 1, or a little more.")
     if not _takes_loras(family):
-        able = ", ".join(one.title for one in FAMILIES if _takes_loras(one))
+        able = titles_of(_takes_loras)
         raise RelayError(
             f"model: {components.source} ({family.title}) can't use a LoRA: diffusers does not support LoRAs for it. Families that can: {able}."
         )

@@ -17,7 +17,7 @@ from ..base.errors import RelayError
 from ..files.registry import REGISTRY, file_identity
 from ..model.adapters import EmbeddingFile, TextualInversion
 from ..model.components import PipelineComponents
-from ..model.family_table import FAMILIES
+from ..model.family_lookup import titles_of
 from .textual_inversion_file import SDXL_KEYS, read_embedding
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def with_textual_inversion(components: PipelineComponents, path: Path, *, title:
     """
     family = components.family
     if not family.takes_embeddings:
-        able = ", ".join(one.title for one in FAMILIES if one.takes_embeddings)
+        able = titles_of(lambda one: one.takes_embeddings)
         raise RelayError(
             f"model: {components.source} ({family.title}) can't use an embedding: diffusers does not support embeddings for it. Families that can: {able}."
         )

@@ -26,7 +26,7 @@ MOST_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EncodingKey:
     """The key of an encoding: what encodes it, and from what."""
 
     kind: str
@@ -54,25 +54,25 @@ class EncodedOnce:
         """Kind -> how often an entry was found."""
         self.misses: Counter[str] = Counter()
 
-    def find(self, wanted: Wanted) -> Any:
+    def find(self, key: EncodingKey) -> Any:
         """A copy of the cached value, or None."""
-        key = self._key(wanted)
+        by_identity = self._by_identity(key)
         with self._lock:
             self._drop_gone()
-            value, _ = self._entries.get(key, (None, 0))
-            (self.misses if value is None else self.hits)[wanted.kind] += 1
+            value, _ = self._entries.get(by_identity, (None, 0))
+            (self.misses if value is None else self.hits)[key.kind] += 1
             if value is not None:
-                self._entries.move_to_end(key)
-        logger.debug("%s: encoded %s", wanted.kind, "now" if value is None else "before")
+                self._entries.move_to_end(by_identity)
+        logger.debug("%s: encoded %s", key.kind, "now" if value is None else "before")
         return copied(value)
 
-    def keep(self, wanted: Wanted, value: Any, size: int) -> None:
+    def keep(self, key: EncodingKey, value: Any, size: int) -> None:
         """Keeps a copy of ``value``, of ``size`` bytes, for :meth:`find`."""
-        key, value = self._key(wanted), copied(value)
+        by_identity, value = self._by_identity(key), copied(value)
         with self._lock:
             self._drop_gone()
-            self._drop(key)
-            self._entries[key] = value, size
+            self._drop(by_identity)
+            self._entries[by_identity] = value, size
             self.bytes += size
             while self.bytes > self._most_bytes:
                 self._drop(next(iter(self._entries)))
@@ -85,8 +85,8 @@ class EncodedOnce:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def _key(self, wanted: Wanted) -> tuple[Any, ...]:
-        return wanted.kind, tuple(weakref.ref(owner, self._forget) for owner in wanted.owners), wanted.content
+    def _by_identity(self, key: EncodingKey) -> tuple[Any, ...]:
+        return key.kind, tuple(weakref.ref(owner, self._forget) for owner in key.owners), key.content
 
     def _forget(self, gone: weakref.ref[Any]) -> None:
         """Called when an owner is freed: at any moment and in any thread, perhaps one that has the lock."""

@@ -10,20 +10,22 @@ from ..base.images import Extent
 from ..latents.autoencoder import autoencoder_of
 from ..model.components import PipelineComponents
 from ..model.family import Task
-from ..model.family_table import FAMILIES
+from ..model.family_lookup import titles_of
 from .units import ControlNetUnit, fit_picture
 
 if TYPE_CHECKING:
     import torch
 
 SHARED_CONFIG = {
-    "cross_attention_dim": "the width of the prompt embeddings",
-    "addition_embed_type": "what is added to the time embedding",
-    "projection_class_embeddings_input_dim": "the width of what is added to the time embedding",
-    "block_out_channels": "the widths of the blocks",
-    "layers_per_block": "the layers of each block",
+    "ControlNetModel": {
+        "cross_attention_dim": "the width of the prompt embeddings",
+        "addition_embed_type": "what is added to the time embedding",
+        "projection_class_embeddings_input_dim": "the width of what is added to the time embedding",
+        "block_out_channels": "the widths of the blocks",
+        "layers_per_block": "the layers of each block",
+    },
 }
-"""Config entries that are the same in a ControlNet and in the UNet that it was made for, with their meaning."""
+"""ControlNet class -> config entries that are the same in it and in the denoiser that it was made for, with their meaning."""
 
 
 def fit_controls(
@@ -50,7 +52,7 @@ def fit_controls(
             f"control: {source} ({family.title}) can't be steered by what is connected. Connect the output of Apply ControlNet (Diffusers)."
         )
     if task not in family.control_pipeline_classes:
-        able = ", ".join(f.title for f in FAMILIES if task in f.control_pipeline_classes)
+        able = titles_of(lambda one: task in one.control_pipeline_classes)
         raise RelayError(
             f"control: {source} ({family.title}) takes no ControlNets in {task.value}. Leave control unconnected, or use a model "
             f"that takes them: {able}."
@@ -66,19 +68,25 @@ def fit_controls(
 
 
 def _check_fits(unit: ControlNetUnit, components: PipelineComponents) -> None:
-    unet, controlnet, title = components[components.family.denoiser], unit.controlnet.module, unit.controlnet.title
-    for name, meaning in SHARED_CONFIG.items():
-        in_controlnet, in_model = _plain(controlnet.config.get(name)), _plain(unet.config.get(name))
+    family, controlnet, title = components.family, unit.controlnet.module, unit.controlnet.title
+    class_name = type(controlnet).__name__
+    if family.controlnet is None or class_name not in family.controlnet.names:
+        raise RelayError(
+            f"control: {title} is a {class_name}, which {components.source} ({family.title}) can't use. Load a ControlNet for {family.title}."
+        )
+    denoiser = components[family.denoiser]
+    for name, meaning in SHARED_CONFIG[class_name].items():
+        in_controlnet, in_model = _plain(controlnet.config.get(name)), _plain(denoiser.config.get(name))
         if in_controlnet != in_model:
             raise RelayError(
-                f"control: {title} was made for another kind of model than {components.source} ({components.family.title}): "
+                f"control: {title} was made for another kind of model than {components.source} ({family.title}): "
                 f"{name} ({meaning}) is {in_controlnet} in the ControlNet and {in_model} in the model. Load a ControlNet for "
-                f"{components.family.title}."
+                f"{family.title}."
             )
     for name, expected in (("in_channels", autoencoder_of(components).channels), ("conditioning_channels", 3)):
         if controlnet.config.get(name, expected) != expected:
             raise RelayError(
-                f"control: {title} has {controlnet.config[name]} {name}, but a ControlNet for {components.family.title} has {expected}. "
+                f"control: {title} has {controlnet.config[name]} {name}, but a ControlNet for {family.title} has {expected}. "
                 "Load another ControlNet."
             )
     if controlnet.dtype != components.dtype:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..base.encoded_once import ENCODED, Wanted
+from ..base.encoded_once import ENCODED, EncodingKey
 from ..base.errors import RelayError
 from ..base.images import Extent, as_rgb
+from ..base.memory_size import SizedValue
 from ..model.components import PipelineComponents
 from .picture import fitted_picture
 
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class KandinskyHint:
+class KandinskyHint(SizedValue):
     """The depth map for Kandinsky's depth decoder. On the wire, it is the only entry of a tuple."""
 
     depth: torch.Tensor
     """[1 or B, 3, H, W] float32 in 0..1; near is bright."""
+
+    def tensors(self) -> list[torch.Tensor | None]:
+        return [self.depth]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +96,7 @@ def _fitted(hint: KandinskyHint, extent: Extent, batch: int) -> torch.Tensor:
             f"{'picture is' if batch == 1 else 'pictures are'} painted. Connect one for all, or one for each."
         )
     if tuple(depth.shape[-2:]) != (extent.height, extent.width):
-        key = Wanted("control picture", (hint,), (extent,))
+        key = EncodingKey("control picture", (hint,), (extent,))
         depth = ENCODED.find(key)
         if depth is None:
             depth = fitted_picture(hint.depth.movedim(1, -1), extent).movedim(-1, 1)

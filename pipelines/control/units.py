@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..base.encoded_once import ENCODED, Wanted
+from ..base.encoded_once import ENCODED, EncodingKey
 from ..base.errors import RelayError
 from ..base.images import as_unclamped_rgb, extent_of
-from ..base.memory_size import module_bytes
+from ..base.memory_size import SizedValue, module_tensors
 from .picture import fitted_picture
 
 if TYPE_CHECKING:
@@ -20,21 +20,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class ControlNet:
+class ControlNet(SizedValue):
     """A loaded ControlNet. All units and runs share its module."""
 
     title: str
     """The repo id or folder name, for messages."""
     module: Any
-    """diffusers' ControlNetModel."""
+    """An object of one of diffusers' ControlNet classes, see :attr:`.ModelFamily.controlnet`."""
 
-    def get_ram_usage(self) -> int:
-        """Bytes of memory that this value occupies, see :meth:`.PipelineComponents.get_ram_usage`."""
-        return module_bytes([self.module])
+    def tensors(self) -> list[torch.Tensor | None]:
+        return [*module_tensors([self.module])]
 
 
 @dataclass(frozen=True, eq=False)
-class ControlNetUnit:
+class ControlNetUnit(SizedValue):
     """One use of a ControlNet in a run, with the settings of diffusers' ControlNet pipelines.
 
     Source: https://huggingface.co/docs/diffusers/using-diffusers/controlnet
@@ -51,6 +50,9 @@ class ControlNetUnit:
     """Fraction of the steps after which it does nothing."""
     guess_mode: bool = False
     """Only steer the prompt's half of the guidance, with a stronger effect in deeper layers. The same for all units of a run."""
+
+    def tensors(self) -> list[torch.Tensor | None]:
+        return [*self.controlnet.tensors(), self.image]
 
 
 def make_unit(
@@ -110,7 +112,7 @@ def fit_picture(unit: ControlNetUnit, extent: Extent) -> ControlNetUnit:
     """The unit with its picture scaled to ``extent`` by :func:`.fitted_picture`."""
     if extent_of(unit.image) == extent:
         return unit
-    key = Wanted("control picture", (unit,), (extent,))
+    key = EncodingKey("control picture", (unit,), (extent,))
     fitted = ENCODED.find(key)
     if fitted is None:
         fitted = fitted_picture(unit.image, extent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,7 +50,7 @@ class DenoisingJob:
     denoising_end: float | None = None
     controls: tuple[ControlNetUnit, ...] = ()
     """ControlNets for the run, with pictures that fit ``extent``."""
-    painted_into: MaskedPicture | None = None
+    masked_picture: MaskedPicture | None = None
     """Inpainting: the mask and the masked picture."""
     extras: tuple[object, ...] = ()
     """Values that only one family needs, each of its own type. Other families ignore them."""
@@ -113,19 +113,35 @@ def borrow_inpainting_pipeline(
     """
     import torch
 
-    painted_into = job.painted_into
-    assert painted_into is not None and job.latents is not None
+    masked_picture = job.masked_picture
+    assert masked_picture is not None and job.latents is not None
     pipeline = borrow_pipeline(job, device, without)
-    begin = [FixedLatents(one) for one in job.latents.split(1)] if painted_into.begin_is_read else []
-    pipeline.vae = EncodedPictures(pipeline.vae, [*begin, *painted_into.masked])
+    begin = [FixedLatents(one) for one in job.latents.split(1)] if masked_picture.encodes_picture else []
+    pipeline.vae = EncodedPictures(pipeline.vae, [*begin, *masked_picture.masked])
     width, height = job.extent.width, job.extent.height
     return pipeline, {
         "image": torch.zeros(job.batch, 3, height, width),
-        "mask_image": painted_into.mask,
+        "mask_image": masked_picture.mask,
         "width": width,
         "height": height,
         "strength": job.strength,
     }
+
+
+def legacy_callback(pipeline: Any, job: DenoisingJob) -> Callable[[int, Any, torch.Tensor], None]:
+    """The ``callback`` for a pipeline of :func:`borrow_pipeline` that does not support ``callback_on_step_end``.
+
+    Such a pipeline ignores what its callback returns, so with a mask the latents are changed in place.
+    """
+
+    def callback(step: int, timestep: Any, latents: torch.Tensor) -> None:
+        timesteps = pipeline.scheduler.timesteps if pipeline.relay_timesteps is None else pipeline.relay_timesteps
+        total = -(-len(timesteps) // pipeline.scheduler.order)
+        kept = job.on_step.after_step(step, total, timesteps, latents)
+        if kept is not latents:
+            latents.copy_(kept)
+
+    return callback
 
 
 def denoising_bytes(job: DenoisingJob) -> int:

@@ -22,7 +22,7 @@ class MaskedPicture:
 
     mask: torch.Tensor
     """[B, 1, H, W] float32 of pixels, 1 = repaint, 0 = keep."""
-    begin_is_read: bool
+    encodes_picture: bool
     """Whether the pipeline encodes the picture itself. A run at full strength with an inpainting UNet does not."""
     masked: Sequence[Any]
     """One per image, in batch order: what the pipeline gets when it encodes the masked picture."""

@@ -13,7 +13,7 @@ from ..model.components import PipelineComponents, SchedulerChoice
 from ..model.family import ModelFamily
 from ..model.laws import NoiseLaw
 from .noise_law import EDM_SCHEDULERS, LAW_CONFIG, USUAL_SCHEDULER, law_of
-from .scheduler_mends import corrected
+from .scheduler_workarounds import corrected
 
 if TYPE_CHECKING:
     import torch

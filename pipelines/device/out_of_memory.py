@@ -60,7 +60,7 @@ def once_more(
     policy.free()
     raise RelayError(
         f"The device ran out of memory twice, the second time {'in tiles and ' if instead else ''}with nothing else loaded. Use a smaller picture, "
-        "batch_size or tile_size, a model in float16 or bfloat16, or Optimize (Diffusers) with vae_tiling; or start ComfyUI with --lowvram. "
+        "batch_size or tile_size, a model in float16 or bfloat16, or Optimize (Diffusers) with vae_tiling; or start ComfyUI with --novram. "
         f"The device reported: {reason}"
     )
 

@@ -27,9 +27,12 @@ TRANSFORMER_WIDTHS = 21
 """Elements per channel in a block's feed-forward layer: 8 before the gate, twice 4 after it, and the residuals."""
 RESNET_WIDTHS = 5
 """Elements per channel: input, first convolution, norm, activation, second convolution."""
+VIDEO_ENCODE_WIDTHS, VIDEO_DECODE_WIDTHS = 12, 18
+"""Elements per pixel and channel of the first level in a video VAE with one frame. Measured: its convolutions read two empty frames too."""
 TILE_PIXELS = 512 * 512
 """Pixels of a tile in diffusers' tiled decoding."""
 CLIP_TOKENS = 77
+RGB = 3
 T5_TOKENS = 256
 """An encoder without a table of positions reads a text as a whole, padded to a multiple of this."""
 T5_SCORES = 3
@@ -66,29 +69,38 @@ def _skip_elements(widths: Sequence[int], layers: int | Sequence[int]) -> float:
 
 
 def encode_bytes(vae: Any, pixels: int, dtype: torch.dtype) -> int:
-    """One encoding by an AutoencoderKL or VQModel in ``dtype``. ``pixels``: of all pictures in its batch."""
-    widths = vae.config.block_out_channels
-    each = max(RESNET_WIDTHS * width / 4**level for level, width in enumerate(widths)) + vae.config.in_channels
+    """One encoding by an AutoencoderKL, VQModel or video VAE in ``dtype``. ``pixels``: of all pictures in its batch."""
+    if "base_dim" in vae.config:
+        each = VIDEO_ENCODE_WIDTHS * vae.config.base_dim
+    else:
+        widths = vae.config.block_out_channels
+        each = max(RESNET_WIDTHS * width / 4**level for level, width in enumerate(widths)) + RGB
     return _bytes(each * pixels, dtype) + _weight_copies(vae, dtype) + _widening(vae, dtype)
 
 
 def decode_bytes(vae: Any, pixels: int, dtype: torch.dtype, tiled: bool = False) -> int:
-    """One decoding by an AutoencoderKL or VQModel in ``dtype``. ``pixels``: of all pictures in its batch.
+    """One decoding by an AutoencoderKL, VQModel or video VAE in ``dtype``. ``pixels``: of all pictures in its batch.
 
     MoVQ's spatial norm computes two more tensors from the latent, as wide as its input.
     """
-    widths = vae.config.block_out_channels
-    extra = 2 if vae.config.get("norm_type") == "spatial" else 0
-    each = RESNET_WIDTHS * widths[-1] / 4 ** (len(widths) - 1)
-    for level, (width, below) in enumerate(pairwise(widths)):
-        each = max(each, (RESNET_WIDTHS + extra) * width / 4**level, (3 + extra) * below / 4**level)
-    each += vae.config.latent_channels
-    canvas = 3 * vae.config.out_channels * pixels if tiled else 0  # tiles, rows of tiles, and the whole picture
+    each = VIDEO_DECODE_WIDTHS * vae.config.base_dim if "base_dim" in vae.config else _decoder_elements(vae)
+    canvas = 3 * RGB * pixels if tiled else 0  # tiles, rows of tiles, and the whole picture
     return (
         _bytes(each * (min(pixels, TILE_PIXELS) if tiled else pixels) + canvas, dtype)
         + _weight_copies(vae, dtype)
         + _widening(vae, dtype)
     )
+
+
+def _decoder_elements(vae: Any) -> float:
+    """Elements per pixel in the decoder of an AutoencoderKL or VQModel."""
+    widths = vae.config.block_out_channels
+    extra = 2 if vae.config.get("norm_type") == "spatial" else 0
+    each = RESNET_WIDTHS * widths[-1] / 4 ** (len(widths) - 1)
+    for level, (width, below) in enumerate(pairwise(widths)):
+        each = max(each, (RESNET_WIDTHS + extra) * width / 4**level, (3 + extra) * below / 4**level)
+    latent_channels: int = vae.config.latent_channels
+    return each + latent_channels
 
 
 def transformer_bytes(model: Any, *, rows: int, tokens: int, width: int, kept: int = 0) -> int:

@@ -206,7 +206,7 @@ class _Request:
                 f"{self.title} needs {total / 1e6:.0f} MB, but the disk of {_cache()} only has {free / 1e6:.0f} MB free. "
                 f"Free some space, or set HF_HOME to a folder on another disk and restart."
             )
-        monitor.say(f"Downloading {self.title}: {len(missing)} files, {total / 1e6:.1f} MB.")
+        monitor.say(f"Download of {self.title}: {len(missing)} files, {total / 1e6:.1f} MB.")
 
         def fetch_all(transfer: Transfer) -> None:
             for file in missing:

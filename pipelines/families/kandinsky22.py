@@ -41,7 +41,7 @@ def inpaint(job: DenoisingJob, device: torch.device) -> torch.Tensor:
     """
     import torch
 
-    assert job.latents is not None and job.painted_into is not None
+    assert job.latents is not None and job.masked_picture is not None
     pipeline = borrow_pipeline(job, device, {})
     movq = pipeline.movq
     arguments = _arguments(replace(job, generators=job.generators[:1]), device)
@@ -51,7 +51,7 @@ def inpaint(job: DenoisingJob, device: torch.device) -> torch.Tensor:
         arguments |= {"generator": [generator], "callback_on_step_end": job.on_step.of_run(index, job.batch)}
         latents = pipeline(
             image=torch.zeros(1, 3, job.extent.height, job.extent.width),
-            mask_image=job.painted_into.mask[index : index + 1].clone(),  # the pipeline changes it in place
+            mask_image=job.masked_picture.mask[index : index + 1].clone(),  # the pipeline changes it in place
             width=job.extent.width,
             height=job.extent.height,
             **arguments,

@@ -2,7 +2,7 @@
 
 diffusers' two pipelines for it have limits that are worked around here: they don't support ``output_type="latent"`` or
 latents to start from, and the image-to-image one swaps height and width (see :class:`_MovqStandIn`). They only support the
-legacy callback, and ignore what it returns (see :func:`_run`).
+legacy callback.
 
 Source: https://huggingface.co/docs/diffusers/using-diffusers/kandinsky#controlnet
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..control.kandinsky_hint import FittedHint
-from ..denoising.job import DenoisingJob, borrow_pipeline, repeat
+from ..denoising.job import DenoisingJob, borrow_pipeline, legacy_callback, repeat
 from ..model.embeds import ImageEmbeds
 
 if TYPE_CHECKING:
@@ -37,14 +37,6 @@ def _run(job: DenoisingJob, device: torch.device, own: dict[str, Any]) -> torch.
     dtype = job.components.dtype
     pipeline = borrow_pipeline(job, device, {})
     pipeline.movq = movq = _MovqStandIn(pipeline.movq, None if job.latents is None else job.latents.to(device))
-
-    def callback(step: int, timestep: Any, latents: torch.Tensor) -> None:
-        # Image-to-image keeps its timesteps on the pipeline, see borrow_pipeline; text-to-image uses the scheduler's.
-        timesteps = pipeline.scheduler.timesteps if pipeline.relay_timesteps is None else pipeline.relay_timesteps
-        kept = job.on_step.after_step(step, len(timesteps), timesteps, latents)
-        if kept is not latents:
-            latents.copy_(kept)  # the pipeline continues with this tensor and ignores the return value
-
     pipeline(
         image_embeds=repeat(job.prompt.positive, job.batch, device, dtype),
         negative_image_embeds=repeat(job.prompt.negative, job.batch, device, dtype),
@@ -53,7 +45,7 @@ def _run(job: DenoisingJob, device: torch.device, own: dict[str, Any]) -> torch.
         guidance_scale=job.guidance_scale,
         generator=job.generators,
         output_type="pt",
-        callback=callback,
+        callback=legacy_callback(pipeline, job),
         **own,
     )
     return movq.decoded

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ..base.encoded_once import ENCODED, Wanted
+from ..base.encoded_once import ENCODED, EncodingKey
 from ..base.errors import RelayError
 from ..base.images import as_rgb, to_pil
 from ..base.numbers import check_numbers, check_strength
@@ -115,7 +115,7 @@ def embed_image(components: PipelineComponents, image: torch.Tensor, runtime: Ru
     picture = _one_picture(image)
     encoder = components["image_encoder"]
     content = (encoder.dtype, picture.size, hashlib.sha256(picture.tobytes()).digest())
-    key = Wanted("image prompt", (encoder, components["image_processor"]), content)
+    key = EncodingKey("image prompt", (encoder, components["image_processor"]), content)
     found = ENCODED.find(key)
     if found is not None:
         positive, negative = (values.to(runtime.policy.output_device()) for values in found)

@@ -1,6 +1,6 @@
 """The Stable Diffusion upscalers: diffusers' pipelines for x2 (latents) and x4 (pictures), from embeddings to latents.
 
-Both only support the legacy callback; see :func:`_callback`.
+Both only support the legacy callback.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..base.images import extent_of, to_pil
-from ..denoising.job import DenoisingJob, borrow_pipeline, repeat
+from ..denoising.job import DenoisingJob, borrow_pipeline, legacy_callback, repeat
 from ..denoising.tiling import TiledUnet, Tiles
 from ..model.embeds import PromptEmbeds, TextEmbeds
 
@@ -80,18 +80,8 @@ def _arguments(pipeline: Any, job: DenoisingJob) -> dict[str, Any]:
         "guidance_scale": job.guidance_scale,
         "generator": job.generators,
         "output_type": "latent",
-        "callback": _callback(pipeline, job),
+        "callback": legacy_callback(pipeline, job),
     }
-
-
-def _callback(pipeline: Any, job: DenoisingJob) -> Callable[[int, Any, Any], None]:
-    """A ``callback(step, timestep, latents)`` that reports each step of the schedule to the run's StepWatcher."""
-
-    def callback(step: int, timestep: Any, latents: torch.Tensor) -> None:
-        total = -(-len(pipeline.scheduler.timesteps) // pipeline.scheduler.order)
-        job.on_step.after_step(step, total, None, latents)
-
-    return callback
 
 
 def _with_pooled(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..base.errors import RelayError
 from ..model.component_classes import Classes
 from ..model.family import ModelFamily
-from ..model.family_table import is_absent
+from ..model.family_lookup import is_absent
 from .component_files import CONFIG_OF_MODEL, SIDE_FILES, ComponentFiles, MissingFiles
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from .borrowed_module import can_tile
+from .frame_axis import has_frames
 from .scale import LatentScale, scale_of
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class AutoencoderFacts:
-    """A shared VAE (AutoencoderKL or AutoencoderTiny) or MoVQ (VQModel), and how its family's pipelines run it."""
+    """A shared VAE (AutoencoderKL, AutoencoderTiny or a video VAE) or MoVQ (VQModel), and how its family's pipelines run it."""
 
     module: Any
     title: str
@@ -34,11 +35,18 @@ class AutoencoderFacts:
     @property
     def factor(self) -> int:
         """Pixels per latent pixel, along one side."""
-        return 2 ** (len(self.module.config.block_out_channels) - 1)
+        config = self.module.config
+        return 2 ** (len(config.temperal_downsample) if self.has_frames else len(config.block_out_channels) - 1)
 
     @property
     def channels(self) -> int:
-        return self.module.config.latent_channels
+        config = self.module.config
+        return config.z_dim if self.has_frames else config.latent_channels
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether it and the host's LATENT for its space have a frame axis, see :mod:`.frame_axis`."""
+        return has_frames(self.module)
 
     @property
     def is_quantized(self) -> bool:

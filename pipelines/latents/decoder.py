@@ -13,6 +13,7 @@ from ..device.out_of_memory import once_more
 from ..device.working_memory import decode_bytes
 from .autoencoder_facts import AutoencoderFacts
 from .borrowed_module import in_float32, in_slices, in_tiles, retry_in_float32
+from .frame_axis import with_frame, without_frame
 
 if TYPE_CHECKING:
     import torch
@@ -78,6 +79,8 @@ def decoded_in(
 
     def decode(latents: torch.Tensor) -> torch.Tensor:
         """Latents on the module's device, in its dtype and scale -> IMAGE."""
+        if autoencoder.has_frames:
+            return to_host_images(without_frame(module.decode(with_frame(latents), return_dict=False)[0]))
         return to_host_images(module.decode(latents, return_dict=False, **options)[0])
 
     with (

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..base.encoded_once import ENCODED, Wanted, tensor_digest
+from ..base.encoded_once import ENCODED, EncodingKey, tensor_digest
 from ..base.errors import RelayError
 from ..device.offload import OffloadPolicy, Stage
 from ..device.working_memory import encode_bytes
 from .borrowed_module import in_float32, in_tiles, retry_in_float32
+from .frame_axis import has_frames, with_frame, without_frame
 
 if TYPE_CHECKING:
     import torch
@@ -51,10 +52,11 @@ def encoded_once(
     """
     import torch
 
+    frames = has_frames(module)
     dtype, tiled = module.dtype, tiling or getattr(module, "use_tiling", False)
     settings = (dtype, run_in, tiled)
-    keys = [Wanted("picture", (module,), (*settings, tensor_digest(picture))) for picture in pictures]
-    encoded: dict[Wanted, torch.Tensor] = {}
+    keys = [EncodingKey("picture", (module,), (*settings, tensor_digest(picture))) for picture in pictures]
+    encoded: dict[EncodingKey, torch.Tensor] = {}
     for key in dict.fromkeys(keys):
         found = ENCODED.find(key)
         if found is not None:
@@ -75,8 +77,9 @@ def encoded_once(
                 continue
             # Cast to the module's dtype first even if the encoder then runs in float32, as the pipelines do.
             pixels = picture.to(device=device, dtype=dtype).to(module.dtype)
-            output = module.encode(pixels)
-            encoded[key] = values = output.latent_dist.parameters if hasattr(output, "latent_dist") else output.latents
+            output = module.encode(with_frame(pixels) if frames else pixels)
+            values = output.latent_dist.parameters if hasattr(output, "latent_dist") else output.latents
+            encoded[key] = values = without_frame(values) if frames else values
             # The pipelines sample on the encoder's device, so the device is kept too.
             ENCODED.keep(key, (values.cpu(), values.device), values.nbytes)
     return [encoded[key] for key in keys]

@@ -1,7 +1,7 @@
 """The latent contract: the contents of the pack's LATENT, and which space it is in.
 
 ``samples`` are raw (see :mod:`.scale`), [B, C, h, w] float32 on the host's intermediate device, so that the host's
-own nodes can read and write them. ``noise_mask`` (1 = repaint) and ``batch_index`` have the host's meaning. Another
+own nodes can read and write them. In the host, some spaces have one more axis for frames (see :mod:`.frame_axis`). ``noise_mask`` (1 = repaint) and ``batch_index`` have the host's meaning. Another
 key, :data:`TAG_KEY`, says which autoencoder's space the samples are in and how much noise they still hold. The host's
 nodes may drop it. A latent without it is assumed to be in the space of the model that reads it.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from .autoencoder import Autoencoder
+from .frame_axis import with_frame, without_frame
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +51,8 @@ class Latents:
     batch_index: tuple[int, ...] | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
     """Keys of other packs, passed on unchanged."""
+    has_frames: bool = False
+    """Whether the host's LATENT has a frame axis."""
 
     @property
     def batch(self) -> int:
@@ -74,11 +77,14 @@ class Latents:
     def with_samples(self, samples: torch.Tensor, space: Autoencoder, noise_left: float | None = None) -> Latents:
         """The latent after a run: new samples and tag. The mask and the rest are kept, as the host's samplers do."""
         noise = None if noise_left is None else NoiseLeft(noise_left, fingerprint(samples))
-        return replace(self, samples=samples, tag=LatentTag(space, noise))
+        return replace(self, samples=samples, has_frames=space.has_frames, tag=LatentTag(space, noise))
 
     def to_host(self) -> dict[str, Any]:
         """The host's LATENT."""
-        latent: dict[str, Any] = {**self.others, "samples": self.samples}
+        latent: dict[str, Any] = {
+            **self.others,
+            "samples": with_frame(self.samples) if self.has_frames else self.samples,
+        }
         if self.noise_mask is not None:
             latent["noise_mask"] = self.noise_mask
         if self.batch_index is not None:
@@ -95,6 +101,9 @@ def from_host(latent: Mapping[str, Any]) -> Latents:
         RelayError: it is not an image latent, the batch is empty, batch_index has another length, or a value is NaN or infinite.
     """
     samples = latent.get("samples")
+    frames = False
+    if samples is not None and samples.ndim == 5 and samples.shape[2] == 1:
+        samples, frames = without_frame(samples), True
     if samples is None or samples.ndim != 4:
         shape = None if samples is None else list(samples.shape)
         raise RelayError(
@@ -111,6 +120,7 @@ def from_host(latent: Mapping[str, Any]) -> Latents:
     known = {"samples", "noise_mask", "batch_index", TAG_KEY}
     return Latents(
         samples=samples.float(),
+        has_frames=frames,
         tag=tag if isinstance(tag, LatentTag) else None,
         noise_mask=latent.get("noise_mask"),
         batch_index=None if index is None else tuple(int(i) for i in index),

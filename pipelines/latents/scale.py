@@ -22,6 +22,8 @@ class LatentScale:
     mean: tuple[float, ...] | None = None
     deviation: tuple[float, ...] | None = None
     """One number per channel, as with ``mean``."""
+    by_inverse: bool = False
+    """Whether the pipelines multiply by 1 / deviation and divide by it. It is rounded differently, and there is no factor."""
 
     def to_model(self, raw: torch.Tensor) -> torch.Tensor:
         """[B, C, h, w] raw -> model scale, in the dtype of ``raw``, with the same operations in the same order as in the pipelines."""
@@ -29,7 +31,7 @@ class LatentScale:
         if normalisation is None:
             return (raw - self.shift) * self.factor if self.shift else self.factor * raw
         mean, deviation = normalisation
-        return (raw - mean) * self.factor / deviation
+        return (raw - mean) * (1.0 / deviation) if self.by_inverse else (raw - mean) * self.factor / deviation
 
     def to_raw(self, latents: torch.Tensor) -> torch.Tensor:
         """[B, C, h, w] model scale -> raw, in the dtype of ``latents``, with the same operations in the same order as in the pipelines."""
@@ -38,14 +40,14 @@ class LatentScale:
             raw = latents / self.factor
             return raw + self.shift if self.shift else raw
         mean, deviation = normalisation
-        return latents * deviation / self.factor + mean
+        return latents / (1.0 / deviation) + mean if self.by_inverse else latents * deviation / self.factor + mean
 
     def to_decoder(self, raw: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """float32 raw latents -> ``dtype``, with exactly the bits that a pipeline passes to its decoder.
 
-        A pipeline with latents in half precision divides and adds the shift in half precision, so it rounds twice.
+        A pipeline with latents in half precision divides and adds the shift or mean in half precision, so it rounds twice.
         """
-        if not self.shift or dtype.itemsize >= raw.dtype.itemsize:
+        if not (self.shift or self.by_inverse) or dtype.itemsize >= raw.dtype.itemsize:
             return raw.to(dtype)
         return self.to_raw(self.to_model(raw).to(dtype))
 
@@ -59,9 +61,10 @@ class LatentScale:
 
 
 def scale_of(config: Any) -> LatentScale:
-    """The scale from an AutoencoderKL's config."""
-    factor = float(config.scaling_factor)
+    """The scale from the config of an AutoencoderKL or a video VAE. The latter has no factor."""
+    factor = getattr(config, "scaling_factor", None)
     mean, deviation = (getattr(config, name, None) for name in ("latents_mean", "latents_std"))
     if mean is None or deviation is None:
-        return LatentScale(factor, float(getattr(config, "shift_factor", None) or 0.0))
-    return LatentScale(factor, mean=tuple(mean), deviation=tuple(deviation))
+        return LatentScale(float(config.scaling_factor), float(getattr(config, "shift_factor", None) or 0.0))
+    known_factor = 1.0 if factor is None else float(factor)
+    return LatentScale(known_factor, mean=tuple(mean), deviation=tuple(deviation), by_inverse=factor is None)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..files.safetensors import Header
-from .checkpoint_kinds import VAES, CheckpointKind
 
 if TYPE_CHECKING:
     import torch
@@ -16,23 +15,14 @@ Rename = Callable[[str], "str | None"]
 """A key of the file -> the key for diffusers; None if the tensor does not belong to this component."""
 
 COMPILED = "_orig_mod."
-CLIP, OPEN_CLIP = "transformer.", "model."
-"""The two layouts of a text encoder, transformers' and OpenCLIP's, as the last part of the prefix of its keys."""
-TEXT_ENCODERS = {
-    (CheckpointKind.SD15, "text_encoder"): ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer."),
-    (CheckpointKind.SD2, "text_encoder"): ("cond_stage_model.model.", "conditioner.embedders.0.model."),
-    (CheckpointKind.SDXL, "text_encoder"): ("conditioner.embedders.0.transformer.",),
-    (CheckpointKind.SDXL, "text_encoder_2"): (
-        "conditioner.embedders.1.model.",
-        "conditioner.embedders.1.transformer.",
-    ),
-    (CheckpointKind.SDXL_REFINER, "text_encoder_2"): ("conditioner.embedders.0.model.",),
-}
-"""The prefixes that the keys of a text encoder may have."""
+OPEN_CLIP = "model."
+"""The last part of the prefix of a text encoder's keys in OpenCLIP's layout. In transformers' layout it is ``transformer.``"""
 CLIP_TARGET = "cond_stage_model.transformer."
 """The prefix under which diffusers looks for a text encoder in transformers' layout, for every kind of checkpoint."""
 NO_WEIGHTS = ("position_ids", "logit_scale")
 """Endings of keys in a text encoder that are not used to encode a text."""
+VAES = ("first_stage_model.", "vae.")
+"""The prefixes that a VAE's keys may have in a whole checkpoint."""
 VAE_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 ATTENTION = {
     # names that programs give to the layers of a VAE's attention -> the original name, diffusers' current name
@@ -92,11 +82,6 @@ def without_prefix(header: Header, start: str) -> dict[str, tuple[int, ...]]:
     return {key.removeprefix(start): shape for key, shape in header.shapes.items() if key.startswith(start)}
 
 
-def vae_place(header: Header) -> str:
-    """The prefix of the VAE's keys in a whole checkpoint."""
-    return next((start for start in VAES if header.has(start + "decoder.")), VAES[0])
-
-
 def vae_keys(place: str) -> Rename:
     """The keys of a VAE, in the original or diffusers' layout, without ``place`` and with current names for its attention."""
 
@@ -125,20 +110,13 @@ def flat_attention(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
     }
 
 
-def text_encoder_place(kind: CheckpointKind, name: str, header: Header) -> str | None:
-    """The prefix of the keys of text encoder ``name``; None if the file doesn't contain it."""
-    return next((start for start in TEXT_ENCODERS[kind, name] if header.has(start)), None)
-
-
-def text_encoder_keys(kind: CheckpointKind, name: str, place: str, has_projection: bool) -> Rename:
-    """The keys of a text encoder. Early files in transformers' layout lack ``text_model`` in their keys.
+def clip_keys(place: str, has_projection: bool) -> Rename:
+    """The keys of a CLIP text encoder in transformers' layout. Early files lack ``text_model`` in their keys.
 
     Args:
-        place: the result of :func:`text_encoder_place`.
+        place: the prefix of its keys.
         has_projection: whether the encoder has a projection layer after its text model.
     """
-    if place.endswith(OPEN_CLIP):
-        return prefixed(place, to=TEXT_ENCODERS[kind, name][0])
 
     def rename(key: str) -> str | None:
         rest = key.removeprefix(place)

@@ -2,104 +2,77 @@
 
 from __future__ import annotations
 
-from enum import Enum
-
 from ..base.errors import RelayError, shown
 from ..files.safetensors import Header
-from .file_signs import ADAPTERS, ALONE, DENOISERS, FULL_WEIGHTS, UNET_ALONE, quantised, what_it_is
+from .checkpoint_keys import VAES
+from .checkpoint_layout import CheckpointLayout, DenoiserLayout
+from .checkpoint_table import DENOISER_LAYOUTS, LAYOUTS
+from .file_signs import ADAPTERS, ALONE, DENOISERS, FULL_WEIGHTS, quantised, shows, what_it_is
 
-UNET = "model.diffusion_model."
-FIRST_LAYER = UNET + "input_blocks.0.0.weight"
-VAES = ("first_stage_model.", "vae.")
-"""The prefixes that a VAE's keys may have."""
 TEXT_ENCODERS = ("cond_stage_model.", "conditioner.embedders.")
+RUNS = f"Diffusers Relay loads checkpoints of these models and of their inpainting variants: {', '.join(layout.title for layout in LAYOUTS)}."
 
 
-class CheckpointKind(str, Enum):
-    """A kind of checkpoint that the pack loads. The value is the name of its folder in configs/."""
-
-    SD15 = "sd15"
-    SD2 = "sd2"
-    SDXL = "sdxl"
-    SDXL_REFINER = "sdxl_refiner"
+def denoiser_in(header: Header) -> DenoiserLayout | None:
+    """The kind of denoiser that the file contains in the original layout; None if there is none that the pack loads."""
+    return next((denoiser for denoiser in DENOISER_LAYOUTS if denoiser.is_in(header)), None)
 
 
-UNET_CHANNELS = {5: "a Stable Diffusion 2 depth model", 7: "the Stable Diffusion x4 upscaler", 8: "an InstructPix2Pix"}
-"""Input channels of UNets in the original layout -> what the model is. 4 is a plain model, 9 an inpainting model."""
-RUNS = "Diffusers Relay loads checkpoints of Stable Diffusion 1.x and 2.x, SDXL base and SDXL refiner, and their inpainting variants."
-
-
-def kind_of(header: Header, where: str) -> CheckpointKind:
-    """The kind of a complete checkpoint in the original layout, with UNet, VAE and text encoders in one file.
+def layout_of(header: Header, where: str) -> CheckpointLayout:
+    """The layout of a complete checkpoint in the original layout, with denoiser, VAE and text encoders in one file.
 
     Raises:
         RelayError: the file is something else. The message says what, as far as its keys tell.
     """
-    what, advice = _something_else(header)
+    denoiser = denoiser_in(header)
+    what, advice = _something_else(header, denoiser)
     if what:
         raise RelayError(f"{where} is {what}, not a checkpoint that can be loaded here. {advice or RUNS}")
-    if not header.has(UNET + "input_blocks."):
+    if denoiser is None:
         some = ", ".join(map(shown, sorted(header.shapes)[:3])) or "nothing"
         raise RelayError(f"{where} is a kind of file that Diffusers Relay does not know (it contains {some}). {RUNS}")
-    kind = _by_text_encoder(header)
+    layout = _by_text_encoder(header, denoiser, where)
     missing = [
         name
         for name, there in (
-            ("text encoder", kind is not None),
+            ("text encoder", layout is not None),
             ("VAE", header.has(*(place + "decoder." for place in VAES))),
         )
         if not there
     ]
-    if kind is None and header.has("conditioner.embedders.0.transformer."):
-        raise RelayError(
-            f"{where} contains an SDXL UNet with only one of its two text encoders. Use the complete checkpoint."
-        )
-    if kind is None or missing:
-        raise RelayError(f"{where} contains a UNet, but no {' and no '.join(missing)}. {UNET_ALONE}")
-    return kind
+    if layout is None or missing:
+        raise RelayError(f"{where} contains a {denoiser.title}, but no {' and no '.join(missing)}. {denoiser.alone}")
+    return layout
 
 
-def _by_text_encoder(header: Header) -> CheckpointKind | None:
-    if header.has("conditioner.embedders.1."):
-        return CheckpointKind.SDXL
-    if header.has("conditioner.embedders.0.model."):  # some Stable Diffusion 2 files have this prefix too
-        return CheckpointKind.SDXL_REFINER if header.has(UNET + "label_emb.") else CheckpointKind.SD2
-    if header.has("cond_stage_model.model."):
-        return CheckpointKind.SD2
-    if header.has("cond_stage_model.transformer."):
-        return CheckpointKind.SD15
-    if header.has("conditioner.embedders.0.transformer.") and not header.has(UNET + "label_emb."):
-        return CheckpointKind.SD15
+def _by_text_encoder(header: Header, denoiser: DenoiserLayout, where: str) -> CheckpointLayout | None:
+    for layout in LAYOUTS:
+        if layout.denoiser is not denoiser:
+            continue
+        if layout.is_in(header):
+            return layout
+        for sign in layout.incomplete:
+            if shows(sign, header.shapes):
+                raise RelayError(f"{where} contains {sign.what}. Use the complete checkpoint.")
     return None
 
 
-def _something_else(header: Header) -> tuple[str, str]:
+def _something_else(header: Header, denoiser: DenoiserLayout | None) -> tuple[str, str]:
     """(What the file is, what to do with it); empty strings if it may be a checkpoint that the pack loads."""
-    has_unet = header.has(UNET + "input_blocks.")
-    found = what_it_is(header.shapes, ADAPTERS if has_unet else (*ADAPTERS, *DENOISERS))
-    if found is None and not has_unet:
+    found = what_it_is(header.shapes, ADAPTERS if denoiser else (*ADAPTERS, *DENOISERS))
+    if found is None and denoiser is None:
         if what := _parts_of_a_checkpoint(header):
             return what, ""
         found = what_it_is(header.shapes, ALONE)
-    if found or not has_unet:
+    if found is None and denoiser is not None:
+        found = next((variant for variant in denoiser.variants if shows(variant, header.shapes)), None)
+    if found or denoiser is None:
         return (found.what, found.advice) if found else ("", "")
-    if any(".time_stack." in key for key in header.shapes):
-        return "a Stable Video Diffusion model", ""
-    if "edm_mean" in header.shapes:
-        return "a Playground v2.5 model", ""
-    if "edm_vpred.sigma_max" in header.shapes:
-        return "an SDXL model with EDM v-prediction (CosXL)", ""
-    if header.has("embedder.model.visual."):
-        return "a Stable Diffusion 2.1 unCLIP model", ""
-    if header.has("cc_projection."):
-        return "a Zero123 model", ""
-    if header.has("cond_stage_model.roberta."):
-        return "an AltDiffusion model", ""
     if bits := quantised(header.shapes):
         return f"a checkpoint with {bits} weights", FULL_WEIGHTS
-    channels = (*header.shapes.get(FIRST_LAYER, ()), 0, 0)[1]
-    if channels not in (0, 4, 9):
-        return UNET_CHANNELS.get(channels, f"a UNet with {channels} input channels"), ""
+    channels = (*header.shapes.get(denoiser.first_layer, ()), 0, 0)[1]
+    if channels not in (0, *denoiser.channels):
+        return denoiser.other_channels.get(channels, f"a {denoiser.title} with {channels} input channels"), ""
     return "", ""
 
 

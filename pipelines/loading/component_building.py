@@ -28,6 +28,8 @@ from .weight_checks import (
 if TYPE_CHECKING:
     import torch
 
+TOKENIZER_CHECKS = {"CLIPTokenizer": checked_files, "T5TokenizerFast": checked_t5_files}
+"""Class of a tokenizer -> the function that reads and checks its files."""
 OLD_ATTENTION = (".query.", ".key.", ".value.", ".proj_attn.")
 """Pieces of keys of VAEs that were saved before diffusers renamed these layers; diffusers renames them on loading."""
 
@@ -70,8 +72,7 @@ def read_config(folder: Path, files: ComponentFiles, where: str) -> dict[str, An
 
 
 def _tokenizer_files(folder: Path, files: ComponentFiles, where: str) -> dict[str, str]:
-    checked = checked_t5_files if files.class_name.startswith("T5") else checked_files
-    return checked(folder / files.folder, f"{where}: {files.folder}")
+    return TOKENIZER_CHECKS[files.class_name](folder / files.folder, f"{where}: {files.folder}")
 
 
 def build(folder: Path, files: ComponentFiles, dtype: torch.dtype, where: str) -> Any:

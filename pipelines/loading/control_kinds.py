@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..base.errors import RelayError
 from ..files.safetensors import Header
-from .checkpoint_kinds import UNET, VAES
+from ..model.component_classes import CONTROLNET, Classes
+from .block_layout import Shapes
+from .checkpoint_keys import VAES
+from .checkpoint_kinds import denoiser_in
 from .file_signs import FULL_WEIGHTS, quantised, what_it_is
 
 FIRST_HINT_LAYERS = ("input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight")
 """The first layer that a UNet's ControlNet applies to its image, in the original layout and in diffusers'."""
-RUNS = "Diffusers Relay loads ControlNets of SD1.5, SD2.x and SDXL."
 NAMELESS = re.compile(r"(diffusion_pytorch_)?model(\.|$)|controlnet(\.|$)", re.IGNORECASE)
 """File names that say nothing, such as diffusers' own. The folder's name is used instead."""
 
@@ -24,7 +27,8 @@ class Sign:
 
     what: str
     keys: tuple[str, ...]
-    advice: str = RUNS
+    advice: str = ""
+    """What to do; empty: :data:`RUNS`."""
 
 
 SIGNS = (
@@ -69,11 +73,11 @@ def check_control(header: Header, path: Path, where: str) -> None:
         for piece in sign.keys:
             whole = piece.removesuffix("$")
             if (whole in header.shapes) if piece.endswith("$") else any(piece in key for key in header.shapes):
-                raise RelayError(f"{where} is {sign.what}. {sign.advice}")
+                raise RelayError(f"{where} is {sign.what}. {sign.advice or RUNS}")
     if not any(key.endswith(FIRST_HINT_LAYERS) for key in header.shapes):
         what, advice = "a kind of file that Diffusers Relay does not know", RUNS
-        if header.has(UNET + "input_blocks."):
-            what = "a complete checkpoint" if header.has(*VAES) else "only a UNet, not a ControlNet"
+        if denoiser := denoiser_in(header):
+            what = "a complete checkpoint" if header.has(*VAES) else f"only a {denoiser.title}, not a ControlNet"
         elif found := what_it_is(header.shapes):
             what, advice = f"{found.what}, not a ControlNet", found.advice or RUNS
         raise RelayError(f"{where} is {what}. {advice}")
@@ -89,6 +93,46 @@ def check_control(header: Header, path: Path, where: str) -> None:
             f"{where} is named like InstantID's ControlNet, which reads a face instead of the prompt and can't be used here. If it is another "
             "ControlNet, rename it."
         )
+
+
+@dataclass(frozen=True, eq=False)
+class ControlNetLayout:
+    """One kind of ControlNet file."""
+
+    title: str
+    """The models that it is for, in messages."""
+    configs: str
+    """Its folder in ``configs/``, whose ``controlnet`` has its config."""
+    fits: Callable[[Shapes], bool]
+    """Whether a file with these shapes is of this kind, if it is of none in an earlier row. The keys have no prefix."""
+    classes: Classes = CONTROLNET
+    converts_original: bool = True
+    """Whether diffusers can convert a file in the original layout."""
+
+
+def _reads_more_than_text(shapes: Shapes) -> bool:
+    return any(key.startswith(("add_embedding.", "label_emb.")) for key in shapes)
+
+
+def _has_sd2_attention(shapes: Shapes) -> bool:
+    """By the width of the text, or, in pruned models without known widths, by the kind of the layers around the attention."""
+    widths = {shape[1] for key, shape in shapes.items() if key.endswith(".attn2.to_k.weight") and len(shape) == 2}
+    if widths in ({768}, {1024}):
+        return widths == {1024}
+    return any(key.endswith(".proj_in.weight") and len(shape) == 2 for key, shape in shapes.items())
+
+
+LAYOUTS = (
+    ControlNetLayout("SDXL", "sdxl", _reads_more_than_text, converts_original=False),
+    ControlNetLayout("SD2.x", "sd2", _has_sd2_attention),
+    ControlNetLayout("SD1.5", "sd15", fits=lambda shapes: True),
+)
+RUNS = f"Diffusers Relay loads ControlNets of {', '.join(layout.title for layout in LAYOUTS)}."
+
+
+def control_layout_of(shapes: Shapes) -> ControlNetLayout:
+    """The kind of a ControlNet file that passed :func:`check_control`."""
+    return next(layout for layout in LAYOUTS if layout.fits(shapes))
 
 
 def pools(path: Path) -> bool:

@@ -16,7 +16,8 @@ from ..files.config_files import read_json_object
 from ..files.model_files import plan_single_component, short
 from ..files.read_ahead import read_ahead, whole
 from ..files.registry import REGISTRY, component_key
-from ..model.component_classes import CONTROLNET
+from ..model.component_classes import Classes
+from ..model.family_lookup import controlnet_classes, titles_of
 from .folder import check_configs, check_weights, load_component
 
 if TYPE_CHECKING:
@@ -68,11 +69,12 @@ def files_in(folder: Path) -> list[str]:
 def _plan(
     folder: Path, names: Collection[str], variant: str, dtype: torch.dtype, where: str
 ) -> tuple[ComponentFiles, ...]:
-    _check_config(folder, where)
-    return (plan_single_component("controlnet", CONTROLNET, names, variant=variant, dtype=dtype, where=where),)
+    classes = _classes_of(folder, where)
+    return (plan_single_component("controlnet", classes, names, variant=variant, dtype=dtype, where=where),)
 
 
-def _check_config(folder: Path, where: str) -> None:
+def _classes_of(folder: Path, where: str) -> Classes:
+    """The class that the ControlNet's config names, as the families that use it have it."""
     try:
         config = read_json_object(folder / CONFIG_OF_MODEL, f"{where}: {CONFIG_OF_MODEL}")
     except (FileNotFoundError, NotADirectoryError):
@@ -81,11 +83,13 @@ def _check_config(folder: Path, where: str) -> None:
             f"{CONFIG_OF_MODEL} and the weights."
         ) from None
     class_name = config.get("_class_name")
-    if CONTROLNET.named("diffusers", class_name) is None:
+    classes = controlnet_classes(class_name)
+    if classes is None:
         raise RelayError(
-            f"{where} is not a ControlNet for Stable Diffusion or SDXL: the class in its {CONFIG_OF_MODEL} is {short(class_name)}, and only "
-            f"{', '.join(map(repr, CONTROLNET.names))} can be loaded here. Choose another one."
+            f"{where} is not a ControlNet of a family that can use one ({titles_of(lambda family: family.controlnet is not None)}): the class in "
+            f"its {CONFIG_OF_MODEL} is {short(class_name)}. Choose another one."
         )
+    return classes
 
 
 CONTROLNET_REPO = RepoKind(

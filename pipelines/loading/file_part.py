@@ -56,8 +56,12 @@ class Part:
     """Config entries from the file, which override those of the config."""
     reshape: Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]] = dict
     """Applied to its tensors before diffusers gets them."""
-    fused: bool = False
+    convert: Callable[[Part, dict[str, torch.Tensor], torch.dtype], Any] | None = None
+    """Makes the module from its tensors; None: the class's own ``from_single_file``."""
+    is_split: bool = False
     """Whether diffusers splits tensors of the file, so that their number can't be checked."""
+    has_pruned_variants: bool = False
+    """Whether there are pruned or distilled models of this kind, for messages."""
 
 
 def check_file(path: Path, where: str) -> Header:
@@ -120,7 +124,7 @@ def _load(path: Path, part: Part, dtype: torch.dtype, where: str) -> Any:
     with torch.inference_mode(False):
         try:
             tensors = part.reshape(read_tensors(path, part.rename, dtype))
-            module = _convert(part, tensors, dtype)
+            module = (part.convert or _single_file_model)(part, tensors, dtype)
         except (RelayError, MemoryError):
             raise
         except NotImplementedError as error:  # diffusers moves the module although some tensors have no data
@@ -139,28 +143,36 @@ def _load(path: Path, part: Part, dtype: torch.dtype, where: str) -> Any:
     return module.eval().requires_grad_(False)
 
 
-def _convert(part: Part, tensors: dict[str, Any], dtype: torch.dtype) -> Any:
-    import importlib
-
-    component_class = getattr(importlib.import_module(part.library), part.class_name)
+def _single_file_model(part: Part, tensors: dict[str, Any], dtype: torch.dtype) -> Any:
     folder, subfolder = str(part.config.parent), part.config.name
-    if part.library == "diffusers":
-        with without_empty_warning(), without_unused_weights():
-            return component_class.from_single_file(
-                tensors, config=folder, subfolder=subfolder, torch_dtype=dtype, local_files_only=True, **part.numbers
-            )
-    # StableDiffusionPipeline.from_single_file calls this for a text encoder. The pipeline method needs a whole file and
-    # would distinguish SDXL's two text encoders only by their widths.
+    with without_empty_warning(), without_unused_weights():
+        return _class_of(part).from_single_file(
+            tensors, config=folder, subfolder=subfolder, torch_dtype=dtype, local_files_only=True, **part.numbers
+        )
+
+
+def clip_model(part: Part, tensors: dict[str, Any], dtype: torch.dtype) -> Any:
+    """A CLIP text encoder.
+
+    ``StableDiffusionPipeline.from_single_file`` calls the same function of diffusers. The pipeline's method needs a whole file and
+    would distinguish SDXL's two text encoders only by their widths.
+    """
     from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 
     return create_diffusers_clip_model_from_ldm(
-        component_class,
+        _class_of(part),
         checkpoint=tensors,
-        config=folder,
-        subfolder=subfolder,
+        config=str(part.config.parent),
+        subfolder=part.config.name,
         torch_dtype=dtype,
         local_files_only=True,
     )
+
+
+def _class_of(part: Part) -> Any:
+    import importlib
+
+    return getattr(importlib.import_module(part.library), part.class_name)
 
 
 def _check_complete(module: Any, part: Part, count: int, where: str) -> None:
@@ -169,12 +181,12 @@ def _check_complete(module: Any, part: Part, count: int, where: str) -> None:
     ``count``: how many tensors diffusers got.
     """
     state = module.state_dict()
-    if any(value.is_meta for value in state.values()) or (not part.fused and len(state) != count):
+    if any(value.is_meta for value in state.values()) or (not part.is_split and len(state) != count):
         raise RelayError(_misfit(part, where))
 
 
 def _misfit(part: Part, where: str) -> str:
-    pruned = "a pruned or distilled model, " if part.name in ("unet", "controlnet") else ""
+    pruned = "a pruned or distilled model, " if part.has_pruned_variants else ""
     return (
         f"{where}: the tensors of its {part.name} don't match the {part.class_name} of this kind of model. It is {pruned}another variant or incomplete: "
         "use another file of the model, or its diffusers folder."

@@ -14,7 +14,8 @@ WRAPPERS = (
 
 @dataclass(frozen=True)
 class Sign:
-    """Keys that only one kind of file has. Each of ``keys`` is the start of a key, or, if it begins with ``*``, the end of one."""
+    """Keys that only one kind of file has. Each of ``keys`` is the start of a key, the end of one if it begins with ``*``, or a
+    part of one if it also ends with ``*``."""
 
     what: str
     keys: tuple[str, ...]
@@ -113,6 +114,15 @@ DENOISERS = (
     Sign("only a UNet, in diffusers' layout", ("down_blocks.", "time_embedding.", "conv_norm_out."), UNET_ALONE),
     Sign("only a UNet", ("input_blocks.", "output_blocks.", "time_embed."), UNET_ALONE),
 )
+UNET_VARIANTS = (
+    Sign("a Stable Video Diffusion model", ("*.time_stack.*",)),
+    Sign("a Playground v2.5 model", ("edm_mean",)),
+    Sign("an SDXL model with EDM v-prediction (CosXL)", ("edm_vpred.sigma_max",)),
+    Sign("a Stable Diffusion 2.1 unCLIP model", ("embedder.model.visual.",)),
+    Sign("a Zero123 model", ("cc_projection.",)),
+    Sign("an AltDiffusion model", ("cond_stage_model.roberta.",)),
+)
+"""Checkpoints with a UNet in the original layout that no pipeline of the pack can run."""
 ALONE = (
     Sign("a whole CLIP model, with its text and image encoders", ("text_model.encoder.layers.", "vision_model.")),
     Sign("only a text encoder", ("text_model.encoder.layers.",)),
@@ -150,10 +160,13 @@ LATENT_CHANNELS = {
 
 def shows(sign: Sign, keys: Iterable[str]) -> bool:
     """Whether a file with these ``keys`` is what ``sign`` describes."""
-    return all(
-        any(key.endswith(part[1:]) if part.startswith("*") else key.startswith(part) for key in keys)
-        for part in sign.keys
-    )
+    return all(any(_matches(key, part) for key in keys) for part in sign.keys)
+
+
+def _matches(key: str, part: str) -> bool:
+    if not part.startswith("*"):
+        return key.startswith(part)
+    return part[1:-1] in key if part.endswith("*") else key.endswith(part[1:])
 
 
 def what_it_is(

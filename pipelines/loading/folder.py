@@ -20,7 +20,7 @@ from ..files.registry import REGISTRY, component_key
 from ..files.safetensors import check_file
 from ..model.components import PipelineComponents
 from ..model.family import ModelFamily
-from ..model.family_table import recognise
+from ..model.family_lookup import recognise
 from .component_building import build, read_config
 from .together import check_noise_level, fitted_together
 

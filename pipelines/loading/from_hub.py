@@ -11,7 +11,7 @@ from ..downloads.hub import RepoKind, fetch_repo
 from ..files.component_files import MODEL_INDEX, ComponentFiles
 from ..files.model_files import plan_files
 from ..model.components import PipelineComponents
-from ..model.family_table import recognise
+from ..model.family_lookup import recognise
 from .folder import load_folder, names_in, read_model_index
 
 if TYPE_CHECKING:

@@ -9,8 +9,12 @@ from typing import Any
 
 from ..files.safetensors import Header, read_tensors
 from .checkpoint_keys import plain
-from .checkpoint_kinds import FIRST_LAYER, UNET, CheckpointKind
 
+UNET = "model.diffusion_model."
+"""The prefix of the keys of a UNet in a checkpoint."""
+FIRST_LAYER = UNET + "input_blocks.0.0.weight"
+PLAIN_CHANNELS = 4
+"""Input channels of a Stable Diffusion UNet that is not for inpainting."""
 V_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
 """Empty tensors that trainers put into a file to mark v-prediction and zero terminal SNR; ComfyUI reads them too."""
 METADATA = "modelspec.prediction_type"
@@ -19,12 +23,13 @@ LAST_NORM = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 V_SPREAD = 0.09
 
 
-def prediction_of(path: Path, header: Header, kind: CheckpointKind, place: str = "") -> dict[str, Any]:
-    """The changes to the kind's scheduler config. ``place``: the prefix of the keys in the file, which ``header`` lacks.
+def marked_prediction(path: Path, header: Header, place: str = "") -> dict[str, Any]:
+    """The changes to the scheduler's config that the file's own marks ask for, or else its metadata. Without either: none.
 
-    The file's own marks have priority, then its metadata. A Stable Diffusion 2 file with neither is classified as in
-    ComfyUI: published v-prediction models (768 pixels) have widely spread values in the last layer norm, epsilon models
-    (512 pixels) do not, and inpainting models predict epsilon. Any other file predicts epsilon.
+    Args:
+        path: the file.
+        header: without ``place`` before its keys.
+        place: the prefix of the keys in the file.
     """
     if V_MARK in header.shapes:
         zero_snr = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
@@ -32,9 +37,18 @@ def prediction_of(path: Path, header: Header, kind: CheckpointKind, place: str =
     declared = header.metadata.get(METADATA, "").strip().lower()
     if declared in ("v", "v_prediction", "epsilon"):
         return {"prediction_type": "epsilon" if declared == "epsilon" else "v_prediction"}
-    if kind is CheckpointKind.SD2:
-        return {"prediction_type": "v_prediction" if _has_wide_last_norm(path, header, place) else "epsilon"}
     return {}
+
+
+def marked_or_measured_prediction(path: Path, header: Header, place: str = "") -> dict[str, Any]:
+    """As :func:`marked_prediction`. A Stable Diffusion 2 file without marks and metadata is classified as in ComfyUI.
+
+    Published v-prediction models (768 pixels) have widely spread values in the last layer norm, epsilon models (512 pixels) do
+    not, and inpainting models predict epsilon.
+    """
+    if changes := marked_prediction(path, header, place):
+        return changes
+    return {"prediction_type": "v_prediction" if _has_wide_last_norm(path, header, place) else "epsilon"}
 
 
 def scheduler_of(folder: Path, class_name: str, changes: Mapping[str, Any]) -> Any:
@@ -53,7 +67,7 @@ def scheduler_of(folder: Path, class_name: str, changes: Mapping[str, Any]) -> A
 def _has_wide_last_norm(path: Path, header: Header, place: str) -> bool:
     import torch
 
-    if header.shapes[FIRST_LAYER][1] != 4 or LAST_NORM not in header.shapes:
+    if header.shapes[FIRST_LAYER][1] != PLAIN_CHANNELS or LAST_NORM not in header.shapes:
         return False
     tensors = read_tensors(path, lambda key: LAST_NORM if plain(key) == place + LAST_NORM else None, torch.float32)
     return float(tensors[LAST_NORM].std(unbiased=False)) > V_SPREAD

@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import RelayError
 from ..files.safetensors import Header
 from ..model.family import ModelFamily
-from ..model.family_table import FAMILIES
+from ..model.family_lookup import titles_of
 from .block_layout import diffusers_numbers, original_numbers
-from .checkpoint_keys import flat_attention, found_below, place_before, plain, plain_keys, vae_keys, without_prefix
-from .checkpoint_kinds import UNET, VAES, CheckpointKind
-from .control_kinds import FIRST_HINT_LAYERS, check_control, pools
+from .checkpoint_keys import (
+    VAES,
+    flat_attention,
+    found_below,
+    place_before,
+    plain,
+    plain_keys,
+    vae_keys,
+    without_prefix,
+)
+from .checkpoint_table import DENOISER_LAYOUTS
+from .control_kinds import FIRST_HINT_LAYERS, check_control, control_layout_of, pools
 from .file_part import Part, check_file, check_floats, load_part, read_parts_ahead
 from .file_signs import ADAPTERS, ALONE, DENOISERS, FULL_WEIGHTS, PARTS_OF_VAE, quantised, what_it_is
 from .single_file import CONFIGS
@@ -38,14 +47,17 @@ def load_vae_file(
     """
     where = source or path.name
     if family.vae_config is None:
-        able = ", ".join(one.title for one in FAMILIES if one.vae_config is not None)
+        able = titles_of(lambda one: one.vae_config is not None)
         raise RelayError(f"{where}: {family.title} can't use a VAE file. Families that can: {able}.")
     whole_header = check_file(path, where)
     header = plain_keys(whole_header)
     place = _place_of_vae(header)
     config = configs / family.vae_config / "vae"
     _check_vae(header, place, where, family, json.loads((config / "config.json").read_text("utf-8")))
-    part = Part("vae", "diffusers", "AutoencoderKL", config, found_below(vae_keys(place or ""), ""), {}, flat_attention)
+    assert family.autoencoder is not None
+    classes = family.components[family.autoencoder]
+    rename = found_below(vae_keys(place or ""), "")
+    part = Part(family.autoencoder, classes.library, classes.names[0], config, rename, {}, flat_attention)
     check_floats(whole_header, part, where)
     read_parts_ahead(path, [part], dtype)
     return load_part(path, part, dtype, where)
@@ -53,10 +65,15 @@ def load_vae_file(
 
 def _place_of_vae(header: Header) -> str | None:
     """The prefix of the VAE's keys; None if there is no VAE. In a complete checkpoint, only the usual prefixes count."""
-    if header.has(UNET):
+    if _has_denoiser(header):
         return next((start for start in VAES if header.has(start + "decoder.")), None)
     places = [place_before(header, f"{side}.conv_in.weight") for side in ("encoder", "decoder")]
     return places[1] if places[1] is not None else places[0]
+
+
+def _has_denoiser(header: Header) -> bool:
+    """Whether the file is a checkpoint."""
+    return header.has(*(denoiser.place for denoiser in DENOISER_LAYOUTS))
 
 
 def _check_vae(header: Header, place: str | None, where: str, family: ModelFamily, config: Mapping[str, Any]) -> None:
@@ -68,7 +85,7 @@ def _check_vae(header: Header, place: str | None, where: str, family: ModelFamil
             raise RelayError(
                 f"{where} contains only the {side} of a VAE, without the {other}. Set VAE needs both: use the complete VAE file."
             )
-    whole = header.has(UNET)
+    whole = _has_denoiser(header)
     signs = [sign for sign in (*ADAPTERS, *DENOISERS, *ALONE) if sign.what not in PARTS_OF_VAE]
     sign = None if whole and any(inputs.values()) else what_it_is(header.shapes, signs)
     if whole and not any(inputs.values()):
@@ -89,9 +106,7 @@ def _check_vae(header: Header, place: str | None, where: str, family: ModelFamil
 
 
 def load_controlnet_file(path: Path, dtype: torch.dtype, *, source: str | None = None, configs: Path = CONFIGS) -> Any:
-    """The ControlNetModel in a file (models/controlnet) for SD1.5, SD2.x or SDXL; shared if it is already in memory.
-
-    ``config.cross_attention_dim`` (768, 1024, 2048) and ``config.addition_embed_type`` tell its family.
+    """The ControlNet in a file (models/controlnet), of a kind in ``control_kinds.LAYOUTS``; shared if it is already in memory.
 
     Raises:
         RelayError: it is a pickle, damaged, or another kind of control model, which the message names.
@@ -103,12 +118,12 @@ def load_controlnet_file(path: Path, dtype: torch.dtype, *, source: str | None =
     place = place_before(header, *FIRST_HINT_LAYERS) or ""
     shapes = without_prefix(header, place)
     original = "input_hint_block.0.weight" in shapes
-    kind = _control_kind(shapes)
-    if original and kind is CheckpointKind.SDXL:
+    layout = control_layout_of(shapes)
+    if original and not layout.converts_original:
         raise RelayError(
-            f"{where} is a ControlNet for SDXL in the original layout, which diffusers can't convert. Use its diffusers file."
+            f"{where} is a ControlNet for {layout.title} in the original layout, which diffusers can't convert. Use its diffusers file."
         )
-    config = configs / kind.value / "controlnet"
+    config = configs / layout.configs / "controlnet"
     read_numbers: Callable[..., dict[str, Any]] = original_numbers if original else diffusers_numbers
     numbers = read_numbers(shapes, json.loads((config / "config.json").read_text("utf-8")), where)
     numbers["global_pool_conditions"] = pools(path)
@@ -116,17 +131,8 @@ def load_controlnet_file(path: Path, dtype: torch.dtype, *, source: str | None =
     def rename(key: str) -> str | None:
         return plain(key).removeprefix(place) if plain(key).startswith(place) else None
 
-    part = Part("controlnet", "diffusers", "ControlNetModel", config, rename, numbers)
+    classes = layout.classes
+    part = Part("controlnet", classes.library, classes.names[0], config, rename, numbers, has_pruned_variants=True)
     check_floats(whole_header, part, where)
     read_parts_ahead(path, [part], dtype)
     return load_part(path, part, dtype, where)
-
-
-def _control_kind(shapes: dict[str, tuple[int, ...]]) -> CheckpointKind:
-    if any(key.startswith(("add_embedding.", "label_emb.")) for key in shapes):
-        return CheckpointKind.SDXL
-    widths = {shape[1] for key, shape in shapes.items() if key.endswith(".attn2.to_k.weight") and len(shape) == 2}
-    if widths in ({768}, {1024}):
-        return CheckpointKind.SD15 if widths == {768} else CheckpointKind.SD2
-    linear = any(key.endswith(".proj_in.weight") and len(shape) == 2 for key, shape in shapes.items())
-    return CheckpointKind.SD2 if linear else CheckpointKind.SD15

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
-from ..base.memory_size import module_bytes, tensor_bytes
+from ..base.memory_size import SizedValue, module_tensors
 from .family import ModelFamily
 from .options import ModelOptions
 
@@ -29,7 +29,7 @@ class SchedulerChoice:
 
 
 @dataclass(frozen=True, eq=False)
-class PipelineComponents:
+class PipelineComponents(SizedValue):
     """One model: its family, its modules, and the settings that affect its results.
 
     The modules are shared with all other values from the same files. A run may change them, but restores them. A node that
@@ -72,14 +72,10 @@ class PipelineComponents:
             name for name in family.text_encoders if name not in family.optional or self.modules.get(name) is not None
         )
 
-    def get_ram_usage(self) -> int:
-        """Bytes that this value keeps in memory. When memory runs short, the host drops the cached values that keep most.
-
-        Shared modules count fully in each value, as in the host's own models; they are freed with the last value.
-        """
-        tensors = [tensor for lora in self.loras for tensor in lora.weights.tensors]
-        tensors += [vectors for embedding in self.embeddings for vectors in embedding.vectors.values()]
-        return module_bytes(self.modules.values()) + tensor_bytes(tensors)
+    def tensors(self) -> list[torch.Tensor | None]:
+        kept = [tensor for lora in self.loras for tensor in lora.weights.tensors]
+        kept += [vectors for embedding in self.embeddings for vectors in embedding.vectors.values()]
+        return [*module_tensors(self.modules.values()), *kept]
 
     def with_changes(self, *, modules: Mapping[str, Any] | None = None, **fields: Any) -> PipelineComponents:
         """A copy with changed fields. ``modules`` only replaces the components that it contains."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
-from ..base.memory_size import tensor_bytes
+from ..base.memory_size import SizedValue
 from .components import PipelineComponents
 from .laws import TextLayer, TextRecipe
 
@@ -85,7 +85,7 @@ class TextEmbeds:
 
 
 @dataclass(frozen=True, eq=False)
-class PromptEmbeds:
+class PromptEmbeds(SizedValue):
     """A prompt and its negative prompt, of equal length, in the model's dtype on the host's intermediate device."""
 
     positive: TextEmbeds
@@ -94,15 +94,14 @@ class PromptEmbeds:
     empty: TextEmbeds | None = None
     """The text "", for a family that reads it instead of the prompt at guidance 0."""
 
-    def get_ram_usage(self) -> int:
-        """Bytes that this value keeps in memory, see :meth:`.PipelineComponents.get_ram_usage`."""
+    def tensors(self) -> list[torch.Tensor | None]:
         texts = [text for text in (self.positive, self.negative, self.empty) if text is not None]
-        tensors = [tensor for text in texts for tensor in (text.hidden, text.pooled, text.host_pooled)]
-        return tensor_bytes([*self.mark.rows, *tensors])
+        kept = [tensor for text in texts for tensor in (text.hidden, text.pooled, text.host_pooled)]
+        return [*self.mark.rows, *kept]
 
 
 @dataclass(frozen=True, eq=False)
-class ImageEmbeds:
+class ImageEmbeds(SizedValue):
     """CLIP image embeddings for a Kandinsky decoder, both [1, width]."""
 
     positive: torch.Tensor
@@ -110,9 +109,8 @@ class ImageEmbeds:
     title: str
     """The prior that made them, for messages."""
 
-    def get_ram_usage(self) -> int:
-        """Bytes that this value keeps in memory, see :meth:`.PipelineComponents.get_ram_usage`."""
-        return tensor_bytes([self.positive, self.negative])
+    def tensors(self) -> list[torch.Tensor | None]:
+        return [self.positive, self.negative]
 
 
 def check_prompt_fits(prompt: PromptEmbeds | ImageEmbeds, components: PipelineComponents) -> None:

@@ -36,10 +36,14 @@ class ModelFamily:
     components: Mapping[str, Classes]
     """The components that the pack loads, with the classes that each may have. Others in model_index.json, such as the
     safety checker, are not loaded."""
+    recognised_without: frozenset[str] = frozenset()
+    """Components that no model of the family has, if another family has the same values of ``_class_name``."""
     optional: frozenset[str] = frozenset()
     """Components that a published model may lack (e.g. T5 in Stable Diffusion 3)."""
     control_pipeline_classes: Mapping[Task, str] = field(default_factory=dict)
     """Task -> class name for a run with ControlNets; empty if the family can't use them."""
+    controlnet: Classes | None = None
+    """The class of its ControlNets; None if the family can't use them. The family's module makes the arguments from them."""
     autoencoder: str | None = None
     """The component that converts between pixels and latents; None if the family makes no latents."""
     text_encoders: tuple[str, ...] = ()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-from ..base.errors import RelayError, shown
 from .component_classes import (
     AUTOENCODER,
     AUTOENCODER_KL,
+    CONTROLNET,
     FLOW_MATCH_SCHEDULERS,
     FLOW_SCHEDULER,
     KARRAS_DIFFUSION_SCHEDULERS,
@@ -49,6 +47,7 @@ STABLE_DIFFUSION = ModelFamily(
         Task.IMAGE_TO_IMAGE: "StableDiffusionControlNetImg2ImgPipeline",
         Task.INPAINT: "StableDiffusionControlNetInpaintPipeline",
     },
+    controlnet=CONTROLNET,
     recognised_by=frozenset(
         {"StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"}
     ),
@@ -80,6 +79,7 @@ SDXL_BASE = ModelFamily(
         Task.IMAGE_TO_IMAGE: "StableDiffusionXLControlNetImg2ImgPipeline",
         Task.INPAINT: "StableDiffusionXLControlNetInpaintPipeline",
     },
+    controlnet=CONTROLNET,
     recognised_by=frozenset(
         {"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"}
     ),
@@ -118,7 +118,10 @@ SDXL_REFINER = ModelFamily(
         Task.IMAGE_TO_IMAGE: "StableDiffusionXLImg2ImgPipeline",
         Task.INPAINT: "StableDiffusionXLInpaintPipeline",
     },
-    recognised_by=frozenset(),  # by the missing first text encoder: see recognise()
+    recognised_by=frozenset(
+        {"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"}
+    ),
+    recognised_without=frozenset({"text_encoder"}),
     components={
         "vae": AUTOENCODER,
         "text_encoder_2": TEXT_PROJECTED,
@@ -301,61 +304,3 @@ FAMILIES: tuple[ModelFamily, ...] = (
     LATENT_UPSCALER,
     SUPER_RESOLUTION,
 )
-
-
-def titles_of(can: Callable[[ModelFamily], bool]) -> str:
-    """The titles of the families for which ``can`` holds, for a message."""
-    return ", ".join(family.title for family in FAMILIES if can(family))
-
-
-def require_task(family: ModelFamily, task: Task, source: str, said: Task | None = None) -> None:
-    """Raises RelayError if ``family`` has no pipeline for ``task``.
-
-    ``source``: the model, for the message. ``said``: the task for the message, if it is not ``task``.
-    """
-    if task not in family.pipeline_classes:
-        raise RelayError(
-            f"model: {source} ({family.title}) can't do {(said or task).value}. Families that can: "
-            f"{titles_of(lambda family: task in family.pipeline_classes)}."
-        )
-
-
-def recognise(model_index: Mapping[str, object], where: str) -> ModelFamily:
-    """The family that a model_index.json declares.
-
-    Args:
-        model_index: the parsed file.
-        where: the repo or folder, for the message.
-
-    Raises:
-        RelayError: there is no ``_class_name``, or it belongs to a family that the pack does not support.
-    """
-    class_name = model_index.get("_class_name")
-    if not isinstance(class_name, str):
-        raise RelayError(
-            f"{where}: model_index.json has no pipeline class (_class_name is {shown(repr(class_name))}). It is damaged or does not belong to a diffusers model."
-        )
-    for family in FAMILIES:
-        if class_name in family.recognised_by:
-            if family is SDXL_BASE and is_absent(model_index.get("text_encoder")):
-                return SDXL_REFINER
-            _require_version(family, where)
-            return family
-    known = ", ".join(family.title for family in FAMILIES)
-    raise RelayError(f"{where} is a {shown(class_name)}, which Diffusers Relay does not run. It runs: {known}.")
-
-
-def _require_version(family: ModelFamily, where: str) -> None:
-    import diffusers
-    from packaging.version import Version
-
-    if family.since is not None and Version(diffusers.__version__) < Version(family.since):
-        raise RelayError(
-            f"{where} is a {family.title} model, which needs diffusers {family.since} or newer; {diffusers.__version__} is installed. "
-            "Update diffusers."
-        )
-
-
-def is_absent(entry: object) -> bool:
-    """Whether a component's entry in model_index.json means that the model does not have it."""
-    return entry is None or (isinstance(entry, (list, tuple)) and all(part is None for part in entry))

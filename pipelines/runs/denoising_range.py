@@ -6,7 +6,7 @@ from ..base.errors import RelayError
 from ..device.runtime import Runtime
 from ..latents.latent_space import Latents
 from ..model.components import PipelineComponents
-from ..model.family_table import titles_of
+from ..model.family_lookup import titles_of
 
 
 def families_with_range() -> str:

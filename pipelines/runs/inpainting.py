@@ -33,7 +33,7 @@ from ..latents.latent_space import Latents
 from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from ..model.family import Task
-from ..model.family_table import require_task
+from ..model.family_lookup import require_task
 from .denoise import denoise
 from .denoising_range import check_clean
 from .inputs import batch_of, check_counts, check_one_source, is_inpainting_model, painted_extent
@@ -106,13 +106,13 @@ def inpaint(
     repaint = fit_repaint_mask(mask, latent.noise_mask if latent else None, extent, autoencoder.factor, batch)
 
     own_generators = generators_for(latent, settings.seed, batch)
-    begin_is_read = not (sees_mask and family.inpaints_plain_models and settings.strength == 1)
+    encodes_picture = not (sees_mask and family.inpaints_plain_models and settings.strength == 1)
     if latent is not None and must_convert(latent, autoencoder, runtime):
         image = decode_for_conversion(latent, runtime, " with this seed")
     pixels = None
     if image is not None:
         pixels = to_pixels(image, autoencoder.factor)
-        drawn_from = own_generators if begin_is_read else copies_of(own_generators)
+        drawn_from = own_generators if encodes_picture else copies_of(own_generators)
         raw = autoencoder.encode(pixels, runtime.policy, drawn_from)
     else:
         assert latent is not None
@@ -138,7 +138,7 @@ def inpaint(
         latents=begin,
         strength=settings.strength,
         controls=controls,
-        painted_into=MaskedPicture(repaint, begin_is_read, masked),
+        masked_picture=MaskedPicture(repaint, encodes_picture, masked),
         extras=(AestheticScores(), *hint),
     )
     samples = autoencoder.to_raw(denoise([job], runtime)[0])

@@ -25,7 +25,7 @@ from ..latents.latent_space import Latents
 from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from ..model.family import Task
-from ..model.family_table import require_task
+from ..model.family_lookup import require_task
 from .denoise import denoise
 from .denoising_range import denoising_end, denoising_start
 from .inputs import (

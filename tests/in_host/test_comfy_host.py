@@ -173,6 +173,36 @@ def test_the_host_s_interrupt_passes_through_unchanged(comfy_host: Any) -> None:
     monitor.check()
 
 
+class RisingBar:
+    """Like the progress bar of newer hosts: between its first and its last report, it only sends those above the last one sent."""
+
+    sent: list[tuple[int, int]] = []
+
+    def __init__(self, total: int, node_id: str | None = None) -> None:
+        self.total, self.current, self.last = total, 0, -1
+
+    def update_absolute(self, value: int, total: int, preview: Any = None) -> None:
+        self.current, self.total = value, total
+        if self.last < 0 or value >= total or value > self.last:
+            self.last = value
+            self.sent.append((value, total))
+
+
+def test_a_second_count_in_one_node_is_reported_on_newer_hosts_too(
+    comfy_host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loader counts bytes and then files; a run that is tried again begins with its first step."""
+    import comfy.utils
+
+    reports = [(0, 900), (500, 900), (900, 900), (1, 3), (2, 3), (3, 3), (1, 3), (2, 3), (3, 3)]
+    monkeypatch.setattr(comfy.utils, "ProgressBar", RisingBar)
+    monkeypatch.setattr(RisingBar, "sent", [])
+    monitor = comfy_host.HostMonitor("1", lambda: None)
+    for done, total in reports:
+        monitor.progress(done, total)
+    assert RisingBar.sent == reports
+
+
 def test_previews_are_off_where_the_host_has_them_off(comfy_host: Any, models: SmallModels) -> None:
     from comfy.cli_args import LatentPreviewMethod, args
 

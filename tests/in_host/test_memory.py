@@ -6,13 +6,15 @@ import gc
 import logging
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
+import comfy
 import comfy.model_management as memory
 import pytest
 import torch
 
-from diffusers_relay.nodes.comfy_host import HostOffload
+from diffusers_relay.nodes.comfy_host import HostOffload, mark_as_model
 from diffusers_relay.pipelines.adapters.lora import with_lora
 from diffusers_relay.pipelines.base.encoded_once import ENCODED
 from diffusers_relay.pipelines.base.errors import RelayError
@@ -357,6 +359,22 @@ def test_lowvram_and_novram_stream(
     assert "AutoencoderKL" in entries()
 
 
+@pytest.mark.parametrize(("state", "streams"), [("LOW_VRAM", False), ("NO_VRAM", True), ("NORMAL_VRAM", False)])
+def test_with_dynamic_vram_lowvram_does_nothing(
+    small_card: Callable[[int], SmallCard], monkeypatch: pytest.MonkeyPatch, state: str, streams: bool
+) -> None:
+    """Newer hosts have dynamic VRAM, where their own models ignore --lowvram. Here, only the flag that says so is theirs."""
+    unet, card = load("sd15")["unet"], small_card(10**9)
+    monkeypatch.setattr(memory, "vram_state", memory.VRAMState[state])
+    host = getattr(comfy, "memory_management", None)
+    if host is None:
+        monkeypatch.setattr(comfy, "memory_management", SimpleNamespace(aimdo_enabled=True), raising=False)
+    else:
+        monkeypatch.setattr(host, "aimdo_enabled", True)
+    with HostOffload().on_device(Stage.DENOISE, [unet]):
+        assert card.used() == (0 if streams else module_bytes([unet]))
+
+
 def test_what_streams_leaves_the_card_and_asks_for_the_room_of_its_blocks(
     small_card: Callable[[int], SmallCard], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,29 +439,43 @@ def test_a_load_that_fails_leaves_nothing_on_the_card(small_card: Callable[[int]
 
 
 def test_the_host_s_cache_drops_a_model_before_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --cache-ram, the host asks each output for its size and drops the largest until there is enough memory."""
-    from types import SimpleNamespace
-
+    """Short of memory, the host's cache drops outputs until there is enough: on 0.3.75 with --cache-ram, on newer ones always."""
     from comfy.cli_args import args
     from comfy_execution import caching
 
     if not hasattr(args, "cache_ram"):  # an older host without this cache
         assert not hasattr(caching, "RAMPressureCache")
         return
-    model = load("sd15")
+    model = load("sd15").with_changes(source="a copy")
+    mark_as_model(model)
     prompt = encode_prompt(model, "a", "b", syntax="compel", runtime=Runtime(HostOffload(), SilentMonitor()))
     cache = caching.RAMPressureCache(caching.CacheKeySetID)
     outputs = {"prompt": prompt, "model": model, "picture": torch.zeros(1, 64, 64, 3)}
-    cache.cache = {name: ([[output]], None) for name, output in outputs.items()}
-    cache.used_generation = dict.fromkeys(outputs, 0)
+    cache.cache = Dropping({name: Entry([[output]], None) for name, output in outputs.items()})
+    cache.used_generation = dict.fromkeys(outputs, cache.generation - 1)
     cache.timestamps = dict.fromkeys(outputs, 0)
-    available = SimpleNamespace(available=0)
-    monkeypatch.setattr(caching.psutil, "virtual_memory", lambda: available)
-    dropped: list[str] = []
-    monkeypatch.setattr(caching.gc, "collect", lambda: note(cache, outputs, dropped))
-    cache.poll(ram_headroom=1)
-    assert dropped[0] == "model"
+    monkeypatch.setattr(caching.psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    if hasattr(cache, "ram_release"):
+        cache.ram_release(1)
+    else:
+        cache.poll(ram_headroom=1)
+    assert cache.cache.dropped[0] == "model"
 
 
-def note(cache: Any, outputs: dict[str, Any], dropped: list[str]) -> None:
-    dropped += [name for name in outputs if name not in cache.cache and name not in dropped]
+class Entry(NamedTuple):
+    """An entry of the host's cache: newer hosts ask for ``outputs``, older ones unpack it."""
+
+    outputs: list[list[Any]]
+    ui: None
+
+
+class Dropping(dict[str, Entry]):
+    """The host's cache, which notes what is dropped."""
+
+    def __init__(self, entries: dict[str, Entry]) -> None:
+        super().__init__(entries)
+        self.dropped: list[str] = []
+
+    def __delitem__(self, name: str) -> None:
+        self.dropped.append(name)
+        super().__delitem__(name)

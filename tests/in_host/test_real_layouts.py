@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 
 from diffusers_relay.pipelines.files.safetensors import Header
 from diffusers_relay.pipelines.loading.block_layout import original_numbers
-from diffusers_relay.pipelines.loading.checkpoint_kinds import CheckpointKind, kind_of
+from diffusers_relay.pipelines.loading.checkpoint_kinds import layout_of
 from diffusers_relay.pipelines.loading.single_file import CONFIGS
 from relay_host.comfyui import get_host
 
@@ -206,7 +205,7 @@ def test_the_host_tells_the_same_kind(kind: str) -> None:
     layout = {UNET + key: shape for key, shape in native_unet(kind).items()}
     native = type(model_config_from_unet(empty(layout), UNET)).__name__
     others = dict.fromkeys((*clip, "first_stage_model.decoder.conv_in.weight"), (1,))
-    assert kind_of(Header({**layout, **others}, {}), "file") is CheckpointKind(kind)
+    assert layout_of(Header({**layout, **others}, {}), "file").configs == kind
     assert native == {"sd15": "SD15", "sd2": "SD20", "sdxl": "SDXL", "sdxl_refiner": "SDXLRefiner"}[kind]
 
 
@@ -235,9 +234,9 @@ def test_the_host_s_vocabulary_gives_the_published_tokens() -> None:
     from comfy.sd1_clip import SDTokenizer
 
     from diffusers_relay.nodes import comfy_host
+    from diffusers_relay.pipelines.loading.checkpoint_table import CLIP
     from diffusers_relay.pipelines.loading.single_file import _tokenizer
 
-    folder: Path = comfy_host.tokenizer_folder()
     text = "a red cat, weiße Häuser"
     words = [pair[0] for pair in SDTokenizer().tokenize_with_weights(text)[0]]
     for kind, component, pad in (
@@ -247,7 +246,7 @@ def test_the_host_s_vocabulary_gives_the_published_tokens() -> None:
         ("sdxl", "tokenizer_2", 0),
         ("sdxl_refiner", "tokenizer_2", 0),
     ):
-        tokenizer = _tokenizer(folder, CONFIGS / kind / component, "file")
+        tokenizer = _tokenizer(CLIP, comfy_host.vocabularies(), CONFIGS / kind / component, "file")
         ids = tokenizer(text, padding="max_length", truncation=True, max_length=tokenizer.model_max_length).input_ids
         end = words.index(49407) + 1
         assert ids == words[:end] + [pad] * (77 - end)

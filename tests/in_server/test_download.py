@@ -123,7 +123,7 @@ def test_cancel_in_a_controlnet_s_download_and_run_again(online: HostServer, hub
     hub.hold_after = 1 << 15
     graph, net, saving = controlled(online)
     pending = online.queue(graph.prompt)
-    online.wait_until(pending, lambda run: any(node == net.node and "Downloading" in text for node, text in run.texts))
+    online.wait_until(pending, lambda run: any(node == net.node and "Download of" in text for node, text in run.texts))
     online.interrupt()
     result = online.wait(pending, timeout=30)
     assert result.interrupted

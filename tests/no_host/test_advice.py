@@ -19,15 +19,16 @@ from diffusers_relay.pipelines.denoising.tiling import check_tile_size
 from diffusers_relay.pipelines.families.kandinsky22_prior import LEAST_STEPS, PriorSettings, check_prior
 from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
 from diffusers_relay.pipelines.latents.latent_space import Latents
-from diffusers_relay.pipelines.model import family_table
+from diffusers_relay.pipelines.model import family_lookup
 from diffusers_relay.pipelines.model.family import ModelFamily
 from diffusers_relay.pipelines.model.family_table import STABLE_DIFFUSION
 from diffusers_relay.pipelines.model.laws import NoiseLaw
 from diffusers_relay.pipelines.runs.denoising_range import denoising_end, denoising_start
 from diffusers_relay.pipelines.runs.inpainting import InpaintSettings
 from diffusers_relay.pipelines.runs.inputs import MOST_PIXELS, check_pixels
+from diffusers_relay.pipelines.runs.latent_upscaling import LatentUpscaleSettings
 from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, TextToImageSettings
-from diffusers_relay.pipelines.runs.upscaling import LatentUpscaleSettings, SuperResolutionSettings
+from diffusers_relay.pipelines.runs.super_resolution import SuperResolutionSettings
 from support.without_host import counting_runtime, load
 
 FLOW = replace(STABLE_DIFFUSION, noise=NoiseLaw.FLOW)
@@ -108,7 +109,7 @@ def test_a_range_is_refused_with_the_families_that_have_one(monkeypatch: pytest.
     with pytest.raises(RelayError, match=rf"^denoising_end: .*can't stop at 0.5{can}Set it to 1\.$"):
         denoising_end(model, 0.5, None)
     assert denoising_end(model, 1, None) is None
-    monkeypatch.setattr(family_table, "FAMILIES", (replace(STABLE_DIFFUSION, has_denoising_range=True),))
+    monkeypatch.setattr(family_lookup, "FAMILIES", (replace(STABLE_DIFFUSION, has_denoising_range=True),))
     with pytest.raises(RelayError, match=rf"Families that can: {STABLE_DIFFUSION.title}\. Set it to 1"):
         denoising_end(model, 0.5, None)
 

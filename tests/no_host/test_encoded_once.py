@@ -15,7 +15,7 @@ import torch
 from diffusers_relay.pipelines.adapters.lora import with_lora
 from diffusers_relay.pipelines.adapters.textual_inversion import with_textual_inversion
 from diffusers_relay.pipelines.base import encoded_once
-from diffusers_relay.pipelines.base.encoded_once import ENCODED, EncodedOnce, Wanted, tensor_digest
+from diffusers_relay.pipelines.base.encoded_once import ENCODED, EncodedOnce, EncodingKey, tensor_digest
 from diffusers_relay.pipelines.base.images import Extent, to_pixels
 from diffusers_relay.pipelines.control.kandinsky_hint import make_hint, take_hint
 from diffusers_relay.pipelines.control.units import ControlNet, fit_picture, make_unit
@@ -346,8 +346,8 @@ def test_who_writes_into_a_preview_does_not_paint(name: str) -> None:
 # --- lifetime of entries
 
 
-def one(kind: str, owner: Any, content: Any = 0) -> Wanted:
-    return Wanted(kind, (owner,), (content,))
+def one(kind: str, owner: Any, content: Any = 0) -> EncodingKey:
+    return EncodingKey(kind, (owner,), (content,))
 
 
 def test_the_least_used_go_first_beyond_the_bound() -> None:
@@ -371,7 +371,7 @@ def test_the_least_used_go_first_beyond_the_bound() -> None:
 def test_entries_go_with_any_of_their_makers() -> None:
     kept = EncodedOnce()
     first, second = torch.nn.Identity(), torch.nn.Identity()
-    kept.keep(Wanted("a", (first, second), ()), 1, 10)
+    kept.keep(EncodingKey("a", (first, second), ()), 1, 10)
     kept.keep(one("a", first), 2, 10)
     dead = weakref.ref(second)
     del second

@@ -62,7 +62,7 @@ def load(model: Path, small: SmallCheckpoints, dtype: torch.dtype = torch.float3
     if model.is_dir():
         return load_folder(model, dtype=dtype, monitor=SilentMonitor())
     return load_checkpoint(
-        model, dtype=dtype, tokenizer=small.tokenizer, monitor=SilentMonitor(), configs=small.configs
+        model, dtype=dtype, vocabularies=small.vocabularies, monitor=SilentMonitor(), configs=small.configs
     )
 
 

@@ -23,7 +23,7 @@ from diffusers_relay.pipelines.runs.sampling import (
     image_to_image,
     text_to_image,
 )
-from diffusers_relay.pipelines.runs.upscaling import SuperResolutionSettings, super_resolution
+from diffusers_relay.pipelines.runs.super_resolution import SuperResolutionSettings, super_resolution
 from diffusers_relay.weighting.compel_encoder import encode_prompt
 from support.without_host import CountingOffload, ListeningMonitor, encode, load
 
@@ -133,7 +133,7 @@ def test_twice_is_an_error_that_says_what_to_do_and_the_next_run_works(what: str
     wanted = run(Runtime(CountingOffload(), ListeningMonitor()))
     ENCODED.clear()
     device = SmallDevice(stage, 2)
-    with pytest.raises(RelayError, match=r"^The device ran out.*batch_size.*--lowvram.*Tried to allocate 20\.00 GiB"):
+    with pytest.raises(RelayError, match=r"^The device ran out.*batch_size.*--novram.*Tried to allocate 20\.00 GiB"):
         run(Runtime(device, ListeningMonitor()))
     assert device.freed == 2, "the memory is freed after the second failure too"
     assert torch.equal(run(Runtime(device, ListeningMonitor())), wanted)

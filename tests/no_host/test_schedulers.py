@@ -67,7 +67,7 @@ def test_every_scheduler_equals_the_script_s(name: str) -> None:
     theirs = script.float() / model["vae"].config.scaling_factor
     assert ours.samples.isfinite().all()
     if name in ("DPMSolverSDEScheduler", "LMSDiscreteScheduler"):
-        # The first draws its noise from its own seed; the second's late start is fixed, see test_scheduler_mends.py.
+        # The first draws its noise from its own seed; the second's late start is fixed, see test_scheduler_workarounds.py.
         assert ours.samples.shape == theirs.shape
     else:
         assert torch.equal(ours.samples, theirs)

@@ -56,7 +56,9 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
 
 def load(small: SmallCheckpoints, file: str | Path, dtype: torch.dtype = torch.float32) -> PipelineComponents:
     path = file if isinstance(file, Path) else small.file(file)
-    return load_checkpoint(path, dtype=dtype, tokenizer=small.tokenizer, monitor=SilentMonitor(), configs=small.configs)
+    return load_checkpoint(
+        path, dtype=dtype, vocabularies=small.vocabularies, monitor=SilentMonitor(), configs=small.configs
+    )
 
 
 def config_of(module: torch.nn.Module) -> dict[str, object]:
@@ -166,7 +168,7 @@ def test_a_cancel_stops_between_components(small: SmallCheckpoints, registry: Co
         load_checkpoint(
             small.file("sd15"),
             dtype=torch.float32,
-            tokenizer=small.tokenizer,
+            vocabularies=small.vocabularies,
             monitor=Cancelling(),
             configs=small.configs,
         )
@@ -368,13 +370,12 @@ def test_a_silent_sd2_file_is_judged_by_its_last_norm(
     channels: int, spread: float, expected: str, tmp_path: Path
 ) -> None:
     from diffusers_relay.pipelines.files.safetensors import read_header
-    from diffusers_relay.pipelines.loading.checkpoint_kinds import CheckpointKind
-    from diffusers_relay.pipelines.loading.prediction import LAST_NORM, prediction_of
+    from diffusers_relay.pipelines.loading.prediction import LAST_NORM, marked_or_measured_prediction
 
     first = "model.diffusion_model.input_blocks.0.0.weight"
     norm = torch.tensor([spread, -spread]).repeat(160)
     file = write_file(tmp_path / "sd2.safetensors", {first: torch.zeros(8, channels, 3, 3), LAST_NORM: norm})
-    changes = prediction_of(file, read_header(file, "file"), CheckpointKind.SD2)
+    changes = marked_or_measured_prediction(file, read_header(file, "file"))
     assert changes["prediction_type"].startswith(expected)
 
 
@@ -394,7 +395,7 @@ from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 socket.socket = socket.create_connection = socket.getaddrinfo = refuse
 for name in {names!r}:
-    load_checkpoint(Path({files!r}) / (name + ".safetensors"), dtype=torch.float16, tokenizer=Path({tokenizer!r}),
+    load_checkpoint(Path({files!r}) / (name + ".safetensors"), dtype=torch.float16, vocabularies={{"clip": Path({tokenizer!r})}},
                     monitor=SilentMonitor(), configs=Path({configs!r}))
 print("loaded")
 """
@@ -405,7 +406,7 @@ def test_no_socket_is_opened_whatever_is_set(small: SmallCheckpoints, tmp_path: 
         root=str(ROOT),
         names=NAMES,
         files=str(small.root),
-        tokenizer=str(small.tokenizer),
+        tokenizer=str(small.vocabularies["clip"]),
         configs=str(small.configs),
     )
     environment = {key: value for key, value in os.environ.items() if "OFFLINE" not in key}
@@ -632,7 +633,7 @@ def test_no_vocabulary(small: SmallCheckpoints, tmp_path: Path) -> None:
         load_checkpoint(
             small.file("sd15"),
             dtype=torch.float32,
-            tokenizer=tmp_path,
+            vocabularies={"clip": tmp_path},
             monitor=SilentMonitor(),
             configs=small.configs,
         )

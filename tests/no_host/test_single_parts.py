@@ -389,6 +389,10 @@ DAMAGE = (dropped, block_dropped, renamed, reshaped, prefixed, added)
 FUZZED = ("sd15", "sdxl_base", "vae", "original vae", "controlnet", "original controlnet")
 
 
+FEWEST_RUNS = 15
+"""Also on a machine that is too busy to run more in three seconds."""
+
+
 @pytest.mark.parametrize("name", FUZZED)
 def test_a_changed_file_is_refused_or_is_right(name: str, small: SmallCheckpoints, tmp_path: Path) -> None:
     """Whatever the header says, the loaders return the right model or raise a RelayError."""
@@ -411,7 +415,11 @@ def test_a_changed_file_is_refused_or_is_right(name: str, small: SmallCheckpoint
 
         def load(file: Path) -> dict[str, torch.nn.Module]:
             model = load_checkpoint(
-                file, dtype=torch.float32, tokenizer=small.tokenizer, monitor=SilentMonitor(), configs=small.configs
+                file,
+                dtype=torch.float32,
+                vocabularies=small.vocabularies,
+                monitor=SilentMonitor(),
+                configs=small.configs,
             )
             return {part: module for part, module in model.modules.items() if isinstance(module, torch.nn.Module)}
 
@@ -435,6 +443,6 @@ def test_a_changed_file_is_refused_or_is_right(name: str, small: SmallCheckpoint
                 values = [others[key] for key in state if key in others]
                 assert all(torch.equal(others[key], state[key]) for key in state if key in others), (run, part)
                 assert len(values) == len(others), (run, part)
-        if monotonic() > until:
+        if run >= FEWEST_RUNS and monotonic() > until:
             break
     assert refused > 3

@@ -210,7 +210,9 @@ def test_bfloat16_comes_out_in_the_hosts_scale() -> None:
     assert latents.dtype == torch.float32
     model_scale = (latents - 0.0609) * 1.5305
     half = model_scale.bfloat16()
-    assert torch.allclose(half.float(), model_scale, atol=1e-6, rtol=1e-6), "the model's bfloat16 values, not rounded again"
+    assert torch.allclose(half.float(), model_scale, atol=1e-6, rtol=1e-6), (
+        "the model's bfloat16 values, not rounded again"
+    )
     assert torch.equal(autoencoder_of(model).to_model_scale(latents).bfloat16(), half)
 
 

@@ -17,13 +17,9 @@ from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
 from diffusers_relay.pipelines.latents.encode_decode import autoencoder_for_wires, decode, encode
 from diffusers_relay.pipelines.latents.latent_space import Latents, LatentTag, NoiseLeft, fingerprint
 from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
+from diffusers_relay.pipelines.runs.latent_upscaling import LatentUpscaleSettings, upscale_latent
 from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, image_to_image
-from diffusers_relay.pipelines.runs.upscaling import (
-    LatentUpscaleSettings,
-    SuperResolutionSettings,
-    super_resolution,
-    upscale_latent,
-)
+from diffusers_relay.pipelines.runs.super_resolution import SuperResolutionSettings, super_resolution
 from reference import scripts, upscale_scripts
 from relay_dev.model_folders import SmallModels
 from support.without_host import Stopped, counting_runtime, load

@@ -15,7 +15,7 @@ from diffusers_relay.pipelines.base.images import Extent
 from diffusers_relay.pipelines.denoising.tiling import Tiles, blended, check_tile_size, tiles_for
 from diffusers_relay.pipelines.latents.autoencoder import Autoencoder
 from diffusers_relay.pipelines.latents.encode_decode import encode
-from diffusers_relay.pipelines.runs.upscaling import SuperResolutionSettings, super_resolution
+from diffusers_relay.pipelines.runs.super_resolution import SuperResolutionSettings, super_resolution
 from reference import scripts
 from support.without_host import Stopped, counting_runtime, load
 from support.without_host import encode as encode_text

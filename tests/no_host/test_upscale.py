@@ -18,8 +18,8 @@ from diffusers_relay.pipelines.latents.latent_space import Latents, LatentTag, N
 from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
 from diffusers_relay.pipelines.model.embeds import check_prompt_fits
 from diffusers_relay.pipelines.model.mixing import mix
+from diffusers_relay.pipelines.runs.latent_upscaling import LatentUpscaleSettings, upscale_latent
 from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
-from diffusers_relay.pipelines.runs.upscaling import LatentUpscaleSettings, upscale_latent
 from diffusers_relay.weighting.compel_encoder import encode_prompt
 from reference import scripts, upscale_scripts
 from relay_dev.model_folders import SmallModels

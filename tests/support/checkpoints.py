@@ -37,7 +37,7 @@ class SmallCheckpoints:
     root: Path
     folders: dict[str, Path]
     """{name in KINDS: folder}, and "NAME_inpaint" with a UNet of 9 channels."""
-    tokenizer: Path
+    vocabularies: dict[str, Path]
 
     @property
     def configs(self) -> Path:
@@ -54,7 +54,7 @@ def make_small_checkpoints(root: Path, models: SmallModels) -> SmallCheckpoints:
         folders[f"{name}_inpaint"] = make_inpaint(root / "folders" / f"{name}_inpaint", folders[name])
     for name, kind in KINDS.items():
         copy_configs(folders[name], root / "configs" / kind)
-    made = SmallCheckpoints(root, folders, models.named["sd15"] / "tokenizer")
+    made = SmallCheckpoints(root, folders, {"clip": models.named["sd15"] / "tokenizer"})
     for name, folder in folders.items():
         write_file(made.file(name), original_checkpoint(folder))
     return made

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusers_relay.pipelines.denoising.scheduler_mends import MENDS, corrected
+from diffusers_relay.pipelines.denoising.scheduler_workarounds import WORKAROUNDS, corrected
 from diffusers_relay.pipelines.denoising.schedulers import SIGMA_FLAGS, with_scheduler
 from diffusers_relay.pipelines.latents.latent_space import Latents
 from diffusers_relay.pipelines.model.component_classes import KARRAS_DIFFUSION_SCHEDULERS
@@ -149,7 +149,7 @@ def test_what_is_kept_has_the_noise_of_each_call(name: str, sigmas: str | None) 
     assert float((made - raw).abs()[..., :4].max()) <= 1e-7 * float(raw.abs().max())
 
 
-# The following fails when diffusers has fixed a class: then remove its row in MENDS and its line here.
+# The following fails when diffusers has fixed a class: then remove its row in WORKAROUNDS and its line here.
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "timestep_spacing": "leading"}
 
@@ -201,9 +201,11 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", MENDS)
-def test_a_mend_is_still_needed_and_works(name: str) -> None:
+@pytest.mark.parametrize("name", WORKAROUNDS)
+def test_a_workaround_is_still_needed_and_works(name: str) -> None:
     cls = getattr(diffusers, name)
-    assert FAULTS[name](cls) > 0.01, f"diffusers {diffusers.__version__} has fixed {name}: remove its row from MENDS"
+    assert FAULTS[name](cls) > 0.01, (
+        f"diffusers {diffusers.__version__} has fixed {name}: remove its row from WORKAROUNDS"
+    )
     assert FAULTS[name](corrected(cls)) < 1e-3
     assert issubclass(corrected(cls), cls) and corrected(cls).__name__ == name

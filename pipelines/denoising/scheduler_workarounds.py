@@ -1,6 +1,6 @@
 """Fixes for bugs in diffusers' scheduler classes, as subclasses. A run's own scheduler is built from them.
 
-tests/no_host/test_scheduler_mends.py shows when diffusers has fixed a bug. Then remove its row here.
+tests/no_host/test_scheduler_workarounds.py shows when diffusers has fixed a bug. Then remove its row here.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 @cache
 def corrected(cls: Any) -> Any:
     """``cls``, or a subclass with the same name that fixes a bug of ``cls``."""
-    mend = MENDS.get(cls.__name__)
-    return cls if mend is None else type(cls.__name__, (cls,), {"__module__": cls.__module__, **mend(cls)})
+    workaround = WORKAROUNDS.get(cls.__name__)
+    return cls if workaround is None else type(cls.__name__, (cls,), {"__module__": cls.__module__, **workaround(cls)})
 
 
 def _order_by_history(cls: Any) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _begins_at_the_beginning(cls: Any) -> dict[str, Any]:
     return {"set_timesteps": set_timesteps}
 
 
-MENDS = {
+WORKAROUNDS = {
     "LMSDiscreteScheduler": _order_by_history,
     "KDPM2DiscreteScheduler": _noise_at_half_steps,
     "DPMSolverSDEScheduler": _noise_by_torchsde,
