@@ -17,9 +17,6 @@ from relay_host.pack import enter_host, load_pack
 
 WORDS = {"auto", "default", "none", "off", "plain"}
 """The choices of an input that are words; the others are names and values of diffusers."""
-AFTER_A_RUN = "control_after_generate"
-"""The page's own input, which it adds below a seed."""
-
 Texts = dict[str, Any]
 """display_name, description, inputs {id: {name, tooltip, options {choice: text}}}, outputs {"0": {name, tooltip}}."""
 
@@ -41,8 +38,6 @@ def _texts(schema: Any) -> Texts:
         words = [choice for choice in getattr(entry, "options", None) or () if choice in WORDS]
         if words:
             inputs[entry.id]["options"] = {word: word for word in words}
-        if getattr(entry, AFTER_A_RUN, None):
-            inputs[AFTER_A_RUN] = {"name": AFTER_A_RUN.replace("_", " ")}
     outputs = {
         str(number): {"name": entry.display_name, "tooltip": entry.tooltip}
         for number, entry in enumerate(schema.outputs)

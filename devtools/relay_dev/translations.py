@@ -178,10 +178,13 @@ def _problems_of_section(english: str, text: str, language: str, titles: Mapping
         if not is_translated(their, our, language):
             yield f"{our[:30]!r}: not translated"
         yield from (f"{our[:30]!r}: **{what}** is not shown in bold" for what in _not_bold(our))
-    for their_row, our_row in zip(their_rows, our_rows):
+    headings = [set("".join(below)) <= {"-"} for below in [*their_rows[1:], ["end"]]]
+    for is_heading, their_row, our_row in zip(headings, their_rows, our_rows):
         if len(their_row) != len(our_row):
             yield f"row {our_row[0]}: {len(our_row)} columns instead of {len(their_row)}"
             continue
+        if len(their_row) == 2 and not is_heading and their_row[0] != our_row[0]:
+            yield f"row {our_row[0]}: the message must be {their_row[0]}, as the node says it"
         yield from (f"row {our_row[0]}: {what}" for what in differences(" ".join(their_row), " ".join(our_row), titles))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +55,31 @@ def test_every_help_page_is_translated(language: str) -> None:
 )
 def test_the_comparison_sees_a_difference(text: str, said: list[str]) -> None:
     assert list(translations.differences(DENOISING_END, text, {"Set VAE": "VAE設定"})) == said
+
+
+@pytest.mark.parametrize(
+    ("found", "instead", "said"),
+    [
+        ("- ", "", "paragraphs and list entries instead of"),
+        ("## ", "### ", "the headings are"),
+        ("import torch", "import numpy", "the script differs"),
+        ("image embeddings ... wide", "图像嵌入", "the message must be image embeddings ... wide"),
+        ("0.33", "0.3", "the numbers 0.3 instead of 0.33"),
+        ("| 用同一个模型编码两者", "", "1 columns instead of 2"),
+        ("- 负面提示词和", "- **负面提示词、**和", "is not shown in bold"),
+    ],
+)
+def test_the_comparison_sees_a_difference_in_a_help_page(
+    found: str, instead: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, language = "RelayMixPrompts", "zh"
+    english_page, page = (translations.DOCS / f"{node}.md", translations.DOCS / node / f"{language}.md")
+    text = page.read_text("utf-8")
+    assert found in text
+    monkeypatch.setattr(translations, "DOCS", tmp_path)
+    (tmp_path / node).mkdir()
+    (tmp_path / f"{node}.md").write_text(english_page.read_text("utf-8"), "utf-8")
+    (tmp_path / node / f"{language}.md").write_text(text.replace(found, instead, 1), "utf-8")
+    problems = translations.problems_of_help(node, language, translations.titles_in(language, english()))
+    assert len(problems) == 1
+    assert said in problems[0]
