@@ -34,7 +34,7 @@ async nodes2 => {
 NOTES = """
 name => {
     const node = window.app.graph.getNodeById(name);
-    const element = node.widgets.find(widget => widget.name === 'relay_notes')?.element;
+    const element = node.widgets?.find(widget => widget.name === 'relay_notes')?.element;
     if (!element) return null;
     const box = element.getBoundingClientRect(), on = window.app.canvas.ds;
     const frame = window.app.canvas.canvas.getBoundingClientRect();

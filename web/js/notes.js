@@ -182,6 +182,11 @@ app.registerExtension({
             onSerialize?.call(this, saved);
             const state = shown.get(this);
             if (state) saved.size = [saved.size[0], state.own ?? saved.size[1] - state.grown];
+            if (saved.widgets_values?.length === 0) {
+                // A node that has no widget but its notes is saved as one that has none.
+                delete saved.widgets_values;
+                delete saved.widgets_values_named;
+            }
         };
     },
 
