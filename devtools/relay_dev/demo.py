@@ -43,8 +43,10 @@ EXAMPLE = one_thing("star", "white", "black")
 EXAMPLE_SIDE = 512
 README_EXAMPLE = "latent_chain_of_three"
 README_PICTURE = ROOT / "docs" / "chain.jpg"
-README_WIDTH = 1280
+README_WIDTH = 1600
 """Pixels."""
+README_VIEW = {"width": 2560, "height": 1600}
+"""Large enough for the page to write the titles of nodes, which it leaves out at a small scale."""
 
 
 def draw_example(folder: Path) -> None:
@@ -127,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     if not options.published:
         draw_example(server.folders["input"])
     with server:
-        with open_page(server.url) as page:
+        with open_page(server.url, **(README_VIEW if options.readme else {})) as page:
             worked = [run_workflow(page, server, file, seconds) for file in files]
             if options.readme and all(worked):
                 save_for_readme(ARTIFACTS / "demo" / f"{README_EXAMPLE}.png")
