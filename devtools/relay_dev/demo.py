@@ -41,6 +41,10 @@ PREVIEWS = ("--preview-method", "auto")
 EXAMPLE = one_thing("star", "white", "black")
 """The scene in the examples' input picture. The picture also serves as its own depth map."""
 EXAMPLE_SIDE = 512
+README_EXAMPLE = "latent_chain_of_three"
+README_PICTURE = ROOT / "docs" / "chain.jpg"
+README_WIDTH = 1280
+"""Pixels."""
 
 
 def draw_example(folder: Path) -> None:
@@ -77,6 +81,14 @@ def run_workflow(page: HostPage, server: HostServer, file: Path, seconds: float)
     return True
 
 
+def save_for_readme(screenshot: Path) -> None:
+    """Saves a screenshot of the page as README's picture of the canvas."""
+    picture = Image.open(screenshot).convert("RGB")
+    picture.thumbnail((README_WIDTH, README_WIDTH), Image.Resampling.LANCZOS)
+    picture.save(README_PICTURE, quality=85, optimize=True)
+    print(f"    README's picture: {README_PICTURE}", flush=True)
+
+
 def pictures(run: PageRun, server: HostServer) -> list[Path]:
     entries = [entry for output in run.outputs.values() for entry in output.get("images", [])]
     saved = [entry for entry in entries if entry["type"] == "output"]
@@ -96,9 +108,12 @@ def main(arguments: Sequence[str]) -> int:
         type=Path,
         help="with --published: a ComfyUI models folder, for the checkpoint and the LoRA of two examples",
     )
+    parser.add_argument(
+        "--readme", action="store_true", help=f"save the canvas of {README_EXAMPLE} as the README's picture"
+    )
     parser.add_argument("--port", type=int, help="the server's port; default: a free one, and 8188 with --serve")
     options = parser.parse_args(arguments)
-    files = chosen_workflows(options.workflows)
+    files = chosen_workflows([README_EXAMPLE] if options.readme else options.workflows)
     if options.models and not options.published:
         parser.error("--models needs --published: the small models have their own models folder")
     seconds = DOWNLOAD_SECONDS if options.published else 600
@@ -114,6 +129,8 @@ def main(arguments: Sequence[str]) -> int:
     with server:
         with open_page(server.url) as page:
             worked = [run_workflow(page, server, file, seconds) for file in files]
+            if options.readme and all(worked):
+                save_for_readme(ARTIFACTS / "demo" / f"{README_EXAMPLE}.png")
         print(
             f"{sum(worked)} of {len(files)} example workflows worked. Pictures: {server.folders['output']}", flush=True
         )
