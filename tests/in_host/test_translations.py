@@ -36,16 +36,16 @@ def test_every_help_page_is_translated(language: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("1 未満では、`steps` のその割合で止まり、SDXL のノイズを VAE設定 に残します（denoising_end）。", []),
+        ("3 未満では、`steps` のその割合で止まり、SDXL のノイズを VAE設定 に残します（denoising_end）。", []),
         (
             "2 未満では、`steps` で止まり、SDXL のノイズを VAE設定 に残します（denoising_end）。",
-            ["the numbers 2 instead of 1"],
+            ["the numbers 2 instead of 3"],
         ),
         (
             "3 未満では、`step` で止まり、SDXL のノイズを VAE設定 に残します（denoising_end）。",
             ["the code `step` instead of `steps`"],
         ),
-        ("1 未満では、`steps` で止まり、ノイズを VAE設定 に残します（denoising_end）。", ["without SDXL"]),
+        ("3 未満では、`steps` で止まり、ノイズを VAE設定 に残します（denoising_end）。", ["without SDXL"]),
         (
             "3 未満では、`steps` で止まり、SDXL のノイズを残します（denoising_end）。",
             ["the node Set VAE must be called VAE設定 1 times"],
