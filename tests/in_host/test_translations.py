@@ -12,7 +12,7 @@ from relay_dev import node_texts, translations
 LANGUAGES = ("zh", "zh-TW", "ja", "ko", "fr", "de", "es", "pt-BR", "ru", "tr", "ar")
 WITH_HELP = ("zh", "ja", "ko", "fr", "de", "es", "ru")
 DENOISING_END = (
-    "Below 1, the run stops at that fraction of `steps` and leaves SDXL's noise for Set VAE (denoising_end)."
+    "Below 3, the run stops at that fraction of `steps` and leaves SDXL's noise for Set VAE (denoising_end)."
 )
 
 english = functools.cache(node_texts.english_texts)
@@ -36,18 +36,18 @@ def test_every_help_page_is_translated(language: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("1 未満では、`steps` のその割合で止まり、SDXL のノイズを VAE設定 に残します（denoising_end）。", []),
+        ("3 未満では、`steps` のその割合で止まり、SDXL のノイズを VAE設定 に残します（denoising_end）。", []),
         (
             "2 未満では、`steps` で止まり、SDXL のノイズを VAE設定 に残します（denoising_end）。",
-            ["the numbers 2 instead of 1"],
+            ["the numbers 2 instead of 3"],
         ),
         (
-            "1 未満では、`step` で止まり、SDXL のノイズを VAE設定 に残します（denoising_end）。",
+            "3 未満では、`step` で止まり、SDXL のノイズを VAE設定 に残します（denoising_end）。",
             ["the code `step` instead of `steps`"],
         ),
-        ("1 未満では、`steps` で止まり、ノイズを VAE設定 に残します（denoising_end）。", ["without SDXL"]),
+        ("3 未満では、`steps` で止まり、ノイズを VAE設定 に残します（denoising_end）。", ["without SDXL"]),
         (
-            "1 未満では、`steps` で止まり、SDXL のノイズを残します（denoising_end）。",
+            "3 未満では、`steps` で止まり、SDXL のノイズを残します（denoising_end）。",
             ["the node Set VAE must be called VAE設定 1 times"],
         ),
     ],
@@ -60,7 +60,7 @@ def test_the_comparison_sees_a_difference(text: str, said: list[str]) -> None:
 @pytest.mark.parametrize(
     ("found", "instead", "said"),
     [
-        ("- ", "", "paragraphs and list entries instead of"),
+        ("- ", "", "a paragraph and a list entry differ"),
         ("## ", "### ", "the headings are"),
         ("import torch", "import numpy", "the script differs"),
         ("image embeddings ... wide", "图像嵌入", "the message must be image embeddings ... wide"),
