@@ -151,7 +151,7 @@ class RelayApplyControlNet(io.ComfyNode):
                 io.Boolean.Input(
                     "guess_mode",
                     default=False,
-                    tooltip="Lets the ControlNet guess the content with little or no prompt: it only affects the prompt's half of the guidance. Use the same setting for all ControlNets of a run, and a guidance_scale of 3 to 5.",
+                    tooltip="Lets the ControlNet guess the content with little or no prompt: it steers only the prediction for the positive prompt, not the one for the negative prompt. Use the same setting for all ControlNets of a run, and a guidance_scale of 3 to 5.",
                 ),
                 DiffusersControl.Input(
                     "control",

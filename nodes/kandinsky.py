@@ -30,7 +30,7 @@ class RelayKandinskyHint(io.ComfyNode):
             outputs=[
                 DiffusersControl.Output(
                     display_name="control",
-                    tooltip="For the control input of Text to Image (Diffusers) or Image to Image (Diffusers), with Kandinsky's depth ControlNet decoder.",
+                    tooltip="For the control input of a sampling node, with Kandinsky's depth ControlNet decoder.",
                 )
             ],
             **comfy_host.found_by("depth, depth map, controlnet, control, kandinsky"),

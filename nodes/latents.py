@@ -20,7 +20,7 @@ class RelayDecode(io.ComfyNode):
             display_name="Decode Latent (Diffusers)",
             category=CATEGORY,
             description=(
-                "Decodes a latent to a picture. A latent from another space than the model's is decoded by its own autoencoder, and the node says so. "
+                "Decodes a latent to a picture. A latent from another space than the model's is decoded by the autoencoder of the model that made it, and the node says so. "
                 "Use this with a model of Diffusers Relay, and ComfyUI's VAE Decode with a VAE of ComfyUI's own loaders."
             ),
             inputs=[
@@ -62,7 +62,7 @@ class RelayEncode(io.ComfyNode):
                     "image", tooltip="The picture. Any size; it is scaled down to the next size that the model can use."
                 ),
                 sampling_inputs.seed(
-                    "The seed for sampling from the encoder's distribution. Picture i of a batch uses seed + i."
+                    "The seed for sampling from the encoder's distribution. Picture i of a batch uses seed + i (the first has i = 0)."
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="A latent in ComfyUI's scale.")],

@@ -137,7 +137,7 @@ class RelayKandinskyPrior(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="A picture whose embedding to start from. strength sets how much it can change.",
+                    tooltip="A picture: the run starts from its embedding. strength sets how much it can change.",
                 ),
                 io.Float.Input(
                     "strength",

@@ -106,7 +106,7 @@ class RelayImageToImage(io.ComfyNode):
                 ),
                 sampling_inputs.denoising_end(),
                 *sampling_inputs.image_or_latent(
-                    "The picture to repaint. Any size; it is scaled down to the next size that the model can use.",
+                    "The picture to repaint. Any size; it is scaled down to the next multiple of 8. SD3 only takes multiples of 16, and Kandinsky multiples of 64.",
                     "The latent to repaint. Its noise_mask and batch index are respected.",
                 ),
                 sampling_inputs.control(),

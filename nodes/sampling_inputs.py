@@ -18,9 +18,9 @@ MAX_SIZE = 16384
 """Pixels."""
 SIZE_STEP = size_step()
 """Every family's sizes are multiples of this. The host needs it before a model is connected; the run checks the model's own multiple."""
-STEPS = "Denoising steps of a full run. More steps take longer. The models' defaults: 50 for Stable Diffusion and SDXL, 100 for the Kandinsky decoder."
-GUIDANCE_SCALE = "How closely to follow the prompt. Higher follows it more closely; 1 or less turns guidance and the negative prompt off. The models' defaults: 7.5 for Stable Diffusion, 5 for SDXL, 4 for Kandinsky."
-SEED = "The seed for the noise. Picture i of a batch uses seed + i, so each can be painted again on its own."
+STEPS = "Denoising steps of a full run. More steps take longer. The models' defaults: 50 for Stable Diffusion and SDXL, 28 for SD3, 100 for the Kandinsky decoder."
+GUIDANCE_SCALE = "How closely to follow the prompt. Higher follows it more closely; 1 or less turns guidance and the negative prompt off. The models' defaults: 7.5 for Stable Diffusion, 5 for SDXL, 7 for SD3, 4 for Kandinsky."
+SEED = "The seed for the noise. Picture i of a batch uses seed + i (the first has i = 0), so each can be painted again on its own."
 HAVE_RANGE = f"Only for: {families_with_range()}."
 EITHER = "Connect either image or latent."
 
