@@ -8,6 +8,8 @@ from comfy_api.latest import io
 
 from . import comfy_host
 
+MORE_IMAGES = tuple(f"image_{number}" for number in range(2, 10))
+
 
 class RelayImageGrid(io.ComfyNode):
     @classmethod
@@ -16,23 +18,28 @@ class RelayImageGrid(io.ComfyNode):
             node_id="RelayImageGrid",
             display_name="Image Grid",
             category=f"{comfy_host.CATEGORY}/image",
-            description="Puts the pictures of a batch side by side into one picture, row by row.",
+            description="Puts pictures side by side into one picture, row by row.",
             inputs=[
                 io.Image.Input(
                     "images",
-                    tooltip="A batch of exactly rows x columns pictures. ComfyUI's Batch Images joins single pictures into a batch.",
+                    tooltip="The first picture, or a batch of pictures. Together with image_2 to image_9: exactly rows x columns pictures.",
                 ),
                 io.Int.Input("rows", default=1, min=0, max=256, tooltip="Number of rows. 0: as many as needed."),
                 io.Int.Input("columns", default=0, min=0, max=256, tooltip="Number of columns. 0: as many as needed."),
+                *(
+                    io.Image.Input(name, optional=True, tooltip="The next picture or batch, of the same size as the first.")
+                    for name in MORE_IMAGES
+                ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The grid as one picture.")],
         )
 
     @classmethod
-    def execute(cls, images: Any, rows: int, columns: int) -> io.NodeOutput:
-        from ..pipelines.base.images import grid
+    def execute(cls, images: Any, rows: int, columns: int, **more: Any) -> io.NodeOutput:
+        from ..pipelines.base.images import grid, joined
 
-        return io.NodeOutput(grid(images, rows, columns))
+        named = {"images": images} | {name: more[name] for name in MORE_IMAGES if more.get(name) is not None}
+        return io.NodeOutput(grid(joined(named), rows, columns))
 
 
 def _check_url(url: str) -> None:

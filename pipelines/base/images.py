@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,30 @@ def to_host_images(decoded: torch.Tensor) -> torch.Tensor:
 
     pixels = VaeImageProcessor().postprocess(decoded, output_type="pt")
     return pixels.movedim(1, -1).float()
+
+
+def joined(images: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Single images and batches, by the names of their inputs, as one batch in this order. Channel counts that differ become RGB.
+
+    Raises:
+        RelayError: an image's size is not that of the first.
+    """
+    import torch
+
+    (first, start), *others = images.items()
+    if not others:
+        return start
+    for name, image in images.items():
+        if image.ndim != 4:
+            raise RelayError(f"{name}: expected [batch, height, width, channels], got shape {list(image.shape)}.")
+        if extent_of(image) != extent_of(start):
+            raise RelayError(
+                f"{name}: {extent_of(image)}, but {first} is {extent_of(start)}. Pictures side by side have the same size: "
+                "scale them first, for example with Upscale Image."
+            )
+    if len({image.shape[-1] for image in images.values()}) == 1:
+        return torch.cat(list(images.values()))
+    return torch.cat([as_unclamped_rgb(image) for image in images.values()])
 
 
 def grid(images: torch.Tensor, rows: int, columns: int) -> torch.Tensor:

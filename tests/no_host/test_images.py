@@ -9,7 +9,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from diffusers_relay.pipelines.base.errors import RelayError
-from diffusers_relay.pipelines.base.images import Extent, as_rgb, check_extent, grid, to_host_images, to_pil, to_pixels
+from diffusers_relay.pipelines.base.images import Extent, as_rgb, check_extent, grid, joined, to_host_images, to_pil, to_pixels
 from reference.scripts import read_like_host, soft_picture
 
 
@@ -130,3 +130,23 @@ def test_a_grid_is_what_make_image_grid_makes() -> None:
 def test_a_grid_of_another_number_of_cells_is_refused(count: int, rows: int, columns: int) -> None:
     with pytest.raises(RelayError, match="rows, columns"):
         grid(numbered(count), rows, columns)
+
+
+def test_pictures_and_batches_are_joined_in_the_order_of_their_inputs() -> None:
+    one, two, three = numbered(1), numbered(3)[1:], numbered(4)[3:]
+    assert torch.equal(joined({"images": one, "image_2": two, "image_4": three}), numbered(4))
+    assert joined({"images": one}) is one
+
+
+def test_a_picture_of_another_size_is_refused() -> None:
+    """The grid is for comparing, so nothing is scaled or cropped silently."""
+    with pytest.raises(RelayError, match="image_3: 16x8, but images is 8x8"):
+        joined({"images": torch.zeros(1, 8, 8, 3), "image_2": torch.zeros(2, 8, 8, 3), "image_3": torch.zeros(1, 8, 16, 3)})
+
+
+def test_pictures_with_and_without_alpha_are_joined_as_rgb() -> None:
+    rgb, grey = torch.full((1, 4, 4, 3), 0.25), torch.full((1, 4, 4, 1), 0.5)
+    rgba = torch.cat([torch.full((1, 4, 4, 3), 0.75), torch.zeros(1, 4, 4, 1)], dim=-1)
+    expected = torch.tensor([0.25, 0.75, 0.5]).reshape(3, 1, 1, 1).expand(-1, 4, 4, 3)
+    assert torch.equal(joined({"images": rgb, "image_2": rgba, "image_3": grey}), expected)
+    assert joined({"images": rgba, "image_2": rgba}).shape[-1] == 4
