@@ -27,7 +27,9 @@ class RelayImageGrid(io.ComfyNode):
                 io.Int.Input("rows", default=1, min=0, max=256, tooltip="Number of rows. 0: as many as needed."),
                 io.Int.Input("columns", default=0, min=0, max=256, tooltip="Number of columns. 0: as many as needed."),
                 *(
-                    io.Image.Input(name, optional=True, tooltip="The next picture or batch, of the same size as the first.")
+                    io.Image.Input(
+                        name, optional=True, tooltip="The next picture or batch, of the same size as the first."
+                    )
                     for name in MORE_IMAGES
                 ),
             ],

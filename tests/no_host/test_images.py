@@ -9,7 +9,16 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from diffusers_relay.pipelines.base.errors import RelayError
-from diffusers_relay.pipelines.base.images import Extent, as_rgb, check_extent, grid, joined, to_host_images, to_pil, to_pixels
+from diffusers_relay.pipelines.base.images import (
+    Extent,
+    as_rgb,
+    check_extent,
+    grid,
+    joined,
+    to_host_images,
+    to_pil,
+    to_pixels,
+)
 from reference.scripts import read_like_host, soft_picture
 
 
@@ -141,7 +150,9 @@ def test_pictures_and_batches_are_joined_in_the_order_of_their_inputs() -> None:
 def test_a_picture_of_another_size_is_refused() -> None:
     """The grid is for comparing, so nothing is scaled or cropped silently."""
     with pytest.raises(RelayError, match="image_3: 16x8, but images is 8x8"):
-        joined({"images": torch.zeros(1, 8, 8, 3), "image_2": torch.zeros(2, 8, 8, 3), "image_3": torch.zeros(1, 8, 16, 3)})
+        joined(
+            {"images": torch.zeros(1, 8, 8, 3), "image_2": torch.zeros(2, 8, 8, 3), "image_3": torch.zeros(1, 8, 16, 3)}
+        )
 
 
 def test_pictures_with_and_without_alpha_are_joined_as_rgb() -> None:
