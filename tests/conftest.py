@@ -28,7 +28,10 @@ os.environ.update({"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_H
 prepare_pack()
 
 
-ON_THE_PAGE = tuple(f"tests/in_server/test_{name}.py" for name in ("page", "made_again", "help_pages", "notes"))
+ON_THE_PAGE = tuple(
+    f"tests/in_server/test_{name}.py"
+    for name in ("page", "boxes", "blueprints", "made_again", "help_pages", "notes", "page_in_other_languages")
+)
 """These share one browser, so they run sequentially in one process: see tests/in_server/conftest.py."""
 LONGEST_FIRST = (
     "tests/in_server/test_any_workflow.py",

@@ -15,19 +15,24 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from relay_host.page import HostPage, open_page
+from relay_host.front_end import NODES_2_SETTINGS, newest_front_end
+from relay_host.page import HostPage, open_page, open_page_beside
 from relay_host.paths import ARTIFACTS
 from relay_host.server import HostServer
 
+from .boxes import A_NOTE, boxes, show_a_run, sockets
 from .demo import EXAMPLES, draw_example, pictures
 from .examples import SHEETS
-from .examples.sheet import NOTE, Sheet
+from .examples.curves import Point
+from .examples.layout import TITLE, Laid, Shape, lay_out
+from .examples.sheet import NOTE, Sheet, Size
 from .model_folders import small_models
 
 SCREENSHOTS = ARTIFACTS / "examples"
@@ -40,36 +45,83 @@ VIEW = (3000, 1600)
 NOTE_FRAME = 30
 """How much taller a note is than its text."""
 
-MEASURE = """
-ids => {
-    const sizes = {};
-    for (const [name, id] of Object.entries(ids)) {
-        const node = window.app.graph.getNodeById(Number(id));
-        const text = node.widgets?.[0]?.element?.querySelector?.('.tiptap');
-        sizes[name] = text ? [node.size[0], text.scrollHeight] : Array.from(node.computeSize());
-    }
-    return sizes;
-}
-"""
 NAME_GRAPH = "id => { window.app.graph.id = id; window.app.graph.revision = 0; return true; }"
 
 
-def build(page: HostPage, sheet: Sheet) -> dict[str, Any]:
-    """Builds the workflow on the page and returns what the page saves.
+@dataclass(frozen=True)
+class Measured:
+    """What a workflow's nodes measure: the sizes to save, with the note's; shapes; and the numbers of their outputs, by name."""
 
-    It builds twice: first to measure the nodes, then to place them.
-    """
-    rough = sheet.placed()
-    ids = page.build(rough.nodes, rough.links)
+    sizes: dict[str, Size]
+    shapes: dict[str, Shape]
+    slots: dict[str, dict[str, int]]
+
+
+def measure(page: HostPage, newest: HostPage, sheet: Sheet) -> Measured:
+    """Builds the workflow twice: to find the least sizes of the nodes, and to see how much room they take in either renderer."""
+    ids = page.build(sheet.nodes(sheet.preferred_sizes()), sheet.links)
     page.fit_view()
     page.page.wait_for_timeout(SETTLE)
-    least = {name: (width, height) for name, (width, height) in page.ask(MEASURE, ids).items()}
-    least[NOTE] = (least[NOTE][0], least[NOTE][1] + NOTE_FRAME)
-    final = sheet.placed(sheet.wanted_sizes(least))
-    page.build(final.nodes, final.links, final.groups)
+    least = sockets(page)
+    sizes = {}
+    for name, (width, height) in sheet.preferred_sizes().items():
+        node = least[int(ids[name])]
+        tall = node["note"] + NOTE_FRAME if name == NOTE else node["least"][1]
+        sizes[name] = (max(width, node["least"][0]), max(height, tall))
+    ids = page.build(sheet.nodes(sizes), sheet.links)
+    page.page.wait_for_timeout(SETTLE)
+    measured = {name: sockets(page)[int(node)] for name, node in ids.items()}
+    newest.load_workflow(saved(page))
+    room = dict.fromkeys(ids, 0.0)
+    for renderer in (page, newest):
+        show_a_run(renderer, text=A_NOTE)
+        shown = boxes(renderer)
+        room = {name: max(room[name], shown[int(node)].height - TITLE) for name, node in ids.items()}
+    sizes[NOTE] = (sizes[NOTE][0], room[NOTE])
+    shapes = {name: Shape(*sizes[name], room[name], node["inputs"], node["outputs"]) for name, node in measured.items()}
+    slots = {name: {output: at for at, output in enumerate(node["names"])} for name, node in measured.items()}
+    return Measured(sizes, shapes, slots)
+
+
+def build(page: HostPage, sheet: Sheet, measured: Measured) -> dict[str, Any]:
+    """Builds the workflow in its place on the page and returns what the page saves."""
+    laid = lay_out(measured.shapes, sheet.groups, sheet.connections(measured.slots), sheet.left)
+    ids = page.build(sheet.nodes(measured.sizes, laid.spots), sheet.links, sheet.frames(laid))
     page.ask(NAME_GRAPH, str(uuid.uuid5(uuid.NAMESPACE_URL, f"diffusers-relay/{sheet.file}")))
     page.page.wait_for_timeout(SETTLE)
-    return saved(page)
+    numbers = {name: int(node) for name, node in ids.items()}
+    return as_app(with_reroutes(saved(page), laid, numbers), sheet, numbers)
+
+
+def as_app(workflow: dict[str, Any], sheet: Sheet, ids: Mapping[str, int]) -> dict[str, Any]:
+    if sheet.app_inputs:
+        workflow["extra"]["linearData"] = {
+            "inputs": [[ids[name], widget] for name, widget in sheet.app_inputs],
+            "outputs": [ids[name] for name in sheet.app_outputs],
+        }
+    return workflow
+
+
+def with_reroutes(workflow: dict[str, Any], laid: Laid, ids: Mapping[str, int]) -> dict[str, Any]:
+    """The workflow with the points that its wires pass. The wires of an output share them."""
+    found: dict[tuple[str, int, Point], dict[str, Any]] = {}
+    extensions = []
+    for wire, points in laid.reroutes.items():
+        target = next(node for node in workflow["nodes"] if node["id"] == ids[wire.target])
+        link = next(one["link"] for one in target["inputs"] if one["name"] == wire.input)
+        parent = None
+        for point in points:
+            number = {"parentId": parent} if parent else {}
+            reroute = found.setdefault(
+                (wire.source, wire.slot, point), {"id": len(found) + 1, **number, "pos": list(point), "linkIds": []}
+            )
+            reroute["linkIds"].append(link)
+            parent = reroute["id"]
+        if parent:
+            extensions.append({"id": link, "parentId": parent})
+    if extensions:
+        workflow["extra"] |= {"linkExtensions": extensions, "reroutes": list(found.values())}
+    return workflow
 
 
 def saved(page: HostPage) -> dict[str, Any]:
@@ -97,9 +149,9 @@ def write_thumbnail(picture: Path, file: Path) -> None:
     file.write_bytes(data.getvalue())
 
 
-def make(page: HostPage, server: HostServer, sheet: Sheet, *, run: bool) -> None:
+def make(page: HostPage, newest: HostPage, server: HostServer, sheet: Sheet, *, run: bool) -> None:
     # Save again after loading, because the page adds fields when it loads a workflow.
-    workflow = saved_again(page, build(page, sheet))
+    workflow = saved_again(page, build(page, sheet, measure(page, newest, sheet)))
     text = json.dumps(workflow, indent=2, ensure_ascii=False) + "\n"
     again = json.dumps(saved_again(page, workflow), indent=2, ensure_ascii=False) + "\n"
     if again != text:
@@ -127,15 +179,22 @@ def main(arguments: Sequence[str]) -> int:
     chosen = [sheet for sheet in sheets if not options.names or sheet.file.startswith(tuple(options.names))]
     EXAMPLES.mkdir(exist_ok=True)
     models = small_models()
-    server = HostServer(models=models.models, environment=models.environment())
-    draw_example(server.folders["input"])
-    with server:
+    server, other = (
+        HostServer(models=models.models, environment=models.environment(), arguments=arguments, settings=settings)
+        for arguments, settings in (((), {}), (("--front-end-root", str(newest_front_end())), NODES_2_SETTINGS))
+    )
+    for one in (server, other):
+        draw_example(one.folders["input"])
+    with (
+        server,
+        other,
+        open_page(server.url, width=VIEW[0], height=VIEW[1]) as page,
+        open_page_beside(page, other.url) as newest,
+    ):
         for sheet in chosen:
-            # Open a new page for each: a page keeps node outputs by id, and the next graph uses the same ids.
-            with open_page(server.url, width=VIEW[0], height=VIEW[1]) as page:
-                make(page, server, sheet, run=not options.no_run)
-                if page.errors:
-                    raise AssertionError(f"the page threw: {page.errors}")
+            make(page, newest, server, sheet, run=not options.no_run)
+            if page.errors or newest.errors:
+                raise AssertionError(f"a page threw: {page.errors + newest.errors}")
     return 0
 
 

@@ -36,6 +36,7 @@ BUILD = """
 async ({nodes, links, groups}) => {
     const app = window.app, nodesByName = {};
     app.graph.clear();
+    app.clean();  // and the pictures of a graph that was loaded before, whose nodes had the same ids
     app.canvas.ds.reset();  // a graph that was loaded before has moved and scaled the view
     for (const spec of nodes) {
         const node = LiteGraph.createNode(spec.type);
@@ -45,6 +46,7 @@ async ({nodes, links, groups}) => {
         node.pos = spec.pos;
         if (spec.color) node.color = spec.color;
         if (spec.bgcolor) node.bgcolor = spec.bgcolor;
+        Object.assign(node.properties, spec.properties);
         for (const [name, value] of Object.entries(spec.widgets)) {
             const widgets = node.widgets ?? [];
             const widget = name === '' ? widgets[0] : widgets.find(w => w.name === name);
@@ -115,6 +117,7 @@ class NodeOnPage:
     title: str = ""
     color: str = ""
     bgcolor: str = ""
+    properties: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.version import Version
 from PIL import Image
 
 from relay_dev.examples import SHEETS
 from relay_dev.hub_cache import HUB_CONTROLNETS, HUB_IDS
+from relay_host.comfyui import HOST_VERSION
 from relay_host.paths import ROOT
 from tiny_world.layout import LORA_FILE
 
@@ -28,6 +30,24 @@ IN_NO_EXAMPLE = {
     "RelayConvertLatent": "the samplers convert",
     "RelayOptimize": "the best option depends on the machine",
     "RelaySetVae": "the guide's models don't need another VAE",
+}
+APPS = {
+    "sd15_image_to_image": [
+        ("The picture to start from", "image"),
+        ("What to paint", "prompt"),
+        ("What to paint", "negative_prompt"),
+        ("Repaint", "strength"),
+        ("Repaint", "guidance_scale"),
+        ("Repaint", "seed"),
+    ],
+    "image_to_x2_to_x4": [
+        ("The picture to start from", "image"),
+        ("To repaint", "prompt"),
+        ("For x4", "prompt"),
+        ("Repaint", "strength"),
+        ("Four times as large", "noise_level"),
+        ("Four times as large", "tile_size"),
+    ],
 }
 OF_ONE_MACHINE = re.compile(r"/(home|root|work|Users|tmp|mnt)/|[A-Za-z]:\\\\|localhost|127\.0\.0\.1")
 
@@ -74,10 +94,9 @@ def test_there_is_a_file_for_each_description() -> None:
 
 def test_the_file_is_what_the_description_says(file: Path, workflow: dict[str, Any]) -> None:
     (sheet,) = (made for make in SHEETS if (made := make()).file == file.stem)
-    described = sheet.placed()
-    nodes = {(node.type, node.title) for node in described.nodes}
+    nodes = {(node.type, node.title) for node in sheet.nodes(sheet.preferred_sizes())}
     assert {(node["type"], node.get("title")) for node in workflow["nodes"]} == nodes
-    assert len(workflow["links"]) == len(described.links)
+    assert len(workflow["links"]) == len(sheet.links)
     (note,) = filter(is_note, workflow["nodes"])
     assert note["widgets_values"] == [sheet.note]
 
@@ -112,11 +131,60 @@ def test_the_groups_are_numbered_from_left_to_right(workflow: dict[str, Any]) ->
     assert len({group["color"] for group in groups}) == len(groups)
 
 
-def test_links_lead_from_left_to_right_or_down(workflow: dict[str, Any]) -> None:
-    places = {node["id"]: node["pos"] for node in workflow["nodes"]}
-    for _, source, _, target, _, _ in workflow["links"]:
-        (left, top), (right, below) = places[source], places[target]
-        assert left < right or (left == right and top < below)
+def test_links_lead_from_left_to_right(workflow: dict[str, Any]) -> None:
+    """Also where a wire is led around nodes."""
+    boxes = {node["id"]: box(node) for node in workflow["nodes"]}
+    points = {reroute["id"]: reroute for reroute in workflow["extra"].get("reroutes", [])}
+    last = {one["id"]: one["parentId"] for one in workflow["extra"].get("linkExtensions", [])}
+    for link, source, _, target, _, _ in workflow["links"]:
+        path, at = [boxes[target][0]], last.get(link)
+        while at:
+            assert link in points[at]["linkIds"]
+            path.append(points[at]["pos"][0])
+            at = points[at].get("parentId")
+        path.append(boxes[source][2])
+        assert path == sorted(path, reverse=True)
+
+
+def test_every_node_says_which_pack_it_is_from(workflow: dict[str, Any]) -> None:
+    """So that a page without the pack offers to install it."""
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    name, version = (re.search(rf'^{key} = "(.+)"$', project, re.MULTILINE)[1] for key in ("name", "version"))
+    for node in workflow["nodes"]:
+        source = node["properties"].get("cnr_id"), node["properties"].get("ver")
+        if node["type"].startswith("Relay"):
+            assert source[0] == name
+            assert Version(source[1]) <= Version(version)
+        else:
+            assert source == ((None, None) if is_note(node) else ("comfy-core", HOST_VERSION))
+
+
+def test_a_file_that_is_published_can_be_downloaded(workflow: dict[str, Any]) -> None:
+    """The page offers it if the host lacks it. A LoRA's name is only an example."""
+    for node in workflow["nodes"]:
+        files = node["properties"].get("models", [])
+        assert len(files) == (node["type"] == "CheckpointLoaderSimple")
+        for file in files:
+            assert node["widgets_values"][0] == file["name"] == file["url"].split("/")[-1]
+            assert file["url"].startswith("https://huggingface.co/")
+            assert file["directory"] == "checkpoints"
+
+
+def test_no_deprecated_node(workflow: dict[str, Any]) -> None:
+    assert "ImageBatch" not in {node["type"] for node in workflow["nodes"]}
+
+
+def test_two_are_apps() -> None:
+    """In app mode, the page shows only these inputs and outputs; a name that a node lacks would be left out silently."""
+    apps = {}
+    for file in EXAMPLES:
+        workflow = json.loads(file.read_text("utf-8"))
+        if "linearData" in workflow["extra"]:
+            titles = {node["id"]: node["title"] for node in workflow["nodes"]}
+            data = workflow["extra"]["linearData"]
+            apps[file.stem] = [(titles[node], widget) for node, widget in data["inputs"]]
+            assert [node["type"] for node in workflow["nodes"] if node["id"] in data["outputs"]] == ["SaveImage"]
+    assert apps == APPS
 
 
 def test_models_are_those_of_the_guide(workflow: dict[str, Any]) -> None:
@@ -131,7 +199,8 @@ def test_models_are_those_of_the_guide(workflow: dict[str, Any]) -> None:
 
 def test_seeds_are_fixed(file: Path, workflow: dict[str, Any]) -> None:
     (sheet,) = (made for make in SHEETS if (made := make()).file == file.stem)
-    seeded = {node.title: node.widgets["seed"] for node in sheet.placed().nodes if "seed" in node.widgets}
+    nodes = sheet.nodes(sheet.preferred_sizes())
+    seeded = {node.title: node.widgets["seed"] for node in nodes if "seed" in node.widgets}
     assert seeded
     for node in workflow["nodes"]:
         values = node.get("widgets_values", [])

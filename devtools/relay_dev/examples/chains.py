@@ -41,7 +41,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Text-to-image-to-ima
     )
     subject = "a large white star on a blue sea"
     with sheet.column("1 Load"):
-        model = hub_model(sheet, "Stable Diffusion 1.5", SD15, row=0)
+        model = hub_model(sheet, "Stable Diffusion 1.5", SD15)
         model = sheet.add(
             "RelaySetScheduler",
             "A faster scheduler",
@@ -49,13 +49,12 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Text-to-image-to-ima
             scheduler="DPMSolverMultistepScheduler",
             sigmas="karras",
         )
-        prior = hub_model(sheet, "Kandinsky prior", KANDINSKY_PRIOR, row=1)
+        prior = hub_model(sheet, "Kandinsky prior", KANDINSKY_PRIOR)
         decoder = hub_model(sheet, "Kandinsky decoder", KANDINSKY)
     with sheet.column("2 Prompt"):
         prompt = sheet.add(
             "RelayEncodePrompt",
             "For Stable Diffusion",
-            row=0,
             model=model,
             prompt=f"{subject}, (soft light)1.2, detailed",
             negative_prompt="drawing",
@@ -63,7 +62,6 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Text-to-image-to-ima
         described = sheet.add(
             "RelayKandinskyPrior",
             "For Kandinsky",
-            row=1,
             prior=prior,
             prompt="a large yellow star under a purple sky, detailed",
             negative_prompt="drawing",
@@ -75,7 +73,6 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Text-to-image-to-ima
         painted = sheet.add(
             "RelayTextToImage",
             "Stable Diffusion paints",
-            row=0,
             model=model,
             prompt=prompt,
             width=512,
@@ -88,8 +85,6 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Text-to-image-to-ima
         repainted = sheet.add(
             "RelayImageToImage",
             "Kandinsky repaints",
-            row=1,
-            extra_height=60,
             model=decoder,
             prompt=described,
             latent=painted,
@@ -99,9 +94,9 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Text-to-image-to-ima
             seed=24,
         )
     with sheet.column("4 Decode and save"):
-        before = sheet.add("RelayDecode", "The first picture", row=0, model=model, latent=painted)
+        before = sheet.add("RelayDecode", "The first picture", model=model, latent=painted)
         sheet.add("PreviewImage", "Before", images=before)
-        after = sheet.add("RelayDecode", "The second picture", row=1, model=decoder, latent=repainted)
+        after = sheet.add("RelayDecode", "The second picture", model=decoder, latent=repainted)
         sheet.add("SaveImage", "After", images=after, filename_prefix="relay/text_to_image_to_image")
     return sheet
 
@@ -135,14 +130,13 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-image-to-im
     )
     with sheet.column("1 Load"):
         picture = example_picture(sheet)
-        models = [hub_model(sheet, title, repo_id, row=row) for row, (title, repo_id, _, _) in enumerate(steps)]
+        models = [hub_model(sheet, title, repo_id) for title, repo_id, _, _ in steps]
     with sheet.column("2 Size and prompts"):
         source: dict[str, Any] = {"image": scaled(sheet, picture, 512)}
         prompts = [
             sheet.add(
                 "RelayEncodePrompt",
                 f"Prompt: {title}",
-                row=row,
                 model=models[row],
                 prompt=text,
                 negative_prompt="drawing",
@@ -154,7 +148,6 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-image-to-im
             latent = sheet.add(
                 "RelayImageToImage",
                 f"Repaint: {title}",
-                row=row,
                 model=models[row],
                 prompt=prompts[row],
                 strength=strength,
@@ -165,7 +158,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-image-to-im
             )
             source = {"latent": latent}
     with sheet.column("4 Decode once and save"):
-        image = sheet.add("RelayDecode", "Latent to picture", row=1, model=models[2], latent=source["latent"])
+        image = sheet.add("RelayDecode", "Latent to picture", model=models[2], latent=source["latent"])
         sheet.add("SaveImage", "The pixel art", images=image, filename_prefix="relay/latent_chain")
     return sheet
 
@@ -194,20 +187,17 @@ In the diffusers documentation: [Stable Diffusion XL]({SDXL_GUIDE}), *Refine ima
     negative = "drawing"
     settings = {"steps": 30, "guidance_scale": 5.0, "seed": 28}
     with sheet.column("1 Load"):
-        base = hub_model(sheet, "SDXL base", SDXL_BASE, row=0)
-        refiner = hub_model(sheet, "SDXL refiner", SDXL_REFINER, row=1)
+        base = hub_model(sheet, "SDXL base", SDXL_BASE)
+        refiner = hub_model(sheet, "SDXL refiner", SDXL_REFINER)
     with sheet.column("2 Prompt"):
         prompts = [
-            sheet.add(
-                "RelayEncodePrompt", f"For the {name}", row=row, model=model, prompt=text, negative_prompt=negative
-            )
-            for row, (name, model) in enumerate((("base", base), ("refiner", refiner)))
+            sheet.add("RelayEncodePrompt", f"For the {name}", model=model, prompt=text, negative_prompt=negative)
+            for name, model in (("base", base), ("refiner", refiner))
         ]
     with sheet.column("3 Paint, then refine"):
         painted = sheet.add(
             "RelayTextToImage",
             "The base begins",
-            row=0,
             model=base,
             prompt=prompts[0],
             width=1024,
@@ -219,7 +209,6 @@ In the diffusers documentation: [Stable Diffusion XL]({SDXL_GUIDE}), *Refine ima
         refined = sheet.add(
             "RelayImageToImage",
             "The refiner goes on",
-            row=1,
             model=refiner,
             prompt=prompts[1],
             latent=painted,
@@ -227,6 +216,6 @@ In the diffusers documentation: [Stable Diffusion XL]({SDXL_GUIDE}), *Refine ima
             **settings,
         )
     with sheet.column("4 Decode and save"):
-        image = sheet.add("RelayDecode", "Latent to picture", row=1, model=refiner, latent=refined)
+        image = sheet.add("RelayDecode", "Latent to picture", model=refiner, latent=refined)
         sheet.add("SaveImage", "The picture", images=image, filename_prefix="relay/sdxl_base_to_refiner")
     return sheet

@@ -26,7 +26,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Stable Diffusion v1.
     )
     with sheet.column("1 Load"):
         model = hub_model(sheet, "Stable Diffusion 1.5", SD15)
-        picture = example_picture(sheet)
+        loaded = example_picture(sheet)
     with sheet.column("2 Prompt and size"):
         prompt = sheet.add(
             "RelayEncodePrompt",
@@ -35,7 +35,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Stable Diffusion v1.
             prompt="a large red++ flower in a green field, soft light, detailed",
             negative_prompt="drawing",
         )
-        picture = scaled(sheet, picture, 512)
+        picture = scaled(sheet, loaded, 512)
     with sheet.column("3 Repaint"):
         latent = sheet.add(
             "RelayImageToImage",
@@ -50,7 +50,16 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Stable Diffusion v1.
         )
     with sheet.column("4 Decode and save"):
         image = sheet.add("RelayDecode", "Latent to picture", model=model, latent=latent)
-        sheet.add("SaveImage", "The new picture", images=image, filename_prefix="relay/sd15_image_to_image")
+        saved = sheet.add("SaveImage", "The new picture", images=image, filename_prefix="relay/sd15_image_to_image")
+    sheet.as_app(
+        (loaded, "image"),
+        (prompt, "prompt"),
+        (prompt, "negative_prompt"),
+        (latent, "strength"),
+        (latent, "guidance_scale"),
+        (latent, "seed"),
+        output=saved,
+    )
     return sheet
 
 

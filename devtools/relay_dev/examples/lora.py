@@ -40,20 +40,18 @@ In the diffusers documentation: [Load adapters]({LORA_GUIDE}), *LoRA*.
             sheet.add(
                 "RelayLoadLora",
                 f"LoRA: {label}",
-                row=row,
                 model=model,
                 lora=LORA_FILE,
                 strength=strength,
                 text_strength=text_strength,
             )
-            for row, (label, strength, text_strength) in enumerate(branches)
+            for label, strength, text_strength in branches
         ]
     with sheet.column("2 Prompt"):
         prompts = [
             sheet.add(
                 "RelayEncodePrompt",
                 f"Prompt: {label}",
-                row=row,
                 model=adapted[row],
                 prompt="a large yellow balloon under a blue sky, pixelartstyle",
                 negative_prompt="drawing",
@@ -65,7 +63,6 @@ In the diffusers documentation: [Load adapters]({LORA_GUIDE}), *LoRA*.
             label: sheet.add(
                 "RelayTextToImage",
                 f"Paint: {label}",
-                row=row,
                 model=adapted[row],
                 prompt=prompts[row],
                 width=512,

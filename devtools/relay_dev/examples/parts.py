@@ -31,8 +31,8 @@ LORA_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/loading_adap
 WEIGHTS_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/weighted_prompts"
 
 
-def hub_model(sheet: Sheet, title: str, repo_id: str, *, row: int | None = None) -> Output:
-    return sheet.add("RelayLoadModelFromHub", title, row=row, repo_id=repo_id)
+def hub_model(sheet: Sheet, title: str, repo_id: str) -> Output:
+    return sheet.add("RelayLoadModelFromHub", title, repo_id=repo_id)
 
 
 def example_picture(sheet: Sheet) -> Output:
@@ -54,22 +54,16 @@ def scaled(sheet: Sheet, picture: Output, size: int, *, title: str = "") -> Outp
 
 
 def side_by_side(sheet: Sheet, model: Output, latents: Mapping[str, Output]) -> None:
-    """Columns 4 and 5 of a comparison: decodes each latent in its own row, and saves all pictures in one grid, two per row.
+    """Columns 4 and 5 of a comparison: decodes each latent, and saves all pictures in one grid, two per row.
 
     `latents`: label -> latent; two or four of them.
     """
     with sheet.column("4 Decode"):
         images = [
-            sheet.add("RelayDecode", f"Picture: {label}", row=row, model=model, latent=latent)
-            for row, (label, latent) in enumerate(latents.items())
+            sheet.add("RelayDecode", f"Picture: {label}", model=model, latent=latent)
+            for label, latent in latents.items()
         ]
     with sheet.column("5 Grid and save"):
-        batch = _pair(sheet, "First row" if images[2:] else "Both pictures", *images[:2])
-        if images[2:]:
-            batch = _pair(sheet, "Both rows", batch, _pair(sheet, "Second row", *images[2:]))
-        grid = sheet.add("RelayImageGrid", "All in one", images=batch, rows=len(images) // 2, columns=2)
+        names = ("images", *(f"image_{number}" for number in range(2, 10)))
+        grid = sheet.add("RelayImageGrid", "All in one", **dict(zip(names, images)), rows=len(images) // 2, columns=2)
         sheet.add("SaveImage", "The grid", images=grid, filename_prefix=f"relay/{sheet.file}")
-
-
-def _pair(sheet: Sheet, title: str, first: Output, second: Output) -> Output:
-    return sheet.add("ImageBatch", title, image1=first, image2=second)

@@ -39,19 +39,17 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Negative prompt*.
             label: sheet.add(
                 "RelayEncodePrompt",
                 f"Prompt {label} a negative",
-                row=row,
                 model=model,
                 prompt="a large star, soft light, detailed",
                 negative_prompt=negative,
             )
-            for row, (label, negative) in enumerate(negatives.items())
+            for label, negative in negatives.items()
         }
     with sheet.column("3 Repaint twice"):
         latents = {
             label: sheet.add(
                 "RelayImageToImage",
                 f"Repaint {label}",
-                row=row,
                 model=model,
                 prompt=prompt,
                 image=picture,
@@ -60,7 +58,7 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Negative prompt*.
                 guidance_scale=7.5,
                 seed=33,
             )
-            for row, (label, prompt) in enumerate(prompts.items())
+            for label, prompt in prompts.items()
         }
     side_by_side(sheet, model, latents)
     return sheet
@@ -102,19 +100,17 @@ In the diffusers documentation: [Prompt weighting]({WEIGHTS_GUIDE}).
             label: sheet.add(
                 "RelayEncodePrompt",
                 f"Red: {label}",
-                row=row,
                 model=model,
                 prompt=text,
                 negative_prompt="drawing",
             )
-            for row, (label, text) in enumerate(texts.items())
+            for label, text in texts.items()
         }
     with sheet.column("3 Paint four times"):
         latents = {
             label: sheet.add(
                 "RelayTextToImage",
                 f"Paint: {label}",
-                row=row,
                 model=model,
                 prompt=prompt,
                 width=512,
@@ -124,7 +120,7 @@ In the diffusers documentation: [Prompt weighting]({WEIGHTS_GUIDE}).
                 guidance_scale=7.5,
                 seed=34,
             )
-            for row, (label, prompt) in enumerate(prompts.items())
+            for label, prompt in prompts.items()
         }
     side_by_side(sheet, model, latents)
     return sheet

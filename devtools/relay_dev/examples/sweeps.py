@@ -88,7 +88,6 @@ def _swept(
             f"{name} {value:g}": sheet.add(
                 "RelayImageToImage",
                 f"{name.capitalize()} {value:g}",
-                row=row,
                 model=model,
                 prompt=encoded,
                 image=picture,
@@ -96,7 +95,7 @@ def _swept(
                 **{swept: value},
                 **settings,
             )
-            for row, value in enumerate(values)
+            for value in values
         }
     side_by_side(sheet, model, latents)
     return sheet

@@ -33,15 +33,17 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-upscaler-to
     subject = "a large yellow sun on a black background"
     with sheet.column("1 Load"):
         models = [
-            hub_model(sheet, title, repo_id, row=row)
-            for row, (title, repo_id) in enumerate(
-                (("Stable Diffusion 1.5", SD15), ("Upscaler x2", X2_UPSCALER), ("Upscaler x4", X4_UPSCALER))
+            hub_model(sheet, title, repo_id)
+            for title, repo_id in (
+                ("Stable Diffusion 1.5", SD15),
+                ("Upscaler x2", X2_UPSCALER),
+                ("Upscaler x4", X4_UPSCALER),
             )
         ]
         fast = sheet.add(
             "RelaySetScheduler", "A faster scheduler", model=models[2], scheduler="DPMSolverMultistepScheduler"
         )
-        picture = example_picture(sheet)
+        loaded = example_picture(sheet)
     with sheet.column("2 Prompts and size"):
         texts = (
             ("To repaint", f"{subject}, detailed, soft light", "drawing"),
@@ -49,15 +51,14 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-upscaler-to
             ("For x4", f"{subject}, sharp focus, detailed", "drawing"),
         )
         prompts = [
-            sheet.add("RelayEncodePrompt", title, row=row, model=models[row], prompt=text, negative_prompt=negative)
+            sheet.add("RelayEncodePrompt", title, model=models[row], prompt=text, negative_prompt=negative)
             for row, (title, text, negative) in enumerate(texts)
         ]
-        picture = scaled(sheet, picture, 128)
+        picture = scaled(sheet, loaded, 128)
     with sheet.column("3 Repaint and enlarge"):
-        latent = sheet.add(
+        repainted = sheet.add(
             "RelayImageToImage",
             "Repaint",
-            row=0,
             model=models[0],
             prompt=prompts[0],
             image=picture,
@@ -67,13 +68,11 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-upscaler-to
             seed=31,
         )
         latent = sheet.add(
-            "RelayLatentUpscale", "Twice as large", row=1, model=models[1], prompt=prompts[1], latent=latent, seed=32
+            "RelayLatentUpscale", "Twice as large", model=models[1], prompt=prompts[1], latent=repainted, seed=32
         )
         image = sheet.add(
             "RelaySuperResolution",
             "Four times as large",
-            row=2,
-            extra_height=80,
             model=fast,
             prompt=prompts[2],
             latent=latent,
@@ -83,5 +82,14 @@ In the diffusers documentation: [Image-to-image]({GUIDE}), *Image-to-upscaler-to
             seed=33,
         )
     with sheet.column("4 Save"):
-        sheet.add("SaveImage", "The large picture", row=0, images=image, filename_prefix="relay/image_to_x2_to_x4")
+        saved = sheet.add("SaveImage", "The large picture", images=image, filename_prefix="relay/image_to_x2_to_x4")
+    sheet.as_app(
+        (loaded, "image"),
+        (prompts[0], "prompt"),
+        (prompts[2], "prompt"),
+        (repainted, "strength"),
+        (image, "noise_level"),
+        (image, "tile_size"),
+        output=saved,
+    )
     return sheet
