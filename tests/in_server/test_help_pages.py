@@ -50,6 +50,13 @@ def items(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("- `")]
 
 
+def names_of(item: str) -> list[str]:
+    """The inputs that a line describes: one, or several as "`image_2` to `image_9`"."""
+    if several := re.match(r"- `(\w+_)(\d+)` to `\1(\d+)`", item):
+        return [f"{several[1]}{number}" for number in range(int(several[2]), int(several[3]) + 1)]
+    return [item.split("`")[1]]
+
+
 def test_every_node_has_a_page_and_every_page_a_node(server: HostServer) -> None:
     nodes = pack_nodes(server)
     assert nodes, server.log_tail(100)
@@ -62,7 +69,7 @@ def test_every_input_and_output_is_on_its_page(server: HostServer) -> None:
         text = (FOLDER / f"{name}.md").read_text("utf-8")
         inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
         for heading, names in (("## Inputs", inputs), ("## Outputs", info["output_name"])):
-            named = [item.split("`")[1] for item in items(section(text, heading))]
+            named = [name for item in items(section(text, heading)) for name in names_of(item)]
             if named != list(names):
                 missing.append(f"{name}, {heading}: {named} instead of {list(names)}")
     assert missing == []
@@ -74,7 +81,7 @@ def test_every_default_and_choice_is_on_its_page(server: HostServer) -> None:
     for name, info in pack_nodes(server).items():
         described = items(section((FOLDER / f"{name}.md").read_text("utf-8"), "## Inputs"))
         for key, spec in {**info["input"].get("required", {}), **info["input"].get("optional", {})}.items():
-            (item,) = (one for one in described if one.startswith(f"- `{key}`"))
+            (item,) = (one for one in described if key in names_of(one))
             kind, options = spec[0], spec[1] if len(spec) > 1 else {}
             default = item.partition(" Default: ")[2].strip("`")
             if kind in ("INT", "FLOAT") and float(default) != options["default"]:
