@@ -109,11 +109,11 @@ def with_reroutes(workflow: dict[str, Any], laid: Laid, ids: Mapping[str, int]) 
     for wire, points in laid.reroutes.items():
         target = next(node for node in workflow["nodes"] if node["id"] == ids[wire.target])
         link = next(one["link"] for one in target["inputs"] if one["name"] == wire.input)
-        parent = None
+        parent: int | None = None
         for point in points:
-            number = {"parentId": parent} if parent else {}
+            after = {} if parent is None else {"parentId": parent}
             reroute = found.setdefault(
-                (wire.source, wire.slot, point), {"id": len(found) + 1, **number, "pos": list(point), "linkIds": []}
+                (wire.source, wire.slot, point), {"id": len(found) + 1, **after, "pos": list(point), "linkIds": []}
             )
             reroute["linkIds"].append(link)
             parent = reroute["id"]
