@@ -22,10 +22,10 @@ def size_multiples() -> dict[int, list[str]]:
     return {number: [family.title for family in painting if family.size_multiple == number] for number in multiples}
 
 
-def controlnet_classes(class_name: object) -> Classes | None:
-    """The classes of the ControlNets of a family among which ``class_name`` is, the name of one of diffusers' classes."""
-    kinds = [family.controlnet for family in FAMILIES if family.controlnet is not None]
-    return next((kind for kind in kinds if kind.named(kind.library, class_name)), None)
+def controlnet_classes() -> tuple[Classes, ...]:
+    """The classes of the ControlNets of all families."""
+    kinds = {family.controlnet.names: family.controlnet for family in FAMILIES if family.controlnet is not None}
+    return tuple(kinds.values())
 
 
 def require_task(family: ModelFamily, task: Task, source: str, said: Task | None = None) -> None:
