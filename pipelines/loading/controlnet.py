@@ -83,11 +83,13 @@ def _classes_of(folder: Path, where: str) -> Classes:
             f"{CONFIG_OF_MODEL} and the weights."
         ) from None
     class_name = config.get("_class_name")
-    classes = controlnet_classes(class_name)
+    known = controlnet_classes()
+    classes = next((one for one in known if one.named(one.library, class_name)), None)
     if classes is None:
+        names = ", ".join(repr(name) for one in known for name in one.names)
         raise RelayError(
             f"{where} is not a ControlNet of a family that can use one ({titles_of(lambda family: family.controlnet is not None)}): the class in "
-            f"its {CONFIG_OF_MODEL} is {short(class_name)}. Choose another one."
+            f"its {CONFIG_OF_MODEL} is {short(class_name)}, and only {names} can be loaded here. Choose another one."
         )
     return classes
 

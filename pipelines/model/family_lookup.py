@@ -21,10 +21,10 @@ def size_step() -> int:
     return gcd(*(family.size_multiple for family in FAMILIES if Task.TEXT_TO_IMAGE in family.pipeline_classes))
 
 
-def controlnet_classes(class_name: object) -> Classes | None:
-    """The classes of the ControlNets of a family among which ``class_name`` is, the name of one of diffusers' classes."""
-    kinds = [family.controlnet for family in FAMILIES if family.controlnet is not None]
-    return next((kind for kind in kinds if kind.named(kind.library, class_name)), None)
+def controlnet_classes() -> tuple[Classes, ...]:
+    """The classes of the ControlNets of all families."""
+    kinds = {family.controlnet.names: family.controlnet for family in FAMILIES if family.controlnet is not None}
+    return tuple(kinds.values())
 
 
 def require_task(family: ModelFamily, task: Task, source: str, said: Task | None = None) -> None:
