@@ -92,13 +92,15 @@ def upscale() -> Blueprint:
     with made.sheet.column("1 Load and encode"):
         twice = hub_model(made.sheet, "Upscaler x2", X2_UPSCALER)
         four = hub_model(made.sheet, "Upscaler x4", X4_UPSCALER)
-        small = made.sheet.add("RelayEncode", "Picture to latent", model=twice)
+        small = made.sheet.add("RelayEncode", "Picture to latent", model=twice, seed=0)
         prompts = [
             made.sheet.add("RelayEncodePrompt", title, model=model, prompt="", negative_prompt="")
             for title, model in (("Prompt for x2", twice), ("Prompt for x4", four))
         ]
     with made.sheet.column("2 Upscale"):
-        latent = made.sheet.add("RelayLatentUpscale", "Twice as large", model=twice, prompt=prompts[0], latent=small)
+        latent = made.sheet.add(
+            "RelayLatentUpscale", "Twice as large", model=twice, prompt=prompts[0], latent=small, seed=0
+        )
         image = made.sheet.add(
             "RelaySuperResolution",
             "Four times as large",
@@ -126,7 +128,9 @@ def kandinsky_mix() -> Blueprint:
         prior = hub_model(made.sheet, "Prior", KANDINSKY_PRIOR)
         decoder = hub_model(made.sheet, "Decoder", KANDINSKY)
         seen = made.sheet.add("RelayImagePrompt", "What the picture shows", prior=prior)
-        text = made.sheet.add("RelayKandinskyPrior", "What the text says", prior=prior, prompt="", negative_prompt="")
+        text = made.sheet.add(
+            "RelayKandinskyPrior", "What the text says", prior=prior, prompt="", negative_prompt="", seed=0
+        )
         mixed = made.sheet.add("RelayMixPrompts", "Mix", prompt_a=seen, prompt_b=text, weight_b=0.5)
     with made.sheet.column("2 Paint"):
         latent = made.sheet.add(

@@ -17,15 +17,22 @@ CLEARANCE = 8
 
 @dataclass(frozen=True)
 class Wire:
-    """A wire from an output to an input."""
+    """A wire, or its part from or to a reroute."""
 
     ends: tuple[Point, Point]
+    from_reroute: bool = False
+    to_reroute: bool = False
 
     def points(self) -> list[Point]:
-        """Points of the spline: its control points are a quarter of its length to the right of its start and to the left of its end."""
+        """Points of the spline: its control points are a quarter of its length to the right of its start and to the left of its end.
+
+        At a reroute the page tilts them upwards or downwards where the wire turns, so here they are not to the side at all.
+        """
         (x, y), (to_x, to_y) = self.ends
         reach = math.dist(*self.ends) / 4
-        corners: Sequence[Point] = ((x, y), (x + reach, y), (to_x - reach, to_y), (to_x, to_y))
+        out = 0 if self.from_reroute else reach
+        back = 0 if self.to_reroute else reach
+        corners: Sequence[Point] = ((x, y), (x + out, y), (to_x - back, to_y), (to_x, to_y))
         return [_bezier(corners, number / SAMPLES) for number in range(SAMPLES + 1)]
 
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.optimize import linprog
 
-from .curves import Point, Wire, runs_behind
+from .curves import CLEARANCE, Point, Wire, runs_behind
 
 TITLE = 30
 """The page draws a node's title above its position."""
@@ -179,25 +179,23 @@ def _lefts(
     for number, (group, names) in enumerate(columns):
         if number:
             least = WITHIN_GROUP if group == columns[number - 1][0] else BETWEEN_GROUPS
-            x += max([least, *(_gap_for(edge, heights) for edge in edges[number - 1])])
+            x += max([least, *(_gap(edge, heights) for edge in edges[number - 1])])
         lefts.append(x)
         x += max(shapes[name].width for name in names)
     return lefts
 
 
-def _gap_for(edge: Edge, heights: Mapping[Item, float]) -> float:
+def _gap(edge: Edge, heights: Mapping[Item, float]) -> float:
+    """How far apart two columns must be, so that this wire between them swings out behind neither."""
     a, at, b, to = edge
-    return _gap(heights[b] + to - heights[a] - at) + LANE_END * (isinstance(a, Lane) + isinstance(b, Lane))
-
-
-def _gap(drop: float) -> float:
-    """How far apart two columns must be, so that a wire that falls or rises this much swings out behind neither."""
-    gap = 0
-    while runs_behind(
-        Wire(((0, 0), (gap, drop))), [(-1000, -9999, -OVERHANG, 9999), (gap + OVERHANG, -9999, 1000, 9999)]
-    ):
-        gap += 10
-    return gap
+    drop = heights[b] + to - heights[a] - at
+    out, back = LANE_END * isinstance(a, Lane), LANE_END * isinstance(b, Lane)
+    for gap in range(0, 3000, 10):
+        wire = Wire(((out, 0), (gap - back, drop)), from_reroute=isinstance(a, Lane), to_reroute=isinstance(b, Lane))
+        overhang = CLEARANCE if out or back else OVERHANG
+        if not runs_behind(wire, [(-1000, -9999, -overhang, 9999), (gap + overhang, -9999, 1000 + gap, 9999)]):
+            return gap
+    raise ValueError(f"A wire that falls {drop} pixels fits in no gap.")
 
 
 # The order of the items in a column, and their heights
