@@ -37,6 +37,7 @@ def language(request: pytest.FixtureRequest, page_server: HostServer, page: Host
     """The language of the page, which shows one node."""
     set_language(page_server, request.param)
     page.open()
+    page.draw_at_most(4)  # frames per second: opening the page has lifted the limit
     page.build([NodeOnPage("node", NODE, (400, 400))])  # the toolbox opens above the node and below the tabs
     yield request.param
     set_language(page_server, "en")
