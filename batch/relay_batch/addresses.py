@@ -66,7 +66,8 @@ class Settings:
         known = [self.best_address(one) for one in self.all]
         near = difflib.get_close_matches(address, known, MOST_CANDIDATES, 0.6)
         same_input = [one for one in known if one.split(".")[-1] == address.split(".")[-1]]
-        raise BadAddress(f"{address!r} names no input. There are: {_listed(near or same_input or known)}.")
+        candidates = (near if "." in address else same_input) or same_input or known
+        raise BadAddress(f"{address!r} names no input. There are: {_listed(candidates)}.")
 
     def pictures(self) -> list[Setting]:
         """The inputs that are picture files."""

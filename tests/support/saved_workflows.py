@@ -244,16 +244,17 @@ def with_subgraph(mode: int = ALWAYS, values: Sequence[Any] = (1.5,), linked: bo
     return workflow([blank(), instance(2, values=values, mode=mode), save(3), *number], links, [inner_definition()])
 
 
-def with_proxy_widgets() -> dict[str, Any]:
+def with_proxy_widgets(
+    values: Sequence[Any] = (1.5, "bilinear"),
+    shown_widgets: Sequence[tuple[str, str]] = (("-1", "scale_by"), ("2", "upscale_method")),
+) -> dict[str, Any]:
     """Widgets of inner nodes that the subgraph's node shows without an input."""
-    shown = instance(
-        2, values=(1.5, "bilinear"), properties={"proxyWidgets": [["-1", "scale_by"], ["2", "upscale_method"]]}
-    )
+    shown = instance(2, values=values, properties={"proxyWidgets": [list(one) for one in shown_widgets]})
     links: list[Link] = [(1, 1, 0, 2, 0, "IMAGE"), (2, 2, 0, 3, 0, "IMAGE")]
     return workflow([blank(), shown, save(3)], links, [inner_definition()])
 
 
-def nested(outer_mode: int = ALWAYS, inner_mode: int = ALWAYS) -> dict[str, Any]:
+def nested(outer_mode: int = ALWAYS, inner_mode: int = ALWAYS, outer_value: float = 1.5) -> dict[str, Any]:
     """The factor passes through two borders."""
     inside = [instance(4, INNER, (1.5,), inner_mode), scaled(9, ("lanczos", 1.25))]
     links: list[Link] = [
@@ -265,8 +266,32 @@ def nested(outer_mode: int = ALWAYS, inner_mode: int = ALWAYS) -> dict[str, Any]
     slots: list[Slot] = [("image", "IMAGE"), ("scale_by", "FLOAT")]
     outer = subgraph(OUTER, "Three scalings", inside, links, slots, [("IMAGE", "IMAGE")])
     outside: list[Link] = [(1, 1, 0, 9, 0, "IMAGE"), (2, 9, 0, 3, 0, "IMAGE")]
-    nodes = [blank(), instance(9, OUTER, (1.5,), outer_mode), save(3)]
+    nodes = [blank(), instance(9, OUTER, (outer_value,), outer_mode), save(3)]
     return workflow(nodes, outside, [inner_definition(), outer])
+
+
+def with_primitive_into_subgraph() -> dict[str, Any]:
+    """The primitive reaches the subgraph's widget over a reroute."""
+    number = node(7, "PrimitiveNode", [], [("FLOAT", "FLOAT")], [3.25, "fixed"])
+    number["outputs"][0]["widget"] = {"name": "scale_by"}
+    bend = node(8, "Reroute", [("", "*")], [("", "FLOAT")])
+    outer: list[Link] = [(1, 1, 0, 2, 0, "IMAGE"), (2, 2, 0, 3, 0, "IMAGE")]
+    links = [*outer, (3, 7, 0, 8, 0, "FLOAT"), (4, 8, 0, 2, 1, "FLOAT")]
+    return workflow([blank(), instance(2), save(3), number, bend], links, [inner_definition()])
+
+
+def two_types(mode: int) -> dict[str, Any]:
+    """A node between pictures and masks, two of whose inputs have the type of its output."""
+    loaded = node(1, "LoadImage", [], [("IMAGE", "IMAGE"), ("MASK", "MASK")], ["example.png", "image"])
+    slots = [("destination", "IMAGE"), ("source", "IMAGE"), ("mask", "MASK")]
+    pasted = node(2, "ImageCompositeMasked", slots, [("IMAGE", "IMAGE")], [0, 0, False], mode)
+    links: list[Link] = [
+        (1, 4, 0, 2, 0, "IMAGE"),
+        (2, 1, 0, 2, 1, "IMAGE"),
+        (3, 1, 1, 2, 2, "MASK"),
+        (4, 2, 0, 3, 0, "IMAGE"),
+    ]
+    return workflow([loaded, pasted, save(3), blank(4)], links)
 
 
 def twice() -> dict[str, Any]:
@@ -290,7 +315,7 @@ def saved_workflows() -> dict[str, dict[str, Any]]:
         "primitives": with_primitives(),
         "seed control": sampling("a cat"),
         "comments": sampling("a cat // not this\nand a dog /* nor\nthis */ here"),
-        "escaped braces": sampling(r"a \{cat\}"),
+        "escaped braces": sampling(r"a \{cat\} | a dog} \| (a bird) \(x\) // end"),
         "date": chain(scaled(2), prefix="%date:yyyy-MM-dd%/%date:yy M d%_%EmptyImage.width%_%Nobody.width%_%width%"),
         "title in a name": chain(
             scaled(2, title="Big"), prefix="%Big.upscale_method% %ImageScaleBy.scale_by% %Big.image%"
@@ -304,7 +329,16 @@ def saved_workflows() -> dict[str, dict[str, Any]]:
         "subgraph, muted": with_subgraph(MUTED),
         "subgraph, bypassed": with_subgraph(BYPASSED),
         "subgraph, proxy widgets": with_proxy_widgets(),
+        "subgraph, another proxy value": with_proxy_widgets((2.5, "area")),
+        "subgraph, proxy widgets first": with_proxy_widgets(
+            ("area", 2.5), (("2", "upscale_method"), ("-1", "scale_by"))
+        ),
+        "subgraph, own widget not listed": with_proxy_widgets((2.5, "area"), (("2", "upscale_method"),)),
+        "subgraph, primitive over a reroute": with_primitive_into_subgraph(),
         "subgraph, twice": twice(),
+        "nested, another value": nested(outer_value=2.5),
+        "two inputs of a type": two_types(ALWAYS),
+        "two inputs of a type, bypassed": two_types(BYPASSED),
         "nested": nested(),
         "nested, inner bypassed": nested(inner_mode=BYPASSED),
         "nested, inner muted": nested(inner_mode=MUTED),
