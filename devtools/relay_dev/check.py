@@ -14,7 +14,7 @@ from relay_host.paths import ROOT, WORK
 
 from . import layers, registry_archive
 
-TYPED = {name: ROOT / "devtools" / name for name in layers.DEVTOOLS}
+TYPED = {name: ROOT / "devtools" / name for name in layers.DEVTOOLS} | {layers.BATCH: ROOT / "batch" / layers.BATCH}
 """Packages outside the pack whose types are checked."""
 MIRROR = WORK / "types"
 PACK = ("__init__.py", "nodes", "pipelines", "weighting")

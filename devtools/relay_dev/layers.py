@@ -1,4 +1,4 @@
-"""Checks the direction of imports: root -> nodes -> weighting -> pipelines, between the rooms of pipelines, between the packages of devtools; no cycles.
+"""Checks the direction of imports: root -> nodes -> weighting -> pipelines, between the rooms of pipelines, between the packages of devtools, and that the batch package stands alone; no cycles.
 
 It reads imports from the source, including those inside functions and those only for types, so nothing has to be installed.
 """
@@ -22,6 +22,9 @@ ROOMS = (
 """The folders of pipelines, from top to bottom; a room may import the rooms after it."""
 DEVTOOLS = ("benchmarks", "relay_dev", "tiny_world", "small_models", "relay_host")
 """The packages of devtools, from top to bottom."""
+BATCH = "relay_batch"
+"""The package in the folder batch: it imports itself and these libraries, and nobody imports it."""
+BATCH_LIBRARIES = {"PIL", "pyarrow"}
 FAMILY_TABLE = "pipelines/families/family_runs.py"
 """The only family module that imports the others."""
 HOST_MODULES = {
@@ -55,7 +58,25 @@ def violations(root: Path = ROOT) -> list[str]:
                 found.append(f"{name}:{entry.line}: imports {entry.module}: {reason}")
             if entry.relative and (target := _file_of(root, entry.module)):
                 arrows[name].add(target)
-    return found + circles(arrows) + devtools_violations(root / "devtools")
+    return found + circles(arrows) + devtools_violations(root / "devtools") + batch_violations(root / "batch")
+
+
+def batch_violations(folder: Path) -> list[str]:
+    """The same for the batch package."""
+    found = []
+    arrows: dict[str, set[str]] = {}
+    for file in sorted((folder / BATCH).rglob("*.py")):
+        name = file.relative_to(folder).as_posix()
+        arrows[name] = set()
+        for entry in imports_of(file, folder):
+            top = entry.module.split(".")[0]
+            if not entry.relative and top not in sys.stdlib_module_names | BATCH_LIBRARIES:
+                found.append(
+                    f"batch/{name}:{entry.line}: imports {entry.module}: {BATCH} imports only itself, relatively, and {', '.join(sorted(BATCH_LIBRARIES))}"
+                )
+            if entry.relative and (target := _file_of(folder, entry.module)):
+                arrows[name].add(target)
+    return found + [f"batch/{circle}" for circle in circles(arrows)]
 
 
 def devtools_violations(devtools: Path) -> list[str]:
@@ -69,6 +90,8 @@ def devtools_violations(devtools: Path) -> list[str]:
         arrows[name] = set()
         for entry in imports_of(file, devtools):
             top = entry.module.split(".")[0]
+            if top == BATCH:
+                found.append(f"devtools/{name}:{entry.line}: imports {entry.module}: the batch package stands alone")
             if top in DEVTOOLS and DEVTOOLS.index(top) < DEVTOOLS.index(own):
                 allowed = ", ".join(DEVTOOLS[DEVTOOLS.index(own) :])
                 found.append(f"devtools/{name}:{entry.line}: imports {entry.module}: {own} may import only {allowed}")
@@ -152,6 +175,8 @@ def _objection(name: str, entry: Import) -> str | None:
             return f"only {HOST_IMPORTER} imports the host's modules"
         if top == NODE_API and layer not in NODE_API_LAYERS:
             return "nothing below nodes may import the host's modules"
+        if top == BATCH:
+            return "the pack never imports the batch package"
         if top in LAYERS[1:]:
             return "the host loads the pack by its path: use a relative import"
         return None

@@ -19,7 +19,7 @@ ENVIRONMENT = WORK / "comfy-cli"
 PASSED = "All validation checks passed"
 COMPLAINTS = ("warning", "error")
 """`comfy node validate` also exits with 0 when it warns that a field is left out of the page."""
-NOT_PUBLISHED = {"devtools", "tests", "requirements", "docs", "dev.py"}
+NOT_PUBLISHED = {"batch", "devtools", "tests", "requirements", "docs", "dev.py"}
 
 
 def main() -> int:

@@ -1,0 +1,100 @@
+"""Where pictures and records are kept. A file is there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from .errors import BadOutput
+
+PART = ".part"
+"""The end of the name of a file that is being written."""
+
+
+class Store(Protocol):
+    """Files by name. Names are relative, with / between folders."""
+
+    def write_new(self, name: str, data: bytes) -> bool:
+        """Writes a file that is not there yet. False, and nothing written, if it is there."""
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Writes a file, or puts another in its place."""
+
+    def read(self, name: str) -> bytes:
+        """Raises FileNotFoundError if there is no such file."""
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if it is there."""
+
+    def names(self, folder: str) -> Iterator[str]:
+        """The files in a folder and below it, without those that are being written."""
+
+
+class LocalStore:
+    """A folder on this machine, or on a shared disk that has hard links."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def path(self, name: str) -> Path:
+        """Raises BadOutput for a name that would leave the folder."""
+        parts = PurePosixPath(name).parts
+        if not parts or name.startswith("/") or "\\" in name or ":" in name or ".." in parts:
+            raise BadOutput(f"{name!r} is not a name inside of {self.root}.")
+        return self.root.joinpath(*parts)
+
+    def write_new(self, name: str, data: bytes) -> bool:
+        part = self._written_part(name, data)
+        try:
+            os.link(part, self.path(name))  # unlike a rename, it never replaces a file
+        except FileExistsError:
+            return False
+        finally:
+            part.unlink()
+        _sync_folder(part.parent)
+        return True
+
+    def replace(self, name: str, data: bytes) -> None:
+        part = self._written_part(name, data)
+        os.replace(part, self.path(name))
+        _sync_folder(part.parent)
+
+    def read(self, name: str) -> bytes:
+        return self.path(name).read_bytes()
+
+    def remove(self, name: str) -> None:
+        self.path(name).unlink(missing_ok=True)
+
+    def names(self, folder: str) -> Iterator[str]:
+        for place, _, files in os.walk(self.path(folder)):
+            inside = Path(place).relative_to(self.root).as_posix()
+            yield from (f"{inside}/{file}" for file in files if not file.endswith(PART))
+
+    def _written_part(self, name: str, data: bytes) -> Path:
+        """The data on the disk, under a name of its own beside the final one."""
+        final = self.path(name)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        part = final.with_name(f".{uuid.uuid4().hex}{PART}")
+        try:
+            with part.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        return part
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a new name last over a power cut. Windows does that itself, and can't open folders."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
