@@ -46,7 +46,7 @@ README_PICTURE = ROOT / "docs" / "chain.jpg"
 README_WIDTH = 1600
 """Pixels."""
 README_VIEW = {"width": 2560, "height": 1600}
-"""Large enough for the page to write the titles of nodes, which it leaves out at a small scale."""
+"""Large enough for the titles of nodes to be read."""
 
 
 def draw_example(folder: Path) -> None:
@@ -130,6 +130,8 @@ def main(arguments: Sequence[str]) -> int:
         draw_example(server.folders["input"])
     with server:
         with open_page(server.url, **(README_VIEW if options.readme else {})) as page:
+            if options.readme:
+                page.show_text_at_every_zoom()
             worked = [run_workflow(page, server, file, seconds) for file in files]
             if options.readme and all(worked):
                 save_for_readme(ARTIFACTS / "demo" / f"{README_EXAMPLE}.png")

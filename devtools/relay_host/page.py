@@ -221,6 +221,12 @@ class HostPage:
         """Limits how often the canvas is drawn (the setting "Maximum FPS") until the page is opened again."""
         self.ask("most => { window.app.canvas.maximumFps = most; return true; }", frames_per_second)
 
+    def show_text_at_every_zoom(self) -> None:
+        """Titles and widgets keep their text on a small canvas too (the setting "Zoom Node Level of Detail")."""
+        self.ask(
+            "() => window.app.ui.settings.setSettingValueAsync('LiteGraph.Canvas.MinFontSizeForLOD', 0).then(() => true)"
+        )
+
     def take_fewer_steps(self, most: int) -> None:
         """Limits every `steps` widget in the graph to `most`."""
         self.ask(FEWER_STEPS, most)
