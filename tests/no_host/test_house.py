@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relay_dev.matrix import requirement_lines
-from relay_host.comfyui import missing_requirements
+from relay_host.environment import missing_requirements, packages
 from relay_host.paths import ROOT
 
 LOCK = (ROOT / "requirements" / "lock.txt").read_text("utf-8")
@@ -41,7 +41,7 @@ def test_a_named_host_is_told_what_is_missing(tmp_path: Path) -> None:
     file.write_text(
         "torchaudio\npytest\npytest>=999 # no\nno-such-package-here\nnothing; python_version < '3'\n", "utf-8"
     )
-    assert missing_requirements(file) == ["pytest>=999", "no-such-package-here"]
+    assert missing_requirements(file, packages()) == ["torchaudio", "pytest>=999", "no-such-package-here"]
 
 
 @pytest.mark.parametrize(
