@@ -10,13 +10,10 @@ from relay_host.comfyui import named_host
 from relay_host.front_end import NODES_2_SETTINGS, newest_front_end
 from relay_host.page import HostPage, open_page, open_page_beside
 from relay_host.server import HostServer
-from support.pages import HOSTS_OWN, NODES_2, SERVER_ARGUMENTS
+from support.pages import FRAMES_PER_SECOND, HOSTS_OWN, NODES_2, SERVER_ARGUMENTS
 from support.versions import WITH_SD3_BLOCKS
 
 collect_ignore = [] if WITH_SD3_BLOCKS else ["test_stable_diffusion_3.py"]
-
-FRAMES_PER_SECOND = 4
-"""Chromium draws the page without a GPU: at its default rate, it uses as much CPU as the models."""
 
 
 class OpenPages:

@@ -12,6 +12,9 @@ NODES_2 = "nodes 2.0"
 SERVER_ARGUMENTS = ("--preview-method", "latent2rgb", "--verbose", "DEBUG")
 """At DEBUG, the pack logs which stage uses which modules, and tests count these lines."""
 
+FRAMES_PER_SECOND = 4
+"""Chromium draws the page without a GPU: at its default rate, it uses as much CPU as the models."""
+
 
 def artifacts_of(page_name: str) -> Path:
     """The folder for a page's screenshots."""
