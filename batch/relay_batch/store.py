@@ -98,3 +98,8 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def open_store(place: str) -> Store:
+    """The store that a user names with --out: a folder."""
+    return LocalStore(Path(place))
