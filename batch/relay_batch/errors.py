@@ -31,3 +31,7 @@ class BadOutput(BatchError):
 
 class HostFailed(BatchError):
     """A worker's ComfyUI can't be started."""
+
+
+class RowFault(BatchError):
+    """A row's own fault: it is recorded, and the row does not run again by itself."""

@@ -36,6 +36,8 @@ class RunSpec:
     """The output folder as `store.open_store` takes it; an absolute path if it is local."""
     prompt: Prompt
     """The workflow in API format, without the rows' values."""
+    saving: tuple[str, ...] = ()
+    """Ids of the nodes that have a filename_prefix, which the worker sets."""
     attempts: int = 4
     """How often a row is begun before its worker's end becomes its own fault."""
     row_timeout: float = 1800.0
