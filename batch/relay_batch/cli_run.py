@@ -114,7 +114,7 @@ def run_rows(options: argparse.Namespace) -> int:
         raise BatchError("--comfyui is missing: the folder of the ComfyUI that the workers start.")
     console, place = Console(), _absolute(options.out)
     store = open_store(place)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # as Slurm and Docker stop a program
+    signal.signal(signal.SIGTERM, _interrupted)  # as Slurm and Docker stop a program
     lock = Lock(store, options.shard, console.say)
     try:
         engine = ENGINES[options.engine](options)
@@ -132,6 +132,10 @@ def run_rows(options: argparse.Namespace) -> int:
     finally:
         with suppress(OSError):
             lock.release()
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _driver(

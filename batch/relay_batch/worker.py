@@ -51,6 +51,7 @@ class Worker:
         self._host = Host(setup, beat)
         self._under_way: tuple[Store, int] | None = None
         self._store: Store | None = None
+        self._is_abandoned = False
         try:
             self._start_host()
         except BaseException:
@@ -78,18 +79,23 @@ class Worker:
             self._under_way = None
             return outcome
         except (OSError, BadOutput) as error:
-            self.take_back()
+            self._take_back()
             return StorageFault(self.name, job.index, str(error))
 
-    def take_back(self) -> None:
-        """The row under way does not count as an attempt: it was ended from outside. Any thread may call it."""
+    def abandon(self) -> None:
+        """Ends the host now. The row under way does not count as an attempt. Any thread may call it; nothing may follow."""
+        self._is_abandoned = True
+        self._take_back()
+        self.close()
+
+    def _take_back(self) -> None:
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             with suppress(OSError):
                 attempts.take_back_attempt(*under_way)
 
     def close(self) -> None:
-        """Ends the host. Any thread may call it."""
+        """Ends the host, and removes its folders."""
         self._host.stop()
         with suppress(OSError):
             self._keep_log()
@@ -115,9 +121,10 @@ class Worker:
             publish_failed(store, job.index, str(fault), job.values, tried, time.monotonic() - began)
             outcome = Failed(self.name, job.index, str(fault))
         except HostGone as gone:
-            self._host.stop()
-            attempts.note_reason(store, job.index, str(gone))
-            self._keep_log()
+            if not self._is_abandoned:
+                self._host.stop()
+                attempts.note_reason(store, job.index, str(gone))
+                self._keep_log()
             return Lost(self.name, job.index, str(gone))
         attempts.forget_attempts(store, job.index)
         return outcome

@@ -121,4 +121,4 @@ class Engine(Protocol):
         """How many workers are ready or at work now."""
 
     def stop(self) -> None:
-        """Ends all workers, and what they have begun: those rows have no record, and the attempt does not count."""
+        """Ends all workers, and what they have begun: those rows have no record, and the attempt does not count (`Worker.abandon`)."""

@@ -76,8 +76,7 @@ def _receive(connection: Connection, inbox: queue.Queue[Any], workers: list[Work
             inbox.put(connection.recv())
     except (EOFError, OSError):
         for worker in workers:
-            worker.take_back()
-            worker.close()
+            worker.abandon()
         os._exit(0)
 
 
