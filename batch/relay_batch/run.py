@@ -87,14 +87,15 @@ class Driver:
 
     def _rows(self, found: Progress) -> None:
         jobs = self._jobs(found)
-        while True:
-            while self._engine.wanted() > 0 and (job := self._next(jobs)) is not None:
+        job = self._next(jobs)
+        while job is not None or self._under_way:
+            while job is not None and self._engine.wanted() > 0:
                 self._under_way[job.index] = job
                 self._engine.submit(job)
-            if not self._under_way:
-                return
+                job = self._next(jobs)
             for event in self._engine.events(WAIT):
                 self._take(event)
+            job = job or self._next(jobs)
             self._lock.check()
             self.meter.workers = self._engine.workers()
             self._console.live(self.meter.line())

@@ -112,7 +112,7 @@ class Worker:
             if there is None:
                 if counted.count > run.attempts:
                     raise RowFault(_used_up(counted))
-                files = self._files(run, job, counted.count, began + run.row_timeout)
+                files = self._files(run, job, began + run.row_timeout)
                 seconds = time.monotonic() - began
                 there = publish_done(store, job.index, files, job.values, counted.count, seconds)
             outcome: Outcome = _done(self.name, there)
@@ -129,10 +129,10 @@ class Worker:
         attempts.forget_attempts(store, job.index)
         return outcome
 
-    def _files(self, run: RunSpec, job: Job, attempt: int, deadline: float) -> list[tuple[str, bytes, str]]:
+    def _files(self, run: RunSpec, job: Job, deadline: float) -> list[tuple[str, bytes, str]]:
         """Runs the row: (node id, content, suffix) of each file that it saved."""
         prompt_id = str(uuid.uuid5(uuid.UUID(run.id), key_of(job.index)))
-        prefix = f"{key_of(job.index)}-{attempt}/row"
+        prefix = f"{key_of(job.index)}-{uuid.uuid4().hex[:8]}/row"
         laid: list[Path] = []
         entry: Mapping[str, Any] = {}
         try:

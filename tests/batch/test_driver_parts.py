@@ -154,7 +154,7 @@ def test_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_speed_and_the_time_left(monkeypatch: pytest.MonkeyPatch, store: LocalStore) -> None:
     now = [100.0]
     monkeypatch.setattr(meter.time, "monotonic", lambda: now[0])
-    found = Meter(rows=100, done=10, workers=2)
+    found = Meter(rows=100, done=10, workers=2, _began=now[0])
     for _ in range(20):
         now[0] += 0.5
         found.ended(2)
