@@ -114,7 +114,9 @@ def run_rows(options: argparse.Namespace) -> int:
         raise BatchError("--comfyui is missing: the folder of the ComfyUI that the workers start.")
     console, place = Console(), _absolute(options.out)
     store = open_store(place)
-    signal.signal(signal.SIGTERM, _interrupted)  # as Slurm and Docker stop a program
+    for name in ("SIGTERM", "SIGHUP"):  # as Slurm and Docker stop a program, and a terminal that is closed
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupted)
     lock = Lock(store, options.shard, console.say)
     try:
         engine = ENGINES[options.engine](options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import multiprocessing
 import socket
@@ -52,6 +53,7 @@ class LocalEngine:
         self._object_info: Mapping[str, Any] | None = None
 
     def start(self, host: HostSetup, workers: int) -> None:
+        atexit.register(self.stop)  # before multiprocessing waits for its processes
         for number in range(workers):
             setup = dataclasses.replace(host, environment={**host.environment, **of_worker(self._devices, number)})
             name = f"{socket.gethostname().split('.')[0]}-{number + 1}"
@@ -98,6 +100,7 @@ class LocalEngine:
                 slot.process.kill()
                 slot.process.join()
         self._slots = []
+        atexit.unregister(self.stop)
 
     def _new_events(self, timeout: float) -> list[Event]:
         found: list[Event] = []
