@@ -177,7 +177,7 @@ def retry(options: argparse.Namespace) -> int:
     for index in found.indexes(HAS_FAILED):
         forget_attempts(store, index)
         store.remove(record_name(index, FAILED))
-    print(f"{found.failed} rows that failed run again with the next `relay-batch run`.")
+    print(f"Failed rows that run again with the next `relay-batch run`: {found.failed}")
     return 0
 
 
