@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import shlex
 import signal
@@ -70,7 +71,7 @@ def add_commands(commands: Any, add_plan_options: Callable[[argparse.ArgumentPar
     )
     run.add_argument(
         "--row-timeout",
-        type=float,
+        type=_seconds,
         default=1800.0,
         metavar="SECONDS",
         help="a row that takes longer has failed (default 1800)",
@@ -102,6 +103,16 @@ def _whole(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return found
 
 
 def _whole_or_none(text: str) -> int:

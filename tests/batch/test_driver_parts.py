@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -13,13 +14,15 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from relay_batch import cli, locks, meter
 from relay_batch.attempts import begin_attempt, forget_attempts, note_reason, read_attempts, take_back_attempt
 from relay_batch.cli_run import read_shard
 from relay_batch.console import ERASE, Console
 from relay_batch.devices import of_worker, visible_devices
-from relay_batch.errors import BadOutput
+from relay_batch.errors import BadOutput, BadPicture, RowFault
+from relay_batch.jobs import InputPicture, Job
 from relay_batch.locks import Lock, Shard, drivers
 from relay_batch.manifest import Manifest, write_manifest
 from relay_batch.meter import Meter, Metrics
@@ -27,6 +30,7 @@ from relay_batch.outputs import raise_for_error, read_outputs
 from relay_batch.progress import progress
 from relay_batch.records import publish_done, publish_failed
 from relay_batch.report import write_report
+from relay_batch.sending import lay_down
 from relay_batch.store import LocalStore
 
 
@@ -244,6 +248,23 @@ def test_a_run_that_can_not_begin(
     assert cli.main(["run", "workflow.json", "--out", "out", *more]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not [file for file in Path().rglob("*") if file.is_file()]
+
+
+def test_a_picture_reaches_a_worker_that_has_no_such_path(tmp_path: Path) -> None:
+    picture, folder = tmp_path / "a.PNG", tmp_path / "input"
+    folder.mkdir()
+    Image.new("RGB", (8, 8), "red").save(picture)
+    job = Job(0, {}, pictures=(InputPicture((("1", "image"),), str(picture)),))
+    packed = pickle.loads(pickle.dumps(job.packed()))
+    here = lay_down(job.pictures[0], folder)
+    data = picture.read_bytes()
+    picture.unlink()
+    assert lay_down(packed.pictures[0], folder) == here  # the host knows it again
+    assert here.read_bytes() == data and here.suffix == ".png"
+    with pytest.raises(RowFault, match="There is no picture"):
+        lay_down(job.pictures[0], folder)
+    with pytest.raises(BadPicture, match="can't be read"):
+        job.packed()
 
 
 def test_a_full_disk_of_the_host_is_no_fault_of_the_row() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import multiprocessing
+import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -56,7 +57,7 @@ class LocalEngine:
         atexit.register(self.stop)  # before multiprocessing waits for its processes
         for number in range(workers):
             setup = dataclasses.replace(host, environment={**host.environment, **of_worker(self._devices, number)})
-            name = f"{socket.gethostname().split('.')[0]}-{number + 1}"
+            name = f"{socket.gethostname().split('.')[0]}-{os.getpid()}-{number + 1}"
             self._slots.append(Slot(name, setup, *_spawned(name, setup), time.monotonic()))
 
     def object_info(self) -> Mapping[str, Any]:
