@@ -95,7 +95,8 @@ def test_a_bad_day(place: Place, engine: LocalEngine, out: Path) -> None:
     attempts = [read_record(LocalStore(out), index, DONE).attempts for index in (4, 5, 6, 8)]
     assert attempts == [2, 1, 2, 2]
     assert list((place.root / "work").glob("relay-batch-*/temp/*")) == []  # the preview of each row is removed
-    assert "got prompt" in "".join(log.read_text("utf-8", "replace") for log in (out / "logs").iterdir())
+    logs = {log.stem.rpartition("-")[2]: log.read_text("utf-8", "replace") for log in (out / "logs").iterdir()}
+    assert logs.keys() == {"1", "2"} and all("got prompt" in text for text in logs.values())
 
 
 def test_the_plain_server_paints_the_same(place: Place, tmp_path: Path) -> None:
