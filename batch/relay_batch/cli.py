@@ -12,6 +12,7 @@ from typing import Any
 from . import cli_run
 from .addresses import Setting, Settings
 from .errors import BatchError
+from .locks import drivers
 from .node_table import load_node_table
 from .plan import Request, make_plan
 from .progress import failures, faults, manifest_of, progress
@@ -133,6 +134,8 @@ def show_status(options: argparse.Namespace) -> int:
     store = open_store(options.out)
     found = progress(store, manifest_of(store).rows)
     print(f"{found.rows} rows, {found.done} done, {found.failed} failed, {found.left} left")
+    for shard, driver in drivers(store):
+        print(f"a driver of shard {shard}: process {driver.process} on {driver.machine.split()[0]}")
     for shown, record in enumerate(failures(store, found)):
         if shown == SHOWN_FAILURES:
             print(f"and {found.failed - shown} more that failed")

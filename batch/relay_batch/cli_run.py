@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import shlex
 import signal
@@ -76,7 +77,7 @@ def add_commands(commands: Any, add_plan_options: Callable[[argparse.ArgumentPar
     )
     run.add_argument(
         "--row-timeout",
-        type=float,
+        type=_seconds,
         default=1800.0,
         metavar="SECONDS",
         help="a row that takes longer has failed (default 1800)",
@@ -127,6 +128,16 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return found
+
+
 def _whole_or_none(text: str) -> int:
     return 0 if text == "0" else _whole(text)
 
@@ -137,7 +148,9 @@ def run_rows(options: argparse.Namespace) -> int:
         raise BatchError("--comfyui is missing: the folder of the ComfyUI that the workers start.")
     console, place = Console(), _absolute(options.out)
     store = open_store(place)
-    signal.signal(signal.SIGTERM, _interrupted)  # as Slurm and Docker stop a program
+    for name in ("SIGTERM", "SIGHUP"):  # as Slurm and Docker stop a program, and a terminal that is closed
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupted)
     lock = Lock(store, options.shard, console.say)
     try:
         engine = ENGINES[options.engine](options)
@@ -198,7 +211,7 @@ def retry(options: argparse.Namespace) -> int:
     for index in found.indexes(HAS_FAILED):
         forget_attempts(store, index)
         store.remove(record_name(index, FAILED))
-    print(f"{found.failed} rows that failed run again with the next `relay-batch run`.")
+    print(f"Failed rows that run again with the next `relay-batch run`: {found.failed}")
     return 0
 
 

@@ -11,6 +11,8 @@ from .ui_convert import Prompt
 
 TIMEOUT = 10.0
 """Seconds for one answer. A ComfyUI that loads a model may be slower: it is asked again."""
+TABLE_TIMEOUT = 100.0
+"""Seconds for the description of all nodes, which may be thousands."""
 
 
 class NoAnswer(Exception):
@@ -23,16 +25,16 @@ class HostClient:
 
     port: int
 
-    def ask(self, path: str) -> Any:
-        status, reply = self.request("GET", path)
+    def ask(self, path: str, timeout: float = TIMEOUT) -> Any:
+        status, reply = self.request("GET", path, timeout=timeout)
         if status != 200:
             raise NoAnswer(f"GET {path}: HTTP {status}")
         return reply
 
-    def request(self, method: str, path: str, data: Any = None) -> tuple[int, Any]:
+    def request(self, method: str, path: str, data: Any = None, timeout: float = TIMEOUT) -> tuple[int, Any]:
         """(HTTP status, the answer's JSON; None if it is something else)"""
         body = None if data is None else json.dumps(data)
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request(method, path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
@@ -51,7 +53,7 @@ class HostClient:
         return [str(one) for one in self.ask("/system_stats")["system"].get("argv", ())]
 
     def object_info(self) -> dict[str, Any]:
-        return dict(self.ask("/object_info"))
+        return dict(self.ask("/object_info", TABLE_TIMEOUT))
 
     def queue(self, prompt: Prompt, prompt_id: str) -> tuple[int, dict[str, Any]]:
         status, reply = self.request("POST", "/prompt", {"prompt": prompt, "prompt_id": prompt_id})

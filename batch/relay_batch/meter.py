@@ -26,6 +26,8 @@ class Meter:
     pictures: int = 0
     """Made by this driver."""
     workers: int = 0
+    _lately: int = 0
+    """Pictures of the rows in `_ends`."""
     _began: float = field(default_factory=time.monotonic)
     _ends: deque[tuple[float, int]] = field(default_factory=deque)
 
@@ -41,14 +43,15 @@ class Meter:
             self.done += 1
         self.pictures += pictures
         self._ends.append((time.monotonic(), pictures))
+        self._lately += pictures
 
     def speed(self) -> tuple[float, float]:
         """(rows a second, pictures a second) of the last ten minutes."""
         now = time.monotonic()
         while self._ends and now - self._ends[0][0] > WINDOW:
-            self._ends.popleft()
+            self._lately -= self._ends.popleft()[1]
         seconds = max(min(now - self._began, WINDOW), 1e-3)
-        return len(self._ends) / seconds, sum(pictures for _, pictures in self._ends) / seconds
+        return len(self._ends) / seconds, self._lately / seconds
 
     def line(self) -> str:
         rows, pictures = self.speed()

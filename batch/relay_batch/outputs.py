@@ -35,14 +35,14 @@ def raise_for_error(entry: Mapping[str, Any]) -> None:
     )
 
 
-def refusal(reply: Mapping[str, Any]) -> str:
+def refusal(status: int, reply: Mapping[str, Any]) -> str:
     """What a host says of a prompt that it does not take."""
     found = []
     for id, node in (reply.get("node_errors") or {}).items():
         for one in node.get("errors", ()):
             found.append(f"node {id} ({node.get('class_type')}): {one.get('message')}: {one.get('details')}")
     error = reply.get("error")
-    general = error.get("message", "") if isinstance(error, Mapping) else str(error or "no reason given")
+    general = error.get("message", "") if isinstance(error, Mapping) else str(error or f"HTTP {status}, with no reason")
     return f"ComfyUI does not take the row: {'; '.join(found) or general}"[:MOST_TEXT]
 
 

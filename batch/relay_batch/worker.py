@@ -65,7 +65,11 @@ class Worker:
             raise HostFailed(f"ComfyUI can't be started: {error}") from error
 
     def object_info(self) -> Mapping[str, Any]:
-        return self._host.client.object_info()
+        """What its ComfyUI answers to /object_info."""
+        try:
+            return self._host.client.object_info()
+        except NoAnswer as error:
+            raise HostFailed(f"ComfyUI started, but does not describe its nodes: {error}") from error
 
     def run(self, run: RunSpec, job: Job) -> Outcome:
         """Runs a row to its end, and publishes its record unless its worker or the store is at fault."""
@@ -156,10 +160,10 @@ class Worker:
             except NoAnswer as error:
                 self._check_host(silent, error)
         if status != 200:
-            raise RowFault(refusal(reply))
+            raise RowFault(refusal(status, reply))
         if reply.get("node_errors"):  # a part of it would run
             self._interrupt(prompt_id)
-            raise RowFault(refusal(reply))
+            raise RowFault(refusal(status, reply))
 
     def _wait(self, prompt_id: str, deadline: float, timeout: float) -> Mapping[str, Any]:
         began = heard = looked = time.monotonic()

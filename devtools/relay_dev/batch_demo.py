@@ -40,6 +40,8 @@ PROMPTS = (
     "a large orange house in a green field",
 )
 SIDE = 512
+STEPS = 12
+"""Fewer than the example's 30, for a CPU."""
 
 
 def lay_out(folder: Path) -> None:
@@ -58,7 +60,7 @@ def command(folder: Path, host: Path, base: Path, workers: int) -> list[str]:
     return [
         *("run", str(EXAMPLE), "--out", str(folder / "out")),
         *("--images", str(folder / "pictures"), "--set", f"prompt=@{folder / 'prompts.csv'}:prompt"),
-        *("--set", "seed=@seed:1000+i", "--product", "--workers", str(workers)),
+        *("--set", "seed=@seed:1000+i", "--set", f"Repaint.steps={STEPS}", "--product", "--workers", str(workers)),
         *("--comfyui", str(host), "--python", str(host_python(host))),
         f"--host-arguments={shlex.join([*arguments, '--base-directory', str(base)])}",
     ]
@@ -76,7 +78,14 @@ def main(arguments: Sequence[str]) -> int:
     server = HostServer(host=get_host(options.comfyui), base=FOLDER / "comfyui", models=models.models)  # never started
     wanted = command(FOLDER, server.host, server.base, options.workers)
     print(f"relay-batch {shlex.join(wanted)}", flush=True)
-    environment = {**os.environ, **models.environment(), "PYTHONPATH": str(ROOT / "batch")}
+    threads = str(max(1, (os.cpu_count() or 1) // options.workers))
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        **models.environment(),
+        "PYTHONPATH": str(ROOT / "batch"),
+    }
     with subprocess.Popen([sys.executable, "-m", "relay_batch.cli", *wanted], env=environment) as run:
         while True:
             with suppress(KeyboardInterrupt):  # the run gets it too, and ends by itself

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -13,20 +14,23 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from relay_batch import locks, meter
+from relay_batch import cli, locks, meter
 from relay_batch.attempts import begin_attempt, forget_attempts, note_reason, read_attempts, take_back_attempt
 from relay_batch.cli_run import read_shard
 from relay_batch.console import ERASE, Console
 from relay_batch.devices import of_worker, visible_devices
-from relay_batch.errors import BadOutput
+from relay_batch.errors import BadOutput, BadPicture, RowFault
+from relay_batch.jobs import InputPicture, Job
 from relay_batch.locks import Lock, Shard, drivers
-from relay_batch.manifest import Manifest
+from relay_batch.manifest import Manifest, write_manifest
 from relay_batch.meter import Meter, Metrics
 from relay_batch.outputs import raise_for_error, read_outputs
 from relay_batch.progress import progress
 from relay_batch.records import publish_done, publish_failed
 from relay_batch.report import write_report
+from relay_batch.sending import lay_down
 from relay_batch.store import LocalStore
 
 
@@ -205,6 +209,62 @@ def test_the_contact_sheet(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -
     sources = re.findall(r'(?:src|href)="(pictures/[^"]+)"', first + second)
     assert len(sources) == 5 and all(store.path(name).is_file() for name in sources)
     assert '<a href="report-2.html">2</a>' in first
+
+
+def command(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = cli.main(arguments)
+    return code, capsys.readouterr().out
+
+
+def test_retry_report_and_the_status_of_a_driver(store: LocalStore, capsys: pytest.CaptureFixture[str]) -> None:
+    write_manifest(store, Manifest({}, [], False, 3, "", None, "2026-03-09T14:05:07+00:00"))
+    publish_done(store, 0, [("3", b"a", ".png")], {})
+    publish_failed(store, 2, "bad", {})
+    begin_attempt(store, 2)
+    lock = Lock(store, Shard(2, 3))
+    code, text = command("status", str(store.root), capsys=capsys)
+    assert code == 1 and re.search(r"3 rows, 1 done, 1 failed, 1 left\na driver of shard 2-of-3: process \d+ on ", text)
+    lock.release()
+    code, text = command("retry", str(store.root), capsys=capsys)
+    assert (code, text) == (0, "Failed rows that run again with the next `relay-batch run`: 1\n")
+    assert list(progress(store, 3).states) == [1, 0, 0]
+    assert read_attempts(store, 2).count == 0
+    code, text = command("report", str(store.root), capsys=capsys)
+    assert code == 0 and Path(text.strip()).is_file()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "--comfyui is missing"),
+        (["--comfyui", "nowhere", "--node-table", "none.json"], "The node table none.json can't be read"),
+        (["--comfyui", "nowhere"], "--comfyui .*nowhere: there is no main.py"),
+    ],
+)
+def test_a_run_that_can_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", "workflow.json", "--out", "out", *more]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not [file for file in Path().rglob("*") if file.is_file()]
+
+
+def test_a_picture_reaches_a_worker_that_has_no_such_path(tmp_path: Path) -> None:
+    picture, folder = tmp_path / "a.PNG", tmp_path / "input"
+    folder.mkdir()
+    Image.new("RGB", (8, 8), "red").save(picture)
+    job = Job(0, {}, pictures=(InputPicture((("1", "image"),), str(picture)),))
+    packed = pickle.loads(pickle.dumps(job.packed()))
+    here = lay_down(job.pictures[0], folder)
+    data = picture.read_bytes()
+    picture.unlink()
+    assert lay_down(packed.pictures[0], folder) == here  # the host knows it again
+    assert here.read_bytes() == data and here.suffix == ".png"
+    with pytest.raises(RowFault, match="There is no picture"):
+        lay_down(job.pictures[0], folder)
+    with pytest.raises(BadPicture, match="can't be read"):
+        job.packed()
 
 
 def test_a_full_disk_of_the_host_is_no_fault_of_the_row() -> None:

@@ -95,7 +95,8 @@ def test_a_bad_day(place: Place, engine: LocalEngine, out: Path) -> None:
     attempts = [read_record(LocalStore(out), index, DONE).attempts for index in (4, 5, 6, 8)]
     assert attempts == [2, 1, 2, 2]
     assert list((place.root / "work").glob("relay-batch-*/temp/*")) == []  # the preview of each row is removed
-    assert "got prompt" in "".join(log.read_text("utf-8", "replace") for log in (out / "logs").iterdir())
+    logs = {log.stem.rpartition("-")[2]: log.read_text("utf-8", "replace") for log in (out / "logs").iterdir()}
+    assert logs.keys() == {"1", "2"} and all("got prompt" in text for text in logs.values())
 
 
 def test_the_plain_server_paints_the_same(place: Place, tmp_path: Path) -> None:
@@ -177,12 +178,12 @@ def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
 
 
 def test_a_driver_that_is_stopped_and_one_that_is_killed(place: Place, out: Path) -> None:
-    """Ctrl+C, then a kill, then to the end with one worker. Each time all ComfyUIs end, with the programs that their nodes started."""
+    """A stop, then a kill, then to the end with one worker. Each time all ComfyUIs end, with the programs that their nodes started."""
     rows = [row(index, seconds=0.1) for index in range(ROWS)]
     rows[0] = row(0, "start_a_program", seconds=0.1)
     place.write_rows(rows)
     before = len(place.processes())
-    assert stopped(place, out, signal.SIGINT, rows_done=5) == 130
+    assert stopped(place, out, signal.SIGTERM, rows_done=5) == 130
     assert len(place.processes()) == before
     assert list((out / "attempts").rglob("*.json")) == list((out / "locks").iterdir()) == []
     assert stopped(place, out, signal.SIGKILL, rows_done=25) == -signal.SIGKILL
@@ -199,13 +200,18 @@ def test_a_driver_that_is_stopped_and_one_that_is_killed(place: Place, out: Path
 
 
 def stopped(place: Place, out: Path, how: signal.Signals, rows_done: int) -> int:
-    """The exit code of a driver with two workers that gets a signal as soon as so many rows are done."""
+    """The exit code of a driver with two workers that gets a signal as soon as so many rows are done. Its workers get SIGTERM too, as from Slurm."""
     with (out.parent / f"{how.name}.log").open("wb") as log:
-        driver = subprocess.Popen(place.command(out, "--workers", "2"), env=environment(), stdout=log, stderr=log)
+        driver = subprocess.Popen(
+            place.command(out, "--workers", "2"), env=environment(), stdout=log, stderr=log, start_new_session=True
+        )
     until = time.monotonic() + 120
     while len(list(out.glob("records/*/*"))) < rows_done and driver.poll() is None and time.monotonic() < until:
         time.sleep(0.05)
-    driver.send_signal(how)
+    if how == signal.SIGTERM:
+        os.killpg(driver.pid, how)
+    else:
+        driver.send_signal(how)
     return driver.wait(60)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import multiprocessing
+import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -52,9 +54,10 @@ class LocalEngine:
         self._object_info: Mapping[str, Any] | None = None
 
     def start(self, host: HostSetup, workers: int) -> None:
+        atexit.register(self.stop)  # before multiprocessing waits for its processes
         for number in range(workers):
             setup = dataclasses.replace(host, environment={**host.environment, **of_worker(self._devices, number)})
-            name = f"{socket.gethostname().split('.')[0]}-{number + 1}"
+            name = f"{socket.gethostname().split('.')[0]}-{os.getpid()}-{number + 1}"
             self._slots.append(Slot(name, setup, *_spawned(name, setup), time.monotonic()))
 
     def object_info(self) -> Mapping[str, Any]:
@@ -98,6 +101,7 @@ class LocalEngine:
                 slot.process.kill()
                 slot.process.join()
         self._slots = []
+        atexit.unregister(self.stop)
 
     def _new_events(self, timeout: float) -> list[Event]:
         found: list[Event] = []

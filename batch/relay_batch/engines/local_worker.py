@@ -18,6 +18,9 @@ from ..jobs import HostSetup, Job, RunSpec
 from ..worker import Worker
 from .engine import BEAT, Ready, Started
 
+LEFT_TO_THE_DRIVER = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+"""Terminals and Slurm send these to all processes. The driver ends its workers, so that the rows under way do not count as attempts; their
+ComfyUIs inherit that they ignore them."""
 BEAT_SIGN, OBJECT_INFO = "beat", "object_info"
 
 
@@ -51,9 +54,9 @@ class Beats:
 
 def serve(connection: Connection, name: str, setup: HostSetup) -> None:
     """Serves until the other end is closed."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl+C reaches all processes of a terminal; the driver stops its workers
+    for one in LEFT_TO_THE_DRIVER:
+        if hasattr(signal, one):
+            signal.signal(getattr(signal, one), signal.SIG_IGN)
     inbox: queue.Queue[Any] = queue.Queue()
     workers: list[Worker] = []
     threading.Thread(target=_receive, args=(connection, inbox, workers), daemon=True).start()
