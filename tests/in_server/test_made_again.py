@@ -115,10 +115,15 @@ def dropped(page: HostPage, page_name: str, made: dict[str, Made], elsewhere: Ho
     return found
 
 
+def runs(prompt: Prompt) -> dict[str, Any]:
+    """What a server does with a prompt: without `_meta`, where newer pages also put the package of each node."""
+    return {id: {key: value for key, value in node.items() if key != "_meta"} for id, node in prompt.items()}
+
+
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_the_same_workflow(made: dict[str, Made], dropped: dict[str, Made], name: str) -> None:
     assert essence(dropped[name].workflow) == essence(made[name].workflow)
-    assert dropped[name].prompt == made[name].prompt
+    assert runs(dropped[name].prompt) == runs(made[name].prompt)
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
