@@ -96,13 +96,13 @@ class EmbeddingFile:
 
     vectors: Mapping[str, torch.Tensor]
     """``clip_l`` and ``clip_g``, or "" for a single encoder -> [vectors, width]."""
-    word: str
-    """The token in the file, or empty."""
+    words: tuple[tuple[str, int], ...]
+    """The tokens in the file, each with the number of its vectors, in their order; a token is empty if the file has none."""
 
 
 @dataclass(frozen=True, eq=False)
 class TextualInversion:
-    """A textual inversion with the token that one model knows it by."""
+    """A token of a textual inversion file that one model knows."""
 
     title: str
     """The file's name, for messages and marks."""
