@@ -27,6 +27,7 @@ async def comfy_entrypoint() -> ComfyExtension:
         optimize,
         prompts,
         sampling,
+        sdxl_size,
         upscaling,
     )
     from .nodes.checked import checked
@@ -47,6 +48,7 @@ async def comfy_entrypoint() -> ComfyExtension:
                 prompts.RelayKandinskyPrior,
                 prompts.RelayImagePrompt,
                 prompts.RelayMixPrompts,
+                sdxl_size.RelaySdxlSize,
                 sampling.RelayTextToImage,
                 sampling.RelayImageToImage,
                 inpainting.RelayInpaint,

@@ -83,6 +83,7 @@ def _arguments(job: DenoisingJob, device: torch.device) -> dict[str, Any]:
         "negative_prompt_embeds": repeat(job.prompt.negative.hidden, job.batch, device, dtype),
         "pooled_prompt_embeds": repeat(job.prompt.positive.pooled, job.batch, device, dtype),
         "negative_pooled_prompt_embeds": repeat(job.prompt.negative.pooled, job.batch, device, dtype),
+        **({} if job.prompt.sizes is None else job.prompt.sizes.arguments(job.extent)),
         **control_arguments(job.controls, job.task),
         **job.common_arguments(),
     }

@@ -84,6 +84,8 @@ class ModelFamily:
     has_denoising_range: bool = False
     """Whether the pipelines take ``denoising_end`` (and ``denoising_start`` for image-to-image)."""
     has_pooled_embeds: bool = False
+    reads_sizes: bool = False
+    """Whether its pipelines take SDXL's ``original_size``, ``crops_coords_top_left`` and ``target_size``."""
     takes_embeddings: bool = False
     """Whether diffusers' ``load_textual_inversion`` works with the family's pipelines."""
     keeps_latents: bool = False

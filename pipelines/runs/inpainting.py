@@ -34,6 +34,7 @@ from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from ..model.family import Task
 from ..model.family_lookup import require_task
+from ..model.prompt_sizes import check_sizes
 from .denoise import denoise
 from .denoising_range import check_clean
 from .inputs import batch_of, check_counts, check_one_source, is_inpainting_model, painted_extent
@@ -99,6 +100,7 @@ def inpaint(
     # If diffusers has no inpainting pipeline for a plain model, run image-to-image and restore the unmasked area ourselves.
     task = Task.INPAINT if sees_mask or family.inpaints_plain_models else Task.IMAGE_TO_IMAGE
     check_prompt_fits(prompt, components)
+    check_sizes(prompt, components, task, controlled=bool(control))
     extent = painted_extent(components, autoencoder, image, latent)
     batch = batch_of(image, latent)
     hint, units = take_hint(control, components, extent, batch)

@@ -26,6 +26,7 @@ from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from ..model.family import Task
 from ..model.family_lookup import require_task
+from ..model.prompt_sizes import check_sizes
 from .denoise import denoise
 from .denoising_range import denoising_end, denoising_start
 from .inputs import (
@@ -94,6 +95,7 @@ def text_to_image(
     end = denoising_end(components, settings.denoising_end, start=None)
     check_schedule(components, settings.steps, in_part=end is not None)
     check_prompt_fits(prompt, components)
+    check_sizes(prompt, components, Task.TEXT_TO_IMAGE)
     hint, units = take_hint(control, components, extent, settings.batch_size)
     controls = fit_controls(units, components, Task.TEXT_TO_IMAGE, extent, settings.batch_size)
     own_generators = generators(settings.seed, range(settings.batch_size))
@@ -155,6 +157,7 @@ def image_to_image(
             "Remove the mask, or use strength instead."
         )
     check_prompt_fits(prompt, components)
+    check_sizes(prompt, components, Task.IMAGE_TO_IMAGE)
     extent = painted_extent(components, autoencoder, image, latent)
     hint, units = take_hint(control, components, extent, batch_of(image, latent))
     controls = fit_controls(units, components, Task.IMAGE_TO_IMAGE, extent, batch_of(image, latent))

@@ -39,6 +39,13 @@ ADVANCED = {
     "RelayLoadControlNet": {"dtype"},
     "RelayLoadControlNetFromHub": {"revision", "variant", "dtype"},
     "RelayEncodePrompt": {"clip_skip"},
+    "RelaySdxlSize": {
+        f"negative_{name}"
+        for name in (
+            *("original_width", "original_height", "crop_left", "crop_top"),
+            *("target_width", "target_height"),
+        )
+    },
     "RelayTextToImage": {"denoising_end"},
     "RelayImageToImage": {"denoising_start", "denoising_end", "aesthetic_score", "negative_aesthetic_score"},
 }
@@ -53,6 +60,7 @@ COUNTERPARTS = {
     "RelayEncodePrompt": "ComfyUI's CLIP Text Encode (Prompt)",
     "RelayImagePrompt": "ComfyUI's CLIP Vision Encode",
     "RelayMixPrompts": "ComfyUI's ConditioningAverage",
+    "RelaySdxlSize": "ComfyUI's CLIPTextEncodeSDXL",
     "RelayTextToImage": "ComfyUI's KSampler",
     "RelayImageToImage": "ComfyUI's KSampler",
     "RelayInpaint": "ComfyUI's VAE Encode (for Inpainting)",

@@ -42,6 +42,11 @@ class Workflow(Graph):
     def text(self, name: str | Out, prompt: str = PROMPT, **settings: Any) -> Out:
         return self.encode(self.model(name), prompt, **settings)
 
+    def sized(self, name: str, **sizes: int) -> Out:
+        zeros = dict.fromkeys(("original_width", "original_height", "crop_left", "crop_top"), 0)
+        zeros |= {"target_width": 0, "target_height": 0}
+        return self.add("RelaySdxlSize", prompt=self.text(name), **{**zeros, **sizes})
+
     def embeddings(self, name: str = PRIOR) -> Out:
         return self.prior(self.model(name), PROMPT)
 
@@ -299,6 +304,19 @@ CASES = (
         lambda w: w.paint(SD15, w.add("RelayMixPrompts", prompt_a=w.text(SD15), prompt_b=w.embeddings(), weight_b=0.5)),
         "RelayMixPrompts",
         r"prompt_a, prompt_b",
+    ),
+    Case(
+        "half of a size",
+        lambda w: w.paint(SDXL, w.sized(SDXL, original_width=512)),
+        "RelaySdxlSize",
+        r"original_width, original_height: 512x0 is no size",
+    ),
+    Case(
+        "sizes for a model that reads none",
+        lambda w: w.paint(SD15, w.sized(SD15, crop_top=5)),
+        "RelayTextToImage",
+        r"prompt: it has sizes from SDXL Size, but sd15 .* reads none",
+        INPUTS,
     ),
     Case(
         "two pictures",

@@ -125,6 +125,7 @@ SOURCES = {
         "RelayKandinskyPrior",
         "RelayImagePrompt",
         "RelayMixPrompts",
+        "RelaySdxlSize",
     ),
     "DIFFUSERS_CONTROLNET": ("RelayLoadControlNet", "RelayLoadControlNetFromHub"),
     "DIFFUSERS_CONTROL": ("RelayApplyControlNet", "RelayKandinskyHint"),
