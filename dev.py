@@ -1,6 +1,7 @@
 """The pack's development commands. They need only Python 3.10-3.13 and git.
 
     python dev.py demo [--serve] [--comfyui PATH] [--port N] [WORKFLOW ...]
+    python dev.py batch-demo [--workers N]
     python dev.py test [pytest arguments]
     python dev.py check [--fix]
     python dev.py matrix [NAME ...] [-- pytest arguments]
@@ -115,6 +116,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("demo", "run the example workflows in a real ComfyUI; --serve keeps the server running"),
+        ("batch-demo", "run an example workflow over a table of rows, with two ComfyUIs"),
         ("test", "check the code and run all tests; with arguments, run only what pytest selects"),
         (
             "check",
@@ -132,7 +134,7 @@ def main() -> int:
             parser.error(f"lock takes no arguments, but got {rest}")
         lock()
         return 0
-    module = "benchmarks" if known.command == "bench" else f"relay_dev.{known.command}"
+    module = "benchmarks" if known.command == "bench" else f"relay_dev.{known.command.replace('-', '_')}"
     return relay_module(ensure_environment(), module, *rest)
 
 

@@ -1,1 +1,1 @@
-"""The same ComfyUI workflow file over many rows: reading, planning and checking."""
+"""The same ComfyUI workflow file over many rows."""

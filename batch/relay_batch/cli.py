@@ -9,12 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from . import cli_run
 from .addresses import Setting, Settings
 from .errors import BatchError
+from .locks import drivers
 from .node_table import load_node_table
 from .plan import Request, make_plan
 from .progress import failures, faults, manifest_of, progress
-from .store import LocalStore
+from .store import open_store
 from .workflow_file import read_workflow
 
 NODE_TABLE = "http://127.0.0.1:8188"
@@ -40,15 +42,37 @@ def parser() -> argparse.ArgumentParser:
     inputs.set_defaults(command=show_inputs)
     plan = commands.add_parser("plan", help="check a workflow and every row, and write the plan to the output folder")
     plan.set_defaults(command=plan_run)
-    for one in (inputs, plan):
-        one.add_argument("workflow", type=Path, help="a PNG that ComfyUI saved, or a workflow in API or UI format")
-        one.add_argument(
-            "--node-table",
-            default=NODE_TABLE,
-            metavar="URL|FILE",
-            help=f"a running ComfyUI, or a saved answer of its /object_info (default {NODE_TABLE})",
-        )
-    plan.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the output folder, one a run")
+    _add_host_options(inputs, NODE_TABLE, f"(default {NODE_TABLE})")
+    _add_host_options(plan, NODE_TABLE, f"(default {NODE_TABLE})")
+    _add_plan_options(plan)
+    cli_run.add_commands(commands, _add_run_options)
+    for name, command, text in (
+        ("status", show_status, "how many rows are done, failed and left"),
+        ("verify", verify, "compare every picture with its row's record"),
+    ):
+        one = commands.add_parser(name, help=text)
+        one.add_argument("out", metavar="FOLDER", help="the output folder")
+        one.set_defaults(command=command)
+    return made
+
+
+def _add_run_options(run: argparse.ArgumentParser) -> None:
+    _add_host_options(run, None, "(default: that of the first worker)")
+    _add_plan_options(run)
+
+
+def _add_host_options(one: argparse.ArgumentParser, default: str | None, which: str) -> None:
+    one.add_argument("workflow", type=Path, help="a PNG that ComfyUI saved, or a workflow in API or UI format")
+    one.add_argument(
+        "--node-table",
+        default=default,
+        metavar="URL|FILE",
+        help=f"a running ComfyUI, or a saved answer of its /object_info {which}",
+    )
+
+
+def _add_plan_options(plan: argparse.ArgumentParser) -> None:
+    plan.add_argument("--out", required=True, metavar="FOLDER", help="the output folder, one a run")
     plan.add_argument(
         "--set",
         dest="sets",
@@ -62,16 +86,11 @@ def parser() -> argparse.ArgumentParser:
     )
     plan.add_argument("--product", action="store_true", help="every value with every other, instead of side by side")
     plan.add_argument(
-        "--comfyui", type=Path, metavar="FOLDER", help="refuse to go on after its model files have changed"
+        "--comfyui",
+        type=Path,
+        metavar="FOLDER",
+        help="the ComfyUI that runs the rows; refuses to go on after its model files have changed",
     )
-    for name, command, text in (
-        ("status", show_status, "how many rows are done, failed and left"),
-        ("verify", verify, "compare every picture with its row's record"),
-    ):
-        one = commands.add_parser(name, help=text)
-        one.add_argument("out", type=Path, metavar="FOLDER", help="the output folder")
-        one.set_defaults(command=command)
-    return made
 
 
 def show_inputs(options: argparse.Namespace) -> int:
@@ -101,7 +120,7 @@ def _shown(value: Any) -> str:
 
 
 def plan_run(options: argparse.Namespace) -> int:
-    nodes, store = load_node_table(options.node_table), LocalStore(options.out)
+    nodes, store = load_node_table(options.node_table), open_store(options.out)
     request = Request(options.workflow, options.sets, options.images, options.product, options.comfyui)
     manifest = make_plan(request, nodes, store).manifest
     found = progress(store, manifest.rows)
@@ -112,9 +131,11 @@ def plan_run(options: argparse.Namespace) -> int:
 
 
 def show_status(options: argparse.Namespace) -> int:
-    store = LocalStore(options.out)
+    store = open_store(options.out)
     found = progress(store, manifest_of(store).rows)
     print(f"{found.rows} rows, {found.done} done, {found.failed} failed, {found.left} left")
+    for shard, driver in drivers(store):
+        print(f"a driver of shard {shard}: process {driver.process} on {driver.machine.split()[0]}")
     for shown, record in enumerate(failures(store, found)):
         if shown == SHOWN_FAILURES:
             print(f"and {found.failed - shown} more that failed")
@@ -124,7 +145,7 @@ def show_status(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    store = LocalStore(options.out)
+    store = open_store(options.out)
     rows, count = manifest_of(store).rows, 0
     for fault in faults(store, rows):
         print(fault)

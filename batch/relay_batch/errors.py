@@ -27,3 +27,11 @@ class BadPicture(BatchError):
 
 class BadOutput(BatchError):
     """An output folder that belongs to another run, or whose files are not what its records say."""
+
+
+class HostFailed(BatchError):
+    """A worker's ComfyUI can't be started."""
+
+
+class RowFault(BatchError):
+    """A row's own fault: it is recorded, and the row does not run again by itself."""

@@ -13,7 +13,7 @@ from typing import Any
 from .addresses import Settings
 from .bindings import read_bindings
 from .columns import PictureFile
-from .errors import BadTable
+from .errors import BadOutput, BadTable
 from .manifest import Manifest, read_manifest, write_manifest
 from .models import model_fingerprints
 from .node_table import NodeTable
@@ -45,6 +45,15 @@ class Plan:
 def make_plan(request: Request, nodes: NodeTable, store: Store) -> Plan:
     """Checks everything that can be known before the first row. Raises a BatchError, and then writes nothing."""
     there = read_manifest(store)
+    try:
+        return _planned(request, nodes, store, there)
+    except BadOutput:
+        if there is not None or (there := read_manifest(store)) is None:
+            raise
+        return _planned(request, nodes, store, there)  # another driver was faster, and its time counts
+
+
+def _planned(request: Request, nodes: NodeTable, store: Store, there: Manifest | None) -> Plan:
     now = datetime.now().astimezone() if there is None else datetime.fromisoformat(there.planned)
     workflow = read_workflow(request.workflow, nodes, now)
     table = read_bindings(Settings(workflow, nodes), request.sets, request.images, request.product)

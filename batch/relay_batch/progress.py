@@ -70,7 +70,7 @@ def failures(store: Store, found: Progress) -> Iterator[Record]:
 
 def faults(store: Store, rows: int) -> Iterator[str]:
     """Every way in which the output is not what its records say, a line each. Reads all pictures."""
-    recorded: set[str] = set()
+    recorded: dict[str, int] = {}
     for index in progress(store, rows).indexes(IS_DONE):
         try:
             record = read_record(store, index, DONE)
@@ -80,9 +80,8 @@ def faults(store: Store, rows: int) -> Iterator[str]:
         if record.index != index or not record.pictures:
             yield f"{record_name(index, DONE)} is the record of another row, or has no pictures"
         for picture in record.pictures:
-            if picture.name in recorded:
+            if recorded.setdefault(picture.name, index) != index:
                 yield f"{picture.name}: two records name it"
-            recorded.add(picture.name)
             yield from _faults_of(store, picture)
     for name in store.names(PICTURES):
         if name not in recorded:

@@ -108,6 +108,14 @@ def read_record(store: Store, index: int, outcome: str) -> Record:
         raise BadOutput(f"The record {name} is damaged ({error}). Remove it, and its row runs again.") from error
 
 
+def find_record(store: Store, index: int, outcome: str) -> Record | None:
+    """None if there is no such record."""
+    try:
+        return read_record(store, index, outcome)
+    except FileNotFoundError:
+        return None
+
+
 def outcomes(store: Store) -> Iterator[tuple[int, str]]:
     """(row, outcome) of each record. A row that failed first and is done now may be named twice."""
     for name in store.names(RECORDS):

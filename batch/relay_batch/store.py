@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -12,10 +14,12 @@ from .errors import BadOutput
 
 PART = ".part"
 """The end of the name of a file that is being written."""
+OLD_PART = 600.0
+"""Seconds after which nobody is writing a file any more."""
 
 
 class Store(Protocol):
-    """Files by name. Names are relative, with / between folders."""
+    """Files by name. Names are relative, with / between folders. What can't be written or read raises OSError."""
 
     def write_new(self, name: str, data: bytes) -> bool:
         """Writes a file that is not there yet. False, and nothing written, if it is there."""
@@ -31,6 +35,15 @@ class Store(Protocol):
 
     def names(self, folder: str) -> Iterator[str]:
         """The files in a folder and below it, without those that are being written."""
+
+    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
+        """The same with the files' sizes in bytes."""
+
+    def append(self, name: str, data: bytes) -> None:
+        """Writes at the end of a file that has one writer. If this is cut short, the file may end in a half line."""
+
+    def sweep(self) -> None:
+        """Removes what writers that ended have left half written."""
 
 
 class LocalStore:
@@ -73,6 +86,22 @@ class LocalStore:
             inside = Path(place).relative_to(self.root).as_posix()
             yield from (f"{inside}/{file}" for file in files if not file.endswith(PART))
 
+    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
+        for name in self.names(folder):
+            with suppress(FileNotFoundError):
+                yield name, self.path(name).stat().st_size
+
+    def append(self, name: str, data: bytes) -> None:
+        with self.path(name).open("ab") as file:
+            file.write(data)
+
+    def sweep(self) -> None:
+        for place, _, files in os.walk(self.root):
+            for file in (Path(place, name) for name in files if name.endswith(PART)):
+                with suppress(FileNotFoundError):
+                    if time.time() - file.stat().st_mtime > OLD_PART:
+                        file.unlink()
+
     def _written_part(self, name: str, data: bytes) -> Path:
         """The data on the disk, under a name of its own beside the final one."""
         final = self.path(name)
@@ -98,3 +127,8 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def open_store(place: str) -> Store:
+    """The store that a user names with --out: a folder."""
+    return LocalStore(Path(place))

@@ -1,0 +1,1 @@
+"""Engines: what runs jobs on workers, here or on other machines."""
