@@ -97,7 +97,7 @@ def drop(page: HostPage, file: Path) -> None:
     """Drags a file from a folder onto the canvas."""
     page.ask("() => { window.app.graph.clear(); return true; }")
     page.ask(DROP, {"content": base64.b64encode(file.read_bytes()).decode(), "name": file.name})
-    page.page.wait_for_function("() => window.app.graph.nodes.length > 0", timeout=20_000)
+    page.page.wait_for_function("() => window.app.graph.nodes.length > 0", timeout=90_000)
     page.page.wait_for_timeout(SETTLE)
     assert page.dismiss_dialogs() == []
 
