@@ -29,6 +29,8 @@ def header(*keys: str, channels: int = 4) -> Header:
     ("keys", "kind"),
     [
         ((FIRST, VAE, CLIP), "sd15"),
+        ((FIRST, CLIP), "sd15"),
+        ((FIRST, LABEL, SDXL_CLIP, SDXL_OPEN_CLIP), "sdxl"),
         ((FIRST, VAE, EARLY_CLIP), "sd15"),
         ((FIRST, VAE, OPEN_CLIP), "sd2"),
         ((FIRST, VAE, REFINER_OPEN_CLIP), "sd2"),
@@ -110,7 +112,10 @@ OTHERS = {
     ),
     "a VAE's decoder": (("decoder.conv_in.weight", "decoder.x"), "only the decoder of a VAE"),
     "4 bit": ((*SD15, UNET + "out.2.weight.absmax"), "4-bit"),
-    "no VAE": ((FIRST, CLIP), "a UNet, but no VAE"),
+    "half a VAE": (
+        (FIRST, CLIP, "first_stage_model.encoder.conv_in.weight"),
+        "only a part of a VAE, without its decoder",
+    ),
     "no text encoder": ((FIRST, VAE), "a UNet, but no text encoder"),
     "nothing": ((), "does not know"),
     "one SDXL text encoder": ((FIRST, LABEL, VAE, SDXL_CLIP), "an SDXL UNet with only one of its two text encoders"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,9 +10,15 @@ import pytest
 import torch
 
 from diffusers_relay.pipelines.adapters.lora import active_loras, with_lora
+from diffusers_relay.pipelines.base.encoded_once import ENCODED
 from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.base.monitor import SilentMonitor
+from diffusers_relay.pipelines.device.offload import PlainOffload
+from diffusers_relay.pipelines.device.runtime import Runtime
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from diffusers_relay.pipelines.model.embeds import mark_of
+from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
+from diffusers_relay.weighting.compel_encoder import encode_prompt
 from support.lora_files import assert_merged, delta, kohya, pair, put
 from support.lora_kinds import (
     CASES,
@@ -268,6 +275,42 @@ def test_a_memory_format_that_the_stage_has_set_stays(inference_mode: None, tmp_
         assert torch.equal(weight, before)
     finally:
         weight.data = data
+
+
+@pytest.mark.parametrize("capacity", [None, 1000], ids=["whole", "streamed"])
+def test_a_picture_is_that_of_the_merged_model(inference_mode: None, capacity: int | None, tmp_path: Path) -> None:
+    """Both stages, text and denoising, against a model whose weights were merged by hand before the run; twice, and the base between."""
+    base, found = load("sd15"), shapes()
+    encoder = base["text_encoder"]
+    fc1 = next(name for name, _ in encoder.named_modules() if name.endswith("encoder.layers.0.mlp.fc1"))
+    text = loha(fc1, tuple(encoder.get_submodule(fc1).weight.shape), False)
+    cases = [lokr(CONV, found[CONV], True, "whole"), oft(WIDE, found[WIDE], 0.0), norm(NORM, found[NORM])]
+    tensors = {f"{kohya(case.layer)}.{end}": tensor for case in cases for end, tensor in case.tensors.items()}
+    name = "lora_te_text_model_encoder_layers_0_mlp_fc1"
+    tensors |= {f"{name}.{end}": tensor for end, tensor in text.tensors.items()}
+    view = opened(put(tmp_path / "x.safetensors", tensors), 0.5)
+    with torch.inference_mode(False):
+        merged = {part: copy.deepcopy(base[part]) for part in ("unet", "text_encoder")}
+        for part, case in [("unet", one) for one in cases] + [("text_encoder", text)]:
+            layer = merged[part].get_submodule(case.layer)
+            for kind, merge in (("weight", case.weight), ("bias", case.bias)):
+                if merge is not None:
+                    parameter = getattr(layer, kind)
+                    parameter.data = merge(parameter.data.double(), 0.5).float()
+    by_hand = base.with_changes(modules=merged)
+
+    def paint(model: PipelineComponents) -> torch.Tensor:
+        runtime = Runtime(PlainOffload(capacity=capacity), SilentMonitor())
+        ENCODED.clear()
+        prompt = encode_prompt(model, "a red cat", "ugly", syntax="compel", runtime=runtime)
+        return text_to_image(model, prompt, TextToImageSettings(64, 64, 1, 3, 5.0, 3), runtime).samples
+
+    plain, wanted = paint(base), paint(by_hand)
+    first, again = paint(view), paint(view)
+    assert (wanted - plain).abs().max() > 0.05, "a change without an effect proves nothing"
+    assert torch.allclose(first, wanted, atol=1e-4 * float(wanted.abs().max()))
+    assert torch.equal(first, again)
+    assert torch.equal(paint(base), plain)
 
 
 # --- the layer that reads the latents
