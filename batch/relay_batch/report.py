@@ -85,7 +85,7 @@ def _picture(name: str) -> str:
     url = _text(quote(name))
     if PurePosixPath(name).suffix not in SUFFIXES:
         return f'<a href="{url}">{_text(PurePosixPath(name).name)}</a> '
-    return f'<a href="{url}"><img src="{url}" loading="lazy" decoding="async" alt=""></a>'
+    return f'<a href="{url}"><img src="{url}" loading="lazy" alt=""></a>'
 
 
 def _value(value: Any) -> str:

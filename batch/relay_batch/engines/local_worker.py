@@ -54,9 +54,9 @@ class Beats:
 
 def serve(connection: Connection, name: str, setup: HostSetup) -> None:
     """Serves until the other end is closed."""
-    for name in LEFT_TO_THE_DRIVER:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for one in LEFT_TO_THE_DRIVER:
+        if hasattr(signal, one):
+            signal.signal(getattr(signal, one), signal.SIG_IGN)
     inbox: queue.Queue[Any] = queue.Queue()
     workers: list[Worker] = []
     threading.Thread(target=_receive, args=(connection, inbox, workers), daemon=True).start()
