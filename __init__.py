@@ -18,6 +18,7 @@ async def comfy_entrypoint() -> ComfyExtension:
     from .nodes import (
         adapters,
         control,
+        guidance,
         images,
         inpainting,
         kandinsky,
@@ -42,6 +43,7 @@ async def comfy_entrypoint() -> ComfyExtension:
                 adapters.RelayLoadLora,
                 adapters.RelayLoadTextualInversion,
                 model_options.RelaySetScheduler,
+                guidance.RelaySetGuidance,
                 model_options.RelaySetVae,
                 optimize.RelayOptimize,
                 prompts.RelayEncodePrompt,

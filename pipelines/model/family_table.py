@@ -9,6 +9,7 @@ from .component_classes import (
     FLOW_MATCH_SCHEDULERS,
     FLOW_SCHEDULER,
     KARRAS_DIFFUSION_SCHEDULERS,
+    MORE_DIFFUSION_SCHEDULERS,
     MOVQ,
     PICTURE,
     PICTURE_PROCESSOR,
@@ -47,19 +48,31 @@ STABLE_DIFFUSION = ModelFamily(
         Task.IMAGE_TO_IMAGE: "StableDiffusionControlNetImg2ImgPipeline",
         Task.INPAINT: "StableDiffusionControlNetInpaintPipeline",
     },
+    pag_pipeline_classes={
+        Task.TEXT_TO_IMAGE: "StableDiffusionPAGPipeline",
+        Task.IMAGE_TO_IMAGE: "StableDiffusionPAGImg2ImgPipeline",
+        Task.INPAINT: "StableDiffusionPAGInpaintPipeline",
+    },
+    pag_control_pipeline_classes={
+        Task.TEXT_TO_IMAGE: "StableDiffusionControlNetPAGPipeline",
+        Task.INPAINT: "StableDiffusionControlNetPAGInpaintPipeline",
+    },
     controlnet=CONTROLNET,
     recognised_by=frozenset(
         {"StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"}
     ),
     components={"vae": AUTOENCODER, "text_encoder": TEXT, "tokenizer": TOKENIZER, "unet": UNET, "scheduler": SCHEDULER},
-    auto_keys=("stable-diffusion", "stable-diffusion-controlnet"),
+    auto_keys=(
+        *("stable-diffusion", "stable-diffusion-controlnet"),
+        *("stable-diffusion-pag", "stable-diffusion-controlnet-pag"),
+    ),
     autoencoder="vae",
     text_encoders=("text_encoder",),
     also_noise=frozenset({NoiseLaw.EDM}),
     known_schedule=STABLE_DIFFUSION_SCHEDULE,
     steps_offset=1,
     takes_embeddings=True,
-    schedulers=KARRAS_DIFFUSION_SCHEDULERS,
+    schedulers=KARRAS_DIFFUSION_SCHEDULERS + MORE_DIFFUSION_SCHEDULERS,
     inpaints_plain_models=True,
     host_factor=0.18215,
     vae_config="sd15",
@@ -79,6 +92,15 @@ SDXL_BASE = ModelFamily(
         Task.IMAGE_TO_IMAGE: "StableDiffusionXLControlNetImg2ImgPipeline",
         Task.INPAINT: "StableDiffusionXLControlNetInpaintPipeline",
     },
+    pag_pipeline_classes={
+        Task.TEXT_TO_IMAGE: "StableDiffusionXLPAGPipeline",
+        Task.IMAGE_TO_IMAGE: "StableDiffusionXLPAGImg2ImgPipeline",
+        Task.INPAINT: "StableDiffusionXLPAGInpaintPipeline",
+    },
+    pag_control_pipeline_classes={
+        Task.TEXT_TO_IMAGE: "StableDiffusionXLControlNetPAGPipeline",
+        Task.IMAGE_TO_IMAGE: "StableDiffusionXLControlNetPAGImg2ImgPipeline",
+    },
     controlnet=CONTROLNET,
     recognised_by=frozenset(
         {"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"}
@@ -92,14 +114,17 @@ SDXL_BASE = ModelFamily(
         "unet": UNET,
         "scheduler": SCHEDULER,
     },
-    auto_keys=("stable-diffusion-xl", "stable-diffusion-xl-controlnet"),
+    auto_keys=(
+        *("stable-diffusion-xl", "stable-diffusion-xl-controlnet"),
+        *("stable-diffusion-xl-pag", "stable-diffusion-xl-controlnet-pag"),
+    ),
     autoencoder="vae",
     text_encoders=("text_encoder", "text_encoder_2"),
     text_layer=TextLayer.PENULTIMATE,
     also_noise=frozenset({NoiseLaw.EDM}),
     known_schedule=STABLE_DIFFUSION_SCHEDULE,
     takes_embeddings=True,
-    schedulers=KARRAS_DIFFUSION_SCHEDULERS,
+    schedulers=KARRAS_DIFFUSION_SCHEDULERS + MORE_DIFFUSION_SCHEDULERS,
     inpaints_plain_models=True,
     has_denoising_range=True,
     has_pooled_embeds=True,
@@ -119,6 +144,10 @@ SDXL_REFINER = ModelFamily(
         Task.IMAGE_TO_IMAGE: "StableDiffusionXLImg2ImgPipeline",
         Task.INPAINT: "StableDiffusionXLInpaintPipeline",
     },
+    pag_pipeline_classes={
+        Task.IMAGE_TO_IMAGE: "StableDiffusionXLPAGImg2ImgPipeline",
+        Task.INPAINT: "StableDiffusionXLPAGInpaintPipeline",
+    },
     recognised_by=frozenset(
         {"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"}
     ),
@@ -136,7 +165,7 @@ SDXL_REFINER = ModelFamily(
     also_noise=frozenset({NoiseLaw.EDM}),
     known_schedule=STABLE_DIFFUSION_SCHEDULE,
     takes_embeddings=True,
-    schedulers=KARRAS_DIFFUSION_SCHEDULERS,
+    schedulers=KARRAS_DIFFUSION_SCHEDULERS + MORE_DIFFUSION_SCHEDULERS,
     inpaints_plain_models=True,
     has_denoising_range=True,
     has_pooled_embeds=True,

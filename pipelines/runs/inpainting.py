@@ -11,6 +11,7 @@ from ..base.images import to_pixels
 from ..base.numbers import check_numbers, check_strength
 from ..control.fitting import fit_controls
 from ..control.kandinsky_hint import take_hint
+from ..denoising.guidance import check_guidance
 from ..denoising.job import DenoisingJob
 from ..denoising.masked_picture import (
     FixedLatents,
@@ -49,6 +50,7 @@ class InpaintSettings:
     steps: int
     guidance_scale: float
     seed: int
+    eta: float = 0.0
 
 
 @tried_once_more
@@ -105,6 +107,7 @@ def inpaint(
     batch = batch_of(image, latent)
     hint, units = take_hint(control, components, extent, batch)
     controls = fit_controls(units, components, task, extent, batch)
+    check_guidance(components, task, controls, settings.eta)
     repaint = fit_repaint_mask(mask, latent.noise_mask if latent else None, extent, autoencoder.factor, batch)
 
     own_generators = generators_for(latent, settings.seed, batch)
@@ -140,6 +143,7 @@ def inpaint(
         latents=begin,
         strength=settings.strength,
         controls=controls,
+        eta=settings.eta,
         masked_picture=MaskedPicture(repaint, encodes_picture, masked),
         extras=(AestheticScores(), *hint),
     )

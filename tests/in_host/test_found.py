@@ -39,6 +39,7 @@ ADVANCED = {
     "RelayLoadControlNet": {"dtype"},
     "RelayLoadControlNetFromHub": {"revision", "variant", "dtype"},
     "RelayEncodePrompt": {"clip_skip"},
+    "RelaySetScheduler": {"prediction_type", "rescale_betas_zero_snr", "algorithm_type", "euler_at_final"},
     "RelaySdxlSize": {
         f"negative_{name}"
         for name in (
@@ -46,8 +47,9 @@ ADVANCED = {
             *("target_width", "target_height"),
         )
     },
-    "RelayTextToImage": {"denoising_end"},
-    "RelayImageToImage": {"denoising_start", "denoising_end", "aesthetic_score", "negative_aesthetic_score"},
+    "RelayTextToImage": {"denoising_end", "eta"},
+    "RelayImageToImage": {"denoising_start", "denoising_end", "aesthetic_score", "negative_aesthetic_score", "eta"},
+    "RelayInpaint": {"eta"},
 }
 COUNTERPARTS = {
     "RelayLoadModel": "ComfyUI's Load Checkpoint",
@@ -55,6 +57,7 @@ COUNTERPARTS = {
     "RelayLoadLora": "ComfyUI's own Load LoRA",
     "RelayLoadTextualInversion": "embedding:name",
     "RelaySetScheduler": "ComfyUI's own samplers",
+    "RelaySetGuidance": "ComfyUI's RescaleCFG and PerturbedAttentionGuidance",
     "RelaySetVae": "ComfyUI's Load VAE",
     "RelayOptimize": "ComfyUI's TorchCompileModel",
     "RelayEncodePrompt": "ComfyUI's CLIP Text Encode (Prompt)",

@@ -24,6 +24,7 @@ def paint(
     prompt: str,
     negative_prompt: str | None = None,
     *,
+    pipeline_class: Any = None,
     controls: Sequence[Control] = (),
     scheduler: Any = None,
     load: Mapping[str, Any] | None = None,
@@ -32,14 +33,14 @@ def paint(
 ) -> Any:
     """A picture of SIZE. task: a key of AUTO; it starts from `soft_picture(*SIZE)`, under `mask_picture(*SIZE)`.
 
-    scheduler: a function of the pipeline's own scheduler that returns the one to use. load: more arguments of from_pretrained.
+    pipeline_class: to use instead of AUTO's. scheduler: a function of the pipeline's own scheduler that returns the one to use. load: more arguments of from_pretrained.
     call: more arguments of the pipeline's call.
     """
     if controls:
         image_argument = "image" if task == "text" else "control_image"
         pipeline, arguments = controlled(AUTO[task], model, controls, image_argument, **(load or {}))
     else:
-        pipeline, arguments = loaded(AUTO[task], model, dict(load or {})), {}
+        pipeline, arguments = loaded(pipeline_class or AUTO[task], model, dict(load or {})), {}
     if scheduler is not None:
         pipeline.scheduler = scheduler(pipeline.scheduler)
     if task != "image":
