@@ -107,6 +107,7 @@ def lock() -> None:
         ("requirements/dev.in", LOCK),
         ("requirements/installer.in", INSTALLER),
         ("requirements/registry.in", ROOT / "requirements" / "registry.txt"),
+        ("requirements/batch.in", ROOT / "requirements" / "batch.txt"),
     ):
         run(python, "-m", "uv", "pip", "compile", "--quiet", *options, source, "-o", target)
 
@@ -127,7 +128,7 @@ def main() -> int:
         ("bench", "measure the pack against the bare model and ComfyUI's own nodes; see devtools/benchmarks/README.md"),
     ):
         commands.add_parser(name, help=text, add_help=False)
-    commands.add_parser("lock", help="update requirements/lock.txt")
+    commands.add_parser("lock", help="update the lock files in requirements")
     known, rest = parser.parse_known_args()
     if known.command == "lock":
         if rest:

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         return int(options.command(options))
-    except BatchError as error:
+    except (BatchError, OSError) as error:  # an OSError is a store's
         print(f"relay-batch: {error}", file=sys.stderr)
         return 2
 

@@ -17,6 +17,8 @@ from .console import Console
 from .devices import visible_devices
 from .engines.engine import Engine
 from .engines.local import LocalEngine
+from .engines.ray_cluster import OPEN_FLAG, Cluster
+from .engines.ray_engine import RayEngine
 from .errors import BatchError
 from .host import base_directory
 from .jobs import HostSetup
@@ -38,7 +40,11 @@ def local_engine(options: argparse.Namespace) -> Engine:
     return LocalEngine(options.devices.split(",") if options.devices else visible_devices())
 
 
-ENGINES: Mapping[str, Callable[[argparse.Namespace], Engine]] = {"local": local_engine}
+def ray_engine(options: argparse.Namespace) -> Engine:
+    return RayEngine(Cluster(options.address, options.worker_takes, options.open_cluster))
+
+
+ENGINES: Mapping[str, Callable[[argparse.Namespace], Engine]] = {"local": local_engine, "ray": ray_engine}
 """--engine: what makes it from the command line."""
 
 
@@ -82,6 +88,23 @@ def add_commands(commands: Any, add_plan_options: Callable[[argparse.ArgumentPar
         default=100,
         metavar="N",
         help="stop when N rows fail one after the other (default 100; 0: never)",
+    )
+    on_ray = run.add_argument_group("with --engine ray")
+    on_ray.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help='the head of the cluster, or "auto" for the cluster that this machine is in (default: this machine alone)',
+    )
+    on_ray.add_argument(
+        "--worker-takes",
+        metavar="RESOURCE",
+        help="what a worker takes one of: GPU, or a resource of the cluster's own (default: a GPU, if there is any)",
+    )
+    on_ray.add_argument(
+        OPEN_FLAG,
+        dest="open_cluster",
+        action="store_true",
+        help="use a cluster on which whoever reaches it can run any code",
     )
     for name, command, text in (
         ("retry", retry, "let the rows that failed run again, with the next `run`"),

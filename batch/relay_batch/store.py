@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from .errors import BadOutput
+from .store_names import checked_name
 
 PART = ".part"
 """The end of the name of a file that is being written."""
@@ -52,12 +52,12 @@ class LocalStore:
     def __init__(self, root: Path):
         self.root = root
 
+    def __str__(self) -> str:
+        return str(self.root)
+
     def path(self, name: str) -> Path:
         """Raises BadOutput for a name that would leave the folder."""
-        parts = PurePosixPath(name).parts
-        if not parts or name.startswith("/") or "\\" in name or ":" in name or ".." in parts:
-            raise BadOutput(f"{name!r} is not a name inside of {self.root}.")
-        return self.root.joinpath(*parts)
+        return self.root.joinpath(*PurePosixPath(checked_name(name, str(self))).parts)
 
     def write_new(self, name: str, data: bytes) -> bool:
         part = self._written_part(name, data)
@@ -130,5 +130,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def open_store(place: str) -> Store:
-    """The store that a user names with --out: a folder."""
+    """The store that a user names with --out: a folder, or s3://BUCKET/PREFIX."""
+    if place.startswith("s3://"):
+        from .store_s3 import s3_store
+
+        return s3_store(place)
     return LocalStore(Path(place))

@@ -24,7 +24,7 @@ DEVTOOLS = ("benchmarks", "relay_dev", "tiny_world", "small_models", "relay_host
 """The packages of devtools, from top to bottom."""
 BATCH = "relay_batch"
 """The package in the folder batch: it imports itself and these libraries, and nobody imports it."""
-BATCH_LIBRARIES = {"PIL", "psutil", "pyarrow"}
+BATCH_LIBRARIES = {"PIL", "boto3", "botocore", "psutil", "pyarrow", "ray"}
 FAMILY_TABLE = "pipelines/families/family_runs.py"
 """The only family module that imports the others."""
 HOST_MODULES = {

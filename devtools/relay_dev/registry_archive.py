@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -11,11 +10,11 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from relay_host.paths import ROOT, WORK
+from relay_host.locked_environment import command_in, locked_environment
+from relay_host.paths import ROOT
 
 LOCK = ROOT / "requirements" / "registry.txt"
 """comfy-cli with all that it needs. Its requirements have an environment of their own."""
-ENVIRONMENT = WORK / "comfy-cli"
 PASSED = "All validation checks passed"
 COMPLAINTS = ("warning", "error")
 """`comfy node validate` also exits with 0 when it warns that a field is left out of the page."""
@@ -42,17 +41,8 @@ def main() -> int:
 
 
 def installed_comfy() -> Path:
-    """The command `comfy`. Its environment is made again when the lock changes."""
-    folder = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
-    stamp, wanted = ENVIRONMENT / "relay-lock-stamp", hashlib.sha256(LOCK.read_bytes()).hexdigest() + sys.version
-    if not stamp.is_file() or stamp.read_text("utf-8") != wanted:
-        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-        uv = [sys.executable, "-m", "uv"]
-        subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(ENVIRONMENT)], check=True)
-        install = ["pip", "install", "--quiet", "--require-hashes", "-r", str(LOCK), "--python"]
-        subprocess.run([*uv, *install, str(ENVIRONMENT)], check=True)
-        stamp.write_text(wanted, "utf-8")
-    return folder / ("comfy.exe" if os.name == "nt" else "comfy")
+    """The command `comfy`."""
+    return command_in(locked_environment("comfy-cli", LOCK), "comfy")
 
 
 def copy_files(target: Path) -> set[str]:

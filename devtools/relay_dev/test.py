@@ -1,4 +1,4 @@
-"""Runs all tests: `python dev.py test`. First gets everything that the three layers need.
+"""Runs all tests: `python dev.py test`. First gets everything that the layers need.
 
 With arguments, runs only pytest, with those arguments: `python dev.py test tests/no_host -k layers`.
 """
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from relay_host.batch import batch_commands
 from relay_host.browser import get_browser
 from relay_host.comfyui import get_host
 
@@ -21,7 +22,7 @@ WORKERS = 2
 
 
 def main(arguments: Sequence[str]) -> int:
-    print(f"host: {get_host()}\nbrowser: {get_browser()}", flush=True)
+    print(f"host: {get_host()}\nbrowser: {get_browser()}\nbatch: {batch_commands()}", flush=True)
     checked = 0 if arguments else check_and_make_models()
     options = list(arguments) or ["-n", str(WORKERS)]
     tested = int(pytest.main(options))

@@ -21,7 +21,9 @@ def test_the_registry_and_pip_are_told_the_same_requirements() -> None:
     assert re.findall(r'"([^"]+)"', found[1]) == requirement_lines(ROOT / "requirements.txt")
 
 
-@pytest.mark.parametrize(("name", "least"), [("lock.txt", 100), ("registry.txt", 40), ("installer.txt", 1)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("lock.txt", 100), ("registry.txt", 40), ("batch.txt", 40), ("installer.txt", 1)]
+)
 def test_a_lock_pins_and_hashes_everything_and_names_no_place(name: str, least: int) -> None:
     lock = (ROOT / "requirements" / name).read_text("utf-8")
     entries = re.split(r"\n(?=[A-Za-z0-9])", lock.strip())
@@ -34,6 +36,16 @@ def test_a_lock_pins_and_hashes_everything_and_names_no_place(name: str, least: 
 def test_the_lock_has_what_the_pack_asks_for() -> None:
     locked = set(re.findall(r"^([a-z0-9-]+)==", LOCK, re.MULTILINE))
     assert {re.split(r"[^\w-]", line)[0].lower() for line in requirement_lines(ROOT / "requirements.txt")} <= locked
+
+
+def test_the_lock_of_the_batch_package_has_what_it_asks_for() -> None:
+    lock = (ROOT / "requirements" / "batch.txt").read_text("utf-8")
+    project = (ROOT / "batch" / "pyproject.toml").read_text("utf-8")
+    wanted = re.findall(
+        r"\"([a-z0-9]+)(?:\[[a-z]+\])?>=", project.split("[project.scripts]")[0].split("dependencies =", 1)[1]
+    )
+    assert {"pillow", "ray", "boto3", "pyarrow"} < set(wanted)
+    assert set(wanted) <= set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
 
 
 def test_a_named_host_is_told_what_is_missing(tmp_path: Path) -> None:
