@@ -18,6 +18,7 @@ async def comfy_entrypoint() -> ComfyExtension:
     from .nodes import (
         adapters,
         control,
+        guidance,
         images,
         inpainting,
         kandinsky,
@@ -27,6 +28,7 @@ async def comfy_entrypoint() -> ComfyExtension:
         optimize,
         prompts,
         sampling,
+        sdxl_size,
         upscaling,
     )
     from .nodes.checked import checked
@@ -41,12 +43,14 @@ async def comfy_entrypoint() -> ComfyExtension:
                 adapters.RelayLoadLora,
                 adapters.RelayLoadTextualInversion,
                 model_options.RelaySetScheduler,
+                guidance.RelaySetGuidance,
                 model_options.RelaySetVae,
                 optimize.RelayOptimize,
                 prompts.RelayEncodePrompt,
                 prompts.RelayKandinskyPrior,
                 prompts.RelayImagePrompt,
                 prompts.RelayMixPrompts,
+                sdxl_size.RelaySdxlSize,
                 sampling.RelayTextToImage,
                 sampling.RelayImageToImage,
                 inpainting.RelayInpaint,

@@ -40,6 +40,7 @@ class RelayInpaint(io.ComfyNode):
                     "The latent to inpaint. If it has a noise_mask, only the area that both masks cover is repainted.",
                 ),
                 sampling_inputs.control(),
+                sampling_inputs.eta(),
             ],
             outputs=[sampling_inputs.latent_output()],
             hidden=[io.Hidden.unique_id],
@@ -59,10 +60,11 @@ class RelayInpaint(io.ComfyNode):
         image: Any = None,
         latent: Any = None,
         control: Any = (),
+        eta: float = 0.0,
     ) -> io.NodeOutput:
         from ..pipelines.runs.inpainting import InpaintSettings, inpaint
 
-        settings = InpaintSettings(strength, steps, guidance_scale, seed)
+        settings = InpaintSettings(strength, steps, guidance_scale, seed, eta)
         read = sampling_inputs.read(latent)
         runtime = runtime_for(cls, model)
         latents = inpaint(model, prompt, mask, settings, runtime, image=image, latent=read, control=control)

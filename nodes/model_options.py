@@ -9,7 +9,13 @@ from comfy_api.latest import io
 
 from ..pipelines.base.errors import RelayError
 from ..pipelines.denoising.noise_law import schedulers_to_choose
-from ..pipelines.denoising.schedulers import SIGMA_FLAGS, TIMESTEP_SPACINGS, with_scheduler
+from ..pipelines.denoising.schedulers import (
+    ALGORITHM_TYPES,
+    PREDICTION_TYPES,
+    SIGMA_FLAGS,
+    TIMESTEP_SPACINGS,
+    with_scheduler,
+)
 from ..pipelines.model.components import SchedulerChoice
 from . import comfy_host
 from .wire_types import DiffusersModel
@@ -51,9 +57,41 @@ class RelaySetScheduler(io.ComfyNode):
                     default=DEFAULT,
                     tooltip="How the steps are spread over the training schedule. default: the model's own setting.",
                 ),
+                io.Combo.Input(
+                    "prediction_type",
+                    options=[DEFAULT, *PREDICTION_TYPES],
+                    default=DEFAULT,
+                    optional=True,
+                    tooltip="What the model was trained to predict. default: the model's own setting. Change it if a checkpoint gives only noise because nothing in it says that it is a v-prediction model.",
+                    **comfy_host.advanced(io.Combo.Input),
+                ),
+                io.Boolean.Input(
+                    "rescale_betas_zero_snr",
+                    default=False,
+                    optional=True,
+                    tooltip="Start from pure noise (zero terminal SNR), for models that were trained so. Use it with the timestep_spacing trailing, and with guidance_rescale in Set Guidance. off: the model's own setting.",
+                    **comfy_host.advanced(io.Boolean.Input),
+                ),
+                io.Combo.Input(
+                    "algorithm_type",
+                    options=[DEFAULT, *ALGORITHM_TYPES],
+                    default=DEFAULT,
+                    optional=True,
+                    tooltip="Only for DPMSolverMultistep, DPMSolverSinglestep and EDMDPMSolverMultistep: sde-dpmsolver++ adds noise at each step. default: the scheduler's own setting.",
+                    **comfy_host.advanced(io.Combo.Input),
+                ),
+                io.Boolean.Input(
+                    "euler_at_final",
+                    default=False,
+                    optional=True,
+                    tooltip="Only for DPMSolverMultistep and EDMDPMSolverMultistep: end with an Euler step, which avoids artifacts with few steps. off: the scheduler's own setting.",
+                    **comfy_host.advanced(io.Boolean.Input),
+                ),
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with this scheduler.")],
-            **comfy_host.found_by("scheduler, sampler, euler, dpm++, ddim, lcm, karras, sigmas, timestep spacing"),
+            **comfy_host.found_by(
+                "scheduler, sampler, euler, dpm++, ddim, lcm, tcd, karras, sigmas, timestep spacing, v-prediction, zero snr"
+            ),
         )
 
     @classmethod
@@ -64,9 +102,31 @@ class RelaySetScheduler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, scheduler: str, sigmas: str, timestep_spacing: str) -> io.NodeOutput:
-        chosen = [None if value == DEFAULT else value for value in (scheduler, sigmas, timestep_spacing)]
-        return io.NodeOutput(with_scheduler(model, SchedulerChoice(*chosen)))
+    def execute(
+        cls,
+        model: Any,
+        scheduler: str,
+        sigmas: str,
+        timestep_spacing: str,
+        prediction_type: str = DEFAULT,
+        rescale_betas_zero_snr: bool = False,
+        algorithm_type: str = DEFAULT,
+        euler_at_final: bool = False,
+    ) -> io.NodeOutput:
+        choice = SchedulerChoice(
+            _or_none(scheduler),
+            _or_none(sigmas),
+            _or_none(timestep_spacing),
+            _or_none(prediction_type),
+            rescale_betas_zero_snr,
+            _or_none(algorithm_type),
+            euler_at_final,
+        )
+        return io.NodeOutput(with_scheduler(model, choice))
+
+
+def _or_none(value: str) -> str | None:
+    return None if value == DEFAULT else value
 
 
 def _check_vae_file(value: str) -> None:

@@ -41,6 +41,7 @@ class RelayTextToImage(io.ComfyNode):
                 sampling_inputs.seed(),
                 sampling_inputs.denoising_end(),
                 sampling_inputs.control(),
+                sampling_inputs.eta(),
             ],
             outputs=[sampling_inputs.latent_output()],
             hidden=[io.Hidden.unique_id],
@@ -65,10 +66,11 @@ class RelayTextToImage(io.ComfyNode):
         seed: int,
         denoising_end: float = 1.0,
         control: Any = (),
+        eta: float = 0.0,
     ) -> io.NodeOutput:
         from ..pipelines.runs.sampling import TextToImageSettings, text_to_image
 
-        settings = TextToImageSettings(width, height, batch_size, steps, guidance_scale, seed, denoising_end)
+        settings = TextToImageSettings(width, height, batch_size, steps, guidance_scale, seed, denoising_end, eta)
         runtime = comfy_host.runtime_for(cls, model)
         return io.NodeOutput(text_to_image(model, prompt, settings, runtime, control=control).to_host())
 
@@ -130,6 +132,7 @@ class RelayImageToImage(io.ComfyNode):
                     tooltip="SDXL refiner only: the aesthetic score to steer away from. The model's default is 2.5.",
                     **comfy_host.advanced(io.Float.Input),
                 ),
+                sampling_inputs.eta(),
             ],
             outputs=[sampling_inputs.latent_output()],
             hidden=[io.Hidden.unique_id],
@@ -154,6 +157,7 @@ class RelayImageToImage(io.ComfyNode):
         control: Any = (),
         aesthetic_score: float = 6.0,
         negative_aesthetic_score: float = 2.5,
+        eta: float = 0.0,
     ) -> io.NodeOutput:
         from ..pipelines.families.sdxl import AestheticScores
         from ..pipelines.runs.sampling import ImageToImageSettings, image_to_image
@@ -166,6 +170,7 @@ class RelayImageToImage(io.ComfyNode):
             denoising_start,
             denoising_end,
             AestheticScores(aesthetic_score, negative_aesthetic_score),
+            eta,
         )
         runtime = comfy_host.runtime_for(cls, model)
         read = sampling_inputs.read(latent)

@@ -79,6 +79,19 @@ def denoising_end() -> Any:
     )
 
 
+def eta() -> Any:
+    return io.Float.Input(
+        "eta",
+        default=0.0,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        optional=True,
+        tooltip="Only for DDIM and TCD, with Stable Diffusion and SDXL: how much new noise each step adds. 0: none. For TCD, diffusers' documentation uses 0.3.",
+        **advanced(io.Float.Input),
+    )
+
+
 def image_or_latent(image: str, latent: str) -> list[io.Input]:
     """The image and latent inputs, of which exactly one must be connected. The arguments are their tooltips."""
     return [

@@ -39,6 +39,7 @@ ON_THE_PAGE = tuple(
 LONGEST_FIRST = (
     "tests/in_server/test_any_workflow.py",
     "tests/in_server/test_stopped.py",
+    "tests/batch/test_run.py",
     "tests/seen/test_prompts.py",
     "tests/seen/test_pictures.py",
     *ON_THE_PAGE,

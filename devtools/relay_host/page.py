@@ -105,6 +105,15 @@ most => {
 """
 
 
+FIT_VIEW = """
+async () => {
+    window.app.canvas.deselectAll();  // else only the selected nodes are shown
+    window.app.canvas.draw(true, true);  // the classic renderer knows where a new node is once it has drawn it
+    await window.app.extensionManager.command.execute('Comfy.Canvas.FitView');
+}
+"""
+
+
 @dataclass(frozen=True)
 class NodeOnPage:
     """A node to create. Widgets by name; the name "" is the first widget, which is the text of a Note or MarkdownNote."""
@@ -261,7 +270,7 @@ class HostPage:
 
     def fit_view(self) -> None:
         """Shows the whole graph."""
-        self.ask("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.ask(FIT_VIEW)
         self.page.wait_for_timeout(600)
 
     def screenshot(self, path: Path) -> Path:

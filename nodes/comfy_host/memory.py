@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
@@ -25,6 +25,13 @@ log = logging.getLogger("diffusers_relay")
 class HostOffload:
     """Modules stay on the stage's device until the host needs the memory, like its own models."""
 
+    def __init__(self, say: Callable[[str], None] = log.info) -> None:
+        """
+        Args:
+            say: shows the user a line. Without it, the line is only logged.
+        """
+        self._say = say
+
     @contextmanager
     def on_device(
         self, stage: Stage, modules: Iterable[torch.nn.Module], working_bytes: int = 0
@@ -34,7 +41,7 @@ class HostOffload:
         modules = list(modules)
         log.debug("stage %s: %s", stage.value, ", ".join(type(module).__name__ for module in modules))
         patchers = {module: _patcher_for(module, device, home) for module in modules}
-        streams = streamed_in(stage, modules, working_bytes, _capacity(device))
+        streams = streamed_in(stage, modules, working_bytes, _capacity(device), self._say)
         for module in streams:
             _unload(patchers.pop(module))
         _load(list(patchers.values()), device, working_bytes + sum(resident_bytes(module) for module in streams))
@@ -52,6 +59,9 @@ class HostOffload:
         memory.unload_all_models()
         gc.collect()
         memory.soft_empty_cache()
+
+    def say(self, message: str) -> None:
+        self._say(message)
 
 
 def _devices(stage: Stage) -> tuple[torch.device, torch.device]:

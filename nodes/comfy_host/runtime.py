@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...pipelines.device.runtime import Runtime
@@ -16,6 +15,10 @@ if TYPE_CHECKING:
 
 def runtime_for(node: Any, model: PipelineComponents | None = None) -> Runtime:
     """The memory policy and the monitor for a node's run. If ``model`` is given, its latents are previewed."""
-    policy = HostOffload()
-    make_previewer = (lambda: None) if model is None else partial(previewer_for, model, policy)
-    return Runtime(policy, HostMonitor(getattr(node.hidden, "unique_id", None), make_previewer))
+
+    def make_previewer() -> Any:
+        return None if model is None else previewer_for(model, policy)
+
+    monitor = HostMonitor(getattr(node.hidden, "unique_id", None), make_previewer)
+    policy = HostOffload(monitor.say)
+    return Runtime(policy, monitor)

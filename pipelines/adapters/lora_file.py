@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError, shown
 from ..files.safetensors import read_header
-from ..model.adapters import LoraLayer, LoraWeights
+from ..model.adapters import LoraLayer, LoraWeights, WeightChange
 from .lora_formats import INSTEAD, made_for, other_format, own_kind
+from .lora_kinds import LOW_RANK, Kind, Lacking, kind_of
+from .lora_layers import Change, LayerError, OtherShape, Target, read_layer
 from .lora_metadata import METADATA, AdapterSettings, Metadata
 from .lora_names import Place, place_of, split
+from .weight_changes import Difference
 
 if TYPE_CHECKING:
     import torch
 
 BUNDLED = "bundle_emb."
 FOR_THIS_KIND = "Use a LoRA that was trained for this kind of model."
+INPUT_LAYER = "conv_in"
+"""The layer of a UNet that reads the latents. That of an inpainting model also reads a mask and a picture."""
 
 
 def read_lora(
@@ -47,50 +53,87 @@ def read_lora(
     names = [key for key in header.shapes if not key.startswith(BUNDLED)]
     if other := other_format(names):
         raise RelayError(f"{where} is {other.what}, which Load LoRA (Diffusers) can't load. {other.instead}")
-    kind = made_for(header.shapes)
-    if kind == own_kind(modules):  # the kind is right, so it can't be the reason if something does not fit
-        kind = ""
-    keys = _by_layer(names, where, kind)
+    made_for_kind = made_for(header.shapes)
+    if made_for_kind == own_kind(modules):  # the kind is right, so it can't be the reason if something does not fit
+        made_for_kind = ""
+    keys = _by_layer(names, where, made_for_kind)
     found = {name: place_of(name, table) for name in keys}
     unknown = [name for name, place in found.items() if place is None]
-    made_for_kind = f"was made for {kind} and " if kind else ""
+    does_not_fit = f"{where} {f'was made for {made_for_kind} and ' if made_for_kind else ''}does not fit {model}"
     if unknown:
         raise RelayError(
-            f"{where} {made_for_kind}does not fit {model}, which lacks {len(unknown)} of its {len(keys)} layers, such as "
-            f"{shown(unknown[0])}. {FOR_THIS_KIND}"
+            f"{does_not_fit}, which lacks {len(unknown)} of its {len(keys)} layers, such as {shown(unknown[0])}. {FOR_THIS_KIND}"
         )
-    _refuse_incomplete(keys, where)
+    _refuse_twice(found, where)
+    kinds = _kinds(keys, where)
     metadata = Metadata(header.metadata.get(METADATA), where)
-    largest: dict[str, float] = {}
-    layers: dict[str, dict[str, LoraLayer]] = {}
+    contents = _Contents(where)
     # tensors that are created in inference mode can't be used outside it
     with torch.inference_mode(False), safe_open(path, framework="pt") as file:
         for name, place in found.items():
             assert place is not None
-            if place.layer in layers.setdefault(place.component, {}):
-                raise RelayError(
-                    f"{where} has the layer {shown(name)} twice, under two names. Use another file of this LoRA."
-                )
-            shape = tuple(modules[place.component].get_submodule(place.layer).weight.shape)
             tensors = {role: file.get_tensor(key) for role, key in keys[name].items()}
-            tensors["down"] = _unflattened(tensors["down"], shape)
-            problem = _problem(tensors, shape)
-            if problem.startswith("is for"):
-                raise RelayError(
-                    f"{where} {made_for_kind}does not fit {model}: {shown(name)} {problem}. {FOR_THIS_KIND}"
-                )
-            if problem:
-                raise RelayError(f"{where} can't be used: {shown(name)} {problem}.")
-            scale = _scale(tensors, metadata.of(place.component), place.layer, where)
-            layer = _layer(tensors, shape, scale)
-            layers[place.component][place.layer] = layer
-            most = max(float(tensor.abs().max()) for tensor in layer.tensors)
+            scale = partial(_scale, tensors, kinds[name], metadata.of(place.component), place.layer, where)
+            layer = modules[place.component].get_submodule(place.layer)
+            target = Target(tuple(layer.weight.shape), None if layer.bias is None else layer.bias.numel())
+            try:
+                contents.add(name, place, read_layer(kinds[name], tensors, target, scale))
+            except OtherShape as error:
+                if not _reads_other_channels(place, error.wanted, target.shape):
+                    raise RelayError(f"{does_not_fit}: {shown(name)} {error}. {FOR_THIS_KIND}") from None
+                contents.skip(error.wanted[1], target.shape[1])
+            except LayerError as error:
+                raise RelayError(f"{where} can't be used: {shown(name)} {error}.") from None
+    if not contents.layers and not contents.changes:
+        raise RelayError(
+            f"{does_not_fit}: its only layer, {shown(next(iter(found)))}, reads other channels. {FOR_THIS_KIND}"
+        )
+    notes = (*contents.skipped, *_notes(list(header.shapes), keys, metadata))
+    return LoraWeights(contents.layers, contents.changes, notes, contents.largest)
+
+
+class _Contents:
+    """Collects the changes of a file's layers."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self.layers: dict[str, dict[str, LoraLayer]] = {}
+        self.changes: dict[str, dict[str, WeightChange]] = {}
+        self.largest: dict[str, float] = {}
+        self.skipped: list[str] = []
+
+    def add(self, name: str, place: Place, change: Change) -> None:
+        """
+        Args:
+            name: the layer's name in the file.
+        """
+        added: list[torch.Tensor] = []
+        if change.low_rank is not None:
+            self.layers.setdefault(place.component, {})[place.layer] = change.low_rank
+            added += change.low_rank.tensors
+        for parameter, one in (("weight", change.weight), ("bias", change.bias)):
+            if one is not None:
+                self.changes.setdefault(place.component, {})[f"{place.layer}.{parameter}"] = one
+                added += one.tensors if isinstance(one, Difference) else []
+        for tensor in added:
+            most = float(tensor.float().abs().max())
             if not math.isfinite(most):
                 raise RelayError(
-                    f"{where} can't be used: the values of {shown(name)} overflow when multiplied by its alpha. {INSTEAD}"
+                    f"{self._where} can't be used: the values of {shown(name)} overflow when multiplied by its alpha. {INSTEAD}"
                 )
-            largest[place.component] = max(most, largest.get(place.component, 0.0))
-    return LoraWeights(layers, _notes(list(header.shapes), keys, metadata), largest)
+            self.largest[place.component] = max(most, self.largest.get(place.component, 0.0))
+
+    def skip(self, own: int, models: int) -> None:
+        """Notes that the input layer is skipped. ``own``, ``models``: the channels that the LoRA's and the model's layer reads."""
+        self.skipped.append(
+            f"The LoRA's {INPUT_LAYER} is for {own} channels and the model's reads {models}, so this layer of the LoRA is not used."
+        )
+
+
+def _reads_other_channels(place: Place, wanted: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether the layer is the UNet's input layer and differs from the file's only in the number of channels that it reads."""
+    same = len(wanted) == len(shape) and wanted[0] == shape[0] and wanted[2:] == shape[2:]
+    return place.layer == INPUT_LAYER and same
 
 
 def _by_layer(names: list[str], where: str, kind: str) -> dict[str, dict[str, str]]:
@@ -117,70 +160,52 @@ def _by_layer(names: list[str], where: str, kind: str) -> dict[str, dict[str, st
     return keys
 
 
-def _refuse_incomplete(keys: Mapping[str, Mapping[str, str]], where: str) -> None:
-    incomplete = [name for name, tensors in keys.items() if not {"down", "up"} <= tensors.keys()]
+def _refuse_twice(found: Mapping[str, Place | None], where: str) -> None:
+    seen: set[Place | None] = set()
+    for name, place in found.items():
+        if place in seen:
+            raise RelayError(
+                f"{where} has the layer {shown(name)} twice, under two names. Use another file of this LoRA."
+            )
+        seen.add(place)
+
+
+def _kinds(keys: Mapping[str, Mapping[str, str]], where: str) -> dict[str, Kind]:
+    """Name of each layer in the file -> its kind."""
+    kinds: dict[str, Kind] = {}
+    incomplete: list[tuple[str, str]] = []
+    for name, tensors in keys.items():
+        try:
+            kinds[name] = kind_of(tensors)
+        except Lacking as error:
+            incomplete.append((name, str(error)))
+        except ValueError as error:
+            raise RelayError(f"{where} can't be used: {shown(name)} {error}. Use another file of this LoRA.") from None
     if incomplete:
-        lacks = "up" if "down" in keys[incomplete[0]] else "down"
+        name, lacking = incomplete[0]
         raise RelayError(
-            f"{where} has no {lacks} weights for {len(incomplete)} of its {len(keys)} layers, such as {shown(incomplete[0])}. The file is "
+            f"{where} has no {lacking} weights for {len(incomplete)} of its {len(keys)} layers, such as {shown(name)}. The file is "
             "incomplete: use another file of this LoRA."
         )
+    return kinds
 
 
-def _problem(tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> str:
-    """Why the tensors can't be added to a layer whose weight has ``shape``; empty if they can."""
-    down, up, mid = tensors["down"], tensors["up"], tensors.get("mid")
-    for role, tensor in tensors.items():
-        if not tensor.is_floating_point() and role != "alpha":
-            return f"has {role} weights of type {str(tensor.dtype).removeprefix('torch.')}, but LoRA weights must be floats"
-        if not tensor.float().isfinite().all():
-            return f"has NaN or infinite values in its {role} weights: the training of this LoRA went wrong"
-    if "alpha" in tensors and tensors["alpha"].numel() != 1:
-        return f"has {tensors['alpha'].numel()} alphas instead of one"
-    if min(down.ndim, up.ndim) < 2 or 0 in (*down.shape, *up.shape):
-        return f"has weights of the wrong shapes {list(down.shape)} and {list(up.shape)}"
-    inner = (up.shape[1], down.shape[0]) if mid is None else (up.shape[1], mid.shape[0], *mid.shape[1:2], down.shape[0])
-    if len(set(inner)) != 1:
-        return f"has different ranks: {' and '.join(str(rank) for rank in dict.fromkeys(inner))}"
-    if mid is not None and (mid.ndim != 4 or len(shape) != 4 or tuple(mid.shape[2:]) != shape[2:]):
-        return f"is not for a layer of shape {list(shape)}"
-    sides = up.shape[0], down.shape[1]
-    kernel = tuple(down.shape[2:]) if mid is None else shape[2:]
-    fits = kernel == shape[2:] or (set(kernel) | set(shape[2:]) <= {1})
-    if sides != shape[:2] or not fits or set(up.shape[2:]) - {1}:
-        return f"is for a layer of shape {[*sides, *kernel]}, but the model's has {list(shape)}"
-    return _lengths_problem(tensors, shape)
-
-
-def _lengths_problem(tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...]) -> str:
-    """The same for DoRA's magnitude vector: [out, 1, ...], or in PEFT [out] or [1, out, 1, 1]. LyCORIS can write [1, in, ...]."""
-    lycoris, peft = tensors.get("dora_scale"), tensors.get("magnitude")
-    if lycoris is not None and peft is not None:
-        return "has two DoRA magnitude vectors"
-    lengths = peft if lycoris is None else lycoris
-    if lengths is None:
-        return ""
-    of_inputs = lengths.ndim > 1 and lengths.shape[0] == 1 and lengths.numel() == lengths.shape[1] == shape[1]
-    in_peft = peft is not None and len(shape) > 2  # [1, out, 1, 1]
-    if of_inputs and shape[0] != 1 and not (in_peft and shape[0] == shape[1]):
-        return "is a DoRA with magnitudes for the inputs instead of the outputs, which can't be loaded here"
-    if lengths.numel() != shape[0]:
-        return f"has a DoRA magnitude vector with {lengths.numel()} values, but the layer has {shape[0]} outputs"
-    return ""
-
-
-def _unflattened(down: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """The down weights in the shape of a convolution's. Some programs save them as a matrix, [rank, in * height * width]."""
-    is_flat = len(shape) > 2 and down.ndim == 2 and down.shape[1] == math.prod(shape[1:])
-    return down.reshape(down.shape[0], *shape[1:]) if is_flat else down
-
-
-def _scale(tensors: Mapping[str, torch.Tensor], settings: AdapterSettings | None, layer: str, where: str) -> float:
+def _scale(
+    tensors: Mapping[str, torch.Tensor],
+    kind: Kind,
+    settings: AdapterSettings | None,
+    layer: str,
+    where: str,
+    rank: int,
+) -> float:
     """alpha / rank. Without an alpha and without metadata, alpha is the rank."""
-    rank = tensors["down"].shape[0]
     from_alpha = float(tensors["alpha"]) / rank if "alpha" in tensors else None
     if settings is None:
         return 1.0 if from_alpha is None else from_alpha
+    if kind is not LOW_RANK:
+        raise RelayError(
+            f"{where} contradicts itself: by its metadata it is a LoRA, but {shown(layer)} is a {kind.name}. Use another copy of it."
+        )
     declared = settings.scale(layer, rank)
     settings.check_dora(layer, not tensors.keys().isdisjoint(("magnitude", "dora_scale")))
     if from_alpha is not None and not math.isclose(
@@ -191,29 +216,6 @@ def _scale(tensors: Mapping[str, torch.Tensor], settings: AdapterSettings | None
             "copy of this LoRA."
         )
     return declared
-
-
-def _layer(tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...], scale: float) -> LoraLayer:
-    import torch
-
-    down, up = tensors["down"], tensors["up"]
-    dtype = down.dtype if down.dtype.itemsize > 1 else torch.float32  # 8-bit floats are only for storage
-    rank = down.shape[0]
-    if "mid" in tensors:
-        outer = down.float().reshape(rank, -1)
-        down = torch.einsum("mrij,rc->mcij", tensors["mid"].float(), outer)
-    ends = (1,) * (len(shape) - 2)
-    magnitude = tensors.get("magnitude", tensors.get("dora_scale"))
-    up = up.float() * scale
-    if float(up.abs().max()) > torch.finfo(dtype).max:  # multiplied by alpha, they overflow in the file's dtype
-        dtype = torch.float32
-    return LoraLayer(
-        down.reshape(rank, shape[1], *shape[2:]).to(dtype).contiguous(),
-        up.reshape(shape[0], rank, *ends).to(dtype).contiguous(),
-        None
-        if magnitude is None
-        else magnitude.float().reshape((1, shape[0], *ends) if ends else (shape[0],)).contiguous(),
-    )
 
 
 def _notes(names: list[str], keys: Mapping[str, Mapping[str, str]], metadata: Metadata) -> tuple[str, ...]:

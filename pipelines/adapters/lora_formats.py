@@ -20,17 +20,12 @@ class Format(NamedTuple):
 
 FORMATS = (
     Format("a Control-LoRA", ("lora_controlnet",)),
-    Format("a LoHa (LyCORIS)", (".hada_w1", ".hada_w2", ".hada_t1")),
-    Format("a LoKr (LyCORIS)", (".lokr_w1", ".lokr_w2", ".lokr_t2")),
-    Format("an OFT or BOFT", (".oft_blocks", ".oft_diag", ".oft_R", ".boft_R", ".oft_r")),
+    Format("an OFT or BOFT of PEFT, whose settings are in another file", (".oft_R", ".oft_r", ".boft_R", ".boft_s")),
     Format("a GLoRA (LyCORIS)", (".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight")),
     Format("an IA3 file (LyCORIS)", (".on_input", ".ia3_l")),
     Format("a VeRA file", ("vera_lambda_", "vera_A", "vera_B")),
-    Format(
-        "a LoRA that also changes biases or norms",
-        (".diff_b ", ".lora_B.bias ", ".lora_up.bias ", ".w_norm ", ".b_norm "),
-    ),
-    Format("a set of full weight differences", (".diff ", ".set_weight ")),
+    Format("a LoRA with biases of its own", (".lora_B.bias ", ".lora_up.bias ")),
+    Format("a file that replaces weights", (".set_weight ",)),
     Format("a LoRA in the format of lora_diffusion", (":up ", ":down ")),
     Format("an IP-Adapter", ("ip_adapter.", "image_proj.", ".to_k_ip.", ".to_v_ip.")),
     Format("an AnimateDiff motion module or LoRA", ("motion_modules.", "motion_modules_")),
@@ -67,6 +62,8 @@ MADE_FOR = {
     ),
 }
 """Kind of model -> pieces of tensor names that only its LoRAs have, most specific first. A space stands for the start of the name."""
+OF_INPUTS = ("down", "hada_w1_b", "diff")
+"""Roles of tensors whose second size is the number of inputs of their layer."""
 CONTEXT_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL", 1280: "the SDXL refiner"}
 """Width of the text embeddings that a UNet's cross-attention reads -> the kind of model."""
 
@@ -89,7 +86,7 @@ def made_for(shapes: Mapping[str, tuple[int, ...]]) -> str:
     widths = {
         shape[1]
         for name, shape in shapes.items()
-        if "attn2" in name and "to_k" in name and split(name)[1] == "down" and len(shape) >= 2
+        if "attn2" in name and "to_k" in name and split(name)[1] in OF_INPUTS and len(shape) >= 2
     }
     return CONTEXT_WIDTHS.get(widths.pop(), "") if len(widths) == 1 else ""
 

@@ -25,6 +25,9 @@ ENDS = {
     ".lora_magnitude_vector.weight": "magnitude",
     ".lora_magnitude_vector": "magnitude",
     ".dora_scale": "dora_scale",
+    **{f".hada_{part}": f"hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
+    **{f".lokr_{part}": f"lokr_{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
+    **{f".{part}": part for part in ("oft_blocks", "rescale", "diff", "diff_b", "w_norm", "b_norm")},
     ".lora_alpha": "alpha",
     ".lora.alpha": "alpha",
     ".alpha": "alpha",
@@ -57,8 +60,11 @@ ORIGINAL_UNET = {
     "mid_block.resnets.0": "middle_block.0",
     "mid_block.attentions.0": "middle_block.1",
     "mid_block.resnets.1": "middle_block.2",
+    "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
+KOHYA_UNET = ("lora_unet_", "lycoris_", "oft_unet_")
+"""kohya's prefixes for the UNet. The last is that of its own OFT, which has no text encoder."""
 OLD_ATTENTION = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out.0": "out_proj"}
 """Early diffusers' names for the attention layers of a text encoder -> current names."""
 
@@ -89,15 +95,9 @@ def places(modules: Mapping[str, Any], denoiser: str, encoders: tuple[str, ...])
         denoiser: name of the denoiser component.
         encoders: names of the text encoder components, in order.
     """
-    import torch
-
     found: dict[str, Place] = {}
     for component in (denoiser, *encoders):
-        layers = [
-            name
-            for name, layer in modules[component].named_modules()
-            if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d))
-        ]
+        layers = [name for name, layer in modules[component].named_modules() if _takes_changes(layer)]
         spell = (
             _denoiser_names(modules[component], layers)
             if component == denoiser
@@ -107,6 +107,14 @@ def places(modules: Mapping[str, Any], denoiser: str, encoders: tuple[str, ...])
             for name in names:
                 found.setdefault(name, Place(component, layer))
     return found
+
+
+def _takes_changes(layer: Any) -> bool:
+    """Whether a file can change the layer: it is linear, a convolution, or a norm with weights."""
+    import torch
+
+    kinds = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.GroupNorm, torch.nn.LayerNorm)
+    return isinstance(layer, kinds) and layer.weight is not None
 
 
 def place_of(name: str, table: Mapping[str, Place]) -> Place | None:
@@ -127,7 +135,7 @@ def _denoiser_names(unet: Any, layers: list[str]) -> dict[str, list[str]]:
         names[layer] = [
             *(f"unet.{name}" for name in dotted),
             *dotted,
-            *(f"{start}{name.replace('.', '_')}" for name in dotted for start in ("lora_unet_", "lycoris_")),
+            *(f"{start}{name.replace('.', '_')}" for name in dotted for start in KOHYA_UNET),
             *_of_old_processors(layer, ("", "unet.")),
         ]
     return names

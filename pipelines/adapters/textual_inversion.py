@@ -8,7 +8,7 @@ Source: https://huggingface.co/docs/diffusers/using-diffusers/textual_inversion_
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,16 +27,17 @@ KNOWN_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 1280:
 
 
 def with_textual_inversion(components: PipelineComponents, path: Path, *, title: str, token: str) -> PipelineComponents:
-    """A copy of ``components`` with one more token for prompts.
+    """A copy of ``components`` with one more token for prompts, or several.
 
     Args:
         path: a safetensors file, see :func:`~.textual_inversion_file.read_embedding`.
         title: the file's name for messages.
-        token: the token; if empty, the token in the file, or the file's name if it has none.
+        token: the token for all vectors, or one for each vector (for each token in the file, if it has several), with commas
+            between them; if empty, the tokens in the file, or the file's name if it has none.
 
     Raises:
         RelayError: the family can't use embeddings, the file is damaged or not an embedding, it was made for another kind
-            of model, or the model already knows the token.
+            of model, the model already knows a token, or there are too many or too few of them.
     """
     family = components.family
     if not family.takes_embeddings:
@@ -46,13 +47,36 @@ def with_textual_inversion(components: PipelineComponents, path: Path, *, title:
         )
     file = REGISTRY.get(("embedding", file_identity(path)), lambda: EmbeddingFile(*read_embedding(path, title)))
     vectors = _for_encoders(file.vectors, components, title)
-    word = token.strip() or file.word or path.stem
-    inversion = TextualInversion(title, word, file, vectors)
+    words = _words(token, file, path.stem, title)
+    rows = {name: tensor.split([count for _, count in words]) for name, tensor in vectors.items()}
+    inversions = [
+        TextualInversion(
+            title, word, file, vectors if len(words) == 1 else {name: parts[index] for name, parts in rows.items()}
+        )
+        for index, (word, _) in enumerate(words)
+    ]
     tokenizers = {}
     for encoder in components.text_encoders:
         name = _tokenizer_of(encoder)
-        tokenizers[name] = _with_token(components[name], inversion, components.source)
-    return components.with_changes(modules=tokenizers, embeddings=(*components.embeddings, inversion))
+        tokenizers[name] = _with_tokens(components[name], inversions, components.source)
+    return components.with_changes(modules=tokenizers, embeddings=(*components.embeddings, *inversions))
+
+
+def _words(token: str, file: EmbeddingFile, name: str, title: str) -> list[tuple[str, int]]:
+    """Each word for prompts, with the number of its vectors, in the order of the file's vectors. ``name``: the file's name."""
+    chosen = [word for part in token.split(",") if (word := part.strip())]
+    total = sum(count for _, count in file.words)
+    if not chosen:
+        return [(word or name, count) for word, count in file.words]
+    if len(chosen) == 1:
+        return [(chosen[0], total)]
+    if len(chosen) == len(file.words):
+        return [(word, count) for word, (_, count) in zip(chosen, file.words)]
+    if len(chosen) == total:
+        return [(word, 1) for word in chosen]
+    raise RelayError(
+        f"token: it has {len(chosen)} words, but {title} has {total} vectors. Enter one word for all of them, or one for each, with commas between them."
+    )
 
 
 @contextmanager
@@ -99,16 +123,20 @@ def _table_with(table: Any, rows: Mapping[int, torch.Tensor]) -> torch.nn.Module
     return TableWithRows()
 
 
-def _with_token(tokenizer: Any, inversion: TextualInversion, source: str) -> Any:
-    """A copy of ``tokenizer`` that knows the inversion's tokens."""
-    known = tokenizer.get_vocab()
-    taken = [token for token in (*inversion.tokens, f"{inversion.token}_1") if token in known]
-    if taken:
-        raise RelayError(
-            f"token: {source} already knows {taken[0]!r}. Enter another word in token that does not occur in ordinary text."
-        )
+def _with_tokens(tokenizer: Any, inversions: Sequence[TextualInversion], source: str) -> Any:
+    """A copy of ``tokenizer`` that knows the tokens of all ``inversions``."""
+    known = set(tokenizer.get_vocab())
+    added: list[str] = []
+    for inversion in inversions:
+        taken = [token for token in (*inversion.tokens, f"{inversion.token}_1") if token in known]
+        if taken:
+            raise RelayError(
+                f"token: {source} already knows {taken[0]!r}. Enter another word in token that does not occur in ordinary text."
+            )
+        added += inversion.tokens
+        known |= set(inversion.tokens)
     copied = copy.deepcopy(tokenizer)
-    copied.add_tokens(list(inversion.tokens))
+    copied.add_tokens(added)
     return copied
 
 

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 SDXL_KEYS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
 OTHER_SDXL_KEYS = {"text_encoders_0": "clip_l", "text_encoders_1": "clip_g"}
 """Keys that diffusers' first training script with pivotal tuning writes."""
-OTHER_ENCODERS = re.compile(r"(clip_\w_out|(t5|t5xxl|llama|gemma|qwen)[\w-]*)(\.|$)", re.IGNORECASE)
+OTHER_ENCODERS = re.compile(r"(clip_\w_out|text_encoders_[2-9]|(t5|t5xxl|llama|gemma|qwen)[\w-]*)(\.|$)", re.IGNORECASE)
 """Keys for text encoders, or their outputs (OneTrainer), of families that can't use embeddings here."""
 INNER_NAMES = frozenset(
     ("emb_params", "*", "string_to_param", "string_to_param.*", "clip_h", "weight", "embedding", "embeddings", "emb")
     + ("vector", "vectors", "tensor", "data", "params", "learned_embeds", "")
 )
 """Names that trainers and converters give to the vectors if the token is the file's name. diffusers puts the token there."""
+SPECIAL_WORD = re.compile(r"<[^<>]+>")
+"""The form of a token that is not a word. Only tensors with such names are taken for several tokens."""
 A1111_PREFIX = "string_to_param."
 MAX_VECTORS = 75
 """A prompt has 75 tokens between its start and end tokens, and trainers allow as many vectors."""
@@ -30,16 +32,17 @@ MAX_WIDTH = 8192
 LONGEST_WORD = 80
 
 
-def read_embedding(path: Path, title: str) -> tuple[dict[str, torch.Tensor], str]:
-    """The vectors for each text encoder, and the token in the file.
+def read_embedding(path: Path, title: str) -> tuple[dict[str, torch.Tensor], tuple[tuple[str, int], ...]]:
+    """The vectors for each text encoder, and the tokens in the file.
 
-    The file may be diffusers' (one tensor named like the token, or one for each vector, named token, token_1, ...),
+    The file may be diffusers' (one tensor named like the token, or one for each vector, named token, token_1, ...; or
+    several tokens, each a tensor with a name like ``<s0>``),
     A1111's (``emb_params`` or the names inside its pickles), or one for SDXL's two text encoders. Each tensor is
     [width], [vectors, width] or [1, vectors, width].
 
     Returns:
-        A key of :data:`SDXL_KEYS`, or "" for a single encoder -> [vectors, width], as floats of 16 bits or more; and the
-        token, empty if the file has none.
+        A key of :data:`SDXL_KEYS`, or "" for a single encoder -> [vectors, width], as floats of 16 bits or more; and each
+        token with the number of its vectors, in their order. The token is empty if the file has none.
 
     Raises:
         RelayError: the file is damaged, a pickle, not an embedding, for a family that can't use embeddings here, or has
@@ -53,8 +56,10 @@ def read_embedding(path: Path, title: str) -> tuple[dict[str, torch.Tensor], str
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
         # A1111 also saves the number of the token that the vectors replaced; it is not used
         shapes = {key: _shape(one) for key, one in slices.items() if not key.startswith("string_to_token")}
-        keys, word = _read_names(shapes, title)
+        keys, words = _read_names(shapes, title)
         _check_shapes({key: shapes[key] for several in keys.values() for key in several}, title)
+        for several in keys.values():
+            _check_widths({shapes[key][-1] for key in several}, title)
         with torch.inference_mode(False):  # tensors that are created in inference mode can't be used outside it
             vectors = {
                 name: torch.cat([_wide_enough(file.get_tensor(key)).reshape(-1, shapes[key][-1]) for key in several])
@@ -74,14 +79,16 @@ def read_embedding(path: Path, title: str) -> tuple[dict[str, torch.Tensor], str
         )
     if not all(bool(tensor.float().isfinite().all()) for tensor in vectors.values()):
         raise RelayError(f"embedding: {title} has NaN or infinite values. It is damaged: download it again.")
-    return vectors, word
+    if len(words) > 1:
+        return vectors, tuple((word, _count(shapes[word])) for word in words)
+    return vectors, ((words[0], next(iter(counts.values()))),)
 
 
-def _read_names(shapes: Mapping[str, tuple[int, ...]], title: str) -> tuple[dict[str, list[str]], str]:
-    """Text encoder -> the keys of its vectors, in order; and the token."""
+def _read_names(shapes: Mapping[str, tuple[int, ...]], title: str) -> tuple[dict[str, list[str]], list[str]]:
+    """Text encoder -> the keys of its vectors, in order; and the token, or several, which are then the keys."""
     names = {OTHER_SDXL_KEYS.get(key, key): key for key in shapes}
     if names and set(names) <= set(SDXL_KEYS):
-        return {name: [key] for name, key in names.items()}, ""
+        return {name: [key] for name, key in names.items()}, [""]
     if others := [key for key in shapes if OTHER_ENCODERS.match(key)]:
         raise RelayError(
             f"embedding: {title} has vectors for {shown(others[0])}, which is not a text encoder of Stable Diffusion or SDXL. It was made for "
@@ -89,9 +96,12 @@ def _read_names(shapes: Mapping[str, tuple[int, ...]], title: str) -> tuple[dict
         )
     if len(shapes) == 1:
         (key,) = shapes
-        return {"": [key]}, _word(key.removeprefix(A1111_PREFIX).strip())
+        return {"": [key]}, [_word(key.removeprefix(A1111_PREFIX).strip())]
     if several := _numbered(shapes):
-        return {"": several}, _word(several[0])
+        return {"": several}, [_word(several[0])]
+    if shapes and all(SPECIAL_WORD.fullmatch(key) and _word(key) for key in shapes):
+        words = sorted(shapes, key=lambda word: (len(word), word))
+        return {"": words}, words
     if any("lora" in key.lower() or key.endswith(".alpha") for key in shapes):
         raise RelayError(
             f"embedding: {title} is a LoRA, not a textual inversion: put it into models/loras and load it with Load LoRA (Diffusers)."
@@ -123,10 +133,24 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], title: str) -> None:
             raise _too_many(title, flat[0])
 
 
+def _check_widths(widths: set[int], title: str) -> None:
+    """``widths``: those of the vectors for one text encoder."""
+    if len(widths) > 1:
+        listed = " and ".join(map(str, sorted(widths)))
+        raise RelayError(
+            f"embedding: {title} has vectors of different widths: {listed}. Use a file whose vectors are all for one kind of model."
+        )
+
+
 def _too_many(title: str, count: int) -> RelayError:
     return RelayError(
         f"embedding: {title} has {count:,} vectors, but a prompt only has {MAX_VECTORS} tokens. Use an embedding with at most {MAX_VECTORS} vectors."
     )
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    """The number of vectors in a tensor, see :func:`read_embedding`."""
+    return shape[-2] if len(shape) > 1 else 1
 
 
 def _shape(one: Any) -> tuple[int, ...]:

@@ -127,7 +127,8 @@ def control_arguments(controls: Sequence[ControlNetUnit], task: Task) -> dict[st
         "controlnet_conditioning_scale": scales[0] if single else scales,
         "control_guidance_start": [unit.start for unit in controls],
         "control_guidance_end": [unit.end for unit in controls],
-        "guess_mode": controls[0].guess_mode,
+        # off is their default, and those with PAG that don't know it are only run without it
+        **({"guess_mode": True} if controls[0].guess_mode else {}),
     }
 
 

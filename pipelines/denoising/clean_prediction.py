@@ -11,6 +11,9 @@ from .noise_law import law_of
 if TYPE_CHECKING:
     import torch
 
+RETURNS_A_NOISY_ONE = frozenset({"TCDScheduler"})
+"""Schedulers whose second result is not the clean prediction, but latents at another noise level."""
+
 
 class CleanPrediction:
     """Records the steps of one scheduler object and returns what they predict. The steps themselves don't change.
@@ -42,7 +45,9 @@ class CleanPrediction:
         if self._last_step is None:
             return None
         model_output, timestep, sample, result = self._last_step
-        if hasattr(result, "prev_sample"):
+        if type(self._scheduler).__name__ in RETURNS_A_NOISY_ONE:
+            prediction = None
+        elif hasattr(result, "prev_sample"):
             prediction = getattr(result, "pred_original_sample", None)
         else:
             prediction = result[1] if len(result) > 1 else None

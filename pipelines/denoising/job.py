@@ -52,6 +52,8 @@ class DenoisingJob:
     """ControlNets for the run, with pictures that fit ``extent``."""
     masked_picture: MaskedPicture | None = None
     """Inpainting: the mask and the masked picture."""
+    eta: float = 0.0
+    """0 to 1, for schedulers that read it."""
     extras: tuple[object, ...] = ()
     """Values that only one family needs, each of its own type. Other families ignore them."""
 
@@ -95,9 +97,11 @@ def borrow_pipeline(job: DenoisingJob, device: torch.device, without: Mapping[st
     if job.controls:
         nets = [unit.controlnet.module for unit in job.controls]
         modules["controlnet"] = nets[0] if len(nets) == 1 else nets
-    borrowed_class = _borrowed_class(family.pipeline_class(job.task, control=bool(job.controls)))
+    guidance = job.components.guidance
+    layers = {"pag_applied_layers": list(guidance.pag_layers)} if guidance.has_pag else {}
+    borrowed_class = _borrowed_class(family.pipeline_class(job.task, control=bool(job.controls), pag=guidance.has_pag))
     with without_advice_on_configs():
-        pipeline = borrowed_class(**modules, scheduler=job.scheduler, **without)
+        pipeline = borrowed_class(**modules, scheduler=job.scheduler, **without, **layers)
     pipeline.relay_device = device
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -145,10 +149,12 @@ def legacy_callback(pipeline: Any, job: DenoisingJob) -> Callable[[int, Any, tor
 
 
 def denoising_bytes(job: DenoisingJob) -> int:
-    """Working memory of a sampling run, in bytes: its batch (twice that if guidance runs in the same batch) and its ControlNets."""
+    """Working memory of a sampling run, in bytes: its batch (more rows if guidance runs in the same batch) and its ControlNets."""
     components, family = job.components, job.components.family
     denoiser = components[family.denoiser]
     rows = job.batch * (2 if job.guidance_scale > 1 and family.guidance is Guidance.ONE_BATCH else 1)
+    if components.guidance.has_pag:
+        rows += job.batch  # the perturbed prediction
     latent_pixels = job.extent.width * job.extent.height // autoencoder_of(components).factor ** 2
     if family.memory is StepMemory.UNET:
         return unet_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, controlnets=len(job.controls))

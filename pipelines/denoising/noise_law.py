@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..base.numbers import begun_steps, whole_steps
-from ..model.component_classes import FLOW_MATCH_SCHEDULERS, KARRAS_DIFFUSION_SCHEDULERS
+from ..model.component_classes import FLOW_MATCH_SCHEDULERS, KARRAS_DIFFUSION_SCHEDULERS, MORE_DIFFUSION_SCHEDULERS
 from ..model.family import ModelFamily
 from ..model.family_table import FAMILIES
 from ..model.laws import NoiseLaw
@@ -18,9 +18,7 @@ DIFFUSION_SCHEDULERS = (
     *KARRAS_DIFFUSION_SCHEDULERS,
     "DDIMParallelScheduler",
     "DDPMParallelScheduler",
-    "SASolverScheduler",
-    "LCMScheduler",
-    "TCDScheduler",
+    *MORE_DIFFUSION_SCHEDULERS,
 )
 EDM_SCHEDULERS = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from ..base.monitor import Monitor
+from ..latents.autoencoder import autoencoder_of
 from ..model.components import PipelineComponents
 from ..model.options import ModelOptions
 
@@ -49,8 +50,10 @@ def with_options(components: PipelineComponents, options: ModelOptions, device: 
             f"model: {source} ({family.title}) has nothing to optimise here, because its few steps are small. Connect a model that paints."
         )
     for name, enabled in (("vae_tiling", options.vae_tiling), ("vae_slicing", options.vae_slicing)):
-        autoencoder = components[family.autoencoder]
-        if enabled and not hasattr(autoencoder, name.replace("vae_", "use_")):
+        if not enabled:
+            continue
+        autoencoder = autoencoder_of(components).module
+        if not hasattr(autoencoder, name.replace("vae_", "use_")):
             raise RelayError(
                 f"{name}: the autoencoder of {source} ({type(autoencoder).__name__}) does not support it. Switch it off."
             )

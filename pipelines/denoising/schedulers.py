@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SIGMA_FLAGS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas", "beta": "use_beta_sigmas"}
 TORCHSDE_SEEDS = 2**63
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+ALGORITHM_TYPES = ("dpmsolver++", "sde-dpmsolver++")
 LATENT_DEFAULTS = {"clip_sample": False}
 """Settings that latent models need. Their configs usually contain them, but some schedulers' configs don't."""
 
@@ -112,29 +114,55 @@ def _from_choice(components: PipelineComponents, choice: SchedulerChoice) -> Any
     own = components["scheduler"]
     name = type(own).__name__ if choice.class_name is None else choice.class_name
     cls = corrected(_class_named(name, components))
-    options = _carried_over(cls, components)
-    takes = inspect.signature(cls.__init__).parameters
-    if choice.sigmas is not None:
-        flag = SIGMA_FLAGS.get(choice.sigmas)
-        if flag is None or flag not in takes:
-            able = [name for name, its_flag in SIGMA_FLAGS.items() if its_flag in takes]
-            raise RelayError(
-                f"sigmas: {cls.__name__} can't use {choice.sigmas!r}. It can use: {', '.join(['default', *able])}."
-            )
-        options |= {its_flag: its_flag == flag for its_flag in SIGMA_FLAGS.values() if its_flag in takes}
-    if choice.timestep_spacing is not None:
-        if choice.timestep_spacing not in TIMESTEP_SPACINGS or "timestep_spacing" not in takes:
-            able = list(TIMESTEP_SPACINGS if "timestep_spacing" in takes else ())
-            raise RelayError(
-                f"timestep_spacing: {cls.__name__} can't use {choice.timestep_spacing!r}. It can use: {', '.join(['default', *able])}."
-            )
-        options["timestep_spacing"] = choice.timestep_spacing
+    options = _carried_over(cls, components) | _chosen(cls, choice, components)
     with without_foreign_attributes():
         scheduler = cls.from_config(own.config, **options)
     if cls.__name__ == "DPMSolverSinglestepScheduler" and scheduler.config.final_sigmas_type == "zero":
         # Its defaults exclude each other. It would make the same change itself, with a warning.
         scheduler.register_to_config(lower_order_final=True)
     return scheduler
+
+
+def _chosen(cls: Any, choice: SchedulerChoice, components: PipelineComponents) -> dict[str, Any]:
+    """The arguments of ``cls`` for the options in ``choice``.
+
+    Raises:
+        RelayError: ``cls`` does not have an option.
+    """
+    takes = inspect.signature(cls.__init__).parameters
+    options = dict[str, Any]()
+    if choice.sigmas is not None:
+        flag = SIGMA_FLAGS.get(choice.sigmas)
+        if flag is None or flag not in takes:
+            able = [name for name, its_flag in SIGMA_FLAGS.items() if its_flag in takes]
+            raise _not_among("sigmas", choice.sigmas, cls, able)
+        options |= {its_flag: its_flag == flag for its_flag in SIGMA_FLAGS.values() if its_flag in takes}
+    has_algorithms = "algorithm_type" in takes and str(takes["algorithm_type"].default).startswith("dpmsolver")
+    predicts = "prediction_type" in takes and components.family.noise is NoiseLaw.DIFFUSION
+    for name, value, values in (
+        ("timestep_spacing", choice.timestep_spacing, TIMESTEP_SPACINGS if "timestep_spacing" in takes else ()),
+        ("prediction_type", choice.prediction_type, PREDICTION_TYPES if predicts else ()),
+        ("algorithm_type", choice.algorithm_type, ALGORITHM_TYPES if has_algorithms else ()),
+    ):
+        if value is not None and value not in values:
+            raise _not_among(name, value, cls, values)
+        options |= {} if value is None else {name: value}
+    for name, is_on in (
+        ("rescale_betas_zero_snr", choice.rescale_betas_zero_snr),
+        ("euler_at_final", choice.euler_at_final),
+    ):
+        if is_on and name not in takes:
+            having = [one for one in _offered(components) if name in _parameters(one)]
+            raise RelayError(
+                f"{name}: {cls.__name__} does not have it. Switch it off"
+                + (f", or choose one of: {', '.join(having)}." if having else ".")
+            )
+        options |= {name: True} if is_on else {}
+    return options
+
+
+def _not_among(name: str, value: str, cls: Any, able: Sequence[str]) -> RelayError:
+    return RelayError(f"{name}: {cls.__name__} can't use {value!r}. It can use: {', '.join(['default', *able])}.")
 
 
 def _carried_over(cls: Any, components: PipelineComponents) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
@@ -50,6 +50,10 @@ class OffloadPolicy(Protocol):
         """Unloads all models from the devices and releases their cached memory."""
         ...
 
+    def say(self, message: str) -> None:
+        """Tells the user in one line how a module ran, if not as usual: streamed, or in another dtype."""
+        ...
+
 
 class PlainOffload:
     """The policy without a host: moves modules to ``device`` for a stage, then back, and frees the device's memory."""
@@ -72,7 +76,7 @@ class PlainOffload:
         self, stage: Stage, modules: Iterable[torch.nn.Module], working_bytes: int = 0
     ) -> Iterator[torch.device]:
         modules = list(modules)
-        streams = streamed_in(stage, modules, working_bytes, self._capacity)
+        streams = streamed_in(stage, modules, working_bytes, self._capacity, self.say)
         whole = [(module, next(module.parameters()).device) for module in modules if module not in streams]
         try:
             for module, _ in whole:
@@ -104,6 +108,9 @@ class PlainOffload:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def say(self, message: str) -> None:
+        logger.info("%s", message)
+
 
 def move(module: torch.nn.Module, device: torch.device) -> None:
     """Moves the module to ``device``, outside inference mode: otherwise its weights could only be used in inference mode."""
@@ -122,9 +129,13 @@ def cast(module: torch.nn.Module, dtype: torch.dtype) -> None:
 
 
 def streamed_in(
-    stage: Stage, modules: Sequence[torch.nn.Module], working_bytes: int, capacity: int | None
+    stage: Stage,
+    modules: Sequence[torch.nn.Module],
+    working_bytes: int,
+    capacity: int | None,
+    say: Callable[[str], None],
 ) -> list[torch.nn.Module]:
-    """The modules that must be streamed in this stage. Each is logged.
+    """The modules that must be streamed in this stage. ``say`` is told of each.
 
     Autoencoders are never streamed: their weights are small compared to their working memory, and tiling helps there.
     """
@@ -133,11 +144,16 @@ def streamed_in(
     sizes = [module_bytes([module]) for module in modules]
     chosen = choose_streamed(sizes, working_bytes, capacity)
     for index in chosen:
-        logger.info(
-            "%s (%d MB, plus %d MB of working memory) is streamed block by block: the device has %d MB for this stage",
-            type(modules[index]).__name__,
-            sizes[index] // MEGABYTE,
-            working_bytes // MEGABYTE,
-            (capacity or 0) // MEGABYTE,
+        say(
+            f"{type(modules[index]).__name__} is streamed block by block, which is slower: it has {_megabytes(sizes[index])}, the "
+            f"run needs {_megabytes(working_bytes)} more, and {_room(capacity)}."
         )
     return [modules[index] for index in chosen]
+
+
+def _room(capacity: int | None) -> str:
+    return f"the device has {_megabytes(capacity)} for both" if capacity else "models are to stay off the device"
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / MEGABYTE:.0f} MB"

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..control.fitting import control_arguments, step_callback_to
+from ..denoising.guidance import guidance_arguments
 from ..denoising.job import DenoisingJob, borrow_inpainting_pipeline, borrow_pipeline, repeat
 from ..denoising.whole_steps import end_whole, has_two_calls
 from ..model.embeds import PromptEmbeds
@@ -83,6 +84,8 @@ def _arguments(job: DenoisingJob, device: torch.device) -> dict[str, Any]:
         "negative_prompt_embeds": repeat(job.prompt.negative.hidden, job.batch, device, dtype),
         "pooled_prompt_embeds": repeat(job.prompt.positive.pooled, job.batch, device, dtype),
         "negative_pooled_prompt_embeds": repeat(job.prompt.negative.pooled, job.batch, device, dtype),
+        **({} if job.prompt.sizes is None else job.prompt.sizes.arguments(job.extent)),
         **control_arguments(job.controls, job.task),
+        **guidance_arguments(job),
         **job.common_arguments(),
     }

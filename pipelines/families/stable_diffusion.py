@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..control.fitting import control_arguments
+from ..denoising.guidance import guidance_arguments
 from ..denoising.job import DenoisingJob, borrow_inpainting_pipeline, borrow_pipeline, repeat
 from ..model.embeds import PromptEmbeds
 
@@ -46,5 +47,6 @@ def _arguments(job: DenoisingJob, device: torch.device) -> dict[str, Any]:
         "prompt_embeds": repeat(job.prompt.positive.hidden, job.batch, device, dtype),
         "negative_prompt_embeds": repeat(job.prompt.negative.hidden, job.batch, device, dtype),
         **control_arguments(job.controls, job.task),
+        **guidance_arguments(job),
         **job.common_arguments(),
     }

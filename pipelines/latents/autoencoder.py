@@ -126,12 +126,16 @@ def autoencoder_of(components: PipelineComponents) -> Autoencoder:
     """The autoencoder of a model.
 
     Raises:
-        RelayError: the family makes no latents.
+        RelayError: the family makes no latents, or the model came from a file without an autoencoder.
     """
     family = components.family
     if family.autoencoder is None:
         raise RelayError(
             f"model: {components.source} ({family.title}) has no autoencoder, so it can't make or read latents. Connect a model that paints."
+        )
+    if family.autoencoder not in components.modules:
+        raise RelayError(
+            f"model: {components.source} has no VAE, because its file contains none. Choose one in Set VAE, and connect the model from that node here."
         )
     options = components.options
     return Autoencoder(

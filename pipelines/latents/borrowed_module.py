@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
-from ..device.offload import cast
+from ..device.offload import OffloadPolicy, cast
 
 if TYPE_CHECKING:
     import torch
-
-logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -74,11 +71,14 @@ def can_tile(module: Any) -> bool:
     return hasattr(module, "use_tiling")
 
 
-def retry_in_float32(dtype: torch.dtype, title: str) -> bool:
-    """Whether to repeat a call that overflowed in ``dtype`` in float32. It applies to that call only, so that results stay reproducible."""
+def retry_in_float32(dtype: torch.dtype, title: str, policy: OffloadPolicy) -> bool:
+    """Whether to repeat a call that overflowed in ``dtype`` in float32; the user is told.
+
+    It applies to that call only, so that results stay reproducible.
+    """
     import torch
 
     if dtype != torch.float16:
         return False
-    logger.info("the autoencoder of %s overflows in float16 here: running it again in float32", title)
+    policy.say(f"The autoencoder of {title} overflowed in float16, so it ran again in float32.")
     return True

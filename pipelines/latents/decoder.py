@@ -48,7 +48,7 @@ def decoded(
 
     image = image_of(raw, autoencoder.decoding_dtype)
     overflown = [index for index, one in enumerate(image) if not one.isfinite().all()]
-    if overflown and retry_in_float32(autoencoder.decoding_dtype, autoencoder.title):
+    if overflown and retry_in_float32(autoencoder.decoding_dtype, autoencoder.title, policy):
         image[overflown] = image_of(raw[overflown], torch.float32)
     if not image.isfinite().all():
         raise RelayError(

@@ -27,7 +27,7 @@ def encoded(
 
     made = encoded_once(module, pictures, policy, run_in, tiling=tiling, title=title)
     overflown = [index for index, one in enumerate(made) if not one.isfinite().all()]
-    if overflown and retry_in_float32(run_in, title):
+    if overflown and retry_in_float32(run_in, title, policy):
         again = [pictures[index] for index in overflown]
         wide = encoded_once(module, again, policy, torch.float32, tiling=tiling, title=title)
         for index, one in zip(overflown, wide):

@@ -19,7 +19,7 @@ def denoiser_in(header: Header) -> DenoiserLayout | None:
 
 
 def layout_of(header: Header, where: str) -> CheckpointLayout:
-    """The layout of a complete checkpoint in the original layout, with denoiser, VAE and text encoders in one file.
+    """The layout of a checkpoint in the original layout, with denoiser and text encoders in one file. It may lack a VAE.
 
     Raises:
         RelayError: the file is something else. The message says what, as far as its keys tell.
@@ -40,7 +40,9 @@ def layout_of(header: Header, where: str) -> CheckpointLayout:
         )
         if not there
     ]
-    if layout is None or missing:
+    if layout is not None and missing and header.has(*VAES):
+        raise RelayError(f"{where} contains only a part of a VAE, without its decoder. Use another file of the model.")
+    if layout is None:
         raise RelayError(f"{where} contains a {denoiser.title}, but no {' and no '.join(missing)}. {denoiser.alone}")
     return layout
 

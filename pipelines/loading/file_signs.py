@@ -44,10 +44,10 @@ QUANTISED = (
 )
 """Tensors that are stored with quantised weights."""
 ADAPTERS = (
-    Sign("a LoHa (LyCORIS)", ("*.hada_w1_a",), NO_PLAIN_LORA),
-    Sign("a LoKr (LyCORIS)", ("*.lokr_w1",), NO_PLAIN_LORA),
-    Sign("a LoKr (LyCORIS)", ("*.lokr_w1_a",), NO_PLAIN_LORA),
-    Sign("an OFT or BOFT (LyCORIS)", ("*.oft_blocks",), NO_PLAIN_LORA),
+    Sign("a LoHa (LyCORIS)", ("*.hada_w1_a",), IN_LORAS),
+    Sign("a LoKr (LyCORIS)", ("*.lokr_w1",), IN_LORAS),
+    Sign("a LoKr (LyCORIS)", ("*.lokr_w1_a",), IN_LORAS),
+    Sign("an OFT or BOFT (kohya, LyCORIS)", ("*.oft_blocks",), IN_LORAS),
     Sign("an OFT or BOFT (LyCORIS)", ("*.oft_diag",), NO_PLAIN_LORA),
     Sign("a GLoRA (LyCORIS)", ("*.a1.weight", "*.b1.weight"), NO_PLAIN_LORA),
     Sign("a ControlLLLite", ("lllite_unet_",)),
@@ -60,7 +60,7 @@ ADAPTERS = (
     Sign("an AnimateDiff LoRA", ("*_lora.down.weight", "down_blocks.0.motion_modules.")),
     Sign("a PhotoMaker file", ("id_encoder.",)),
     Sign("a LoRA", ("*_lora.down.weight",), IN_LORAS),
-    Sign("an OFT or BOFT (LyCORIS)", ("*.oft_R.weight",), NO_PLAIN_LORA),
+    Sign("an OFT or BOFT (PEFT)", ("*.oft_R.weight",), NO_PLAIN_LORA),
     Sign("a Control-LoRA", ("lora_controlnet",)),
     Sign("a ControlNet", ("control_model.",), IN_CONTROLNET),
     Sign("a ControlNet", ("controlnet_cond_embedding.",), IN_CONTROLNET),

@@ -16,6 +16,7 @@ from ..base.monitor import Monitor
 from ..files.registry import REGISTRY, content_digest
 from ..files.safetensors import Header
 from ..model.components import PipelineComponents
+from ..model.family import ModelFamily
 from ..model.family_lookup import recognise
 from .checkpoint_keys import below, found_below, place_before, plain_keys, prefixed
 from .checkpoint_kinds import layout_of
@@ -45,7 +46,8 @@ def load_checkpoint(
     """Loads a file of one of the kinds in :mod:`.checkpoint_table`.
 
     The header tells the kind. Only the tensors of the components are read, and they are cast as they are read. Modules are
-    in ``dtype``, on the CPU, in evaluation mode, without gradients, and are shared like those of a folder.
+    in ``dtype``, on the CPU, in evaluation mode, without gradients, and are shared like those of a folder. The model of a
+    file without a VAE has no autoencoder, and the monitor is told.
 
     Args:
         vocabularies: the folders of the vocabularies, which checkpoints don't contain, by :attr:`.Vocabulary.name`.
@@ -65,7 +67,8 @@ def load_checkpoint(
     model_index = read_model_index(folder, where)
     family = recognise(model_index, where)
     kinds = {name: classes.kind for name, classes in family.components.items()}
-    stored = [name for name in kinds if kinds[name] == "model"]
+    absent = _absent(family, layout, header)
+    stored = [name for name in kinds if kinds[name] == "model" and name not in absent]
     parts = {
         name: _part(name, model_index[name], folder / name, layout, header, where)
         for name in sorted(stored, key=lambda name: (name == family.denoiser, name))
@@ -75,7 +78,7 @@ def load_checkpoint(
         check_floats(whole_header, part, where)
     read_parts_ahead(path, list(parts.values()), dtype)
     modules: dict[str, Any] = {}
-    for name in sorted(family.components):
+    for name in sorted(family.components.keys() - absent):
         monitor.check()
         if kinds[name] == "scheduler":
             changes = layout.scheduler_changes(path, header, place)
@@ -85,7 +88,15 @@ def load_checkpoint(
         else:
             modules[name] = load_part(path, parts[name], dtype, where)
     config = {name: model_index[name] for name in family.config_flags if name in model_index}
+    if absent:
+        monitor.say(f"{where} contains no VAE. Give the model one with Set VAE.")
     return PipelineComponents(family=family, source=where, modules=modules, dtype=dtype, config=config)
+
+
+def _absent(family: ModelFamily, layout: CheckpointLayout, header: Header) -> set[str]:
+    """The autoencoder's name if the file has none. Every other part must be there."""
+    name = family.autoencoder
+    return {name} if name is not None and layout.components[name].place_in(header) is None else set()
 
 
 def _part(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -30,23 +30,38 @@ class LoraLayer:
         return [tensor for tensor in (self.down, self.up, self.magnitude) if tensor is not None]
 
 
+class WeightChange(Protocol):
+    """The change of one weight or bias that is not a low-rank product, such as a LoHa's. It is merged while a stage runs."""
+
+    def added(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
+        """What to add to the model's own ``weight``, which is in float32: a tensor of its shape, dtype and device."""
+        ...
+
+    @property
+    def tensors(self) -> list[torch.Tensor]: ...
+
+
 @dataclass(frozen=True, eq=False)
 class LoraWeights:
     """The contents of a LoRA file, read once and shared by all models that use it; freed with the last."""
 
     layers: Mapping[str, Mapping[str, LoraLayer]]
-    """Component, e.g. ``"unet"`` -> name of a layer in it -> the change of this layer."""
+    """Component, e.g. ``"unet"`` -> name of a layer in it -> the low-rank change of this layer."""
+    changes: Mapping[str, Mapping[str, WeightChange]] = field(default_factory=dict)
+    """Component -> name of a parameter in it, e.g. ``"conv_in.weight"`` -> any other change of it."""
     notes: tuple[str, ...] = ()
     """What the user should know about the file."""
     largest: Mapping[str, float] = field(default_factory=dict)
-    """Component -> the largest absolute value in its tensors."""
+    """Component -> the largest absolute value in the tensors of low-rank changes and differences."""
 
     def has_part(self, component: str) -> bool:
-        return component in self.layers
+        return component in self.layers or component in self.changes
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        return [tensor for layers in self.layers.values() for layer in layers.values() for tensor in layer.tensors]
+        parts: list[LoraLayer | WeightChange] = [one for by_name in self.layers.values() for one in by_name.values()]
+        parts += [one for by_name in self.changes.values() for one in by_name.values()]
+        return [tensor for part in parts for tensor in part.tensors]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +84,8 @@ class Lora:
     @property
     def mark(self) -> str | None:
         """Describes how the LoRA changes the text encoders; None if it does not."""
-        if not self.text_strength or not any(name.startswith("text_encoder") for name in self.weights.layers):
+        parts = (*self.weights.layers, *self.weights.changes)
+        if not self.text_strength or not any(name.startswith("text_encoder") for name in parts):
             return None
         return f"LoRA {self.title} at text_strength {self.text_strength:g}"
 
@@ -80,13 +96,13 @@ class EmbeddingFile:
 
     vectors: Mapping[str, torch.Tensor]
     """``clip_l`` and ``clip_g``, or "" for a single encoder -> [vectors, width]."""
-    word: str
-    """The token in the file, or empty."""
+    words: tuple[tuple[str, int], ...]
+    """The tokens in the file, each with the number of its vectors, in their order; a token is empty if the file has none."""
 
 
 @dataclass(frozen=True, eq=False)
 class TextualInversion:
-    """A textual inversion with the token that one model knows it by."""
+    """A token of a textual inversion file that one model knows."""
 
     title: str
     """The file's name, for messages and marks."""

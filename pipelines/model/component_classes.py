@@ -62,19 +62,20 @@ KARRAS_DIFFUSION_SCHEDULERS = (
     "DPMSolverSDEScheduler",
 )
 """Those of diffusers' KarrasDiffusionSchedulers that can run an epsilon or v-prediction model."""
+MORE_DIFFUSION_SCHEDULERS = ("LCMScheduler", "TCDScheduler", "SASolverScheduler")
+"""Others that can run such a model. LCM and TCD are for models and LoRAs that were trained for few steps."""
 PUBLISHED_WITH = (
-    "LCMScheduler",
-    "TCDScheduler",
     "EDMEulerScheduler",
     "EDMDPMSolverMultistepScheduler",
     "DDIMParallelScheduler",
     "DDPMParallelScheduler",
     "IPNDMScheduler",
-    "SASolverScheduler",
 )
 """Schedulers that are only used if the model itself has them."""
 FLOW_MATCH_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 """Schedulers that can run a flow matching model in diffusers' pipelines and blocks."""
-SCHEDULER = Classes("diffusers", KARRAS_DIFFUSION_SCHEDULERS + PUBLISHED_WITH, kind="scheduler")
+SCHEDULER = Classes(
+    "diffusers", KARRAS_DIFFUSION_SCHEDULERS + MORE_DIFFUSION_SCHEDULERS + PUBLISHED_WITH, kind="scheduler"
+)
 FLOW_SCHEDULER = Classes("diffusers", FLOW_MATCH_SCHEDULERS, kind="scheduler")
 PRIOR_SCHEDULER = Classes("diffusers", ("UnCLIPScheduler",), kind="scheduler")

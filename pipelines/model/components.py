@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import RelayError
 from ..base.memory_size import SizedValue, module_tensors
 from .family import ModelFamily
+from .guidance import GuidanceOptions
 from .options import ModelOptions
 
 if TYPE_CHECKING:
@@ -26,6 +27,14 @@ class SchedulerChoice:
     sigmas: str | None = None
     """``"karras"``, ``"exponential"`` or ``"beta"``."""
     timestep_spacing: str | None = None
+    prediction_type: str | None = None
+    """``"epsilon"`` or ``"v_prediction"``."""
+    rescale_betas_zero_snr: bool = False
+    """Whether the betas are rescaled to zero terminal SNR, if the model's config doesn't already ask for it."""
+    algorithm_type: str | None = None
+    """``"dpmsolver++"`` or ``"sde-dpmsolver++"``, for DPM-Solver."""
+    euler_at_final: bool = False
+    """Whether DPM-Solver ends with an Euler step, if the model's config doesn't already ask for it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +60,7 @@ class PipelineComponents(SizedValue):
     """Textual inversions; the tokenizers in :attr:`modules` know their tokens."""
     options: ModelOptions = field(default_factory=ModelOptions)
     """Speed and memory options for running the modules."""
+    guidance: GuidanceOptions = field(default_factory=GuidanceOptions)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modules", MappingProxyType(dict(self.modules)))

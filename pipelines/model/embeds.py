@@ -9,6 +9,7 @@ from ..base.errors import RelayError
 from ..base.memory_size import SizedValue
 from .components import PipelineComponents
 from .laws import TextLayer, TextRecipe
+from .sdxl_sizes import SdxlSizes
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +94,8 @@ class PromptEmbeds(SizedValue):
     mark: EncoderMark
     empty: TextEmbeds | None = None
     """The text "", for a family that reads it instead of the prompt at guidance 0."""
+    sizes: SdxlSizes | None = None
+    """The sizes that SDXL reads beside the prompt; None: those of the picture that is painted."""
 
     def tensors(self) -> list[torch.Tensor | None]:
         texts = [text for text in (self.positive, self.negative, self.empty) if text is not None]

@@ -42,6 +42,10 @@ class ModelFamily:
     """Components that a published model may lack (e.g. T5 in Stable Diffusion 3)."""
     control_pipeline_classes: Mapping[Task, str] = field(default_factory=dict)
     """Task -> class name for a run with ControlNets; empty if the family can't use them."""
+    pag_pipeline_classes: Mapping[Task, str] = field(default_factory=dict)
+    """Task -> class name for a run with perturbed attention guidance (PAG); empty if diffusers has none."""
+    pag_control_pipeline_classes: Mapping[Task, str] = field(default_factory=dict)
+    """The same with ControlNets."""
     controlnet: Classes | None = None
     """The class of its ControlNets; None if the family can't use them. The family's module makes the arguments from them."""
     autoencoder: str | None = None
@@ -84,6 +88,8 @@ class ModelFamily:
     has_denoising_range: bool = False
     """Whether the pipelines take ``denoising_end`` (and ``denoising_start`` for image-to-image)."""
     has_pooled_embeds: bool = False
+    reads_sizes: bool = False
+    """Whether its pipelines take SDXL's ``original_size``, ``crops_coords_top_left`` and ``target_size``."""
     takes_embeddings: bool = False
     """Whether diffusers' ``load_textual_inversion`` works with the family's pipelines."""
     keeps_latents: bool = False
@@ -101,8 +107,12 @@ class ModelFamily:
     config_flags: Mapping[str, object] = field(default_factory=dict)
     """Entries of model_index.json that change results, with diffusers' defaults."""
 
-    def pipeline_class(self, task: Task, *, control: bool = False) -> type:
-        """diffusers' class for ``task``, with or without ControlNets. Imports diffusers."""
+    def pipeline_class(self, task: Task, *, control: bool = False, pag: bool = False) -> type:
+        """diffusers' class for ``task``, with or without ControlNets and PAG. Imports diffusers."""
         import diffusers
 
-        return getattr(diffusers, (self.control_pipeline_classes if control else self.pipeline_classes)[task])
+        if pag:
+            classes = self.pag_control_pipeline_classes if control else self.pag_pipeline_classes
+        else:
+            classes = self.control_pipeline_classes if control else self.pipeline_classes
+        return getattr(diffusers, classes[task])

@@ -15,7 +15,7 @@ def mix(a: PromptEmbeds | ImageEmbeds, b: PromptEmbeds | ImageEmbeds, weight_b: 
     """``a * (1 - weight_b) + b * weight_b`` for all embeddings, like ``KandinskyV22PriorPipeline.interpolate``.
 
     Raises:
-        RelayError: the prompts have different kinds of embeddings, text encoders, widths or lengths, or the weight is
+        RelayError: the prompts have different kinds of embeddings, text encoders, widths, lengths or sizes, or the weight is
             outside 0..1.
     """
     if not 0 <= weight_b <= 1:
@@ -40,8 +40,12 @@ def mix(a: PromptEmbeds | ImageEmbeds, b: PromptEmbeds | ImageEmbeds, weight_b: 
                 f"prompt_a, prompt_b: one has {a.positive.hidden.shape[1]} tokens and the other {b.positive.hidden.shape[1]}. "
                 "Shorten the longer one, or lengthen the shorter one."
             )
+        if a.sizes != b.sizes:
+            raise RelayError(
+                "prompt_a, prompt_b: they have different sizes from SDXL Size. Connect both without it, and put SDXL Size after Mix Prompts."
+            )
         positive = _mean_text(a.positive, b.positive, weight_b)
-        return PromptEmbeds(positive, _mean_text(a.negative, b.negative, weight_b), a.mark, a.empty)
+        return PromptEmbeds(positive, _mean_text(a.negative, b.negative, weight_b), a.mark, a.empty, a.sizes)
     raise RelayError(
         "prompt_a, prompt_b: one has text embeddings and the other image embeddings. Mix two prompts from Encode Prompt, or two from Kandinsky Prior and Image Prompt."
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..adapters.lora import active_loras
 from ..base.errors import RelayError
 from ..control.fitting import control_modules
+from ..denoising.guidance import attention_kept
 from ..denoising.job import DenoisingJob, denoising_bytes
 from ..denoising.optimising import in_force
 from ..device.offload import Stage
@@ -41,6 +42,7 @@ def denoise(jobs: Sequence[DenoisingJob], runtime: Runtime) -> list[torch.Tensor
         runtime.policy.on_device(Stage.DENOISE, modules, denoising_bytes(first)) as device,
         active_loras(components, [denoiser]),
         in_force(components, modules, runtime.monitor),
+        attention_kept(components),
     ):
         for job in jobs:
             if previews:

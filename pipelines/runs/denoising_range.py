@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ..base.errors import RelayError
+from ..denoising.job import DenoisingJob
+from ..denoising.schedulers import SIGMA_FLAGS
 from ..device.runtime import Runtime
 from ..latents.latent_space import Latents
 from ..model.components import PipelineComponents
@@ -70,6 +72,20 @@ def denoising_end(components: PipelineComponents, end: float, start: float | Non
             f"denoising_start, denoising_end: {start:g} is not before {end:g}. Raise denoising_end or lower denoising_start."
         )
     return end
+
+
+def say_steps_in_range(job: DenoisingJob, runtime: Runtime) -> None:
+    """Tells the user how many steps a finished run had, if it covered a part of a schedule with respaced sigmas.
+
+    The part is cut at a noise level, and with respaced sigmas that is not the same fraction of the steps.
+    """
+    spacing = next((name for name, flag in SIGMA_FLAGS.items() if job.scheduler.config.get(flag)), None)
+    if spacing is None or (job.denoising_start is None and job.denoising_end is None):
+        return
+    ran = -(-job.on_step.steps // job.scheduler.order)
+    runtime.monitor.say(
+        f"{ran} of {job.steps} steps ran: denoising_start and denoising_end cut at a noise level, which {spacing} sigmas place elsewhere."
+    )
 
 
 def check_clean(latent: Latents, components: PipelineComponents, runtime: Runtime) -> None:

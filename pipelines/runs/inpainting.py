@@ -11,6 +11,7 @@ from ..base.images import to_pixels
 from ..base.numbers import check_numbers, check_strength
 from ..control.fitting import fit_controls
 from ..control.kandinsky_hint import take_hint
+from ..denoising.guidance import check_guidance
 from ..denoising.job import DenoisingJob
 from ..denoising.masked_picture import (
     FixedLatents,
@@ -34,6 +35,7 @@ from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from ..model.family import Task
 from ..model.family_lookup import require_task
+from ..model.prompt_sizes import check_sizes
 from .denoise import denoise
 from .denoising_range import check_clean
 from .inputs import batch_of, check_counts, check_one_source, is_inpainting_model, painted_extent
@@ -48,6 +50,7 @@ class InpaintSettings:
     steps: int
     guidance_scale: float
     seed: int
+    eta: float = 0.0
 
 
 @tried_once_more
@@ -99,10 +102,12 @@ def inpaint(
     # If diffusers has no inpainting pipeline for a plain model, run image-to-image and restore the unmasked area ourselves.
     task = Task.INPAINT if sees_mask or family.inpaints_plain_models else Task.IMAGE_TO_IMAGE
     check_prompt_fits(prompt, components)
+    check_sizes(prompt, components, task, controlled=bool(control))
     extent = painted_extent(components, autoencoder, image, latent)
     batch = batch_of(image, latent)
     hint, units = take_hint(control, components, extent, batch)
     controls = fit_controls(units, components, task, extent, batch)
+    check_guidance(components, task, controls, settings.eta)
     repaint = fit_repaint_mask(mask, latent.noise_mask if latent else None, extent, autoencoder.factor, batch)
 
     own_generators = generators_for(latent, settings.seed, batch)
@@ -138,6 +143,7 @@ def inpaint(
         latents=begin,
         strength=settings.strength,
         controls=controls,
+        eta=settings.eta,
         masked_picture=MaskedPicture(repaint, encodes_picture, masked),
         extras=(AestheticScores(), *hint),
     )

@@ -20,6 +20,7 @@ from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from ..model.family import Task
 from ..model.family_lookup import require_task
+from ..model.prompt_sizes import check_sizes
 from .denoise import denoise
 from .denoising_range import check_clean
 from .inputs import check_counts
@@ -61,6 +62,7 @@ def upscale_latent(
     check_counts(1, settings.steps)
     check_schedule(components, settings.steps)
     check_prompt_fits(prompt, components)
+    check_sizes(prompt, components, Task.LATENT_UPSCALE)
     check_clean(latent, components, runtime)
     own_generators = generators_for(latent, settings.seed, latent.batch)
     if must_convert(latent, autoencoder, runtime):

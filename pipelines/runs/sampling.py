@@ -11,6 +11,7 @@ from ..base.images import Extent, check_extent, to_pixels
 from ..base.numbers import check_numbers, check_strength
 from ..control.fitting import fit_controls
 from ..control.kandinsky_hint import take_hint
+from ..denoising.guidance import check_guidance
 from ..denoising.job import DenoisingJob
 from ..denoising.noise_law import steps_at_strength
 from ..denoising.schedulers import build_scheduler, check_schedule
@@ -26,8 +27,9 @@ from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from ..model.family import Task
 from ..model.family_lookup import require_task
+from ..model.prompt_sizes import check_sizes
 from .denoise import denoise
-from .denoising_range import denoising_end, denoising_start
+from .denoising_range import denoising_end, denoising_start, say_steps_in_range
 from .inputs import (
     batch_of,
     check_counts,
@@ -52,6 +54,7 @@ class TextToImageSettings:
     seed: int
     denoising_end: float = 1.0
     """Below 1, the latent keeps its noise so that another model can continue."""
+    eta: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class ImageToImageSettings:
     """0: follow the latent's tag. If there is a start, ``strength`` is not used."""
     denoising_end: float = 1.0
     aesthetic: AestheticScores = field(default_factory=AestheticScores)
+    eta: float = 0.0
 
 
 @tried_once_more
@@ -94,8 +98,10 @@ def text_to_image(
     end = denoising_end(components, settings.denoising_end, start=None)
     check_schedule(components, settings.steps, in_part=end is not None)
     check_prompt_fits(prompt, components)
+    check_sizes(prompt, components, Task.TEXT_TO_IMAGE)
     hint, units = take_hint(control, components, extent, settings.batch_size)
     controls = fit_controls(units, components, Task.TEXT_TO_IMAGE, extent, settings.batch_size)
+    check_guidance(components, Task.TEXT_TO_IMAGE, controls, settings.eta)
     own_generators = generators(settings.seed, range(settings.batch_size))
     job = DenoisingJob(
         task=Task.TEXT_TO_IMAGE,
@@ -109,9 +115,11 @@ def text_to_image(
         extent=extent,
         denoising_end=end,
         controls=controls,
+        eta=settings.eta,
         extras=hint,
     )
     samples = autoencoder.to_raw(denoise([job], runtime)[0])
+    say_steps_in_range(job, runtime)
     return Latents(samples).with_samples(samples, autoencoder, noise_left=end)
 
 
@@ -155,9 +163,11 @@ def image_to_image(
             "Remove the mask, or use strength instead."
         )
     check_prompt_fits(prompt, components)
+    check_sizes(prompt, components, Task.IMAGE_TO_IMAGE)
     extent = painted_extent(components, autoencoder, image, latent)
     hint, units = take_hint(control, components, extent, batch_of(image, latent))
     controls = fit_controls(units, components, Task.IMAGE_TO_IMAGE, extent, batch_of(image, latent))
+    check_guidance(components, Task.IMAGE_TO_IMAGE, controls, settings.eta)
     if controls and (start is not None or end is not None):
         raise RelayError(
             "control, denoising_start, denoising_end: image-to-image with ControlNets always runs from the clean picture to the end. "
@@ -195,7 +205,9 @@ def image_to_image(
         denoising_start=start,
         denoising_end=end,
         controls=controls,
+        eta=settings.eta,
         extras=(settings.aesthetic, *hint),
     )
     samples = autoencoder.to_raw(denoise([job], runtime)[0])
+    say_steps_in_range(job, runtime)
     return (latent or Latents(samples)).with_samples(samples, autoencoder, noise_left=end)

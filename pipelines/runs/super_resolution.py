@@ -23,6 +23,7 @@ from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds, check_prompt_fits
 from ..model.family import Task
 from ..model.family_lookup import require_task
+from ..model.prompt_sizes import check_sizes
 from .denoise import denoise
 from .denoising_range import check_clean
 from .inputs import check_counts, check_one_source
@@ -79,6 +80,7 @@ def super_resolution(
     _check_noise_level(settings.noise_level, components)
     check_tile_size(settings.tile_size)
     check_prompt_fits(prompt, components)
+    check_sizes(prompt, components, Task.SUPER_RESOLUTION)
     if latent is not None:
         image = _decoded(latent, settings.tile_size, components, runtime)
     assert image is not None

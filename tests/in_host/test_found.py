@@ -39,8 +39,17 @@ ADVANCED = {
     "RelayLoadControlNet": {"dtype"},
     "RelayLoadControlNetFromHub": {"revision", "variant", "dtype"},
     "RelayEncodePrompt": {"clip_skip"},
-    "RelayTextToImage": {"denoising_end"},
-    "RelayImageToImage": {"denoising_start", "denoising_end", "aesthetic_score", "negative_aesthetic_score"},
+    "RelaySetScheduler": {"prediction_type", "rescale_betas_zero_snr", "algorithm_type", "euler_at_final"},
+    "RelaySdxlSize": {
+        f"negative_{name}"
+        for name in (
+            *("original_width", "original_height", "crop_left", "crop_top"),
+            *("target_width", "target_height"),
+        )
+    },
+    "RelayTextToImage": {"denoising_end", "eta"},
+    "RelayImageToImage": {"denoising_start", "denoising_end", "aesthetic_score", "negative_aesthetic_score", "eta"},
+    "RelayInpaint": {"eta"},
 }
 COUNTERPARTS = {
     "RelayLoadModel": "ComfyUI's Load Checkpoint",
@@ -48,11 +57,13 @@ COUNTERPARTS = {
     "RelayLoadLora": "ComfyUI's own Load LoRA",
     "RelayLoadTextualInversion": "embedding:name",
     "RelaySetScheduler": "ComfyUI's own samplers",
+    "RelaySetGuidance": "ComfyUI's RescaleCFG and PerturbedAttentionGuidance",
     "RelaySetVae": "ComfyUI's Load VAE",
     "RelayOptimize": "ComfyUI's TorchCompileModel",
     "RelayEncodePrompt": "ComfyUI's CLIP Text Encode (Prompt)",
     "RelayImagePrompt": "ComfyUI's CLIP Vision Encode",
     "RelayMixPrompts": "ComfyUI's ConditioningAverage",
+    "RelaySdxlSize": "ComfyUI's CLIPTextEncodeSDXL",
     "RelayTextToImage": "ComfyUI's KSampler",
     "RelayImageToImage": "ComfyUI's KSampler",
     "RelayInpaint": "ComfyUI's VAE Encode (for Inpainting)",

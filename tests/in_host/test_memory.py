@@ -59,11 +59,6 @@ def unload_everything() -> None:
     assert memory.current_loaded_models == []
 
 
-@pytest.fixture
-def small_card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], SmallCard]:
-    return lambda size: SmallCard(size, monkeypatch)
-
-
 def paint(model: PipelineComponents, policy: Any = None) -> torch.Tensor:
     """Runs all stages (text, denoising, decoding) without the cache of encoded values."""
     ENCODED.clear()

@@ -65,10 +65,10 @@ def page(page_server: HostServer) -> HostPage:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """Closes the page before a test that doesn't use it: while it is open, asyncio.run doesn't work in this process."""
+    yield  # the fixtures of a module may still use the page
     if nextitem is None or (nextitem.path != item.path and not uses_the_page(nextitem)):
         OpenPages.named.clear()
         OpenPages.closing.close()
-    return (yield)
 
 
 def uses_the_page(item: pytest.Item) -> bool:

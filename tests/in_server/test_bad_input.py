@@ -42,6 +42,15 @@ class Workflow(Graph):
     def text(self, name: str | Out, prompt: str = PROMPT, **settings: Any) -> Out:
         return self.encode(self.model(name), prompt, **settings)
 
+    def guided(self, name: str, **values: Any) -> Out:
+        plain = {"guidance_rescale": 0.0, "pag_scale": 0.0, "pag_layers": "mid"}
+        return self.add("RelaySetGuidance", model=self.model(name), **{**plain, **values})
+
+    def sized(self, name: str, **sizes: int) -> Out:
+        zeros = dict.fromkeys(("original_width", "original_height", "crop_left", "crop_top"), 0)
+        zeros |= {"target_width": 0, "target_height": 0}
+        return self.add("RelaySdxlSize", prompt=self.text(name), **{**zeros, **sizes})
+
     def embeddings(self, name: str = PRIOR) -> Out:
         return self.prior(self.model(name), PROMPT)
 
@@ -299,6 +308,42 @@ CASES = (
         lambda w: w.paint(SD15, w.add("RelayMixPrompts", prompt_a=w.text(SD15), prompt_b=w.embeddings(), weight_b=0.5)),
         "RelayMixPrompts",
         r"prompt_a, prompt_b",
+    ),
+    Case(
+        "a layer that is not there",
+        lambda w: w.paint(w.guided(SD15, pag_scale=3.0, pag_layers="blocks.9"), w.text(SD15)),
+        "RelaySetGuidance",
+        r"pag_layers: 'blocks\.9' matches no layer with self-attention\. sd15 has: mid, down_blocks",
+    ),
+    Case(
+        "guidance that the run would ignore",
+        lambda w: w.finish(
+            SD15,
+            w.image_to_image(w.guided(SD15, guidance_rescale=0.7), w.text(SD15), image=w.soft()),
+        ),
+        "RelayImageToImage",
+        r"guidance_rescale: diffusers' image-to-image with sd15 .* doesn't use it",
+        INPUTS,
+    ),
+    Case(
+        "eta with a scheduler that does not use it",
+        lambda w: w.paint(SD15, eta=0.5),
+        "RelayTextToImage",
+        r"eta: PNDMScheduler doesn't use it\. Set eta to 0",
+        INPUTS,
+    ),
+    Case(
+        "half of a size",
+        lambda w: w.paint(SDXL, w.sized(SDXL, original_width=512)),
+        "RelaySdxlSize",
+        r"original_width, original_height: 512x0 is no size",
+    ),
+    Case(
+        "sizes for a model that reads none",
+        lambda w: w.paint(SD15, w.sized(SD15, crop_top=5)),
+        "RelayTextToImage",
+        r"prompt: it has sizes from SDXL Size, but sd15 .* reads none",
+        INPUTS,
     ),
     Case(
         "two pictures",

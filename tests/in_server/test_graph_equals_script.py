@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reference import scripts
+from reference import scripts, task_scripts
 from relay_dev.model_folders import SmallModels
 from relay_host.server import HostServer
 from support.graph import Graph, Out, saved
@@ -174,3 +174,23 @@ def test_sdxl_base_to_refiner(server: HostServer, models: SmallModels) -> None:
         named["sdxl_base"], named["sdxl_refiner"], PROMPT, split=0.8, steps=10, seeds=(3, 4)
     )
     assert_same_pixels(run(server, graph, graph.decode(refiner, second)), script)
+
+
+def test_sdxl_with_other_sizes(server: HostServer, models: SmallModels) -> None:
+    graph = Graph()
+    base = graph.load("sdxl_base")
+    sizes = {"original_width": 48, "original_height": 32, "crop_left": 5, "crop_top": 90}
+    sizes |= {"target_width": 0, "target_height": 0, "negative_original_width": 640, "negative_original_height": 512}
+    prompt = graph.add("RelaySdxlSize", prompt=graph.encode(base, PROMPT, "dog"), **sizes)
+    latent = graph.text_to_image(base, prompt, width=96, steps=5, guidance_scale=5.0, seed=3)
+    script = task_scripts.paint(
+        models.named["sdxl_base"],
+        "text",
+        PROMPT,
+        "dog",
+        original_size=(32, 48),
+        crops_coords_top_left=(90, 5),
+        negative_original_size=(512, 640),
+        negative_target_size=(64, 96),
+    )
+    assert_same_pixels(run(server, graph, graph.decode(base, latent)), script)

@@ -121,7 +121,7 @@ def test_the_help_panel_shows_the_page(page: HostPage, page_name: str) -> None:
     page.ask("() => { window.app.canvas.selectItems([window.app.graph.nodes[0]]); return true; }")
     page.page.get_by_test_id("info-button").click()
     panel = page.page.locator(".node-help-content")
-    panel.locator("table").first.wait_for(timeout=30_000)
+    panel.locator("table").first.wait_for(timeout=90_000)
     shown = " ".join(panel.inner_text().split())
     page.screenshot(artifacts_of(page_name) / "help_panel.png")
     assert first_sentence((FOLDER / f"{SHOWN_IN_PANEL}.md").read_text("utf-8")) in shown

@@ -65,7 +65,7 @@ def test_the_page_shows_names_and_tooltips_in_the_language(page: HostPage, langu
         "outputs": [entry["name"] for entry in texts["outputs"].values()],
     }
     page.page.get_by_text(texts["inputs"]["guidance_scale"]["name"], exact=True).hover()
-    page.page.get_by_text(texts["inputs"]["guidance_scale"]["tooltip"]).first.wait_for(timeout=30_000)
+    page.page.get_by_text(texts["inputs"]["guidance_scale"]["tooltip"]).first.wait_for(timeout=90_000)
     page.screenshot(artifacts_of(NODES_2) / f"tooltip_{language}.png")
 
 
@@ -73,7 +73,7 @@ def test_the_help_panel_shows_the_page_in_the_language(page: HostPage, language:
     page.ask("() => { window.app.canvas.selectItems([window.app.graph.nodes[0]]); return true; }")
     page.page.get_by_test_id("info-button").click()
     panel = page.page.locator(".node-help-content")
-    panel.locator("table").first.wait_for(timeout=30_000)
+    panel.locator("table").first.wait_for(timeout=90_000)
     page.screenshot(artifacts_of(NODES_2) / f"help_{language}.png")
     translated = (ROOT / "web" / "docs" / NODE / f"{language}.md").read_text("utf-8")
     assert translated.split("\n")[0] in panel.inner_text()

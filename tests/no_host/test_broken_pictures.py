@@ -53,14 +53,19 @@ def sometimes_overflowing() -> PipelineComponents:
     return model
 
 
-def test_a_latent_that_overflows_float16_is_decoded_in_float32_and_changes_no_other() -> None:
-    model, runtime = sometimes_overflowing(), counting_runtime()
+def test_a_latent_that_overflows_float16_is_decoded_in_float32_and_changes_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, runtime, said = sometimes_overflowing(), counting_runtime(), []
+    monkeypatch.setattr(runtime.policy, "say", said.append)
     quiet = 0.1 * torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     loud = 3000.0 * quiet
     first = coding.decode(model, Latents(quiet), False, runtime)
+    assert said == []
     assert decoded_in(autoencoder_of(model), loud, runtime.policy, torch.float16).isnan().any()
     beyond = coding.decode(model, Latents(loud), False, runtime)
     assert beyond.isfinite().all()
+    assert said == ["The autoencoder of sd15 overflowed in float16, so it ran again in float32."]
     assert torch.equal(coding.decode(model, Latents(quiet), False, runtime), first)
     assert torch.equal(coding.decode(model, Latents(loud), False, runtime), beyond)
     together = coding.decode(model, Latents(torch.cat([quiet, loud])), False, runtime)

@@ -30,6 +30,8 @@ IN_NO_EXAMPLE = {
     "RelayConvertLatent": "the samplers convert",
     "RelayOptimize": "the best option depends on the machine",
     "RelaySetVae": "the guide's models don't need another VAE",
+    "RelaySetGuidance": "the guide doesn't use it",
+    "RelaySdxlSize": "the guide doesn't use it",
 }
 APPS = {
     "sd15_image_to_image": [

@@ -46,9 +46,15 @@ def test_no_run_is_left_over() -> None:
 
 @pytest.mark.parametrize("family", [one for one in FAMILIES if one.auto_keys], ids=lambda family: family.name)
 def test_a_familys_rows_of_autopipeline_are_its_classes(family: ModelFamily) -> None:
-    """The first key is for the family's plain pipelines; a key ending in -controlnet is for those with ControlNets."""
+    """The first key is for the family's plain pipelines. -controlnet in a key means ControlNets, and -pag perturbed attention."""
+    of_kind = {
+        (False, False): family.pipeline_classes,
+        (True, False): family.control_pipeline_classes,
+        (False, True): family.pag_pipeline_classes,
+        (True, True): family.pag_control_pipeline_classes,
+    }
     for key in family.auto_keys:
-        classes = family.control_pipeline_classes if key.endswith("-controlnet") else family.pipeline_classes
+        classes = of_kind["-controlnet" in key, key.endswith("-pag")]
         theirs = {task: decoder_name(table[key]) for task, table in AUTO_TABLES.items() if key in table}
         assert set(theirs) - set(classes) == NOT_COVERED.get(key, set())
         assert dict(classes) == {task: name for task, name in theirs.items() if task in classes}

@@ -20,7 +20,6 @@ from support.lora_files import CONTEXT, QUERY, assert_merged, delta, kohya, laye
 from support.without_host import load
 
 OUT = "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0"
-RESNET_CONV = "down_blocks.0.resnets.0.conv1"  # as many outputs as inputs
 CONV, TIME, PROJECTION = "up_blocks.0.resnets.0.conv1", "time_embedding.linear_1", "down_blocks.0.attentions.0.proj_in"
 DOWNSAMPLER, UPSAMPLER = "down_blocks.0.downsamplers.0.conv", "up_blocks.0.upsamplers.0.conv"
 LINEAR = (QUERY, CONTEXT, OUT)
@@ -166,7 +165,8 @@ def test_names_of_the_first_code_are_those_of_diffusers_own_converter(model_name
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     unet = load(model_name)["unet"]
-    layers = [name for name, one in unet.named_modules() if isinstance(one, (torch.nn.Linear, torch.nn.Conv2d))]
+    kinds = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.GroupNorm, torch.nn.LayerNorm)
+    layers = [name for name, one in unet.named_modules() if isinstance(one, kinds)]
     table = places({"unet": unet}, "unet", ())
     ours: dict[str, str] = {}
     for name, place in table.items():
@@ -276,15 +276,10 @@ def peft_pair(name: str) -> dict[str, torch.Tensor]:
 
 
 BROKEN: dict[str, tuple[Callable[[], dict[str, torch.Tensor]], str]] = {
-    "LoHa": (lambda: with_ends(".hada_w1_a", ".hada_w1_b", ".hada_w2_a", ".hada_w2_b"), "is a LoHa"),
-    "LoKr": (lambda: with_ends(".lokr_w1", ".lokr_w2"), "is a LoKr"),
-    "OFT": (lambda: with_ends(".oft_blocks"), "is an OFT or BOFT"),
     "GLoRA": (lambda: with_ends(".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight"), "is a GLoRA"),
     "IA3": (lambda: with_ends(".on_input", ".weight"), "is an IA3"),
-    "full differences": (lambda: {f"{kohya(CONTEXT)}.diff": torch.ones(2, 2)}, "is a set of full weight differences"),
-    "a bias too": (lambda: with_ends(".diff_b"), "a LoRA that also changes biases or norms"),
-    "a norm too": (lambda: with_ends(".w_norm", ".b_norm"), "a LoRA that also changes biases or norms"),
-    "PEFT's bias": (lambda: {**good(), f"unet.{QUERY}.lora_B.bias": torch.ones(1)}, "also changes biases or norms"),
+    "PEFT's bias": (lambda: {**good(), f"unet.{QUERY}.lora_B.bias": torch.ones(1)}, "is a LoRA with biases of its own"),
+    "weights": (lambda: with_ends(".set_weight"), "is a file that replaces weights"),
     "lora_diffusion": (lambda: {"unet:0:up": torch.ones(2, 2), "unet:0:down": torch.ones(2, 2)}, "lora_diffusion"),
     "Control-LoRA": (lambda: {**good(), "lora_controlnet": torch.ones(1)}, "is a Control-LoRA"),
     "half of it": (lambda: dict(list(good().items())[:1]), "has no up weights for 1 of its 1 layers"),
@@ -296,8 +291,6 @@ BROKEN: dict[str, tuple[Callable[[], dict[str, torch.Tensor]], str]] = {
     "an alpha that is no number": (lambda: {**good(), f"{kohya(QUERY)}.alpha": torch.tensor(torch.inf)}, "NaN or infinite"),
     "twice": (lambda: {**good(), **{f"unet.{QUERY}.lora_{end}.weight": torch.ones(shape) for end, shape in (("A", (4, 32)), ("B", (32, 4)))}}, "twice"),
     "not for a layer": (lambda: {"unet.mid_block.nowhere.lora_A.weight": torch.ones(1, 1), **good()}, "which lacks 1 of its 2 layers, such as unet.mid_block.nowhere"),
-    "inputs' lengths": (lambda: {**good(), f"{kohya(QUERY)}.dora_scale": torch.ones(1, 32)}, "is a DoRA with magnitudes for the inputs"),
-    "inputs' lengths of a convolution": (lambda: {**flat_pair(RESNET_CONV), f"{kohya(RESNET_CONV)}.dora_scale": torch.ones(1, 32, 1, 1)}, "is a DoRA with magnitudes for the inputs"),
     "too few lengths": (lambda: {**good(), f"{kohya(QUERY)}.dora_scale": torch.ones(5, 1)}, "has a DoRA magnitude vector with 5 values, but the layer has 32 outputs"),
     "PEFT's lengths": (lambda: {**good(), f"unet.{QUERY}.lora_magnitude_vector": torch.ones(5), **peft_pair(QUERY)}, "twice"),
     "lengths twice": (lambda: {**good(), f"{kohya(QUERY)}.dora_scale": torch.ones(32, 1), f"{kohya(QUERY)}.lora_magnitude_vector": torch.ones(32)}, "two DoRA magnitude vectors"),

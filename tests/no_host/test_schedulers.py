@@ -12,7 +12,10 @@ import torch
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.denoising.schedulers import build_scheduler, with_scheduler
 from diffusers_relay.pipelines.latents.autoencoder import Autoencoder
-from diffusers_relay.pipelines.model.component_classes import KARRAS_DIFFUSION_SCHEDULERS
+from diffusers_relay.pipelines.model.component_classes import (
+    KARRAS_DIFFUSION_SCHEDULERS,
+    MORE_DIFFUSION_SCHEDULERS,
+)
 from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
 from diffusers_relay.pipelines.runs.sampling import (
     ImageToImageSettings,
@@ -35,11 +38,52 @@ def test_the_list_is_diffusers_own() -> None:
     )
 
 
-@pytest.mark.parametrize("name", KARRAS_DIFFUSION_SCHEDULERS)
-def test_every_scheduler_equals_the_script_s(name: str) -> None:
+CHOICES: dict[str, tuple[SchedulerChoice, dict[str, Any]]] = {
+    # {name: (the node's choice, what a script adds to from_config)}
+    **{name: (SchedulerChoice(name), {}) for name in (*KARRAS_DIFFUSION_SCHEDULERS, *MORE_DIFFUSION_SCHEDULERS)},
+    "sde-dpmsolver++": (
+        SchedulerChoice("DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++"),
+        {"algorithm_type": "sde-dpmsolver++"},
+    ),
+    "dpmsolver++ of one that is not": (
+        SchedulerChoice("DPMSolverSinglestepScheduler", algorithm_type="dpmsolver++"),
+        {"algorithm_type": "dpmsolver++"},
+    ),
+    "sde-dpmsolver++ in single steps": (
+        SchedulerChoice("DPMSolverSinglestepScheduler", algorithm_type="sde-dpmsolver++"),
+        {"algorithm_type": "sde-dpmsolver++"},
+    ),
+    "euler_at_final": (
+        SchedulerChoice("DPMSolverMultistepScheduler", euler_at_final=True),
+        {"euler_at_final": True},
+    ),
+    "v_prediction": (
+        SchedulerChoice("EulerDiscreteScheduler", prediction_type="v_prediction"),
+        {"prediction_type": "v_prediction"},
+    ),
+    "v_prediction with zero SNR": (
+        SchedulerChoice(
+            "EulerDiscreteScheduler",
+            timestep_spacing="trailing",
+            prediction_type="v_prediction",
+            rescale_betas_zero_snr=True,
+        ),
+        {"timestep_spacing": "trailing", "prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
+    ),
+    "the model's own, with v_prediction": (
+        SchedulerChoice(prediction_type="v_prediction"),
+        {"prediction_type": "v_prediction"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CHOICES)
+def test_every_scheduler_equals_the_script_s(case: str) -> None:
     """The script: pipe.scheduler = Scheduler.from_config(pipe.scheduler.config)."""
     model = load("sd15")
-    choice = with_scheduler(model, SchedulerChoice(name))
+    asked, changes = CHOICES[case]
+    name = asked.class_name or type(model["scheduler"]).__name__
+    choice = with_scheduler(model, asked)
     assert type(build_scheduler(choice)).__name__ == name
     image = read_like_host(soft_picture())
     prompt = encode(model, "a red cat", "dog")
@@ -48,7 +92,7 @@ def test_every_scheduler_equals_the_script_s(name: str) -> None:
     assert runtime.monitor.steps[-1][0] == runtime.monitor.steps[-1][1], "the bar ends full, whatever a step costs"
     pipeline = diffusers.StableDiffusionImg2ImgPipeline(
         **{part: model[part] for part in ("vae", "text_encoder", "tokenizer", "unet")},
-        scheduler=getattr(diffusers, name).from_config(model["scheduler"].config),
+        scheduler=getattr(diffusers, name).from_config(model["scheduler"].config, **changes),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -71,6 +115,76 @@ def test_every_scheduler_equals_the_script_s(name: str) -> None:
         assert ours.samples.shape == theirs.shape
     else:
         assert torch.equal(ours.samples, theirs)
+
+
+def test_the_options_are_all_in_the_config() -> None:
+    model = load("sdxl_base")
+    asked = SchedulerChoice(
+        "DPMSolverMultistepScheduler", "karras", "trailing", "v_prediction", True, "dpmsolver++", True
+    )
+    config = build_scheduler(with_scheduler(model, asked)).config
+    assert (config.use_karras_sigmas, config.timestep_spacing) == (True, "trailing")
+    assert (config.prediction_type, config.rescale_betas_zero_snr) == ("v_prediction", True)
+    assert (config.algorithm_type, config.euler_at_final) == ("dpmsolver++", True)
+    assert build_scheduler(model).config == load("sdxl_base")["scheduler"].config, "the model's own is as it was"
+
+
+def test_an_edm_model_takes_the_options_of_its_own_schedulers() -> None:
+    model = with_own("EDMDPMSolverMultistepScheduler", "sdxl_base", **EDM)
+    asked = SchedulerChoice(algorithm_type="sde-dpmsolver++", euler_at_final=True)
+    config = build_scheduler(with_scheduler(model, asked)).config
+    assert (config.algorithm_type, config.euler_at_final) == ("sde-dpmsolver++", True)
+    with pytest.raises(RelayError, match="LCMScheduler can't handle its noise"):
+        with_scheduler(model, SchedulerChoice("LCMScheduler"))
+
+
+@pytest.mark.parametrize("name", ["LCMScheduler", "TCDScheduler", "SASolverScheduler"])
+def test_previews_of_the_newer_schedulers_are_clean(name: str) -> None:
+    """TCD's second result is a noisy latent."""
+    model = load("sd15")
+    clean = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def forward(sample: torch.Tensor, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+        alpha = model["scheduler"].alphas_cumprod[timestep]
+        return ((sample - alpha**0.5 * clean) / (1 - alpha) ** 0.5,)
+
+    runtime = counting_runtime(previews=True)
+    prompt = encode(model, "a")
+    unet = model["unet"]
+    unet.forward = forward
+    try:
+        view = with_scheduler(model, SchedulerChoice(name))
+        text_to_image(
+            view, prompt, TextToImageSettings(64, 64, 1, 4, 1.0, 3, eta=0.3 if "TCD" in name else 0.0), runtime
+        )
+    finally:
+        del unet.forward
+    assert len(runtime.monitor.previewed) == 4
+    for shown in runtime.monitor.previewed:
+        assert float((shown - clean).abs().max()) < 0.01
+
+
+def test_respaced_sigmas_say_how_many_steps_ran() -> None:
+    def said(runtime: Any) -> list[str]:
+        return [line for line in runtime.monitor.said if "steps ran" in line]
+
+    model = load("sdxl_base")
+    view = with_scheduler(model, SchedulerChoice(sigmas="karras"))
+    prompt = encode(model, "a")
+    runtime = counting_runtime()
+    first = text_to_image(view, prompt, TextToImageSettings(64, 64, 1, 10, 3.0, 3, denoising_end=0.6), runtime)
+    ran = len(runtime.monitor.steps)
+    assert ran != 6
+    assert said(runtime) == [
+        f"{ran} of 10 steps ran: denoising_start and denoising_end cut at a noise level, which karras sigmas place elsewhere."
+    ]
+    runtime = counting_runtime()
+    image_to_image(view, prompt, ImageToImageSettings(0.5, 10, 3.0, 3), runtime, latent=first)
+    assert said(runtime)[0].startswith(f"{10 - ran} of 10 steps ran")
+    for runs_whole in (TextToImageSettings(64, 64, 1, 3, 3.0, 3), TextToImageSettings(64, 64, 1, 3, 3.0, 3, 0.6)):
+        runtime = counting_runtime()
+        text_to_image(view if runs_whole.denoising_end == 1 else model, prompt, runs_whole, runtime)
+        assert said(runtime) == []
 
 
 def test_options_change_the_schedule() -> None:
@@ -126,6 +240,23 @@ def test_the_model_s_own_scheduler_is_never_touched() -> None:
         ("sd15", SchedulerChoice(timestep_spacing="lagging"), "timestep_spacing: .*leading, linspace, trailing"),
         ("kandinsky_prior", SchedulerChoice(timestep_spacing="leading"), "timestep_spacing: UnCLIPScheduler"),
         ("kandinsky_decoder", SchedulerChoice("PNDMScheduler"), "Kandinsky.*DDIMScheduler, DDPMScheduler"),
+        ("x4_upscaler", SchedulerChoice("LCMScheduler"), "x4 upscaler can't run 'LCMScheduler'"),
+        ("sd15", SchedulerChoice(prediction_type="sample"), "prediction_type: .*default, epsilon, v_prediction"),
+        ("kandinsky_prior", SchedulerChoice(prediction_type="epsilon"), "prediction_type: UnCLIPScheduler.*: default."),
+        ("sd15", SchedulerChoice("EulerDiscreteScheduler", algorithm_type="dpmsolver++"), "algorithm_type: Euler.*: d"),
+        ("sd15", SchedulerChoice("DEISMultistepScheduler", algorithm_type="dpmsolver++"), "algorithm_type: DEIS"),
+        ("sd15", SchedulerChoice("SASolverScheduler", algorithm_type="dpmsolver++"), "algorithm_type: SASolver"),
+        (
+            "sd15",
+            SchedulerChoice("DPMSolverMultistepScheduler", algorithm_type="deis"),
+            r"algorithm_type: .*dpmsolver\+\+, sde-dpmsolver\+\+",
+        ),
+        (
+            "sd15",
+            SchedulerChoice("PNDMScheduler", rescale_betas_zero_snr=True),
+            "rescale_betas_zero_snr: PNDMScheduler does not have it. Switch it off, or choose one of: DDIMScheduler",
+        ),
+        ("sd15", SchedulerChoice("HeunDiscreteScheduler", euler_at_final=True), "euler_at_final: .*DPMSolverMulti"),
     ],
 )
 def test_a_choice_that_cannot_be_is_refused_at_once(model: str, choice: SchedulerChoice, text: str) -> None:

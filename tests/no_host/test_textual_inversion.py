@@ -269,6 +269,12 @@ def test_damaged_files(tmp_path: Path, models: SmallModels) -> None:
             "is not a textual inversion: it has 2 tensors, instead of one",
         ),
         ({"clip_l": torch.zeros(2, 32), "t5xxl": torch.zeros(2, 64)}, "vectors for t5xxl, .*another kind of model"),
+        (
+            {f"text_encoders_{n}": torch.zeros(2, 32) for n in range(3)},
+            "vectors for text_encoders_2, .*another kind of",
+        ),
+        ({"<a>": torch.zeros(2, 32), "b": torch.zeros(2, 32)}, "it has 2 tensors, instead of one"),
+        ({"<a>": torch.zeros(2, 32), "<b>": torch.zeros(2, 48)}, "has vectors of different widths: 32 and 48"),
         ({"gemma2_2b": torch.zeros(2, 32)}, "vectors for gemma2_2b, .*another kind of model"),
         ({"clip_l": torch.zeros(2, 32), "clip_l_out": torch.zeros(2, 32)}, "vectors for clip_l_out"),
         (
@@ -307,7 +313,7 @@ def test_values_that_the_model_s_type_can_not_hold(tmp_path: Path) -> None:
 def test_thousands_of_vectors_are_refused_before_any_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_file({"emb_params": torch.zeros(50_000, 32)}, tmp_path / "x.safetensors")
     monkeypatch.setattr(torch, "cat", lambda *_, **__: pytest.fail("it was read"))
-    monkeypatch.setattr(textual_inversion, "_with_token", lambda *_: pytest.fail("a tokenizer was copied"))
+    monkeypatch.setattr(textual_inversion, "_with_tokens", lambda *_: pytest.fail("a tokenizer was copied"))
     with pytest.raises(RelayError, match=r"^embedding: x has 50,000 vectors, but a prompt only has 75 tokens"):
         with_textual_inversion(load("sd15"), tmp_path / "x.safetensors", title="x", token="")
 
@@ -363,6 +369,67 @@ def test_both_encoders_of_sdxl_by_their_other_names(inference_mode: None, tmp_pa
     view = with_textual_inversion(load("sdxl_base"), tmp_path / "x.safetensors", title="x", token="sdxl_style")
     mine, theirs = (encode(one, "a sdxl_style cat") for one in (view, taught(load("sdxl_base"), "sdxl_style")))
     assert torch.equal(mine.positive.hidden, theirs.positive.hidden)
+
+
+@pytest.mark.parametrize("keys", [("text_encoders_0", "text_encoders_1"), ("clip_l", "clip_g")])
+def test_one_word_for_each_vector_is_the_script(inference_mode: None, tmp_path: Path, keys: tuple[str, str]) -> None:
+    """Pivotal tuning: the documentation's script gives a list of tokens, one for each row."""
+    base = load("sdxl_base")
+    numbers = torch.Generator().manual_seed(7)
+    encoders, tokenizers = ("text_encoder", "text_encoder_2"), ("tokenizer", "tokenizer_2")
+    tensors = {
+        key: torch.randn(2, base[encoder].get_input_embeddings().weight.shape[1], generator=numbers)
+        for key, encoder in zip(keys, encoders)
+    }
+    save_file(tensors, tmp_path / "x.safetensors")
+    view = with_textual_inversion(base, tmp_path / "x.safetensors", title="x", token="<s0>, <s1>")
+    pipe = scripts.pipeline(small_models().named["sdxl_base"])
+    for key, encoder, tokenizer in zip(keys, encoders, tokenizers):
+        pipe.load_textual_inversion(
+            tensors[key].clone(),
+            token=["<s0>", "<s1>"],
+            text_encoder=getattr(pipe, encoder),
+            tokenizer=getattr(pipe, tokenizer),
+        )
+    for prompt, negative in (("a <s0><s1> cat", "<s1>"), ("<s1> dog <s0>", "dog")):
+        assert_same(encode(view, prompt, negative), scripts.embeds(pipe, prompt, negative))
+    whole = with_textual_inversion(base, tmp_path / "x.safetensors", title="x", token="style")
+    mine, theirs = encode(view, "a <s0><s1> cat"), encode(whole, "a style cat")
+    assert torch.equal(mine.positive.hidden, theirs.positive.hidden)
+    assert not torch.equal(encode(view, "a <s1><s0> cat").positive.hidden, mine.positive.hidden)
+
+
+def test_several_words_in_one_file(inference_mode: None, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"<s10>": ROWS[2], "<s2>": ROWS[:2].clone()}, path)
+    save_file({"emb_params": ROWS[:2].clone()}, tmp_path / "two.safetensors")
+    save_file({"emb_params": ROWS[2:].clone()}, tmp_path / "one.safetensors")
+    base = load("sd15")
+    apart = with_textual_inversion(base, tmp_path / "two.safetensors", title="x", token="<s2>")
+    apart = with_textual_inversion(apart, tmp_path / "one.safetensors", title="x", token="<s10>")
+    wanted = encode(apart, "a <s10> cat, <s2>", "<s2>")
+    own = with_textual_inversion(base, path, title="x", token="")
+    assert [one.token for one in own.embeddings] == ["<s2>", "<s10>"]
+    renamed = with_textual_inversion(base, path, title="x", token="fur, paw,")
+    for view, prompt, negative in ((own, "a <s10> cat, <s2>", "<s2>"), (renamed, "a paw cat, fur", "fur")):
+        got = encode(view, prompt, negative)
+        assert torch.equal(got.positive.hidden, wanted.positive.hidden)
+        assert torch.equal(got.negative.hidden, wanted.negative.hidden)
+    each = with_textual_inversion(base, path, title="x", token="q1,q2,q3")
+    assert torch.equal(encode(each, "a q3 cat, q1 q2", "q1 q2").positive.hidden, wanted.positive.hidden)
+
+
+@pytest.mark.parametrize(
+    ("token", "says"),
+    [
+        ("a1, a2, a3, a4", r"^token: it has 4 words, but badhands has 3 vectors. Enter one word for all of them"),
+        ("a1, a2", r"^token: it has 2 words, but badhands has 3 vectors"),
+        ("a1, a2, a1", r"^token: sd15 already knows 'a1'"),
+    ],
+)
+def test_words_that_do_not_go_with_the_vectors(token: str, says: str) -> None:
+    with pytest.raises(RelayError, match=says):
+        taught(load("sd15"), "badhands", token)
 
 
 def test_embedding_and_its_word_are_named_in_a_prompt(inference_mode: None) -> None:

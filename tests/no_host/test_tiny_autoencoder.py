@@ -134,7 +134,7 @@ def test_inpainting_is_the_script(folders: Callable[[str], Path], name: str, str
     )
     theirs = script[LATENT_BOX]
     difference = (autoencoder_of(model).to_model_scale(ours.samples)[LATENT_BOX] - theirs).abs().max()
-    assert difference <= 1e-5 * theirs.abs().max()
+    assert difference <= 1e-4 * theirs.abs().max()  # one draw of noise too many gives 2 to 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

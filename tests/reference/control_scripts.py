@@ -73,11 +73,11 @@ def image_to_image(
 
 
 def controlled(
-    auto: Any, model: Path | str, controls: Sequence[Control], image_argument: str
+    auto: Any, model: Path | str, controls: Sequence[Control], image_argument: str, **load: Any
 ) -> tuple[Any, dict[str, Any]]:
     nets = [ControlNetModel.from_pretrained(one.folder, torch_dtype=torch.float32) for one in controls]
     single = len(nets) == 1
-    pipeline = loaded(auto, model, {"controlnet": nets[0] if single else nets})
+    pipeline = loaded(auto, model, {"controlnet": nets[0] if single else nets, **load})
     one = controls[0]
     return pipeline, {
         image_argument: one.image if single else [control.image for control in controls],

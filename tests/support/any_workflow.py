@@ -71,6 +71,7 @@ TEXTS_OF = {
         "ftp://x/y",
         "not a url",
     ),
+    "pag_layers": ("mid", "mid, up_blocks", "down", "", "nothing", "(a|a)*b"),
     "token": ("", "<x>", "a b", "cat"),
 }
 NUMBERS = {
@@ -113,6 +114,7 @@ SOURCES = {
         "RelayLoadModel",
         "RelayLoadModel",
         "RelaySetScheduler",
+        "RelaySetGuidance",
         "RelaySetVae",
         "RelayOptimize",
         "RelayLoadLora",
@@ -125,6 +127,7 @@ SOURCES = {
         "RelayKandinskyPrior",
         "RelayImagePrompt",
         "RelayMixPrompts",
+        "RelaySdxlSize",
     ),
     "DIFFUSERS_CONTROLNET": ("RelayLoadControlNet", "RelayLoadControlNetFromHub"),
     "DIFFUSERS_CONTROL": ("RelayApplyControlNet", "RelayKandinskyHint"),
@@ -153,6 +156,9 @@ USUAL: dict[str, Any] = {
     "columns": 0,
     "scheduler": "default",
     "attention": "auto",
+    "pag_layers": "mid",
+    "guidance_rescale": 0.0,
+    "eta": 0.0,
     "token": "<x>",
     "tiled": False,
     "batch_size": 1,
