@@ -63,8 +63,13 @@ def start_a_program(seed):
     (HARM / f"program-{program.pid}").touch()
 
 
+def wait_for_the_test(seed):
+    while not (HARM / "go").exists():
+        time.sleep(0.05)
+
+
 HARMS = {one.__name__: one for one in (hang, hang_whatever_is_asked, fail, kill_the_host, kill_the_host_once)}
-HARMS |= {one.__name__: one for one in (kill_the_worker_once, stop_the_worker_once, start_a_program)}
+HARMS |= {one.__name__: one for one in (kill_the_worker_once, stop_the_worker_once, start_a_program, wait_for_the_test)}
 
 
 class BatchNoise:
