@@ -71,12 +71,9 @@ class RayCluster:
         self.machines.add(HEAD)
         more = ["--head", "--no-monitor", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={self.temp}"]
         self._start(HEAD, more, "{}")
-        self.wait_for(
-            lambda: "Ray runtime started" in self.log(f"ray-{HEAD}").read_text("utf-8"), "the head of the Ray cluster"
-        )
 
     def join(self, name: str) -> None:
-        """A machine with room for one worker, which joins the cluster soon."""
+        """A machine with room for one worker."""
         self.machines.add(name)
         self._start(name, [f"--address={self.address}"], json.dumps({self.resource: 1}))
 
@@ -84,6 +81,7 @@ class RayCluster:
         for name in self.machines.names():
             if name != HEAD:
                 self.machines.remove(name)
+                self.log(f"ray-{name}").unlink()
 
     def run(self, *arguments: str, name: str = "driver") -> subprocess.Popen[bytes]:
         """`relay-batch run` on the head, with what names the cluster."""
@@ -136,3 +134,5 @@ class RayCluster:
         self.machines.start(
             name, ["sh", "-c", 'until "$@"; do sleep 1; done', "sh", *command], self.log(f"ray-{name}"), self.variables
         )
+        log = self.log(f"ray-{name}")
+        self.wait_for(lambda: "Ray runtime started" in log.read_text("utf-8"), f"Ray on the machine {name}")
