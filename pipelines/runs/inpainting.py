@@ -148,6 +148,11 @@ def inpaint(
         extras=(AestheticScores(), *hint),
     )
     samples = autoencoder.to_raw(denoise([job], runtime)[0])
+    if autoencoder.reads_mask:
+        runtime.monitor.say(
+            f"The VAE of {components.source} can also read the picture and the mask when it decodes. Decode Latent (Diffusers) only gives it the "
+            "latent, so details outside the mask are those of the latent."
+        )
     if sees_mask and family.inpaints_plain_models:
         where = at_latent_size(repaint, autoencoder.factor).to(samples)
         samples = where * samples + (1 - where) * raw.to(samples)
