@@ -30,7 +30,10 @@ prepare_pack()
 
 ON_THE_PAGE = tuple(
     f"tests/in_server/test_{name}.py"
-    for name in ("page", "boxes", "blueprints", "made_again", "help_pages", "notes", "page_in_other_languages")
+    for name in (
+        *("page", "boxes", "blueprints", "made_again", "help_pages", "notes", "page_in_other_languages"),
+        "batch_conversion",
+    )
 )
 """These share one browser, so they run sequentially in one process: see tests/in_server/conftest.py."""
 LONGEST_FIRST = (
@@ -40,6 +43,7 @@ LONGEST_FIRST = (
     "tests/seen/test_prompts.py",
     "tests/seen/test_pictures.py",
     *ON_THE_PAGE,
+    "tests/batch/test_ray_machines.py",
     "tests/in_server/test_long_runs.py",
     "tests/in_server/",
 )

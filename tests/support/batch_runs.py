@@ -81,22 +81,16 @@ class Place:
 
     def command(self, out: Path, *more: str) -> list[str]:
         """`relay-batch run` on the table."""
+        return [sys.executable, "-m", "relay_batch.cli", "run", *self.arguments(out), *more]
+
+    def arguments(self, out: Path | str) -> list[str]:
+        """What follows `relay-batch run`."""
         setup = self.setup()
         sets = [part for one in self.sets() for part in ("--set", one)]
         return [
-            *(
-                sys.executable,
-                "-m",
-                "relay_batch.cli",
-                "run",
-                str(self.root / "workflow.json"),
-                "--out",
-                str(out),
-                *sets,
-            ),
+            *(str(self.root / "workflow.json"), "--out", str(out), *sets),
             *("--comfyui", setup.comfyui, "--python", str(setup.python), "--work", str(setup.work)),
             f"--host-arguments={shlex.join(setup.arguments)}",
-            *more,
         ]
 
     def processes(self) -> list[psutil.Process]:

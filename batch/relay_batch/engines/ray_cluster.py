@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import os
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ OWN_RESOURCE = "relay_worker"
 GPU = "GPU"
 OPEN_FLAG = "--i-know-this-cluster-has-no-token"
 AUTH_MODE = "RAY_AUTH_MODE"
+STOPS = ("SIGTERM", "SIGBREAK")
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ def connect(cluster: Cluster, workers: int) -> dict[str, float]:
         # The nodes run the driver's own version of this package.
         options |= {"address": cluster.address, "runtime_env": {"py_modules": [str(Path(__file__).parents[1])]}}
     try:
-        ray.init(**options)
+        with _own_signals():
+            ray.init(**options)
     except Exception as error:  # Ray raises its own errors, OSError, RuntimeError, ValueError
         raise BatchError(
             f"Ray can't be used at {cluster.address or 'this machine'} ({str(error).splitlines()[0]})."
@@ -88,6 +92,17 @@ def connect(cluster: Cluster, workers: int) -> dict[str, float]:
     except BaseException:
         ray.shutdown()
         raise
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray puts a handler of its own in the place of the driver's, which stops a run in order."""
+    kept = [(getattr(signal, name), signal.getsignal(getattr(signal, name))) for name in STOPS if hasattr(signal, name)]
+    try:
+        yield
+    finally:
+        for number, handler in kept:
+            signal.signal(number, handler)
 
 
 def taken_by_a_worker(cluster: Cluster, resources: Mapping[str, float]) -> dict[str, float]:
