@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -20,9 +21,10 @@ from . import launch_host
 from .errors import HostFailed
 from .host_client import HostClient, NoAnswer
 from .jobs import HostSetup
+from .locks import this_machine
 
-PREFIX = "relay-batch-"
-"""A host's folder is PREFIX, the worker's process id, and something random."""
+PREFIX = "relay-batch"
+"""A host's folder is PREFIX, a hash of the machine's name, the worker's process id, and something random, with hyphens."""
 PORT_TAKEN = ("Errno 98]", "Errno 48]", "WinError 10048]")
 TRIES = 3
 STILL = 600.0
@@ -47,7 +49,7 @@ class Host:
         work = Path(setup.work or tempfile.gettempdir())
         work.mkdir(parents=True, exist_ok=True)
         remove_left_behind(work)
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=work)).resolve()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{_machine()}-{os.getpid()}-", dir=work)).resolve()
         self.input, self.output, self.temp = (self.folder / name for name in ("input", "output", "temp"))
         self.log = self.folder / "host.log"
         self.client = HostClient(0)
@@ -200,9 +202,14 @@ def base_directory(arguments: Sequence[str], comfyui: Path) -> Path:
     return comfyui
 
 
+def _machine() -> str:
+    """Several machines may have their folders on one disk."""
+    return hashlib.sha256(this_machine().encode()).hexdigest()[:8]
+
+
 def remove_left_behind(work: Path) -> None:
-    """Removes the folders of hosts whose workers ended without removing them."""
-    for folder in work.glob(f"{PREFIX}*-*"):
-        owner = folder.name[len(PREFIX) :].split("-")[0]
+    """Removes the folders of this machine's hosts whose workers ended without removing them."""
+    for folder in work.glob(f"{PREFIX}-{_machine()}-*"):
+        owner = folder.name.split("-")[-2]
         if owner.isdecimal() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(folder, ignore_errors=True)

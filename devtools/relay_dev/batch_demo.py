@@ -55,13 +55,20 @@ def lay_out(folder: Path) -> None:
         shutil.rmtree(folder / "out")
 
 
-def command(folder: Path, host: Path, base: Path, workers: int) -> list[str]:
+def rows_of(folder: Path) -> list[str]:
+    """The arguments that say what runs: the same for `relay-batch plan` and `relay-batch run`."""
+    return [
+        *(str(EXAMPLE), "--out", str(folder / "out"), "--images", str(folder / "pictures"), "--product"),
+        *("--set", f"prompt=@{folder / 'prompts.csv'}:prompt", "--set", "seed=@seed:1000+i"),
+        *("--set", f"Repaint.steps={STEPS}"),
+    ]
+
+
+def run_command(folder: Path, host: Path, base: Path, workers: int) -> list[str]:
     arguments = ["--cpu", "--disable-api-nodes", "--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK_FOLDER]
     return [
-        *("run", str(EXAMPLE), "--out", str(folder / "out")),
-        *("--images", str(folder / "pictures"), "--set", f"prompt=@{folder / 'prompts.csv'}:prompt"),
-        *("--set", "seed=@seed:1000+i", "--set", f"Repaint.steps={STEPS}", "--product", "--workers", str(workers)),
-        *("--comfyui", str(host), "--python", str(host_python(host))),
+        *("run", *rows_of(folder), "--workers", str(workers), "--comfyui", str(host)),
+        *("--python", str(host_python(host))),
         f"--host-arguments={shlex.join([*arguments, '--base-directory', str(base)])}",
     ]
 
@@ -76,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
     models = small_models()
     lay_out(FOLDER)
     server = HostServer(host=get_host(options.comfyui), base=FOLDER / "comfyui", models=models.models)  # never started
-    wanted = command(FOLDER, server.host, server.base, options.workers)
+    wanted = run_command(FOLDER, server.host, server.base, options.workers)
     print(f"relay-batch {shlex.join(wanted)}", flush=True)
     threads = str(max(1, (os.cpu_count() or 1) // options.workers))
     environment = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from relay_batch import cli, locks, meter
+from relay_batch import cli, host, locks, meter
 from relay_batch.attempts import begin_attempt, forget_attempts, note_reason, read_attempts, take_back_attempt
 from relay_batch.cli_run import read_shard
 from relay_batch.console import ERASE, Console
@@ -265,6 +266,19 @@ def test_a_picture_reaches_a_worker_that_has_no_such_path(tmp_path: Path) -> Non
         lay_down(job.pictures[0], folder)
     with pytest.raises(BadPicture, match="can't be read"):
         job.packed()
+
+
+def test_what_workers_have_left_behind_is_removed(tmp_path: Path) -> None:
+    machine = host._machine()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    names = {f"relay-batch-{machine}-{ended.pid}-abc", f"relay-batch-{machine}-{os.getpid()}-abc"}
+    names |= {f"relay-batch-0badcafe-{ended.pid}-abc", "relay-batch-notes", "other"}
+    for name in names:
+        (tmp_path / name / "temp").mkdir(parents=True)
+    host.remove_left_behind(tmp_path)
+    left = {folder.name for folder in tmp_path.iterdir()}
+    assert names - left == {f"relay-batch-{machine}-{ended.pid}-abc"}
 
 
 def test_a_full_disk_of_the_host_is_no_fault_of_the_row() -> None:

@@ -107,10 +107,9 @@ class LocalEngine:
         found: list[Event] = []
         if not self._slots:
             raise NoWorkers(f"No worker is left. {self._reason}")
-        by_connection = {slot.connection: slot for slot in self._slots}
-        for connection in wait(list(by_connection), timeout):
-            assert isinstance(connection, Connection)
-            found += self._received(by_connection[connection])
+        heard = wait([slot.connection for slot in self._slots], timeout)
+        for slot in [slot for slot in self._slots if slot.connection in heard]:
+            found += self._received(slot)
         for slot in list(self._slots):
             if time.monotonic() - slot.heard > self._silent:
                 found.append(self._replaced(slot, f"it was silent for {self._silent:.0f} s"))
