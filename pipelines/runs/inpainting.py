@@ -92,7 +92,7 @@ def inpaint(
     check_numbers(settings)
     check_counts(1, settings.steps)
     check_strength(settings.strength, settings.steps, steps_at_strength(family))
-    check_schedule(components, settings.steps)
+    check_schedule(components, settings.steps, strength=settings.strength)
     sees_mask = is_inpainting_model(components)
     if sees_mask and not family.inpaints_plain_models and settings.strength != 1:
         raise RelayError(
