@@ -13,6 +13,7 @@ from .ui_graph import Scope, UiNode, read_ui_workflow
 from .ui_links import PRIMITIVE, REROUTE, FromNode, FromPromoted, source_of
 from .ui_text import FILE_NAME, FILE_NAME_NODES, filled, has_choice, without_comments
 from .ui_values import OWN, Values, proxies
+from .ui_versions import check_subgraphs
 
 Prompt = dict[str, dict[str, Any]]
 """A workflow in API format: {node id: {"class_type": ..., "inputs": {...}, "_meta": {"title": ...}}}."""
@@ -38,6 +39,7 @@ def convert(workflow: Mapping[str, Any], table: NodeTable, now: datetime) -> Con
     root = read_ui_workflow(workflow)
     done = Converted({})
     values = Values(root, table, now)
+    check_subgraphs(workflow, root, values)
     for scope, node in root.all_nodes():
         inside = scope.inside(node)
         if inside is not None:

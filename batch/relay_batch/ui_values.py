@@ -111,6 +111,15 @@ def _places(inside: Scope) -> Iterator[tuple[str, str]]:
     yield from listed
 
 
+def placed_values(inside: Scope) -> Iterator[tuple[str, str, Any]]:
+    """(inner node's id, widget, value that the subgraph's node has for it) of the widgets that it shows without an input."""
+    assert inside.node is not None
+    values = inside.node.values if isinstance(inside.node.values, list) else []
+    for (inner, widget), value in zip(_places(inside), values):
+        if inner != OWN:
+            yield inner, widget, value
+
+
 def _as_script_text(value: Any) -> str:
     """A value as JavaScript writes it."""
     if isinstance(value, bool):

@@ -32,6 +32,11 @@ def whole_steps(steps: int, strength: float) -> int:
     return int(steps * strength)
 
 
+def all_steps(steps: int, strength: float) -> int:
+    """How many of ``steps`` are run at ``strength``, where the strength only shortens the schedule."""
+    return steps if strength > 0 else 0
+
+
 def begun_steps(steps: int, strength: float) -> int:
     """How many of ``steps`` are run at ``strength``, where a part of a step is run as a whole one."""
     return steps - int(max(steps - min(steps * strength, steps), 0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..base.numbers import begun_steps, whole_steps
+from ..base.numbers import all_steps, begun_steps, whole_steps
 from ..model.component_classes import FLOW_MATCH_SCHEDULERS, KARRAS_DIFFUSION_SCHEDULERS, MORE_DIFFUSION_SCHEDULERS
 from ..model.family import ModelFamily
 from ..model.family_table import FAMILIES
@@ -72,6 +72,8 @@ def steps_at_strength(family: ModelFamily) -> Callable[[int, float], int]:
 
     Source: ``get_timesteps`` of diffusers' StableDiffusionImg2ImgPipeline and StableDiffusion3Img2ImgPipeline
     """
+    if family.keeps_steps:
+        return all_steps
     return begun_steps if family.noise is NoiseLaw.FLOW else whole_steps
 
 

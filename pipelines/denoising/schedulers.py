@@ -53,13 +53,14 @@ def with_scheduler(components: PipelineComponents, choice: SchedulerChoice) -> P
     return components.with_changes(scheduler=choice)
 
 
-def check_schedule(components: PipelineComponents, steps: int, *, in_part: bool = False) -> None:
+def check_schedule(components: PipelineComponents, steps: int, *, in_part: bool = False, strength: float = 1.0) -> None:
     """Builds the run's schedule before anything is encoded, to find errors early.
 
     Args:
         components: the model and its scheduler.
         steps: the user's setting.
         in_part: whether the run begins at a denoising_start or stops at a denoising_end.
+        strength: of the run. It shortens the schedule of families whose runs keep all their steps.
 
     Raises:
         RelayError: the model's scheduler has another noise law than the family, or can't make a schedule with this many steps.
@@ -74,13 +75,15 @@ def check_schedule(components: PipelineComponents, steps: int, *, in_part: bool 
             f"denoising_start, denoising_end: {components.source} is an EDM model, which can't run only a part of its schedule. "
             "Set denoising_start to 0 and denoising_end to 1."
         )
-    if _runs(scheduler, steps):
+    shortened = {"strength": strength} if components.family.keeps_steps and 0 < strength <= 1 else {}
+    at = f" at strength {strength:g}" if shortened and strength < 1 else ""
+    if _runs(scheduler, steps, **shortened):
         return
     most, too_many = 0, steps
     while too_many - most > 1:  # these classes have a largest number of steps: find it by bisection
         middle = (most + too_many) // 2
-        most, too_many = (middle, too_many) if _runs(scheduler, middle) else (most, middle)
-    if most == 0 and _runs(scheduler, steps + 1):
+        most, too_many = (middle, too_many) if _runs(scheduler, middle, **shortened) else (most, middle)
+    if most == 0 and _runs(scheduler, steps + 1, **shortened):
         raise RelayError(
             f"steps: {name} can't run {steps} steps with {components.source}. Set steps to at least {steps + 1}."
         )
@@ -89,15 +92,16 @@ def check_schedule(components: PipelineComponents, steps: int, *, in_part: bool 
             f"steps: {name} can't run {steps} steps with {components.source}. Choose another scheduler in Set Scheduler."
         )
     raise RelayError(
-        f"steps: {name} runs at most {most} steps with {components.source}, but steps is {steps}. Set steps to {most} or fewer."
+        f"steps: {name} runs at most {most} steps with {components.source}{at}, but steps is {steps}. Set steps to {most} or fewer."
     )
 
 
-def _runs(scheduler: Any, steps: int) -> bool:
+def _runs(scheduler: Any, steps: int, **arguments: Any) -> bool:
     import numpy as np
 
     # The pipelines compute mu from the picture's size. It shifts the steps but doesn't remove any.
-    arguments = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
+    if scheduler.config.get("use_dynamic_shifting"):
+        arguments["mu"] = 1.0
     try:
         with np.errstate(all="ignore"):
             scheduler.set_timesteps(steps, **arguments)

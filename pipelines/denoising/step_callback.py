@@ -45,7 +45,8 @@ class StepWatcher:
         return callback
 
     def _called(self, pipeline: Any, step: int, values: dict[str, Any], run: int, runs: int) -> dict[str, Any]:
-        timesteps, total = pipeline.relay_timesteps, pipeline.num_timesteps
+        timesteps = pipeline.scheduler.timesteps if pipeline.relay_timesteps is None else pipeline.relay_timesteps
+        total = pipeline.num_timesteps
         values["latents"] = self.after_step(step, total, timesteps, values["latents"], run=run, runs=runs)
         return values
 

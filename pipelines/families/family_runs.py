@@ -9,6 +9,7 @@ from ..model.family import ModelFamily, Task
 from ..model.family_table import (
     KANDINSKY22_DECODER,
     KANDINSKY22_DEPTH,
+    LATENT_CONSISTENCY,
     LATENT_UPSCALER,
     SDXL_BASE,
     SDXL_REFINER,
@@ -16,7 +17,15 @@ from ..model.family_table import (
     STABLE_DIFFUSION_3,
     SUPER_RESOLUTION,
 )
-from . import kandinsky22, kandinsky22_depth, sdxl, stable_diffusion, stable_diffusion_3, upscalers
+from . import (
+    kandinsky22,
+    kandinsky22_depth,
+    latent_consistency,
+    sdxl,
+    stable_diffusion,
+    stable_diffusion_3,
+    upscalers,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +46,10 @@ RUNS: Mapping[str, Mapping[Task, Run]] = {
         Task.TEXT_TO_IMAGE: stable_diffusion.text_to_image,
         Task.IMAGE_TO_IMAGE: stable_diffusion.image_to_image,
         Task.INPAINT: stable_diffusion.inpaint,
+    },
+    LATENT_CONSISTENCY.name: {
+        Task.TEXT_TO_IMAGE: latent_consistency.text_to_image,
+        Task.IMAGE_TO_IMAGE: latent_consistency.image_to_image,
     },
     SDXL_BASE.name: {
         Task.TEXT_TO_IMAGE: sdxl.text_to_image,

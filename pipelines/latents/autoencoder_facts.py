@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class AutoencoderFacts:
-    """A shared VAE (AutoencoderKL, AutoencoderTiny or a video VAE) or MoVQ (VQModel), and how its family's pipelines run it."""
+    """A shared VAE (AutoencoderKL, AutoencoderTiny, AsymmetricAutoencoderKL or a video VAE) or MoVQ (VQModel), and how its family's
+    pipelines run it."""
 
     module: Any
     title: str
@@ -57,6 +58,11 @@ class AutoencoderFacts:
     def is_tiny(self) -> bool:
         """Whether it is a TAESD (AutoencoderTiny). It encodes to model scale and has no distribution."""
         return hasattr(self.module.config, "latent_magnitude")
+
+    @property
+    def reads_mask(self) -> bool:
+        """Whether its decoder can also read a picture and a mask (AsymmetricAutoencoderKL)."""
+        return hasattr(getattr(self.module, "decoder", None), "condition_encoder")
 
     @property
     def scale(self) -> LatentScale:

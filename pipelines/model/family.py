@@ -60,6 +60,8 @@ class ModelFamily:
     known_schedule: Mapping[str, object] = field(default_factory=dict)
     """The scheduler config that all published models of the family share. It replaces a folder's own scheduler if its law can't
     be run by the family. If empty, such a folder is refused."""
+    keeps_steps: bool = False
+    """Whether image-to-image runs all steps at any strength, spread over a shorter part of the schedule."""
     steps_offset: int | None = None
     """The value to which the family's pipelines set the scheduler's ``steps_offset``; None if they don't change it."""
     guidance: Guidance = Guidance.ONE_BATCH

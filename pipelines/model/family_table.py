@@ -9,6 +9,7 @@ from .component_classes import (
     FLOW_MATCH_SCHEDULERS,
     FLOW_SCHEDULER,
     KARRAS_DIFFUSION_SCHEDULERS,
+    LCM_SCHEDULER,
     MORE_DIFFUSION_SCHEDULERS,
     MOVQ,
     PICTURE,
@@ -74,6 +75,33 @@ STABLE_DIFFUSION = ModelFamily(
     takes_embeddings=True,
     schedulers=KARRAS_DIFFUSION_SCHEDULERS + MORE_DIFFUSION_SCHEDULERS,
     inpaints_plain_models=True,
+    host_factor=0.18215,
+    vae_config="sd15",
+    preview_format="SD15",
+)
+
+LATENT_CONSISTENCY = ModelFamily(
+    name="latent-consistency",
+    title="Latent Consistency Model",
+    pipeline_classes={
+        Task.TEXT_TO_IMAGE: "LatentConsistencyModelPipeline",
+        Task.IMAGE_TO_IMAGE: "LatentConsistencyModelImg2ImgPipeline",
+    },
+    recognised_by=frozenset({"LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline"}),
+    components={
+        "vae": AUTOENCODER,
+        "text_encoder": TEXT,
+        "tokenizer": TOKENIZER,
+        "unet": UNET,
+        "scheduler": LCM_SCHEDULER,
+    },
+    auto_keys=("lcm",),
+    autoencoder="vae",
+    text_encoders=("text_encoder",),
+    keeps_steps=True,
+    guidance=Guidance.EMBEDDED,
+    takes_embeddings=True,
+    schedulers=("LCMScheduler",),
     host_factor=0.18215,
     vae_config="sd15",
     preview_format="SD15",
@@ -326,6 +354,7 @@ SUPER_RESOLUTION = ModelFamily(
 
 FAMILIES: tuple[ModelFamily, ...] = (
     STABLE_DIFFUSION,
+    LATENT_CONSISTENCY,
     SDXL_BASE,
     SDXL_REFINER,
     STABLE_DIFFUSION_3,

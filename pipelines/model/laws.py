@@ -38,6 +38,7 @@ class Guidance(str, Enum):
 
     ONE_BATCH = "the prompt and its negative in one batch"
     TWO_CALLS = "the prompt and its negative one after the other"
+    EMBEDDED = "the scale is an input of the denoiser, and there is no negative prompt"
 
 
 class StepMemory(str, Enum):

@@ -92,7 +92,7 @@ def inpaint(
     check_numbers(settings)
     check_counts(1, settings.steps)
     check_strength(settings.strength, settings.steps, steps_at_strength(family))
-    check_schedule(components, settings.steps)
+    check_schedule(components, settings.steps, strength=settings.strength)
     sees_mask = is_inpainting_model(components)
     if sees_mask and not family.inpaints_plain_models and settings.strength != 1:
         raise RelayError(
@@ -148,6 +148,11 @@ def inpaint(
         extras=(AestheticScores(), *hint),
     )
     samples = autoencoder.to_raw(denoise([job], runtime)[0])
+    if autoencoder.reads_mask:
+        runtime.monitor.say(
+            f"The VAE of {components.source} can also read the picture and the mask when it decodes. Decode Latent (Diffusers) only gives it the "
+            "latent, so details outside the mask are those of the latent."
+        )
     if sees_mask and family.inpaints_plain_models:
         where = at_latent_size(repaint, autoencoder.factor).to(samples)
         samples = where * samples + (1 - where) * raw.to(samples)

@@ -154,7 +154,8 @@ def image_to_image(
     start = denoising_start(components, settings.denoising_start, latent, runtime)
     end = denoising_end(components, settings.denoising_end, start)
     check_counts(1, settings.steps)
-    check_schedule(components, settings.steps, in_part=start is not None or end is not None)
+    in_part = start is not None or end is not None
+    check_schedule(components, settings.steps, in_part=in_part, strength=settings.strength)
     if start is None:
         check_strength(settings.strength, settings.steps, steps_at_strength(family))
     if start is not None and latent is not None and latent.noise_mask is not None:

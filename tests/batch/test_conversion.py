@@ -28,6 +28,32 @@ def test_as_the_page_converts(name: str) -> None:
     assert convert(saved_workflows()[name], recorded_nodes(), NOW).prompt == PROMPTS[name]
 
 
+MADE_OTHERWISE = {
+    "subgraph, muted": "is a muted or bypassed subgraph",
+    "subgraph, bypassed": "is a muted or bypassed subgraph",
+    "subgraph, another proxy value": "has another .* than the node inside of it",
+    "subgraph, proxy widgets first": "has another .* than the node inside of it",
+    "subgraph, own widget not listed": "has another .* than the node inside of it",
+    "nested, inner muted": "is a muted or bypassed subgraph",
+    "nested, outer bypassed": "is a muted or bypassed subgraph",
+    "nested, inner bypassed": "is a muted or bypassed subgraph",
+}
+"""What newer pages make another prompt of, or may."""
+
+
+@pytest.mark.parametrize("name", [name for name in saved_workflows() if name != "date"])
+def test_a_newer_page_s_file_is_refused_where_that_page_makes_something_else(name: str) -> None:
+    workflow = saved_workflows()[name]
+    workflow["extra"] = {"frontendVersion": "1.58.1"}
+    if name in MADE_OTHERWISE:
+        with pytest.raises(UnreadableWorkflow, match=MADE_OTHERWISE[name]):
+            convert(workflow, recorded_nodes(), NOW)
+    else:
+        assert convert(workflow, recorded_nodes(), NOW).prompt == PROMPTS[name]
+    workflow["extra"] = {"frontendVersion": "1.32.9"}
+    assert convert(workflow, recorded_nodes(), NOW).prompt == PROMPTS[name]
+
+
 def test_nothing_recorded_is_left_out() -> None:
     assert PROMPTS.keys() == saved_workflows().keys() - {"date"}
 

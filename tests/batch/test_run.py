@@ -6,7 +6,10 @@ import dataclasses
 import os
 import signal
 import subprocess
+import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -161,7 +164,20 @@ def test_another_workflow_refuses_the_folder(place: Place, engine: LocalEngine, 
         run_table(place, engine, out)
 
 
-if getattr(os, "geteuid", lambda: 1)() == 0:  # only root can mount a disk of its own
+def can_mount() -> bool:
+    """Whether this process can mount a disk of its own: as root, where a container doesn't forbid it."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        tried = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True)
+        return tried.returncode == 0 and subprocess.run(["umount", folder]).returncode == 0
+
+
+CAN_MOUNT = can_mount()
+if not CAN_MOUNT:
+    warnings.warn("The test of a full disk is left out: it needs Linux, root, and the right to mount.", stacklevel=1)
+
+if CAN_MOUNT:
 
     def test_the_disk_is_full(place: Place, engine: LocalEngine, tmp_path: Path) -> None:
         """The run stops with what is done kept; it goes on when there is room."""
@@ -206,7 +222,7 @@ def test_a_driver_that_is_stopped_and_one_that_is_killed(place: Place, out: Path
     while len(place.processes()) > before and time.monotonic() < until:
         time.sleep(0.2)
     assert len(place.processes()) == before
-    done = subprocess.run(place.command(out), env=environment(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(place.command(out), env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert_whole(place, out, range(ROWS))
     assert "60 of 60 rows done" in done.stderr and (out / "report.html").is_file()
@@ -220,7 +236,7 @@ def stopped(place: Place, out: Path, how: signal.Signals, rows_done: int) -> int
         driver = subprocess.Popen(
             place.command(out, "--workers", "2"), env=environment(), stdout=log, stderr=log, start_new_session=True
         )
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while len(list(out.glob("records/*/*"))) < rows_done and driver.poll() is None and time.monotonic() < until:
         time.sleep(0.05)
     if how == signal.SIGTERM:

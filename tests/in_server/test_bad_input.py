@@ -63,8 +63,8 @@ class Workflow(Graph):
     def encoded(self, name: str) -> Out:
         return self.add("RelayEncode", model=self.model(name), image=self.soft(), seed=0)
 
-    def scheduled(self, name: str, scheduler: str, sigmas: str = "default") -> Out:
-        settings = {"scheduler": scheduler, "sigmas": sigmas, "timestep_spacing": "default"}
+    def scheduled(self, name: str, scheduler: str, sigmas: str = "default", **options: Any) -> Out:
+        settings = {"scheduler": scheduler, "sigmas": sigmas, "timestep_spacing": "default", **options}
         return self.add("RelaySetScheduler", model=self.model(name), **settings)
 
     def from_hub(self, repo_id: str) -> Out:
@@ -308,6 +308,12 @@ CASES = (
         lambda w: w.paint(SD15, w.add("RelayMixPrompts", prompt_a=w.text(SD15), prompt_b=w.embeddings(), weight_b=0.5)),
         "RelayMixPrompts",
         r"prompt_a, prompt_b",
+    ),
+    Case(
+        "an option of a scheduler that does not have it",
+        lambda w: w.paint(w.scheduled(SD15, "PNDMScheduler", rescale_betas_zero_snr=True), w.text(SD15)),
+        "RelaySetScheduler",
+        r"rescale_betas_zero_snr: PNDMScheduler does not have it\. Switch it off, or choose one of: DDIM",
     ),
     Case(
         "a layer that is not there",

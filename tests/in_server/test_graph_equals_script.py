@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from diffusers import DPMSolverMultistepScheduler
 
 from reference import scripts, task_scripts
 from relay_dev.model_folders import SmallModels
@@ -194,3 +195,21 @@ def test_sdxl_with_other_sizes(server: HostServer, models: SmallModels) -> None:
         negative_target_size=(64, 96),
     )
     assert_same_pixels(run(server, graph, graph.decode(base, latent)), script)
+
+
+def test_a_scheduler_with_its_options(server: HostServer, models: SmallModels) -> None:
+    graph = Graph()
+    model = graph.load("sd15")
+    options = {"scheduler": "DPMSolverMultistepScheduler", "sigmas": "karras", "timestep_spacing": "trailing"}
+    options |= {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    options |= {"algorithm_type": "sde-dpmsolver++", "euler_at_final": True}
+    chosen = graph.add("RelaySetScheduler", model=model, **options)
+    latent = graph.text_to_image(chosen, graph.encode(model, PROMPT), width=96, steps=5, guidance_scale=5.0, seed=3)
+    changes = {name: value for name, value in options.items() if name not in ("scheduler", "sigmas")}
+    script = task_scripts.paint(
+        models.named["sd15"],
+        "text",
+        PROMPT,
+        scheduler=lambda own: DPMSolverMultistepScheduler.from_config(own.config, use_karras_sigmas=True, **changes),
+    )
+    assert_same_pixels(run(server, graph, graph.decode(model, latent)), script)

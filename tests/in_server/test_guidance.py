@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import numpy as np
 from diffusers import DDIMScheduler
 
 from reference import task_scripts
+from reference.scripts import soft_picture
 from relay_dev.model_folders import SmallModels
 from relay_host.server import HostServer
 from support.graph import Graph, Out, saved
+from support.lcm import make_lcm
 from support.pixels import assert_same_pixels
 from support.server_log import stages_during
 
@@ -73,3 +76,22 @@ def test_eta_is_the_script_s(server: HostServer, models: SmallModels) -> None:
         eta=0.6,
     )
     assert_same_pixels(saved(server.run(graph.prompt), node), script)
+
+
+def test_a_latent_consistency_model_is_the_script_s(server: HostServer) -> None:
+    folder = make_lcm(server.models / "diffusers" / "lcm")
+    try:
+        graph = Graph()
+        model = graph.load("lcm")
+        prompt = graph.encode(model, PROMPT)
+        settings = {"steps": 4, "guidance_scale": 8.5, "seed": 3}
+        image = graph.picture(server, soft_picture(*task_scripts.SIZE), "soft-96x64.png")
+        first = graph.text_to_image(model, prompt, **SIZE, **settings)
+        second = graph.image_to_image(model, prompt, image=image, strength=0.7, **settings)
+        nodes = [graph.save(graph.decode(model, latent)) for latent in (first, second)]
+        result = server.run(graph.prompt)
+        for node, task in zip(nodes, ("text", "image"), strict=True):
+            call = {"takes_negative": False, "num_inference_steps": 4, "guidance_scale": 8.5}
+            assert_same_pixels(saved(result, node), task_scripts.paint(folder, task, PROMPT, **call))
+    finally:
+        shutil.rmtree(folder)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffusers_relay.pipelines.denoising.noise_law import EDM_SCHEDULERS
-from diffusers_relay.pipelines.model.component_classes import KARRAS_DIFFUSION_SCHEDULERS
+from diffusers_relay.pipelines.model.component_classes import KARRAS_DIFFUSION_SCHEDULERS, MORE_DIFFUSION_SCHEDULERS
 from reference import kandinsky_depth, scripts
 from reference.control_scripts import edges
 from relay_dev.model_folders import SmallModels
@@ -26,6 +26,7 @@ PROMPT = "a red cat on a blue sofa"
 LONG = ", ".join([PROMPT] * 20)
 SCHEDULERS = [
     *((name, "default") for name in KARRAS_DIFFUSION_SCHEDULERS if name not in EDM_SCHEDULERS),
+    *((name, "default") for name in MORE_DIFFUSION_SCHEDULERS),
     *((name, "karras") for name in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "DPMSolverSDEScheduler")),
     *((name, "beta") for name in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler")),
 ]
@@ -182,7 +183,7 @@ def with_vae_file(graph: Graph, server: HostServer) -> None:
     there_and_back(graph, server, model)
 
 
-def scheduler(name: str, **options: str) -> Callable[[Graph, HostServer], None]:
+def scheduler(name: str, **options: Any) -> Callable[[Graph, HostServer], None]:
     def build(graph: Graph, server: HostServer) -> None:
         chosen = {"sigmas": "default", "timestep_spacing": "default", **options}
         model = graph.add("RelaySetScheduler", model=graph.load("sd15"), scheduler=name, **chosen)
@@ -242,6 +243,16 @@ def kandinsky(graph: Graph, server: HostServer) -> None:
     graph.save(graph.decode(inpainter, latent))
 
 
+def guided(graph: Graph, server: HostServer) -> None:
+    values = {"guidance_rescale": 0.5, "pag_scale": 3.0, "pag_layers": "mid, up_blocks"}
+    model = graph.add("RelaySetGuidance", model=graph.load("sdxl_base"), **values)
+    sizes = {"original_width": 64, "original_height": 48, "crop_left": 0, "crop_top": 9}
+    prompt = graph.encode(model, PROMPT, "dog")
+    there_and_back(
+        graph, server, model, graph.add("RelaySdxlSize", prompt=prompt, target_width=0, target_height=0, **sizes)
+    )
+
+
 RUNS: dict[str, Callable[[Graph, HostServer], None]] = {
     "folder": plain("sd15", "float32"),
     "folder in float16": plain("sd15", "float16"),
@@ -274,6 +285,14 @@ RUNS: dict[str, Callable[[Graph, HostServer], None]] = {
     "Kandinsky": kandinsky,
     **{f"{name}, {sigmas}": scheduler(name, sigmas=sigmas) for name, sigmas in SCHEDULERS},
     "trailing": scheduler("EulerDiscreteScheduler", timestep_spacing="trailing"),
+    "zero SNR": scheduler(
+        "DDIMScheduler",
+        timestep_spacing="trailing",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+    ),
+    "sde-dpmsolver++": scheduler("DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++", euler_at_final=True),
+    "guidance and sizes": guided,
 }
 
 

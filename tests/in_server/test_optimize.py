@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 
 from reference import scripts
 from relay_dev.model_folders import SmallModels
@@ -51,7 +52,8 @@ def test_all_that_a_cpu_knows_at_once(server: HostServer) -> None:
     plain, other = painted(graph, model), painted(graph, fast)
     result = server.run(graph.prompt)
     difference = abs(saved(result, plain).astype(int) - saved(result, other).astype(int))
-    assert difference.max() <= 2
+    # A processor with AMX multiplies in bfloat16, whose values have 8 bits.
+    assert difference.max() <= (16 if torch.cpu._is_amx_tile_supported() else 2)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,11 @@ from diffusers_relay.pipelines.denoising.schedulers import build_scheduler, chec
 from diffusers_relay.pipelines.denoising.step_callback import KeepUnmasked, StepWatcher, fit_mask
 from diffusers_relay.pipelines.latents.generators import generators
 from diffusers_relay.pipelines.loading.scheduler_check import check_scheduler
-from diffusers_relay.pipelines.model.component_classes import FLOW_MATCH_SCHEDULERS, KARRAS_DIFFUSION_SCHEDULERS
+from diffusers_relay.pipelines.model.component_classes import (
+    FLOW_MATCH_SCHEDULERS,
+    KARRAS_DIFFUSION_SCHEDULERS,
+    MORE_DIFFUSION_SCHEDULERS,
+)
 from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
 from diffusers_relay.pipelines.model.family_table import FAMILIES, STABLE_DIFFUSION
 from diffusers_relay.pipelines.model.laws import NoiseLaw
@@ -201,7 +205,7 @@ if WITH_SD3_BLOCKS:  # an older diffusers takes this noise from no generator, an
 
 
 def test_the_list_of_set_scheduler_keeps_its_order_with_flow_matching_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = (*KARRAS_DIFFUSION_SCHEDULERS, *EDM_SCHEDULERS)
+    before = (*KARRAS_DIFFUSION_SCHEDULERS, *MORE_DIFFUSION_SCHEDULERS, *EDM_SCHEDULERS)
     assert schedulers_to_choose()[: len(before)] == before == BEFORE
     assert set(schedulers_to_choose()[len(before) :]) <= set(FLOW_MATCH_SCHEDULERS)
     monkeypatch.setattr(noise_law, "FAMILIES", (*FAMILIES, FLOW))
@@ -223,6 +227,9 @@ BEFORE = (
     "DEISMultistepScheduler",
     "UniPCMultistepScheduler",
     "DPMSolverSDEScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
+    "SASolverScheduler",
     "EDMEulerScheduler",
     "EDMDPMSolverMultistepScheduler",
 )

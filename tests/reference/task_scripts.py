@@ -29,11 +29,12 @@ def paint(
     scheduler: Any = None,
     load: Mapping[str, Any] | None = None,
     seed: int = 3,
+    takes_negative: bool = True,
     **call: Any,
 ) -> Any:
     """A picture of SIZE. task: a key of AUTO; it starts from `soft_picture(*SIZE)`, under `mask_picture(*SIZE)`.
 
-    pipeline_class: to use instead of AUTO's. scheduler: a function of the pipeline's own scheduler that returns the one to use. load: more arguments of from_pretrained.
+    pipeline_class: to use instead of AUTO's. takes_negative: whether the pipeline has a negative prompt. scheduler: a function of the pipeline's own scheduler that returns the one to use. load: more arguments of from_pretrained.
     call: more arguments of the pipeline's call.
     """
     if controls:
@@ -49,9 +50,10 @@ def paint(
         arguments |= {"image": soft_picture(*SIZE), "strength": STRENGTH[task]}
     if task == "inpaint":
         arguments["mask_image"] = mask_picture(*SIZE)
+    if takes_negative:
+        arguments["negative_prompt"] = negative_prompt
     return pipeline(
         prompt,
-        negative_prompt=negative_prompt,
         generator=generator(seed),
         **{"num_inference_steps": STEPS, "guidance_scale": 5.0, "output_type": "np"} | arguments | call,
     ).images
