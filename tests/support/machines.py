@@ -108,7 +108,7 @@ class Machines:
 
     def kill(self, name: str) -> None:
         """Ends the machine at once, as if its power was cut: nobody is told."""
-        if f"to-{name}" in _ip("-n", self._switch, "-o", "link"):
+        if self._has_wire(name):
             self.cut(name)
         deadline = time.monotonic() + 10
         while pids := self.processes(name):
@@ -123,9 +123,14 @@ class Machines:
 
     def remove(self, name: str) -> None:
         self.kill(name)
+        if self._has_wire(name):  # the kernel removes it with the namespace, which may take a while
+            _ip("-n", self._switch, "link", "del", f"to-{name}")
         _ip("netns", "del", f"{self._mark}-{name}")
         shutil.rmtree(self._disk(name))
         del self._addresses[name]
+
+    def _has_wire(self, name: str) -> bool:
+        return f"to-{name}@" in _ip("-n", self._switch, "-o", "link")
 
     def processes(self, name: str) -> list[int]:
         """The ids of its processes."""

@@ -81,7 +81,7 @@ class RayCluster:
         for name in self.machines.names():
             if name != HEAD:
                 self.machines.remove(name)
-                self.log(f"ray-{name}").unlink()
+                self.log(f"ray-{name}").unlink(missing_ok=True)
 
     def run(self, *arguments: str, name: str = "driver") -> subprocess.Popen[bytes]:
         """`relay-batch run` on the head, with what names the cluster."""
