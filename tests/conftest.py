@@ -43,7 +43,6 @@ LONGEST_FIRST = (
     "tests/seen/test_prompts.py",
     "tests/seen/test_pictures.py",
     *ON_THE_PAGE,
-    "tests/batch/test_ray_machines.py",
     "tests/in_server/test_long_runs.py",
     "tests/in_server/",
 )

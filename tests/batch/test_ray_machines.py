@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -132,8 +133,12 @@ def test_the_driver_is_killed(cluster: RayCluster, place: Place, out: Path) -> N
 
 def hosts(cluster: RayCluster, *names: str) -> list[int]:
     """The process ids of the ComfyUIs on some machines."""
-    pids = [pid for name in names for pid in cluster.machines.processes(name)]
-    return [pid for pid in pids if psutil.pid_exists(pid) and "--base-directory" in psutil.Process(pid).cmdline()]
+    found = []
+    for pid in [pid for name in names for pid in cluster.machines.processes(name)]:
+        with suppress(psutil.Error):  # it has just ended
+            if "--base-directory" in psutil.Process(pid).cmdline():
+                found.append(pid)
+    return found
 
 
 def test_a_worker_that_can_not_start_ends_the_run_with_its_reason(cluster: RayCluster, place: Place, out: Path) -> None:
