@@ -115,7 +115,7 @@ def dropped(page: HostPage, page_name: str, made: dict[str, Made], elsewhere: Ho
     return found
 
 
-def runs(prompt: Prompt) -> dict[str, Any]:
+def what_runs(prompt: Prompt) -> dict[str, Any]:
     """What a server does with a prompt: without `_meta`, where newer pages also put the package of each node."""
     return {id: {key: value for key, value in node.items() if key != "_meta"} for id, node in prompt.items()}
 
@@ -123,7 +123,7 @@ def runs(prompt: Prompt) -> dict[str, Any]:
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_the_same_workflow(made: dict[str, Made], dropped: dict[str, Made], name: str) -> None:
     assert essence(dropped[name].workflow) == essence(made[name].workflow)
-    assert runs(dropped[name].prompt) == runs(made[name].prompt)
+    assert what_runs(dropped[name].prompt) == what_runs(made[name].prompt)
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
