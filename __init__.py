@@ -44,6 +44,7 @@ async def comfy_entrypoint() -> ComfyExtension:
                 adapters.RelayLoadLora,
                 adapters.RelayLoadTextualInversion,
                 ip_adapter.RelayLoadIpAdapter,
+                ip_adapter.RelayLoadIpAdapterFromHub,
                 model_options.RelaySetScheduler,
                 guidance.RelaySetGuidance,
                 model_options.RelaySetVae,

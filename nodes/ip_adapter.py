@@ -15,6 +15,16 @@ NO_ENCODER = "Put a CLIP image encoder, such as CLIP-ViT-H-14-laion2B-s32B-b79K.
 ALIASES = "ip-adapter, ipadapter, ip adapter, image prompt, style transfer, face, reference image, weights"
 
 
+HUB_FILES = (
+    *("models/ip-adapter_sd15.safetensors", "models/ip-adapter_sd15_light.safetensors"),
+    *("models/ip-adapter-plus_sd15.safetensors", "models/ip-adapter-plus-face_sd15.safetensors"),
+    *("models/ip-adapter-full-face_sd15.safetensors", "models/ip-adapter_sd15_vit-G.safetensors"),
+    *("sdxl_models/ip-adapter_sdxl.safetensors", "sdxl_models/ip-adapter_sdxl_vit-h.safetensors"),
+    *("sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors", "sdxl_models/ip-adapter-plus-face_sdxl_vit-h.safetensors"),
+)
+"""The safetensors files of h94/IP-Adapter that are not image encoders."""
+
+
 def _adapters() -> dict[str, str]:
     """Name -> path of the files in models/ipadapter."""
     comfy_host.register_folder("ipadapter")
@@ -89,6 +99,48 @@ class RelayLoadIpAdapter(io.ComfyNode):
 
         path, encoder, weights = _pick_adapter(ip_adapter), _pick_encoder(image_encoder), comfy_host.pick_dtype(dtype)
         return io.NodeOutput(load_ip_adapter(path, encoder, weights, source=ip_adapter, encoder_source=image_encoder))
+
+
+class RelayLoadIpAdapterFromHub(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        repo_id, revision, _, dtype = loading_inputs.of_the_hub("h94/IP-Adapter")
+        return io.Schema(
+            node_id="RelayLoadIpAdapterFromHub",
+            display_name="Load IP-Adapter from Hub (Diffusers)",
+            category=f"{comfy_host.CATEGORY}/loaders",
+            description="Downloads an IP-Adapter and the image encoder that fits it from the Hugging Face Hub once, into the usual cache, and loads both. Safetensors only.",
+            inputs=[
+                repo_id,
+                io.Combo.Input(
+                    "file",
+                    options=list(HUB_FILES),
+                    default=HUB_FILES[0],
+                    tooltip="The file in the repository. models is for SD1.5, sdxl_models for SDXL. plus follows the pictures more closely; face files follow a face.",
+                ),
+                revision,
+                dtype,
+            ],
+            outputs=[_output()],
+            hidden=[io.Hidden.unique_id],
+            **comfy_host.found_by(f"{ALIASES}, huggingface, hf, download ip-adapter"),
+        )
+
+    @classmethod
+    def validate_inputs(cls, repo_id: str | None = None) -> bool | str:
+        return loading_inputs.refusal_of_repo(repo_id)
+
+    @classmethod
+    def execute(cls, repo_id: str, file: str, revision: str, dtype: str) -> io.NodeOutput:
+        from ..pipelines.loading.ip_adapter_hub import load_ip_adapter_from_hub
+
+        comfy_host.check_choice("file", file, HUB_FILES)
+        weights, monitor = comfy_host.pick_dtype(dtype), comfy_host.runtime_for(cls).monitor
+        return io.NodeOutput(
+            load_ip_adapter_from_hub(
+                repo_id.strip(), file, revision=revision.strip(), dtype=weights, monitor=monitor
+            )
+        )
 
 
 class RelayIpAdapterImage(io.ComfyNode):

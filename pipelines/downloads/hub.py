@@ -34,7 +34,7 @@ class RepoKind:
     """What a repository must contain."""
 
     index: str
-    """The file that describes the model."""
+    """The file that describes the model, perhaps in a folder."""
     plan: Plan
     names_in: Callable[[Path], list[str]]
     """Snapshot folder -> the names for ``plan``."""
@@ -113,7 +113,11 @@ class _Request:
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(self.repo_id, self.kind.index, cache_dir=_cache(), revision=self.revision)
-        return Path(found).parent if isinstance(found, str) else None
+        return self._snapshot_of(found) if isinstance(found, str) else None
+
+    def _snapshot_of(self, index: str) -> Path:
+        """The snapshot folder, from the path of the index in it."""
+        return Path(index).parents[self.kind.index.count("/")]
 
     def problem_of(self, folder: Path) -> RelayError | None:
         """Why a snapshot can't be loaded without more downloads; None if it can."""
@@ -160,7 +164,8 @@ class _Request:
                 self._check_size(sibling.rfilename, sibling.size or 0)
         transfer.check()
         # requested by the name of the revision, so that the cache remembers its commit
-        folder = Path(hf_hub_download(self.repo_id, self.kind.index, revision=self.revision, cache_dir=_cache())).parent
+        index = hf_hub_download(self.repo_id, self.kind.index, revision=self.revision, cache_dir=_cache())
+        folder = self._snapshot_of(index)
         if folder.name != info.sha:  # someone has pushed a new commit since
             transfer.check()
             info = self._info(folder.name)

@@ -54,12 +54,12 @@ def load_image_encoder_folder(folder: Path, dtype: torch.dtype, where: str) -> A
     Raises:
         RelayError: the folder does not contain one, is incomplete or damaged, or only has pickles.
     """
-    files = plan_encoder(folder, files_in(folder), dtype, where)
+    files = plan_encoder(files_in(folder), dtype, where)
     return load_planned_encoder(folder, files, dtype, where)
 
 
-def plan_encoder(folder: Path, names: Sequence[str], dtype: torch.dtype, where: str) -> ComponentFiles:
-    """The files of the encoder directly in ``folder``, whose files are ``names``."""
+def plan_encoder(names: Sequence[str], dtype: torch.dtype, where: str) -> ComponentFiles:
+    """The files of the encoder in a folder whose files are ``names``."""
     try:
         return plan_single_component(NAME, PICTURE, names, variant="auto", dtype=dtype, where=where)
     except MissingFiles as error:

@@ -34,7 +34,8 @@ def load_ip_adapter(path: Path, encoder: Path, dtype: torch.dtype, *, source: st
     """
     header, kind = read_kind(path, source)
     read = load_image_encoder_folder if encoder.is_dir() else load_image_encoder_file
-    return combined(path, header, kind, read(encoder, dtype, encoder_source), dtype, source, encoder_source)
+    module = read(encoder, dtype, f"image_encoder: {encoder_source}")
+    return combined(path, header, kind, module, dtype, source, encoder_source)
 
 
 def read_kind(path: Path, where: str) -> tuple[Header, AdapterKind]:
