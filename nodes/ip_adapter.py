@@ -12,7 +12,7 @@ from .wire_types import DiffusersIpAdapter, DiffusersIpAdapterImage
 
 NO_ADAPTER = "Put a .safetensors file of h94/IP-Adapter in models/ipadapter."
 NO_ENCODER = "Put a CLIP image encoder, such as CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors, in models/clip_vision."
-ALIASES = "ip-adapter, ipadapter, ip adapter, image prompt, style transfer, face, reference image, weights"
+ALIASES = "ip-adapter, ipadapter, ip adapter, image prompt, style transfer, face, reference image"
 
 
 HUB_FILES = (
@@ -62,8 +62,8 @@ class RelayLoadIpAdapter(io.ComfyNode):
             display_name="Load IP-Adapter (Diffusers)",
             category=f"{comfy_host.CATEGORY}/loaders",
             description=(
-                "Loads an IP-Adapter, which lets pictures steer a run like a prompt, and the image encoder that reads them. Two loaders of the same files share their weights. "
-                "Use this for models of Diffusers Relay; for ComfyUI's own samplers there are other packs, which use the same files."
+                "Loads an IP-Adapter, which lets pictures steer a run like a prompt, with the image encoder that reads them. Two loaders of the same files share their weights. "
+                "Use this for models of Diffusers Relay; for ComfyUI's own samplers there are other packs."
             ),
             inputs=[
                 io.Combo.Input(
@@ -74,13 +74,13 @@ class RelayLoadIpAdapter(io.ComfyNode):
                 io.Combo.Input(
                     "image_encoder",
                     options=model_choices.shown(*_encoders()),
-                    tooltip="The CLIP image encoder that the IP-Adapter was made with: a file or folder in models/clip_vision. ViT-H for most of them, ViT-bigG for ip-adapter_sdxl and names with vit-G.",
+                    tooltip="The CLIP image encoder that the IP-Adapter was made with: a file or folder in models/clip_vision. Most need ViT-H; ip-adapter_sdxl and names with vit-G need ViT-bigG.",
                 ),
                 loading_inputs.dtype(),
             ],
             outputs=[_output()],
             hidden=[io.Hidden.unique_id],
-            **comfy_host.found_by(f"{ALIASES}, clip vision"),
+            **comfy_host.found_by(f"{ALIASES}, clip vision, weights"),
         )
 
     @classmethod
@@ -116,14 +116,14 @@ class RelayLoadIpAdapterFromHub(io.ComfyNode):
                     "file",
                     options=list(HUB_FILES),
                     default=HUB_FILES[0],
-                    tooltip="The file in the repository. models is for SD1.5, sdxl_models for SDXL. plus follows the pictures more closely; face files follow a face.",
+                    tooltip="The file in the repository: models is for SD1.5, sdxl_models for SDXL. Names with plus follow the pictures more closely; names with face follow a face.",
                 ),
                 revision,
                 dtype,
             ],
             outputs=[_output()],
             hidden=[io.Hidden.unique_id],
-            **comfy_host.found_by(f"{ALIASES}, huggingface, hf, download ip-adapter"),
+            **comfy_host.found_by(f"{ALIASES}, huggingface, hf, download ip-adapter, weights"),
         )
 
     @classmethod
@@ -137,9 +137,7 @@ class RelayLoadIpAdapterFromHub(io.ComfyNode):
         comfy_host.check_choice("file", file, HUB_FILES)
         weights, monitor = comfy_host.pick_dtype(dtype), comfy_host.runtime_for(cls).monitor
         return io.NodeOutput(
-            load_ip_adapter_from_hub(
-                repo_id.strip(), file, revision=revision.strip(), dtype=weights, monitor=monitor
-            )
+            load_ip_adapter_from_hub(repo_id.strip(), file, revision=revision.strip(), dtype=weights, monitor=monitor)
         )
 
 
@@ -160,7 +158,7 @@ class RelayIpAdapterImage(io.ComfyNode):
                 ),
                 io.Image.Input(
                     "images",
-                    tooltip="The pictures to follow. A batch is used together, for every painted picture. Each is scaled and cropped to the square in its middle.",
+                    tooltip="The pictures to follow. A batch is used together, for every painted picture. Each is cropped to the square in its middle.",
                 ),
                 io.Float.Input(
                     "weight",
@@ -168,7 +166,7 @@ class RelayIpAdapterImage(io.ComfyNode):
                     min=0.0,
                     max=10.0,
                     step=0.01,
-                    tooltip="How strongly the pictures steer the run. Higher is stronger; 0 turns the IP-Adapter off. About 0.5 to 0.7 leaves room for the prompt.",
+                    tooltip="How strongly the pictures steer the run. Higher is stronger; 0 turns the IP-Adapter off. 0.5 to 0.7 leaves room for the prompt.",
                 ),
                 io.Float.Input(
                     "start",
@@ -189,7 +187,7 @@ class RelayIpAdapterImage(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where the pictures have an effect: 1 = here, as in ComfyUI; values from 0.5 up count as 1. It is stretched to the painted size. One mask for all pictures, or one for each. Not connected: everywhere.",
+                    tooltip="Where the pictures have an effect: 1 = here, as in ComfyUI; values from 0.5 up count as 1. Stretched to the painted size. One mask for all pictures, or one for each. Not connected: everywhere.",
                 ),
                 DiffusersIpAdapterImage.Input(
                     "other_images",

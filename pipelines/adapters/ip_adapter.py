@@ -53,7 +53,7 @@ def fit_ip_adapters(
         )
     if components.options.attention == "sliced":
         raise RelayError(
-            "ip_adapter: diffusers can't combine an IP-Adapter with sliced attention. Set attention to auto in Optimize Model."
+            "ip_adapter: diffusers can't combine an IP-Adapter with sliced attention. Set attention to auto in Optimize (Diffusers)."
         )
     for unit in units:
         _check_fits(unit, components)

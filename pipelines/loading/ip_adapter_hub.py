@@ -75,7 +75,9 @@ def _plan_adapter(
 ) -> tuple[ComponentFiles, ...]:
     """The IP-Adapter, and the configs of all image encoders, of which one fits it."""
     if file not in names:
-        others = ", ".join(name for name in sorted(names) if name.endswith(".safetensors") and ENCODER_FOLDER not in name)
+        others = ", ".join(
+            name for name in sorted(names) if name.endswith(".safetensors") and ENCODER_FOLDER not in name
+        )
         raise MissingFiles(f"{where} has no {file}. It has: {others or 'no safetensors file'}.")
     configs = tuple(_at(name, CONFIG_OF_MODEL) for name in _encoder_folders(names))
     return (ComponentFiles("ip_adapter", IP_ADAPTER, "", configs, (file,)),)

@@ -153,18 +153,14 @@ def test_the_script_s_numbers(models: SmallModels, case: str) -> None:
 
 def test_without_guidance(models: SmallModels) -> None:
     one = [in_script(PLAIN, 1)]
-    assert_same(
-        ours("sd15", "text", one, guidance_scale=1.0), script(models, "sd15", "text", one, guidance_scale=1.0)
-    )
+    assert_same(ours("sd15", "text", one, guidance_scale=1.0), script(models, "sd15", "text", one, guidance_scale=1.0))
 
 
 def test_with_pag(models: SmallModels) -> None:
     """Plus, whose projection has attention processors of its own, which PAG's pipeline saves and restores with the others."""
     one, model = [in_script(PLUS, 1)], with_guidance(load("sd15"), 0.0, 3.0, "mid")
     pag = {"enable_pag": True, "pag_applied_layers": ["mid"]}
-    assert_same(
-        ours("sd15", "text", one, model=model), script(models, "sd15", "text", one, load=pag, pag_scale=3.0)
-    )
+    assert_same(ours("sd15", "text", one, model=model), script(models, "sd15", "text", one, load=pag, pag_scale=3.0))
 
 
 def test_with_a_lora(models: SmallModels) -> None:
@@ -332,7 +328,11 @@ def test_bad_settings(changes: dict[str, Any], says: str) -> None:
         ),
         ("sd15", SDXL, "was made for another kind of model than sd15 .* width of 64, and the model's have 32"),
         ("sdxl_refiner", PLAIN, "the layers of models/ip-adapter_sd15.safetensors are not those of sdxl_refiner"),
-        ("kandinsky_decoder", PLAIN, "kandinsky_decoder .* can't use an IP-Adapter in image-to-image.*Stable Diffusion"),
+        (
+            "kandinsky_decoder",
+            PLAIN,
+            "kandinsky_decoder .* can't use an IP-Adapter in image-to-image.*Stable Diffusion",
+        ),
     ],
 )
 def test_another_model_is_refused_before_anything_runs(name: str, file: str, says: str) -> None:
@@ -345,10 +345,10 @@ def test_another_dtype_or_sliced_attention_is_refused() -> None:
     made = units([in_script(PLAIN, 1)])
     half = replace(made[0], adapter=adapter(PLAIN, torch.bfloat16))
     extent = Extent(64, 64)
-    with pytest.raises(RelayError, match="is loaded in bfloat16 and sd15 in float32. Choose the same dtype"):
+    with pytest.raises(RelayError, match=r"is loaded in bfloat16 and sd15 in float32. Choose the same dtype"):
         fit_ip_adapters((half,), load("sd15"), Task.TEXT_TO_IMAGE, extent, control=False)
     sliced = load("sd15").with_changes(options=ModelOptions(attention="sliced"))
-    with pytest.raises(RelayError, match="can't combine an IP-Adapter with sliced attention. Set attention to auto"):
+    with pytest.raises(RelayError, match=r"can't combine an IP-Adapter with sliced attention. Set attention to auto"):
         fit_ip_adapters(made, sliced, Task.TEXT_TO_IMAGE, extent, control=False)
 
 
