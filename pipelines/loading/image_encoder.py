@@ -22,6 +22,7 @@ from .encoder_building import build_encoder
 from .file_part import check_file
 from .file_signs import FULL_WEIGHTS, quantised, what_it_is
 from .folder import check_configs, check_weights, load_component
+from .open_clip import is_open_clip, with_transformers_names
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +108,8 @@ def load_image_encoder_file(
         files = ComponentFiles(NAME, PICTURE, PICTURE.names[0], (), (path.name,))
         with torch.inference_mode(False):
             module = build_encoder(
-                CLIPVisionModelWithProjection, config, path.parent, {path.name: header}, dtype, files, where
+                *(CLIPVisionModelWithProjection, config, path.parent, {path.name: header}, dtype, files, where),
+                rename=with_transformers_names if is_open_clip(header.shapes) else dict,
             )
         return module.eval().requires_grad_(False)
 
@@ -124,16 +126,16 @@ PATCHES, POSITIONS, PROJECTION, FEED_FORWARD = (
 
 
 def config_of(header: Header, where: str, kinds: Mapping[int, EncoderKind] = KINDS) -> dict[str, Any]:
-    """transformers' config for the encoder in a file with transformers' names.
+    """transformers' config for the encoder in a file with transformers' or OpenCLIP's names.
 
     Raises:
         RelayError: it is another kind of file, or an encoder of a width that is not in ``kinds``.
     """
-    shapes = header.shapes
-    if bits := quantised(shapes):
+    shapes = _shapes_in(header)
+    if bits := quantised(header.shapes):
         raise RelayError(f"{where} has {bits} weights, which Diffusers Relay does not load. {FULL_WEIGHTS}")
     if PATCHES not in shapes:
-        raise RelayError(f"{where} is not a CLIP image encoder with transformers' names. {_what(header)}")
+        raise RelayError(f"{where} is not a CLIP image encoder. {_what(header)}")
     missing = [key for key in (POSITIONS, PROJECTION, FEED_FORWARD) if key not in shapes]
     if missing:
         raise RelayError(
@@ -162,9 +164,17 @@ def config_of(header: Header, where: str, kinds: Mapping[int, EncoderKind] = KIN
     }
 
 
+def _shapes_in(header: Header) -> Mapping[str, tuple[int, ...]]:
+    """The shapes of the tensors, by transformers' names."""
+    import torch
+
+    if not is_open_clip(header.shapes):
+        return header.shapes
+    named = with_transformers_names({key: torch.empty(shape, device="meta") for key, shape in header.shapes.items()})
+    return {key: tuple(tensor.shape) for key, tensor in named.items()}
+
+
 def _what(header: Header) -> str:
-    if header.has("visual.transformer.resblocks.") or header.has("visual.conv1."):
-        return "It has OpenCLIP's names: use the file of the same model that transformers can read, whose keys begin with vision_model."
     found = what_it_is(header.shapes)
     what = f"It is {found.what}. " if found else ""
     return f"{what}Use one such as CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors."

@@ -159,6 +159,46 @@ def test_a_file_gives_what_the_folder_gives(models: SmallModels, whole_clip: Pat
     assert load_image_encoder_file(whole_clip, torch.float32, "x", SMALL) is found, "in memory once"
 
 
+def as_open_clip(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """transformers' tensors under OpenCLIP's names, with a tensor of its text encoder."""
+    names = {
+        "vision_model.embeddings.class_embedding": "class_embedding",
+        "vision_model.embeddings.patch_embedding.": "conv1.",
+        "vision_model.embeddings.position_embedding.weight": "positional_embedding",
+        "vision_model.pre_layrnorm.": "ln_pre.",
+        "vision_model.post_layernorm.": "ln_post.",
+        "vision_model.encoder.layers.": "transformer.resblocks.",
+        ".layer_norm": ".ln_",
+        ".mlp.fc1.": ".mlp.c_fc.",
+        ".mlp.fc2.": ".mlp.c_proj.",
+        ".self_attn.": ".attn.",
+    }
+    made: dict[str, torch.Tensor] = {"transformer.resblocks.0.ln_1.weight": torch.ones(4)}
+    joined: dict[str, list[torch.Tensor]] = {}
+    for key in sorted(tensors, key=lambda key: ("qkv".find(key.split("_proj.")[0][-1]), key)):
+        name, tensor = key, tensors[key]
+        for theirs, ours in names.items():
+            name = name.replace(theirs, ours)
+        if key == "visual_projection.weight":
+            made["visual.proj"] = tensor.T.contiguous()
+        elif match := re.fullmatch(r"(.*attn)\.[qkv]_proj\.(.*)", name):
+            joined.setdefault(f"visual.{match[1]}.in_proj_{match[2]}", []).append(tensor)
+        elif key.startswith("vision_model.") and not key.endswith("position_ids"):
+            made[f"visual.{name}"] = tensor
+    return made | {key: torch.cat(parts) for key, parts in joined.items()}
+
+
+def test_a_file_with_the_names_of_open_clip(models: SmallModels, whole_clip: Path, tmp_path: Path) -> None:
+    save_file(as_open_clip(load_file(whole_clip)), tmp_path / "open_clip.safetensors")
+    expected = CLIPVisionModelWithProjection.from_pretrained(models.models / "clip_vision" / "small_vit_h")
+    found = load_image_encoder_file(tmp_path / "open_clip.safetensors", torch.float32, "x", SMALL)
+    theirs = expected.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in found.state_dict().items())
+    pixels = torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        assert torch.allclose(found(pixels).image_embeds, expected(pixels).image_embeds, atol=1e-6)
+
+
 def test_the_kinds_are_the_published_ones() -> None:
     """Width, heads and activation of openai/clip-vit-base-patch32 and -large-patch14, and of LAION's ViT-H-14 and ViT-bigG-14."""
     assert {width: (kind.heads, kind.activation) for width, kind in KINDS.items()} == {
@@ -172,7 +212,7 @@ def test_the_kinds_are_the_published_ones() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda found: {"visual.conv1.weight": torch.ones(2, 3, 2, 2)}, "x is not a CLIP .* It has OpenCLIP's names"),
+        (lambda found: {"visual.conv1.weight": torch.ones(2, 3, 2, 2)}, "x lacks vision_model.embeddings.position_emb"),
         (lambda found: {"lora_unet_a.lora_down.weight": torch.ones(2, 2)}, "x is not a CLIP .* It is a LoRA"),
         (lambda found: without(found, "visual_projection.weight"), "x lacks visual_projection.weight"),
         (lambda found: found, r"of an unknown kind: its layers are 32 wide and it has 17 positions. .*ViT-H \(1280\)"),
