@@ -229,7 +229,7 @@ def published_variants(files: Collection[str], stem: str) -> list[str | None]:
 
 def _no_variant(where: str, name: str, missing: Collection[str | None], found: Collection[str | None]) -> RelayError:
     """The error for a variant that a model or one of its components, ``name``, does not have, but others."""
-    listed = list(dict.fromkeys(found))
+    listed = sorted(set(found), key=lambda one: (one is None, one or ""))
     choices = ["auto"] if {None, "fp16", "bf16"}.intersection(listed) else []
     choices += [one or "none" for one in listed if (one or "none") in VARIANTS]
     advice = f"Set variant to {' or '.join(choices)}." if choices else "Use another copy of the model."
