@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..base.errors import RelayError
 from ..base.images import Extent
 from ..base.library_log import without_advice_on_configs
-from ..control.units import ControlNetUnit
+from ..control.fitting import control_nets
+from ..control.units import ControlNetUnit, has_unions
 from ..device.working_memory import joint_transformer_bytes, unet_bytes
 from ..latents.autoencoder import autoencoder_of
 from ..model.components import PipelineComponents
@@ -95,11 +96,12 @@ def borrow_pipeline(job: DenoisingJob, device: torch.device, without: Mapping[st
     family = job.components.family
     modules = {name: job.components[name] for name in (family.denoiser, family.autoencoder) if name}
     if job.controls:
-        nets = [unit.controlnet.module for unit in job.controls]
+        nets = control_nets(job.controls)
         modules["controlnet"] = nets[0] if len(nets) == 1 else nets
     guidance = job.components.guidance
     layers = {"pag_applied_layers": list(guidance.pag_layers)} if guidance.has_pag else {}
-    borrowed_class = _borrowed_class(family.pipeline_class(job.task, control=bool(job.controls), pag=guidance.has_pag))
+    kind = {"control": bool(job.controls), "union": has_unions(job.controls), "pag": guidance.has_pag}
+    borrowed_class = _borrowed_class(family.pipeline_class(job.task, **kind))
     with without_advice_on_configs():
         pipeline = borrowed_class(**modules, scheduler=job.scheduler, **without, **layers)
     pipeline.relay_device = device
@@ -157,7 +159,7 @@ def denoising_bytes(job: DenoisingJob) -> int:
         rows += job.batch  # the perturbed prediction
     latent_pixels = job.extent.width * job.extent.height // autoencoder_of(components).factor ** 2
     if family.memory is StepMemory.UNET:
-        return unet_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, controlnets=len(job.controls))
+        return unet_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, controlnets=len(control_nets(job.controls)))
     assert isinstance(job.prompt, PromptEmbeds)
     text_tokens = job.prompt.positive.hidden.shape[1]
     return joint_transformer_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, text_tokens=text_tokens)

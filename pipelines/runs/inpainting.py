@@ -11,7 +11,7 @@ from ..base.images import to_pixels
 from ..base.numbers import check_numbers, check_strength
 from ..control.fitting import fit_controls
 from ..control.kandinsky_hint import take_hint
-from ..denoising.guidance import check_guidance
+from ..denoising.guidance import check_guess_mode, check_guidance
 from ..denoising.job import DenoisingJob
 from ..denoising.masked_picture import (
     FixedLatents,
@@ -108,6 +108,7 @@ def inpaint(
     hint, units = take_hint(control, components, extent, batch)
     controls = fit_controls(units, components, task, extent, batch)
     check_guidance(components, task, controls, settings.eta)
+    check_guess_mode(controls, settings.guidance_scale)
     repaint = fit_repaint_mask(mask, latent.noise_mask if latent else None, extent, autoencoder.factor, batch)
 
     own_generators = generators_for(latent, settings.seed, batch)

@@ -11,7 +11,7 @@ from ..base.images import Extent, check_extent, to_pixels
 from ..base.numbers import check_numbers, check_strength
 from ..control.fitting import fit_controls
 from ..control.kandinsky_hint import take_hint
-from ..denoising.guidance import check_guidance
+from ..denoising.guidance import check_guess_mode, check_guidance
 from ..denoising.job import DenoisingJob
 from ..denoising.noise_law import steps_at_strength
 from ..denoising.schedulers import build_scheduler, check_schedule
@@ -102,6 +102,7 @@ def text_to_image(
     hint, units = take_hint(control, components, extent, settings.batch_size)
     controls = fit_controls(units, components, Task.TEXT_TO_IMAGE, extent, settings.batch_size)
     check_guidance(components, Task.TEXT_TO_IMAGE, controls, settings.eta)
+    check_guess_mode(controls, settings.guidance_scale)
     own_generators = generators(settings.seed, range(settings.batch_size))
     job = DenoisingJob(
         task=Task.TEXT_TO_IMAGE,
@@ -169,6 +170,7 @@ def image_to_image(
     hint, units = take_hint(control, components, extent, batch_of(image, latent))
     controls = fit_controls(units, components, Task.IMAGE_TO_IMAGE, extent, batch_of(image, latent))
     check_guidance(components, Task.IMAGE_TO_IMAGE, controls, settings.eta)
+    check_guess_mode(controls, settings.guidance_scale)
     if controls and (start is not None or end is not None):
         raise RelayError(
             "control, denoising_start, denoising_end: image-to-image with ControlNets always runs from the clean picture to the end. "

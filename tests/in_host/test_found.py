@@ -35,9 +35,9 @@ SEARCHES = {
 }
 ADVANCED = {
     "RelayLoadModel": {"dtype"},
-    "RelayLoadModelFromHub": {"revision", "variant", "dtype"},
+    "RelayLoadModelFromHub": {"revision", "variant", "dtype", "subfolder"},
     "RelayLoadControlNet": {"dtype"},
-    "RelayLoadControlNetFromHub": {"revision", "variant", "dtype"},
+    "RelayLoadControlNetFromHub": {"revision", "variant", "dtype", "subfolder"},
     "RelayEncodePrompt": {"clip_skip"},
     "RelaySetScheduler": {"prediction_type", "rescale_betas_zero_snr", "algorithm_type", "euler_at_final"},
     "RelaySdxlSize": {

@@ -62,6 +62,7 @@ TEXTS_OF = {
         "a" * 300,
     ),
     "revision": ("", "", "main", "refs/../x", "\u0000"),
+    "subfolder": ("", "", "", "unet", "../x", "/etc", "a\\b", "\u0000"),
     "url": (
         "",
         "http://127.0.0.1:1/a.png",
