@@ -41,6 +41,7 @@ class RelayInpaint(io.ComfyNode):
                 ),
                 sampling_inputs.control(),
                 sampling_inputs.eta(),
+                sampling_inputs.ip_adapter(),
             ],
             outputs=[sampling_inputs.latent_output()],
             hidden=[io.Hidden.unique_id],
@@ -61,11 +62,14 @@ class RelayInpaint(io.ComfyNode):
         latent: Any = None,
         control: Any = (),
         eta: float = 0.0,
+        ip_adapter: Any = (),
     ) -> io.NodeOutput:
         from ..pipelines.runs.inpainting import InpaintSettings, inpaint
 
         settings = InpaintSettings(strength, steps, guidance_scale, seed, eta)
         read = sampling_inputs.read(latent)
         runtime = runtime_for(cls, model)
-        latents = inpaint(model, prompt, mask, settings, runtime, image=image, latent=read, control=control)
+        latents = inpaint(
+            model, prompt, mask, settings, runtime, image=image, latent=read, control=control, ip_adapter=ip_adapter
+        )
         return io.NodeOutput(latents.to_host())

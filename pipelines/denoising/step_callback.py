@@ -48,6 +48,7 @@ class StepWatcher:
         timesteps = pipeline.scheduler.timesteps if pipeline.relay_timesteps is None else pipeline.relay_timesteps
         total = pipeline.num_timesteps
         values["latents"] = self.after_step(step, total, timesteps, values["latents"], run=run, runs=runs)
+        pipeline.relay_before_step(step + 1)
         return values
 
     def after_step(

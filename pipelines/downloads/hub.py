@@ -35,7 +35,7 @@ class RepoKind:
     """What a repository must contain."""
 
     index: str
-    """The file that describes the model."""
+    """The file that describes the model, perhaps in a folder."""
     plan: Plan
     names_in: Callable[[Path], list[str]]
     """Snapshot folder -> the names for ``plan``."""
@@ -136,7 +136,11 @@ class _Request:
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(self.repo_id, self.index, cache_dir=_cache(), revision=self.revision)
-        return Path(found).parent if isinstance(found, str) else None
+        return self._folder_of(Path(found)) if isinstance(found, str) else None
+
+    def _folder_of(self, index: Path) -> Path:
+        """The model's folder, from the path of the index in it."""
+        return index.parents[self.kind.index.count("/")]
 
     def problem_of(self, folder: Path) -> RelayError | None:
         """Why a snapshot can't be loaded without more downloads; None if it can."""
@@ -190,7 +194,7 @@ class _Request:
             transfer.check()
             info = self._info(commit)
         start = self.index.removesuffix(self.kind.index)
-        return index.parent, {
+        return self._folder_of(index), {
             sibling.rfilename.removeprefix(start): RemoteFile(
                 self.repo_id,
                 commit,

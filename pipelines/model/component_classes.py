@@ -37,6 +37,8 @@ TEXT = Classes("transformers", ("CLIPTextModel",))
 TEXT_PROJECTED = Classes("transformers", ("CLIPTextModelWithProjection",))
 T5 = Classes("transformers", ("T5EncoderModel",))
 PICTURE = Classes("transformers", ("CLIPVisionModelWithProjection",))
+IP_ADAPTER = Classes("diffusers", ())
+"""An IP-Adapter is not a model of its own: its layers become part of a UNet."""
 TOKENIZER = Classes("transformers", ("CLIPTokenizer",), {"CLIPTokenizerFast": "CLIPTokenizer"}, kind="tokenizer")
 T5_TOKENIZER = Classes("transformers", ("T5TokenizerFast",), {"T5Tokenizer": "T5TokenizerFast"}, kind="tokenizer")
 PICTURE_PROCESSOR = Classes(

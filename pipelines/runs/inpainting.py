@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..adapters.ip_adapter import fit_ip_adapters
 from ..base.errors import RelayError
 from ..base.images import to_pixels
 from ..base.numbers import check_numbers, check_strength
@@ -64,6 +65,7 @@ def inpaint(
     image: torch.Tensor | None = None,
     latent: Latents | None = None,
     control: Sequence[Any] = (),
+    ip_adapter: Sequence[Any] = (),
 ) -> Latents:
     """Repaints the area that ``mask`` marks. Image i uses a CPU generator with ``seed + i`` (or the latent's batch_index for i).
 
@@ -109,6 +111,7 @@ def inpaint(
     controls = fit_controls(units, components, task, extent, batch)
     check_guidance(components, task, controls, settings.eta)
     check_guess_mode(controls, settings.guidance_scale)
+    ip_adapters = fit_ip_adapters(ip_adapter, components, task, extent, control=bool(controls))
     repaint = fit_repaint_mask(mask, latent.noise_mask if latent else None, extent, autoencoder.factor, batch)
 
     own_generators = generators_for(latent, settings.seed, batch)
@@ -144,6 +147,7 @@ def inpaint(
         latents=begin,
         strength=settings.strength,
         controls=controls,
+        ip_adapters=ip_adapters,
         eta=settings.eta,
         masked_picture=MaskedPicture(repaint, encodes_picture, masked),
         extras=(AestheticScores(), *hint),

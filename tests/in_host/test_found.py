@@ -29,8 +29,11 @@ SEARCHES = {
         "RelayLoadModelFromHub",
         "RelayLoadControlNet",
         "RelayLoadControlNetFromHub",
+        "RelayLoadIpAdapter",
+        "RelayLoadIpAdapterFromHub",
         "RelayEncodePrompt",
     },
+    "ipadapter": {"RelayLoadIpAdapter", "RelayLoadIpAdapterFromHub", "RelayIpAdapterImage"},
     "depth": {"RelayLoadControlNet", "RelayLoadControlNetFromHub", "RelayApplyControlNet", "RelayKandinskyHint"},
 }
 ADVANCED = {
@@ -38,6 +41,8 @@ ADVANCED = {
     "RelayLoadModelFromHub": {"revision", "variant", "dtype", "subfolder"},
     "RelayLoadControlNet": {"dtype"},
     "RelayLoadControlNetFromHub": {"revision", "variant", "dtype", "subfolder"},
+    "RelayLoadIpAdapter": {"dtype"},
+    "RelayLoadIpAdapterFromHub": {"revision", "dtype"},
     "RelayEncodePrompt": {"clip_skip"},
     "RelaySetScheduler": {"prediction_type", "rescale_betas_zero_snr", "algorithm_type", "euler_at_final"},
     "RelaySdxlSize": {
@@ -56,6 +61,7 @@ COUNTERPARTS = {
     "RelayLoadControlNet": "ComfyUI's own Load ControlNet Model",
     "RelayLoadLora": "ComfyUI's own Load LoRA",
     "RelayLoadTextualInversion": "embedding:name",
+    "RelayLoadIpAdapter": "ComfyUI's own samplers",
     "RelaySetScheduler": "ComfyUI's own samplers",
     "RelaySetGuidance": "ComfyUI's RescaleCFG and PerturbedAttentionGuidance",
     "RelaySetVae": "ComfyUI's Load VAE",
@@ -68,6 +74,7 @@ COUNTERPARTS = {
     "RelayImageToImage": "ComfyUI's KSampler",
     "RelayInpaint": "ComfyUI's VAE Encode (for Inpainting)",
     "RelayApplyControlNet": "ComfyUI's own Apply ControlNet",
+    "RelayIpAdapterImage": "ComfyUI's own samplers",
     "RelayLatentUpscale": "ComfyUI's Upscale Latent",
     "RelaySuperResolution": "ComfyUI's Upscale Image (using Model)",
     "RelayDecode": "ComfyUI's VAE Decode",

@@ -132,9 +132,16 @@ SOURCES = {
     ),
     "DIFFUSERS_CONTROLNET": ("RelayLoadControlNet", "RelayLoadControlNetFromHub"),
     "DIFFUSERS_CONTROL": ("RelayApplyControlNet", "RelayKandinskyHint"),
+    "DIFFUSERS_IP_ADAPTER": ("RelayLoadIpAdapter", "RelayLoadIpAdapterFromHub"),
+    "DIFFUSERS_IP_ADAPTER_IMAGE": ("RelayIpAdapterImage",),
 }
 """Nodes that output each type. The first needs few or no inputs itself."""
-STRANGERS = ("RelayLoadModelFromHub", "RelayLoadControlNetFromHub", "RelayLoadImageFromUrl")
+STRANGERS = (
+    "RelayLoadModelFromHub",
+    "RelayLoadControlNetFromHub",
+    "RelayLoadIpAdapterFromHub",
+    "RelayLoadImageFromUrl",
+)
 """Inputs that name something on the network, which the tests can't reach."""
 NO_PICTURES = ("odd-text.png", "odd-cut.png", "odd-nothing.png", "../../etc/passwd", "nowhere.png")
 USUAL: dict[str, Any] = {
@@ -151,6 +158,7 @@ USUAL: dict[str, Any] = {
     "width": 64,
     "height": 64,
     "steps": 2,
+    "weight": 0.7,
     "start": 0.0,
     "end": 1.0,
     "rows": 0,
@@ -219,7 +227,13 @@ class Builder:
         optional = list(declared.get("optional", {}).items())
         one_of = self.pick(("image", "latent"))
         for key, spec in optional:
-            wanted = 90 if key == one_of else 5 if key in ("image", "latent", "control") else 30
+            wanted = (
+                90
+                if key == one_of
+                else 5
+                if key in ("image", "latent", "control", "ip_adapter", "other_images")
+                else 30
+            )
             if self.chance(wanted):
                 inputs[key] = self.value(name, key, spec, depth, for_input)
         return number
