@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import sampling_inputs
-from .comfy_host import CATEGORY, advanced, found_by, runtime_for
+from .comfy_host import CATEGORY, found_by, runtime_for
 
 
 class RelayInpaint(io.ComfyNode):
@@ -48,14 +48,12 @@ class RelayInpaint(io.ComfyNode):
                     max=sampling_inputs.MAX_SIZE,
                     optional=True,
                     tooltip="Above 0: only the masked area with that many pixels around it is painted, at the model's own size, and put back into the picture. For Stable Diffusion and SDXL, with image. 0: the whole picture.",
-                    **advanced(io.Int.Input),
                 ),
                 io.Boolean.Input(
                     "soft_mask",
                     default=False,
                     optional=True,
-                    tooltip="Use the mask's grey values: the lower, the fewer of the last steps repaint there (differential diffusion). Off: the mask has hard edges.",
-                    **advanced(io.Boolean.Input),
+                    tooltip="Use the mask's grey values: the lower the value, the later in the run repainting begins there (differential diffusion). Off: the mask has hard edges.",
                 ),
             ],
             outputs=[sampling_inputs.latent_output()],
