@@ -9,7 +9,7 @@ from ..base.errors import RelayError
 from ..base.monitor import Monitor
 from ..latents.generators import copies_of
 from .clean_prediction import CleanPrediction
-from .noise_law import with_noise
+from .noise_law import part_of_noise_left, with_noise
 
 if TYPE_CHECKING:
     import torch
@@ -137,8 +137,8 @@ class KeepUnmasked:
 
 
 class KeepByThreshold(KeepUnmasked):
-    """Differential diffusion: a pixel whose mask is between 0 and 1 is restored in the first steps, and repainted from the step on whose
-    timestep is at most that part of the run's first timestep.
+    """Differential diffusion: a pixel whose mask is between 0 and 1 is restored in the first steps, and repainted once at most that
+    part of the run's noise is left (see :func:`.noise_law.part_of_noise_left`).
 
     The thresholds are those of the host's DifferentialDiffusion node. What is 0 is never repainted.
 
@@ -149,7 +149,7 @@ class KeepByThreshold(KeepUnmasked):
         return (self._repaint > 0).float()
 
     def repainted_at(self, step: int, timesteps: torch.Tensor) -> torch.Tensor:
-        threshold = float(timesteps[step]) / float(timesteps[0]) if step else 1.0
+        threshold = part_of_noise_left(self._scheduler, float(timesteps[step]), float(timesteps[0]))
         return ((self._repaint > 0) & (self._repaint >= threshold)).float()
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.images import Extent
-from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
+from diffusers_relay.pipelines.latents.autoencoder import Autoencoder, autoencoder_of
 from diffusers_relay.pipelines.latents.conversion import convert
 from diffusers_relay.pipelines.latents.encode_decode import decode
 from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
@@ -91,19 +91,27 @@ def test_each_picture_of_a_batch_has_its_own_region(models: SmallModels) -> None
         assert_same(ours[index : index + 1], theirs)
 
 
+def test_what_is_not_masked_keeps_values_between_those_of_8_bits() -> None:
+    picture = read_like_host(PICTURE) * 0.9987
+    ours = decoded("sd15", run("sd15", picture))
+    kept = np.array(MASK) == 0
+    assert (ours[0][kept] == picture[0].numpy()[kept]).all()
+
+
 def test_a_narrow_picture_is_filled_with_its_edges(models: SmallModels) -> None:
     """The region can't have the shape of the model's own size."""
     picture, mask = soft_picture(24, 120), mask_picture(24, 120, (4, 10, 20, 110))
     assert_same(decoded("sd15", run("sd15", picture, mask)), script(models, "sd15", picture, mask))
 
 
-def test_a_controlnet_s_picture_is_cut_out_too(models: SmallModels) -> None:
+@pytest.mark.parametrize(("name", "net"), [("sd15_inpaint", "sd15_canny"), ("sdxl_base", "sdxl_canny")])
+def test_a_controlnet_s_picture_is_cut_out_too(models: SmallModels, name: str, net: str) -> None:
     lines = edges(*SIZE)
-    unit = make_unit(controlnet("sd15_canny"), read_like_host(lines), 0.8)
-    ours = decoded("sd15", run("sd15", control=(unit,)))
+    unit = make_unit(controlnet(net), read_like_host(lines), 0.8)
+    ours = decoded(name, run(name, control=(unit,)))
     size = {"width": 64, "height": 64}  # with a ControlNet, the script's default is the picture's size
-    assert_same(ours, script(models, "sd15", controls=[Control(models.controlnets["sd15_canny"], lines, 0.8)], **size))
-    assert np.abs(ours - decoded("sd15", run("sd15"))).max() > 0.01
+    assert_same(ours, script(models, name, controls=[Control(models.controlnets[net], lines, 0.8)], **size))
+    assert np.abs(ours - decoded(name, run(name))).max() > 0.01
 
 
 @pytest.mark.parametrize("region", [Region(10, 20, 70, 80), Region(0, 4, 96, 24), Region(30, 0, 45, 96)])
@@ -142,6 +150,24 @@ def test_the_latent_is_that_of_the_whole_picture() -> None:
     for latent in (changed, without_tag):
         vae_decode = own.decode(latent.samples, runtime.policy)
         assert torch.equal(decode(model, latent, False, runtime), vae_decode)
+
+
+def test_a_picture_too_large_for_the_encoder_is_encoded_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The region is small, but the picture around it may not be."""
+    encode_whole, tiled = Autoencoder.encode, []
+
+    def encode(self: Autoencoder, pixels: torch.Tensor, *others: Any) -> torch.Tensor:
+        tiled.append((tuple(pixels.shape[-2:]), self.tiling))
+        if pixels.shape[-1] == 120 and not self.tiling:
+            raise MemoryError
+        return encode_whole(self, pixels, *others)
+
+    expected, runtime = run("sd15"), counting_runtime()
+    monkeypatch.setattr(Autoencoder, "encode", encode)
+    made = run("sd15", runtime=runtime)
+    assert tiled == [((64, 64), False), ((96, 120), False), ((96, 120), True)]
+    assert torch.equal(made.picture, expected.picture)
+    assert "tried again in tiles" in runtime.monitor.said[-1]
 
 
 def test_another_space_gets_the_picture_itself() -> None:

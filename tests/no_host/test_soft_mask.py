@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import EDMEulerScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
 from diffusers_relay.pipelines.base.errors import RelayError
+from diffusers_relay.pipelines.denoising.noise_law import part_of_noise_left
 from diffusers_relay.pipelines.latents.encode_decode import decode
 from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
 from diffusers_relay.pipelines.latents.latent_space import Latents
@@ -133,6 +136,21 @@ def test_the_masked_area_alone_with_soft_edges() -> None:
     assert all(torch.equal(one[0][kept], picture[0][kept]) for one in made)
     changed = [float((one - picture).abs().mean()) for one in made]
     assert 0 < changed[0] < changed[1]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "schedule"),
+    [
+        (EulerDiscreteScheduler(), [981.0, 490.5, 98.1, 0.0]),
+        (FlowMatchEulerDiscreteScheduler(shift=3.0), [1000.0, 500.0, 100.0, 0.0]),
+        (EDMEulerScheduler(), [0.25 * math.log(80.0 * (0.002 / 80.0) ** part) for part in (0.0, 0.5, 0.9, 1.0)]),
+    ],
+)
+def test_the_place_of_a_timestep_in_the_run(scheduler: Any, schedule: list[float]) -> None:
+    """EDM: the host's timestep(sigma) is its logarithm too, from sigma_max 80 to sigma_min 0.002."""
+    placed = [part_of_noise_left(scheduler, timestep, schedule[0]) for timestep in schedule]
+    assert placed == pytest.approx([1.0, 0.5, 0.1, 0.0])
+    assert part_of_noise_left(EulerDiscreteScheduler(), 0.0, 0.0) == 1.0
 
 
 @pytest.mark.parametrize(
