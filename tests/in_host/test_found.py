@@ -18,6 +18,8 @@ SEARCHES = {
     "txt2img": {"RelayTextToImage"},
     "t2i": {"RelayTextToImage"},
     "inpainting": {"RelayInpaint"},
+    "only masked": {"RelayInpaint"},
+    "differential diffusion": {"RelayInpaint"},
     "hires": {"RelayImageToImage", "RelayLatentUpscale", "RelaySuperResolution"},
     "refiner": {"RelayImageToImage", "RelayLoadModel", "RelayLoadModelFromHub"},
     "upscale": {"RelayLatentUpscale", "RelaySuperResolution"},

@@ -84,6 +84,7 @@ NUMBERS = {
     "columns": (0, 1, 3),
     "tile_size": (0, 0, 16, 64, 100),
     "clip_skip": (0, 0, 1, 2, 24),
+    "padding_mask_crop": (0, 4, 100),
 }
 """Small values, so that runs are short; where size costs nothing, any value in the declared range is used too."""
 COSTLY = {"compile": "off"}
@@ -168,6 +169,7 @@ USUAL: dict[str, Any] = {
     "pag_layers": "mid",
     "guidance_rescale": 0.0,
     "eta": 0.0,
+    "padding_mask_crop": 0,
     "token": "<x>",
     "tiled": False,
     "batch_size": 1,
