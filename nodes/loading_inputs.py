@@ -33,20 +33,25 @@ def dtype() -> Any:
     )
 
 
+def repo_id(example: str) -> Any:
+    """``example``: the default, owner/name."""
+    return io.String.Input("repo_id", default=example, tooltip="The repository on the Hugging Face Hub, as owner/name.")
+
+
+def revision() -> Any:
+    return io.String.Input(
+        "revision",
+        default="",
+        tooltip="A branch, tag or commit. Empty: the main branch.",
+        **comfy_host.advanced(io.String.Input),
+    )
+
+
 def of_the_hub(example: str) -> list[io.Input]:
-    """The inputs that name a hub repository. ``example``: the default, owner/name."""
+    """The inputs that name a model or ControlNet on the hub. ``example``: the default repository."""
     return [
-        io.String.Input(
-            "repo_id",
-            default=example,
-            tooltip="The repository on the Hugging Face Hub, as owner/name.",
-        ),
-        io.String.Input(
-            "revision",
-            default="",
-            tooltip="A branch, tag or commit. Empty: the main branch.",
-            **comfy_host.advanced(io.String.Input),
-        ),
+        repo_id(example),
+        revision(),
         io.Combo.Input(
             "variant",
             options=list(VARIANTS),
