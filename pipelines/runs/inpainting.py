@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import RelayError
 from ..base.images import to_pixels
 from ..base.numbers import check_numbers, check_strength
-from ..control.fitting import fit_controls
+from ..control.fitting import fit_controls, say_pooling
 from ..control.kandinsky_hint import take_hint
 from ..denoising.guidance import check_guess_mode, check_guidance
 from ..denoising.job import DenoisingJob
@@ -109,6 +109,7 @@ def inpaint(
     controls = fit_controls(units, components, task, extent, batch)
     check_guidance(components, task, controls, settings.eta)
     check_guess_mode(controls, settings.guidance_scale)
+    say_pooling(controls, runtime.monitor)
     repaint = fit_repaint_mask(mask, latent.noise_mask if latent else None, extent, autoencoder.factor, batch)
 
     own_generators = generators_for(latent, settings.seed, batch)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import RelayError
 from ..base.images import Extent, check_extent, to_pixels
 from ..base.numbers import check_numbers, check_strength
-from ..control.fitting import fit_controls
+from ..control.fitting import fit_controls, say_pooling
 from ..control.kandinsky_hint import take_hint
 from ..denoising.guidance import check_guess_mode, check_guidance
 from ..denoising.job import DenoisingJob
@@ -103,6 +103,7 @@ def text_to_image(
     controls = fit_controls(units, components, Task.TEXT_TO_IMAGE, extent, settings.batch_size)
     check_guidance(components, Task.TEXT_TO_IMAGE, controls, settings.eta)
     check_guess_mode(controls, settings.guidance_scale)
+    say_pooling(controls, runtime.monitor)
     own_generators = generators(settings.seed, range(settings.batch_size))
     job = DenoisingJob(
         task=Task.TEXT_TO_IMAGE,
@@ -171,6 +172,7 @@ def image_to_image(
     controls = fit_controls(units, components, Task.IMAGE_TO_IMAGE, extent, batch_of(image, latent))
     check_guidance(components, Task.IMAGE_TO_IMAGE, controls, settings.eta)
     check_guess_mode(controls, settings.guidance_scale)
+    say_pooling(controls, runtime.monitor)
     if controls and (start is not None or end is not None):
         raise RelayError(
             "control, denoising_start, denoising_end: image-to-image with ControlNets always runs from the clean picture to the end. "
