@@ -10,7 +10,7 @@ from ..adapters.ip_adapter import fit_ip_adapters
 from ..base.errors import RelayError
 from ..base.images import extent_of, to_pixels
 from ..base.numbers import check_numbers, check_strength
-from ..control.fitting import fit_controls
+from ..control.fitting import fit_controls, say_pooling
 from ..control.kandinsky_hint import take_hint
 from ..denoising.guidance import check_guess_mode, check_guidance
 from ..denoising.job import DenoisingJob
@@ -130,6 +130,7 @@ def inpaint(
         ip_adapter = crop.of_adapters(ip_adapter)
     check_guidance(components, task, controls, settings.eta)
     check_guess_mode(controls, settings.guidance_scale)
+    say_pooling(controls, runtime.monitor)
     ip_adapters = fit_ip_adapters(ip_adapter, components, task, extent, control=bool(controls))
     shown_mask = sees_mask and family.inpaints_plain_models
     fitting = (mask, latent.noise_mask if latent else None, extent, autoencoder.factor, batch)

@@ -10,7 +10,7 @@ from ..adapters.ip_adapter import fit_ip_adapters
 from ..base.errors import RelayError
 from ..base.images import Extent, check_extent, to_pixels
 from ..base.numbers import check_numbers, check_strength
-from ..control.fitting import fit_controls
+from ..control.fitting import fit_controls, say_pooling
 from ..control.kandinsky_hint import take_hint
 from ..denoising.guidance import check_guess_mode, check_guidance
 from ..denoising.job import DenoisingJob
@@ -106,6 +106,7 @@ def text_to_image(
     check_guidance(components, Task.TEXT_TO_IMAGE, controls, settings.eta)
     check_guess_mode(controls, settings.guidance_scale)
     ip_adapters = fit_ip_adapters(ip_adapter, components, Task.TEXT_TO_IMAGE, extent, control=bool(controls))
+    say_pooling(controls, runtime.monitor)
     own_generators = generators(settings.seed, range(settings.batch_size))
     job = DenoisingJob(
         task=Task.TEXT_TO_IMAGE,
@@ -177,6 +178,7 @@ def image_to_image(
     check_guidance(components, Task.IMAGE_TO_IMAGE, controls, settings.eta)
     check_guess_mode(controls, settings.guidance_scale)
     ip_adapters = fit_ip_adapters(ip_adapter, components, Task.IMAGE_TO_IMAGE, extent, control=bool(controls))
+    say_pooling(controls, runtime.monitor)
     if controls and (start is not None or end is not None):
         raise RelayError(
             "control, denoising_start, denoising_end: image-to-image with ControlNets always runs from the clean picture to the end. "
