@@ -71,7 +71,7 @@ def _by_denoiser(header: Header, denoiser: DenoiserLayout, where: str, configs: 
     """The kind of a file without text encoders."""
     numbers = denoiser.kind_numbers(without_prefix(header, denoiser.place))
     for layout in LAYOUTS:
-        if layout.denoiser is denoiser:
+        if layout.denoiser is denoiser and layout.is_marked(header):
             config = json.loads((configs / layout.configs / denoiser.component / "config.json").read_text("utf-8"))
             if all((config.get(name) or None) == (value or None) for name, value in numbers.items()):
                 return layout

@@ -114,8 +114,16 @@ class CheckpointLayout:
     scheduler_changes: Callable[[Path, Header, Rename], dict[str, Any]]
     """Reads from the file what the scheduler's config can't tell; ``_class_name`` is another class. The last argument maps the keys of
     the file to those of the header."""
+    marks: tuple[str, ...] = ()
+    """Keys that every file of this kind has besides its components."""
+    has_own_vae: bool = False
+    """Whether its VAE has another scale than its family's, so that a file without one is of no use."""
     incomplete: tuple[Sign, ...] = ()
     """What a file without any of :attr:`signs` is that lacks a part of this kind."""
 
     def is_in(self, header: Header) -> bool:
-        return any(all(header.has(start) for start in sign) for sign in self.signs)
+        return self.is_marked(header) and any(all(header.has(start) for start in sign) for sign in self.signs)
+
+    def is_marked(self, header: Header) -> bool:
+        """Whether the file has all of :attr:`marks`."""
+        return all(mark in header.shapes for mark in self.marks)

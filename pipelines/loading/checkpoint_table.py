@@ -74,7 +74,7 @@ STABLE_DIFFUSION_UNET = DenoiserLayout(
     other_channels={
         5: "a Stable Diffusion 2 depth model",
         7: "the Stable Diffusion x4 upscaler",
-        8: "an InstructPix2Pix",
+        8: "an InstructPix2Pix or CosXL Edit model, which edits a picture that its UNet reads",
     },
     variants=UNET_VARIANTS,
 )
@@ -90,21 +90,31 @@ SDXL_TEXT = ("conditioner.embedders.0.transformer.",)
 SDXL_TEXT_2 = ("conditioner.embedders.1.model.", "conditioner.embedders.1.transformer.")
 REFINER_TEXT = ("conditioner.embedders.0.model.",)
 
+SDXL = CheckpointLayout(
+    title="SDXL base",
+    configs="sdxl",
+    denoiser=STABLE_DIFFUSION_UNET,
+    signs=(("conditioner.embedders.1.",),),
+    incomplete=(Sign("an SDXL UNet with only one of its two text encoders", (SDXL_TEXT[0], LABELS)),),
+    components={
+        **UNET_AND_VAE,
+        "text_encoder": StoredComponent(SDXL_TEXT, _clip),
+        "text_encoder_2": StoredComponent(SDXL_TEXT_2, _clip),
+    },
+    vocabularies={"tokenizer": CLIP, "tokenizer_2": CLIP},
+    scheduler_changes=marked_prediction,
+)
 LAYOUTS: tuple[CheckpointLayout, ...] = (
-    CheckpointLayout(
-        title="SDXL base",
-        configs="sdxl",
-        denoiser=STABLE_DIFFUSION_UNET,
-        signs=(("conditioner.embedders.1.",),),
-        incomplete=(Sign("an SDXL UNet with only one of its two text encoders", (SDXL_TEXT[0], LABELS)),),
-        components={
-            **UNET_AND_VAE,
-            "text_encoder": StoredComponent(SDXL_TEXT, _clip),
-            "text_encoder_2": StoredComponent(SDXL_TEXT_2, _clip),
-        },
-        vocabularies={"tokenizer": CLIP, "tokenizer_2": CLIP},
-        scheduler_changes=marked_prediction,
+    replace(
+        SDXL,
+        title="Playground v2.5",
+        configs="playground_v2_5",
+        marks=("edm_mean", "edm_std"),
+        has_own_vae=True,
+        incomplete=(),
     ),
+    replace(SDXL, title="CosXL", configs="cosxl", marks=("edm_vpred.sigma_max",), incomplete=()),
+    SDXL,
     CheckpointLayout(
         title="SDXL refiner",
         configs="sdxl_refiner",

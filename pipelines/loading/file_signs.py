@@ -118,8 +118,6 @@ DENOISERS = (
 )
 UNET_VARIANTS = (
     Sign("a Stable Video Diffusion model", ("*.time_stack.*",)),
-    Sign("a Playground v2.5 model", ("edm_mean",)),
-    Sign("an SDXL model with EDM v-prediction (CosXL)", ("edm_vpred.sigma_max",)),
     Sign("a Stable Diffusion 2.1 unCLIP model", ("embedder.model.visual.",)),
     Sign("a Zero123 model", ("cc_projection.",)),
     Sign("an AltDiffusion model", ("cond_stage_model.roberta.",)),

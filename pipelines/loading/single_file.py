@@ -98,7 +98,7 @@ def _absent(family: ModelFamily, layout: CheckpointLayout, header: Header) -> se
     def has(name: str) -> bool:
         return layout.components[name].place_in(header) is not None
 
-    absent = {name for name in (family.autoencoder,) if name is not None and not has(name)}
+    absent = {name for name in (family.autoencoder,) if name is not None and not (layout.has_own_vae or has(name))}
     if not any(map(has, family.text_encoders)):
         absent |= {*family.text_encoders, *layout.vocabularies}
     return absent
