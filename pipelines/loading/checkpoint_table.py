@@ -74,7 +74,7 @@ STABLE_DIFFUSION_UNET = DenoiserLayout(
     other_channels={
         5: "a Stable Diffusion 2 depth model",
         7: "the Stable Diffusion x4 upscaler",
-        8: "an InstructPix2Pix or CosXL Edit model, which edits a picture that its UNet reads",
+        8: "an InstructPix2Pix or CosXL Edit, whose UNet also reads the picture to edit",
     },
     variants=UNET_VARIANTS,
 )

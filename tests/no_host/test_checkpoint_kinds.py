@@ -195,8 +195,14 @@ def test_a_vae_that_set_vae_refuses_is_not_sent_there(channels: int, what: str) 
 
 @pytest.mark.parametrize(
     ("channels", "what"),
-    [(5, "depth"), (7, "x4 upscaler"), (8, "InstructPix2Pix"), (16, "UNet with 16 input channels")],
+    [
+        (5, "depth"),
+        (7, "x4 upscaler"),
+        (8, "an InstructPix2Pix or CosXL Edit, whose UNet also reads the picture to edit, not a checkpoint that"),
+        (16, "UNet with 16 input channels"),
+    ],
 )
-def test_a_unet_that_takes_something_else(channels: int, what: str) -> None:
+@pytest.mark.parametrize("keys", [SD15, SDXL, (*SDXL, "edm_vpred.sigma_max")])
+def test_a_unet_that_takes_something_else(keys: tuple[str, ...], channels: int, what: str) -> None:
     with pytest.raises(RelayError, match=what):
-        layout_of(header(*SD15, channels=channels), "file")
+        layout_of(header(*keys, channels=channels), "file")

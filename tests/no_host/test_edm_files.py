@@ -26,7 +26,7 @@ from diffusers_relay.pipelines.runs.sampling import (
     image_to_image,
     text_to_image,
 )
-from reference.scripts import generator, read_like_host, soft_picture
+from reference.scripts import read_like_host, sdxl_image_to_image, sdxl_text_to_image, soft_picture
 from small_models.native_checkpoint import Weights
 from small_models.original_checkpoints import original_checkpoint
 from support.checkpoints import SmallCheckpoints, copy_configs, open_checkpoint, write_file
@@ -95,21 +95,16 @@ def test_the_file_is_the_folder(kind: str, edms: dict[str, Edm], tmp_path: Path)
 def test_a_graph_of_the_file_is_the_script(
     kind: str, strength: float | None, edms: dict[str, Edm], tmp_path: Path
 ) -> None:
-    from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
-
-    model, runtime = edms[kind].open(tmp_path), counting_runtime()
+    model, runtime, folder = edms[kind].open(tmp_path), counting_runtime(), edms[kind].folder
     prompt = encode(model, "a red cat")
-    auto = AutoPipelineForText2Image if strength is None else AutoPipelineForImage2Image
-    pipeline = auto.from_pretrained(edms[kind].folder, torch_dtype=torch.float32, add_watermarker=False)
-    pipeline.set_progress_bar_config(disable=True)
-    common = {"num_inference_steps": 4, "guidance_scale": 3.0, "generator": generator(3), "output_type": "pt"}
+    common = {"steps": 4, "guidance_scale": 3.0, "seed": 3, "output_type": "pt"}
     if strength is None:
         latent = text_to_image(model, prompt, TextToImageSettings(64, 64, 1, 4, 3.0, 3), runtime)
-        script = pipeline("a red cat", width=64, height=64, **common).images
+        script = sdxl_text_to_image(folder, "a red cat", **common)
     else:
-        settings = ImageToImageSettings(strength, 4, 3.0, 3)
-        latent = image_to_image(model, prompt, settings, runtime, image=read_like_host(soft_picture()))
-        script = pipeline("a red cat", image=soft_picture(), strength=strength, **common).images
+        settings, picture = ImageToImageSettings(strength, 4, 3.0, 3), soft_picture()
+        latent = image_to_image(model, prompt, settings, runtime, image=read_like_host(picture))
+        script = sdxl_image_to_image(folder, picture, "a red cat", strength=strength, **common)
     ours = decode(model, latent, False, runtime)
     assert (ours - script.movedim(1, -1)).abs().max() <= 1e-5
     assert ours.std() > 0.01
