@@ -51,7 +51,7 @@ class RelayLoadModel(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
             **comfy_host.found_by(
-                "load model, model loader, checkpoint, ckpt, weights, safetensors, from_pretrained, from_single_file, refiner, sd15, sdxl, sd3, kandinsky"
+                "load model, model loader, checkpoint, ckpt, unet, diffusion model, weights, safetensors, from_pretrained, from_single_file, refiner, sd15, sdxl, sd3, kandinsky"
             ),
         )
 

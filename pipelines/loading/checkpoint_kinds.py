@@ -24,10 +24,10 @@ def denoiser_in(header: Header) -> DenoiserLayout | None:
 
 
 def is_known_kind(path: Path, configs: Path = CONFIGS) -> bool:
-    """Whether the header of a file says that it can be loaded."""
+    """Whether the header of a file says that it can be loaded. False if it can't be read."""
     try:
         layout_of(placed(check_file(path, path.name)).header, path.name, configs)
-    except RelayError:
+    except (RelayError, OSError):
         return False
     return True
 

@@ -38,6 +38,8 @@ class DenoiserLayout:
     """Input channels that its families can run."""
     other_channels: Mapping[int, str] = field(default_factory=dict)
     """Input channels of other models -> what the model is."""
+    alone: tuple[Sign, ...] = ()
+    """What a file with only this denoiser may look like, with any prefix before its keys."""
     variants: tuple[Sign, ...] = ()
     """Other models with the same kind of denoiser, which are refused. The signs are compared with all keys of the file."""
 

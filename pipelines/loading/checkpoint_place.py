@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from ..files.safetensors import Header
 from .checkpoint_keys import Rename, below, place_before, plain, plain_keys
 from .checkpoint_table import DENOISER_LAYOUTS
-from .file_signs import LONE_UNETS, what_it_is
+from .file_signs import what_it_is
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ def placed(file: Header) -> Placed:
     place = place_before(header, *(one.place + layer for one in DENOISER_LAYOUTS for layer in one.first_layers))
     if place is not None:
         return Placed(below(header, place), _moved(place, ""))
-    if what_it_is(header.shapes) in LONE_UNETS:
-        for denoiser in DENOISER_LAYOUTS:
-            alone = place_before(header, *denoiser.always_has)
-            if alone is not None:
-                rename = _moved(alone, denoiser.place)
-                shapes = {rename(key) or key: shape for key, shape in header.shapes.items()}
-                return Placed(replace(header, shapes=shapes), rename)
+    sign = what_it_is(header.shapes)
+    for denoiser in DENOISER_LAYOUTS:
+        alone = place_before(header, *denoiser.always_has) if sign in denoiser.alone else None
+        if alone is not None:
+            rename = _moved(alone, denoiser.place)
+            shapes = {rename(key) or key: shape for key, shape in header.shapes.items()}
+            return Placed(replace(header, shapes=shapes), rename)
     return Placed(header, plain)
 
 

@@ -22,7 +22,7 @@ from .checkpoint_keys import (
 )
 from .checkpoint_layout import CheckpointLayout, DenoiserLayout, StoredComponent, Vocabulary
 from .file_part import Part, clip_model
-from .file_signs import UNET_VARIANTS, Sign
+from .file_signs import LONE_UNETS, UNET_VARIANTS, Sign
 from .prediction import FIRST_LAYERS, UNET, marked_or_measured_prediction, marked_prediction
 
 ORIGINAL_FIRST_LAYER = FIRST_LAYERS[0]
@@ -76,6 +76,7 @@ STABLE_DIFFUSION_UNET = DenoiserLayout(
         7: "the Stable Diffusion x4 upscaler",
         8: "an InstructPix2Pix or CosXL Edit, whose UNet also reads the picture to edit",
     },
+    alone=LONE_UNETS,
     variants=UNET_VARIANTS,
 )
 LABELS = UNET + "label_emb."
