@@ -63,6 +63,7 @@ RUNS: Mapping[str, Mapping[Task, Run]] = {
     STABLE_DIFFUSION_3.name: {
         Task.TEXT_TO_IMAGE: stable_diffusion_3.text_to_image,
         Task.IMAGE_TO_IMAGE: stable_diffusion_3.image_to_image,
+        Task.INPAINT: stable_diffusion_3.inpaint,
     },
     KANDINSKY22_DECODER.name: {
         Task.TEXT_TO_IMAGE: kandinsky22.text_to_image,

@@ -87,6 +87,9 @@ class ModelFamily:
     """Whether it needs a depth map in every run."""
     inpaints_plain_models: bool = False
     """Whether the inpainting pipeline also runs a plain UNet. If not, it needs a UNet that was trained for inpainting."""
+    blends_masks: bool = False
+    """Whether diffusers' inpainting pipeline does what :class:`~..denoising.step_callback.KeepUnmasked` does with a plain
+    denoiser, so that the family's module gets a masked run like any other. The family has no denoisers trained for inpainting."""
     has_denoising_range: bool = False
     """Whether the pipelines take ``denoising_end`` (and ``denoising_start`` for image-to-image)."""
     has_pooled_embeds: bool = False

@@ -212,6 +212,7 @@ STABLE_DIFFUSION_3 = ModelFamily(
     pipeline_classes={
         Task.TEXT_TO_IMAGE: "StableDiffusion3Pipeline",
         Task.IMAGE_TO_IMAGE: "StableDiffusion3Img2ImgPipeline",
+        Task.INPAINT: "StableDiffusion3InpaintPipeline",
     },
     recognised_by=frozenset(
         {"StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline"}
@@ -240,6 +241,7 @@ STABLE_DIFFUSION_3 = ModelFamily(
     denoiser="transformer",
     schedulers=FLOW_MATCH_SCHEDULERS,
     size_multiple=16,
+    blends_masks=True,
     has_pooled_embeds=True,
     host_factor=1.5305,
     host_shift=0.0609,

@@ -100,7 +100,8 @@ def inpaint(
             f"1, not {settings.strength:g}. Set it to 1, or use the plain decoder."
         )
     # If diffusers has no inpainting pipeline for a plain model, run image-to-image and restore the unmasked area ourselves.
-    task = Task.INPAINT if sees_mask or family.inpaints_plain_models else Task.IMAGE_TO_IMAGE
+    restores = sees_mask or family.inpaints_plain_models
+    task = Task.INPAINT if restores or family.blends_masks else Task.IMAGE_TO_IMAGE
     check_prompt_fits(prompt, components)
     check_sizes(prompt, components, task, controlled=bool(control))
     extent = painted_extent(components, autoencoder, image, latent)
@@ -125,7 +126,7 @@ def inpaint(
     begin = autoencoder.to_model_scale(raw).to(components.dtype)
     scheduler = build_scheduler(components, own_generators)
     keep = None
-    if task is Task.IMAGE_TO_IMAGE:
+    if not restores:
         keep = KeepUnmasked(at_latent_size(repaint, autoencoder.factor), begin, own_generators, scheduler)
     masked: Sequence[Any] = ()
     if family.inpaints_plain_models:
