@@ -65,6 +65,8 @@ class ModelFamily:
     steps_offset: int | None = None
     """The value to which the family's pipelines set the scheduler's ``steps_offset``; None if they don't change it."""
     guidance: Guidance = Guidance.ONE_BATCH
+    has_true_cfg: bool = False
+    """Whether its pipelines take ``true_cfg_scale`` with a negative prompt."""
     memory: StepMemory = StepMemory.UNET
     drops_prompt_at_guidance_0: bool = False
     """At guidance 0 the script encodes "" instead of the prompt."""
@@ -81,6 +83,8 @@ class ModelFamily:
     """diffusers' scheduler classes with the law :attr:`noise` that the family's pipelines can use, besides the model's own."""
     size_multiple: int = 8
     """Width and height must be multiples of this, in pixels."""
+    packed: int = 1
+    """Latent pixels along one side that the denoiser reads as one token, packed into its input channels by the pipeline."""
     takes_image_embeds: bool = False
     """Whether it is conditioned on CLIP image embeddings instead of text (Kandinsky's decoder)."""
     takes_hint: bool = False
