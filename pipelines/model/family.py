@@ -86,7 +86,8 @@ class ModelFamily:
     takes_hint: bool = False
     """Whether it needs a depth map in every run."""
     inpaints_plain_models: bool = False
-    """Whether the inpainting pipeline also runs a plain UNet. If not, it needs a UNet that was trained for inpainting."""
+    """Whether the inpainting pipeline also runs a plain UNet. If not, it needs a UNet that was trained for inpainting. Those that run plain
+    ones also take ``padding_mask_crop``."""
     has_denoising_range: bool = False
     """Whether the pipelines take ``denoising_end`` (and ``denoising_start`` for image-to-image)."""
     has_pooled_embeds: bool = False
