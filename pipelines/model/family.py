@@ -94,7 +94,8 @@ class ModelFamily:
     takes_hint: bool = False
     """Whether it needs a depth map in every run."""
     inpaints_plain_models: bool = False
-    """Whether the inpainting pipeline also runs a plain UNet. If not, it needs a UNet that was trained for inpainting."""
+    """Whether the inpainting pipeline also runs a plain UNet. If not, it needs a UNet that was trained for inpainting. Those that run plain
+    ones also take ``padding_mask_crop``."""
     blends_masks: bool = False
     """Whether diffusers' inpainting pipeline does what :class:`~..denoising.step_callback.KeepUnmasked` does with a plain
     denoiser, so that the family's module gets a masked run like any other. The family has no denoisers trained for inpainting."""
