@@ -16,6 +16,8 @@ def apply_controlnet(inputs: Inputs, script: Script) -> tuple[tuple[Unit, ...]]:
         inputs.number("end", 1.0),
         inputs.flag("guess_mode", False),
     )
+    if inputs.text("mode", "none") != "none":
+        raise script.refuse("a ControlNet with modes (Union) can't be written as a script yet.")
     earlier = inputs.optional("control", tuple) or ()
     if not all(isinstance(one, Unit) and one.guess_mode == unit.guess_mode for one in earlier):
         raise script.refuse("control: all ControlNets of a run have the same guess_mode.")

@@ -25,6 +25,10 @@ def load_model_from_hub(inputs: Inputs, script: Script) -> tuple[Model]:
     variant = inputs.choice("variant", VARIANTS, "auto")
     more = [f"revision={literal(revision)}"] if revision else []
     more += ['variant="fp16"'] if variant == "fp16" else []
+    if inputs.text("subfolder", "").strip():
+        raise script.refuse(
+            "subfolder: a pipeline loads only whole repositories, so this can't be written as a script."
+        )
     return (_loaded(inputs, script, repo_id, literal(repo_id), more, of_hub=True),)
 
 
@@ -67,6 +71,8 @@ def load_controlnet_from_hub(inputs: Inputs, script: Script) -> tuple[Net]:
     variant = inputs.choice("variant", VARIANTS, "auto")
     more = [f"revision={literal(revision)}"] if revision else []
     more += ['variant="fp16"'] if variant == "fp16" else []
+    subfolder = inputs.text("subfolder", "").strip()
+    more += [f"subfolder={literal(subfolder)}"] if subfolder else []
     return (_net(inputs, script, literal(repo_id), more),)
 
 

@@ -20,7 +20,7 @@ def text_to_image(inputs: Inputs, script: Script) -> tuple[Latent]:
     width, height = inputs.whole("width"), inputs.whole("height")
     batch, seed = inputs.whole("batch_size", 1), inputs.whole("seed")
     end = _end(inputs, script, model)
-    control = _control(inputs)
+    control = _control(inputs, script)
     run = _Run(script, model, prompt, control, batch, (str(width), str(height)), (width, height))
     script.set_adapters(model, run.pipeline(Task.TEXT_TO_IMAGE))
     arguments = [
@@ -42,7 +42,7 @@ def image_to_image(inputs: Inputs, script: Script) -> tuple[Latent]:
     seed, strength = inputs.whole("seed"), inputs.number("strength")
     start, end = _start(inputs, script, model), _end(inputs, script, model)
     scores = [inputs.number("aesthetic_score", 6.0), inputs.number("negative_aesthetic_score", 2.5)]
-    control = _control(inputs)
+    control = _control(inputs, script)
     begin = _Beginning(inputs, script, model)
     run = _Run(script, model, prompt, control, begin.batch, begin.sides, begin.size)
     script.set_adapters(model, run.pipeline(Task.IMAGE_TO_IMAGE))
@@ -79,7 +79,9 @@ def image_to_image(inputs: Inputs, script: Script) -> tuple[Latent]:
 def inpaint(inputs: Inputs, script: Script) -> tuple[Latent]:
     model, prompt = inputs.value("model", Model), inputs.value("prompt", Prompt)
     mask, strength, seed = inputs.value("mask", Mask), inputs.number("strength"), inputs.whole("seed")
-    control = _control(inputs)
+    control = _control(inputs, script)
+    if inputs.whole("padding_mask_crop", 0) or inputs.flag("soft_mask", False):
+        raise script.refuse("padding_mask_crop and soft_mask can't be written as a script yet.")
     if not inputs.has("image"):
         raise script.refuse("inpainting of a latent can't be written as a script yet. Decode it, and connect image.")
     if model.family.takes_image_embeds:
@@ -268,7 +270,10 @@ def _start(inputs: Inputs, script: Script, model: Model) -> float | None:
     return start
 
 
-def _control(inputs: Inputs) -> tuple[Any, ...]:
+def _control(inputs: Inputs, script: Script) -> tuple[Any, ...]:
+    if inputs.has("ip_adapter"):
+        raise script.refuse("ip_adapter can't be written as a script yet.")
+    inputs.ignore("ip_adapter")
     return inputs.optional("control", tuple) or ()
 
 

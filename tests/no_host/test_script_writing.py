@@ -111,6 +111,16 @@ def test_a_node_is_a_block_with_its_title(texts: dict[str, str]) -> None:
     assert sorted(blocks) == sorted(titles)
 
 
+def test_readme_shows_what_is_written(texts: dict[str, str]) -> None:
+    """Each piece of code in README's table, as far as its dots, is in the script."""
+    section = (ROOT / "README.md").read_text("utf-8").split("## A graph as a script")[1].split("\n## ")[0]
+    rows = [line.split(" | ", 1)[1] for line in section.splitlines() if line.startswith("| ") and "`" in line]
+    pieces = [part for row in rows for code in re.findall(r"`([^`]+)`", row) for part in code.split("...")]
+    assert len(rows) == 6
+    script = "".join(texts["latent_chain_of_three"].replace(",\n}", "}").replace(",\n)", ")").split())
+    assert [one for one in pieces if "".join(one.split()).strip(",").strip(")") not in script] == []
+
+
 # --- every node and input is known
 
 
@@ -121,8 +131,16 @@ def frozen() -> dict[str, list[str]]:
     }
 
 
+NO_WRITER_YET = {
+    "RelayLoadIpAdapter": "the adapter's parts are loaded apart from a pipeline",
+    "RelayLoadIpAdapterFromHub": "the same",
+    "RelayIpAdapterImage": "the same",
+}
+"""Nodes that stop the writing, and why."""
+
+
 def test_every_node_of_the_pack_has_a_writer() -> None:
-    assert set(OURS) == set(frozen())
+    assert set(OURS) == set(frozen()) - set(NO_WRITER_YET)
 
 
 @pytest.mark.parametrize("node", OURS)
