@@ -53,6 +53,8 @@ class Shelf:
     """A ComfyUI models folder."""
     hub: Path | None = None
     """The hub's cache; None: the usual one."""
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    """Name of a model in a diffusers folder -> its folder, for a host that has several of them."""
     said: Mapping[str, str] = field(default_factory=dict)
     """Model -> the class of its pipeline, as the user says."""
 
@@ -75,6 +77,8 @@ class Shelf:
         )
 
     def _folder(self, name: str) -> Path | None:
+        if name in self.folders:
+            return self.folders[name]
         if self.models is None or ".." in Path(name).parts or Path(name).is_absolute():
             return None
         return self.models / "diffusers" / name

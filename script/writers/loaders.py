@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ...pipelines.denoising.schedulers import SIGMA_FLAGS
+from ...pipelines.model.laws import StepMemory
 from ..inputs import Inputs
 from ..literals import call, literal, number, variable
 from ..script import Script
@@ -49,6 +50,8 @@ def _loaded(inputs: Inputs, script: Script, source: str, where: str, more: list[
         script.line(f"# the same as {script.loaded[key].name}")
         return Model(script.loaded[key])
     facts = script.shelf.facts(source, of_hub=of_hub)
+    if facts.family.memory is StepMemory.TRANSFORMER:  # their pipelines pack latents, and have texts of other kinds
+        raise script.refuse(f"{source} is a {facts.family.title}, which can't be written as a script yet.")
     title = script.node.title
     if title == script.node.type or title.startswith("Load "):
         title = source.rsplit("/", 1)[-1]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...pipelines.model.family import Task
-from ...pipelines.model.laws import TextLayer, TextRecipe
+from ...pipelines.model.laws import Guidance, TextLayer, TextRecipe
 from ...weighting.compel_syntax import refuse_unbalanced
 from ...weighting.foreign import refuse_in_compel
 from ...weighting.prompt_text import Blend
@@ -41,7 +41,7 @@ def encode_prompt(inputs: Inputs, script: Script) -> tuple[Any, ...]:
     only_read = all(node.type in READS for node, _ in script.readers())
     if all(plain) and not has_own_embeds and only_read and (skip == 0 or family.text_layer is TextLayer.PENULTIMATE):
         entries = {"prompt": texts[0].strip()}
-        if texts[1].strip():
+        if texts[1].strip() and family.guidance is not Guidance.EMBEDDED:
             entries["negative_prompt"] = texts[1].strip()
         pairs = [f"{literal(key)}: {literal(value)}" for key, value in entries.items()]
         if skip:
@@ -49,7 +49,8 @@ def encode_prompt(inputs: Inputs, script: Script) -> tuple[Any, ...]:
         script.line(_dict(name, pairs))
         return (Prompt(name, True), *natives)
     written = [_as_weighted(text, syntax, script) for text in texts]
-    if family.text is not TextRecipe.CLIP or family.text_layer is TextLayer.BARE:
+    reads_embeds = family.text_layer is not TextLayer.BARE and family.guidance is not Guidance.EMBEDDED
+    if family.text is not TextRecipe.CLIP or not reads_embeds:
         raise script.refuse(
             f"weights, texts of more than {SURELY_SHORT} letters and mixed prompts can't be written for {family.title} yet."
         )
