@@ -10,6 +10,15 @@ from .component_classes import Classes
 from .family import ModelFamily, Task
 from .family_table import FAMILIES
 
+EDITS = (
+    "it edits a picture by an instruction, with an image_guidance_scale and without a strength, and no node does that"
+)
+WHY_NOT = {
+    "StableDiffusionInstructPix2PixPipeline": EDITS,
+    "StableDiffusionXLInstructPix2PixPipeline": EDITS,
+}
+"""Pipelines that a user may expect here -> why the pack does not run them."""
+
 
 def titles_of(can: Callable[[ModelFamily], bool]) -> str:
     """The titles of the families for which ``can`` holds, for a message."""
@@ -72,7 +81,10 @@ def declared_family(model_index: Mapping[str, object], where: str) -> ModelFamil
     found = [family for family in FAMILIES if class_name in family.recognised_by and lacks_what_it_must(family)]
     if not found:
         known = titles_of(lambda family: True)
-        raise RelayError(f"{where} is a {shown(class_name)}, which Diffusers Relay does not run. It runs: {known}.")
+        reason = f": {WHY_NOT[class_name]}" if class_name in WHY_NOT else ""
+        raise RelayError(
+            f"{where} is a {shown(class_name)}, which Diffusers Relay does not run{reason}. It runs: {known}."
+        )
     return max(found, key=lambda one: len(one.recognised_without))
 
 

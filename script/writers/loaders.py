@@ -133,6 +133,8 @@ def set_scheduler(inputs: Inputs, script: Script) -> tuple[Model]:
     name, sigmas = inputs.text("scheduler", DEFAULT), inputs.choice("sigmas", (DEFAULT, *SIGMA_FLAGS), DEFAULT)
     if name != DEFAULT and name not in model.family.schedulers:
         raise script.refuse(f"{model.family.title} can't run {name!r}.")
+    if inputs.number("shift", 0.0):
+        raise script.refuse("shift can't be written as a script yet.")
     options: dict[str, Any] = {}
     if name in TAKE_CLIP_SAMPLE:
         options["clip_sample"] = False

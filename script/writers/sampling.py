@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...pipelines.model.family import Task
+from ..errors import NoScript
 from ..inputs import Inputs
 from ..literals import call, literal, number
 from ..script import Script
@@ -248,6 +249,8 @@ class _Run:
 def _settings(inputs: Inputs, model: Model) -> list[str]:
     steps, scale = inputs.whole("steps"), inputs.number("guidance_scale")
     eta = inputs.number("eta", 0.0)
+    if inputs.number("true_cfg_scale", 1.0) != 1.0:
+        raise NoScript(f"{inputs.node.called}: true_cfg_scale can't be written as a script yet.")
     arguments = [f"num_inference_steps={steps}", f"guidance_scale={number(scale)}"]
     return arguments + ([f"eta={number(eta)}"] if eta else [])
 
