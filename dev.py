@@ -8,6 +8,7 @@
     python dev.py bench [NAME ...] [--quick]
     python dev.py coverage [--write]
     python dev.py train [NAME ...] [--missing]
+    python dev.py scripts [--random N]
     python dev.py lock
 
 Each command first creates the environment .venv from requirements/lock.txt, and runs in it.
@@ -126,6 +127,7 @@ def main() -> int:
         ),
         ("matrix", "run the tests with the oldest and the newest versions of the requirements"),
         ("train", "train the small models of the tiny world again; see devtools/tiny_world/README.md"),
+        ("scripts", "write all examples and random graphs as scripts, run them, and compare the pictures"),
         (
             "coverage",
             "print which rows of diffusers' AutoPipeline tables the pack runs; --write puts the table into README.md",

@@ -49,7 +49,18 @@ def require_task(family: ModelFamily, task: Task, source: str, said: Task | None
 
 
 def recognise(model_index: Mapping[str, object], where: str) -> ModelFamily:
-    """The family that a model_index.json declares.
+    """:func:`declared_family`, if the installed diffusers has it.
+
+    Raises:
+        RelayError: as there, or diffusers is too old for the family.
+    """
+    family = declared_family(model_index, where)
+    _require_version(family, where)
+    return family
+
+
+def declared_family(model_index: Mapping[str, object], where: str) -> ModelFamily:
+    """The family that a model_index.json declares. Imports no library.
 
     Args:
         model_index: the parsed file.
@@ -74,9 +85,7 @@ def recognise(model_index: Mapping[str, object], where: str) -> ModelFamily:
         raise RelayError(
             f"{where} is a {shown(class_name)}, which Diffusers Relay does not run{reason}. It runs: {known}."
         )
-    family = max(found, key=lambda one: len(one.recognised_without))
-    _require_version(family, where)
-    return family
+    return max(found, key=lambda one: len(one.recognised_without))
 
 
 def _require_version(family: ModelFamily, where: str) -> None:
