@@ -176,10 +176,13 @@ def plant_pack(root: Path, file: str, line: str) -> None:
         "base": ["errors", "images"],
     }
     planted = [f"pipelines/{room}/{name}.py" for room, names in modules.items() for name in names]
+    planted.append("script/parts/masks.py")
     for folder in (
         "",
         "nodes",
         "nodes/comfy_host",
+        "script",
+        "script/parts",
         "weighting",
         "pipelines",
         *(f"pipelines/{room}" for room in modules),
