@@ -28,16 +28,13 @@ def test_the_tables_are_the_three_of_autopipeline() -> None:
 
 @pytest.mark.parametrize("task", [Task.IMAGE_TO_IMAGE, Task.INPAINT, Task.TEXT_TO_IMAGE])
 def test_stable_diffusion_and_sdxl_run_all_their_rows(task: Task) -> None:
-    """Except those with a ControlNet Union, as long as no family names a pipeline for it."""
     rows = [
         row
         for row in ROWS
         if row.task is task
         and (row.key == "lcm" or (row.key.startswith("stable-diffusion") and "stable-diffusion-3" not in row.key))
     ]
-    runs_unions = any("Union" in name for family in FAMILIES for _, name in coverage.classes_of(family))
-    missing = {row.key for row in rows if not row.families}
-    assert missing <= (set() if runs_unions else {"stable-diffusion-xl-controlnet-union"})
+    assert [row.key for row in rows if not row.families] == []
     assert len(rows) >= 8
 
 
