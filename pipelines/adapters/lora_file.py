@@ -31,7 +31,7 @@ INPUT_LAYER = "conv_in"
 
 
 def read_lora(
-    path: Path, table: Mapping[str, Place], modules: Mapping[str, Any], *, title: str, model: str
+    path: Path, table: Mapping[str, Place], modules: Mapping[str, Any], *, title: str, model: str, kind: str = ""
 ) -> LoraWeights:
     """Reads a LoRA file for the model with the layers in ``table``.
 
@@ -40,6 +40,7 @@ def read_lora(
         modules: component -> module.
         title: the file's name for messages.
         model: the model's name for messages.
+        kind: what :func:`.lora_formats.made_for` calls a LoRA for it, if its family is known by layer names.
 
     Raises:
         RelayError: the file is damaged, not a LoRA, a kind of LoRA that can't be loaded, or for another model; or a tensor
@@ -54,12 +55,18 @@ def read_lora(
     if other := other_format(names):
         raise RelayError(f"{where} is {other.what}, which Load LoRA (Diffusers) can't load. {other.instead}")
     made_for_kind = made_for(header.shapes)
-    if made_for_kind == own_kind(modules):  # the kind is right, so it can't be the reason if something does not fit
+    is_right_kind = made_for_kind == (kind or own_kind(modules))
+    if is_right_kind:  # the kind is right, so it can't be the reason if something does not fit
         made_for_kind = ""
     keys = _by_layer(names, where, made_for_kind)
     found = {name: place_of(name, table) for name in keys}
     unknown = [name for name, place in found.items() if place is None]
     does_not_fit = f"{where} {f'was made for {made_for_kind} and ' if made_for_kind else ''}does not fit {model}"
+    if unknown and kind and is_right_kind:
+        raise RelayError(
+            f"{where} was made for {kind}, but with the layer names of the original code, such as {shown(unknown[0])}, which Load LoRA (Diffusers) can't load. "
+            "Use a copy with diffusers' names, or convert it to them (kohya's sd-scripts have convert_flux_lora.py for Flux)."
+        )
     if unknown:
         raise RelayError(
             f"{does_not_fit}, which lacks {len(unknown)} of its {len(keys)} layers, such as {shown(unknown[0])}. {FOR_THIS_KIND}"
