@@ -13,7 +13,6 @@ from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
 from reference import adapter_scripts
-from reference.adapter_scripts import LoraFile
 from relay_dev.model_folders import SmallModels
 from support.lora_files import pair, put
 from support.versions import WITH_SD3_BLOCKS
