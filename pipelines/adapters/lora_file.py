@@ -37,6 +37,7 @@ def read_lora(
     *,
     title: str,
     model: str,
+    kind: str = "",
     has_encoders: bool = True,
 ) -> LoraWeights:
     """Reads a LoRA file for the model with the layers in ``table``.
@@ -46,6 +47,7 @@ def read_lora(
         modules: component -> module.
         title: the file's name for messages.
         model: the model's name for messages.
+        kind: what :func:`.lora_formats.made_for` calls a LoRA for it, if its family is known by layer names.
         has_encoders: whether the model has text encoders. If not, the file's layers for them are skipped, with a note.
 
     Raises:
@@ -61,7 +63,8 @@ def read_lora(
     if other := other_format(names):
         raise RelayError(f"{where} is {other.what}, which Load LoRA (Diffusers) can't load. {other.instead}")
     made_for_kind = made_for(header.shapes)
-    if made_for_kind == own_kind(modules):  # the kind is right, so it can't be the reason if something does not fit
+    is_right_kind = made_for_kind == (kind or own_kind(modules))
+    if is_right_kind:  # the kind is right, so it can't be the reason if something does not fit
         made_for_kind = ""
     keys = _by_layer(names, where, made_for_kind)
     skipped = [] if has_encoders else [name for name in keys if is_of_encoder(name)]
@@ -73,6 +76,11 @@ def read_lora(
     found = {name: place_of(name, table) for name in keys}
     unknown = [name for name, place in found.items() if place is None]
     does_not_fit = f"{where} {f'was made for {made_for_kind} and ' if made_for_kind else ''}does not fit {model}"
+    if unknown and kind and is_right_kind:
+        raise RelayError(
+            f"{where} was made for {kind}, but with the layer names of the original code, such as {shown(unknown[0])}, which Load LoRA (Diffusers) can't load. "
+            "Use a copy with diffusers' names, or convert it to them (kohya's sd-scripts have convert_flux_lora.py for Flux)."
+        )
     if unknown:
         raise RelayError(
             f"{does_not_fit}, which lacks {len(unknown)} of its {len(keys)} layers, such as {shown(unknown[0])}. {FOR_THIS_KIND}"

@@ -108,7 +108,7 @@ def places(modules: Mapping[str, Any], denoiser: str, encoders: tuple[str, ...])
     for component in (denoiser, *encoders):
         layers = [name for name, layer in modules[component].named_modules() if _takes_changes(layer)]
         spell = (
-            _denoiser_names(modules[component], layers)
+            _denoiser_names(modules[component], component, layers)
             if component == denoiser
             else _encoder_names(component, layers, encoders)
         )
@@ -143,7 +143,13 @@ def is_of_encoder(name: str) -> bool:
     return name.startswith(OF_ENCODERS)
 
 
-def _denoiser_names(unet: Any, layers: list[str]) -> dict[str, list[str]]:
+def _denoiser_names(module: Any, component: str, layers: list[str]) -> dict[str, list[str]]:
+    if "down_block_types" in module.config:
+        return _unet_names(module, layers)
+    return {layer: [f"{component}.{layer}", layer, f"lora_{component}_{layer.replace('.', '_')}"] for layer in layers}
+
+
+def _unet_names(unet: Any, layers: list[str]) -> dict[str, list[str]]:
     original = _original_starts(unet.config)
     names = {}
     for layer in layers:

@@ -106,6 +106,8 @@ class ModelFamily:
     """Whether its pipelines take SDXL's ``original_size``, ``crops_coords_top_left`` and ``target_size``."""
     takes_embeddings: bool = False
     """Whether diffusers' ``load_textual_inversion`` works with the family's pipelines."""
+    lora_kind: str = ""
+    """What :data:`~..adapters.lora_formats.MADE_FOR` calls a LoRA for the family; empty if widths tell instead."""
     keeps_latents: bool = False
     """Whether its latents never leave the run, and it can't read latents of other models."""
     force_upcast_by_config: bool = False

@@ -254,6 +254,7 @@ STABLE_DIFFUSION_3 = ModelFamily(
     has_pooled_embeds=True,
     host_factor=1.5305,
     host_shift=0.0609,
+    lora_kind="Stable Diffusion 3",
     vae_config="sd3",
     preview_format="SD3",
 )
@@ -293,6 +294,7 @@ FLUX = ModelFamily(
     has_pooled_embeds=True,
     host_factor=0.3611,
     host_shift=0.1159,
+    lora_kind="Flux",
     vae_config="flux",
     preview_format="Flux",
 )
