@@ -20,9 +20,15 @@ from relay_dev.demo import draw_example
 from relay_dev.model_folders import SmallModels
 from relay_host.server import HostServer, PromptRejected
 from support.any_workflow import MODELS, Builder, write_odd_files
+from support.script_checks import check_graphs
 from support.script_runs import NOT_WRITTEN, RECORDED, differences, pictures_of, run_scripts, written
 
 COUNT = int(os.environ.get("RELAY_SCRIPTS", "200"))
+
+
+@pytest.mark.timeout(3600)
+def test_every_change_is_seen(server: HostServer, models: SmallModels, tmp_path: Path) -> None:
+    check_graphs(server, models, tmp_path / "scripts")
 
 
 @pytest.mark.timeout(6 * 3600)

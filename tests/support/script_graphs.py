@@ -56,8 +56,7 @@ def batch_with_a_mask(server: HostServer) -> tuple[Graph, Changes]:
     return graph, {
         "use_karras_sigmas=True": "use_karras_sigmas=False",
         ", 5, True)": ", 9, True)",
-        ", 0)": ", 1)",
-        "num_images_per_prompt=2,\n    width": "num_images_per_prompt=1,\n    width",
+        "(18446744073709551615, 0)": "(18446744073709551615, 1)",
     }
 
 
@@ -106,7 +105,7 @@ def kandinsky_depth_map(server: HostServer) -> tuple[Graph, Changes]:
     graph.save(graph.decode(decoder, graph.image_to_image(decoder, prompt, latent=first, strength=0.6, control=hint)))
     return graph, {
         "strength=0.6": "strength=0.8",
-        "guidance_scale=4,\n    generator": "guidance_scale=5,\n    generator",
+        "guidance_scale=4": "guidance_scale=5",
     }
 
 
