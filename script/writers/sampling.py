@@ -66,11 +66,10 @@ def image_to_image(inputs: Inputs, script: Script) -> tuple[Latent]:
     generators = script.generators(seed, begin.batch, begin.indices)
     arguments.append(f"generator={generators}")
     if begin.mask is not None:
-        as_list = generators if generators.startswith("seeded(") else f"[{generators}]"
         if "movq" in (model.family.autoencoder or "") and run.needs_stand_in:
             raise script.refuse("a masked latent with a hint can't be written as a script yet.")
         keep = script.page.name("keep")
-        script.assign(keep, script.page.part("keep_unmasked"), [begin.latents, begin.mask.name, as_list])
+        script.assign(keep, script.page.part("keep_unmasked"), [begin.latents, begin.mask.name, _as_list(generators)])
         arguments.append(f"callback_on_step_end={keep}")
     latent = Latent(script.new("latents"), model, begin.batch, begin.size, end, begin.mask, begin.indices)
     run.write(latent.name, Task.IMAGE_TO_IMAGE, arguments, begin.latents)
@@ -83,44 +82,69 @@ def inpaint(inputs: Inputs, script: Script) -> tuple[Latent]:
     control = _control(inputs, script)
     if inputs.whole("padding_mask_crop", 0) or inputs.flag("soft_mask", False):
         raise script.refuse("padding_mask_crop and soft_mask can't be written as a script yet.")
-    if not inputs.has("image"):
-        raise script.refuse("inpainting of a latent can't be written as a script yet. Decode it, and connect image.")
-    if model.family.takes_image_embeds:
-        raise script.refuse("inpainting with Kandinsky can't be written as a script yet.")
     begin = _Beginning(inputs, script, model)
-    assert begin.picture is not None
+    if begin.mask is not None or begin.indices is not None:
+        raise script.refuse("a latent with a mask of its own can't be written as a script yet.")
     width, height = begin.sides
     repaint = script.page.name("repaint")
     script.assign(repaint, script.page.part("to_repaint"), [mask.name, width, height])
     run = _Run(script, model, prompt, control, begin.batch, begin.sides, begin.size)
-    task = Task.INPAINT
-    if task not in model.family.pipeline_classes:
-        raise script.refuse(f"inpainting with {model.family.title} can't be written as a script yet.")
-    script.set_adapters(model, run.pipeline(task))
     generators = script.generators(seed, begin.batch)
+    rest = [f"strength={number(strength)}", *_settings(inputs, model), f"generator={generators}"]
     name = script.new("latents")
-    run.write(
-        name,
-        task,
-        [
-            *run.prompt_arguments(),
-            f"image={begin.picture.name}",
-            f"mask_image={repaint}",
-            *run.control_arguments(task),
-            f"width={width}",
-            f"height={height}",
-            f"strength={number(strength)}",
-            *_settings(inputs, model),
-            f"generator={generators}",
-        ],
-    )
+    if model.family.takes_image_embeds:
+        _inpaint_kandinsky(script, run, begin, repaint, rest, name)
+        return (Latent(name, model, begin.batch, begin.size),)
+    task = Task.INPAINT
+    if begin.picture is None and model.loaded.is_inpainting:
+        raise script.refuse("an inpainting model needs a picture: decode the latent, and connect image.")
+    script.set_adapters(model, run.pipeline(task))
+    source = [f"image={begin.picture.name}"] if begin.picture is not None else _begin_with(begin.latents)
+    size = [f"width={width}", f"height={height}"]
+    prompt_arguments, control_arguments = run.prompt_arguments(), run.control_arguments(task)
+    arguments = [*prompt_arguments, *source, f"mask_image={repaint}", *control_arguments, *size, *rest]
+    run.write(name, task, arguments)
     if model.loaded.is_inpainting:
+        assert begin.picture is not None
         kept = script.page.name("kept")
-        as_list = generators if generators.startswith("seeded(") else f"[{generators}]"
         script.line("# what is not masked stays as it was: the pipeline itself changes it a little")
-        script.assign(kept, script.page.part("encode"), [script.plain_pipeline(model), begin.picture.name, as_list])
+        encoder = [script.plain_pipeline(model), begin.picture.name, _as_list(generators)]
+        script.assign(kept, script.page.part("encode"), encoder)
         script.assign(name, script.page.part("only_under_mask"), [name, kept, repaint])
     return (Latent(name, model, begin.batch, begin.size),)
+
+
+def _begin_with(latents: str) -> list[str]:
+    """Arguments for a plain model, which reads no masked picture."""
+    return [f"image={latents}", f"masked_image_latents={latents}"]
+
+
+def _inpaint_kandinsky(
+    script: Script, run: _Run, begin: _Beginning, repaint: str, rest: Sequence[str], name: str
+) -> None:
+    width, height = begin.sides
+    if run.is_for_inpainting:
+        if begin.batch > 1:
+            raise script.refuse("a batch can't be inpainted with Kandinsky's inpainting decoder in a script yet.")
+        picture = [f"image=torch.zeros(1, 3, {height}, {width})", f"mask_image={repaint}"]
+        size = [f"width={width}", f"height={height}"]
+        arguments = [*run.prompt_arguments(), *picture, *size, *(one for one in rest if not one.startswith("strength"))]
+        run.write(name, Task.INPAINT, arguments, begin.latents)
+        return
+    # diffusers inpaints only with the decoder that was trained for it: repaint everything, and put back what is not masked
+    generators = rest[-1].removeprefix("generator=")
+    keep = script.page.name("keep")
+    small = f"{repaint}[..., ::{FACTOR}, ::{FACTOR}]"
+    script.assign(keep, script.page.part("keep_unmasked"), [begin.latents, small, _as_list(generators)])
+    dummy = begin.arguments("")
+    arguments = [*run.prompt_arguments(), *dummy, *run.control_arguments(Task.IMAGE_TO_IMAGE), *rest]
+    if run.needs_stand_in:
+        raise script.refuse("a mask with a hint can't be written as a script yet.")
+    run.write(name, Task.IMAGE_TO_IMAGE, [*arguments, f"callback_on_step_end={keep}"], begin.latents)
+
+
+def _as_list(generators: str) -> str:
+    return generators if generators.startswith("seeded(") else f"[{generators}]"
 
 
 class _Beginning:
@@ -182,6 +206,10 @@ class _Run:
         self._hints = [one for one in control if isinstance(one, Hint)]
         if bool(self._hints) != model.family.takes_hint or (self._hints and self._units):
             raise script.refuse(f"control is not what {model.family.title} needs.")
+
+    @property
+    def is_for_inpainting(self) -> bool:
+        return self._model.loaded.is_inpainting
 
     @property
     def needs_stand_in(self) -> bool:

@@ -19,10 +19,18 @@ from diffusers_relay.script.errors import NoScript
 from relay_dev.demo import draw_example
 from relay_dev.model_folders import SmallModels
 from relay_host.server import HostServer, PromptRejected
-from support.any_workflow import MODELS, Builder, write_odd_files
+from support.any_workflow import MODELS, SOURCES, Builder, write_odd_files
+from support.script_checks import check_graphs
 from support.script_runs import NOT_WRITTEN, RECORDED, differences, pictures_of, run_scripts, written
 
+OF_THE_HOST = {kind: tuple(name for name in names if not name.startswith("Odd")) for kind, names in SOURCES.items()}
+"""Without the nodes of the tests' own pack."""
 COUNT = int(os.environ.get("RELAY_SCRIPTS", "200"))
+
+
+@pytest.mark.timeout(3600)
+def test_every_change_is_seen(server: HostServer, models: SmallModels, tmp_path: Path) -> None:
+    check_graphs(server, models, tmp_path / "scripts")
 
 
 @pytest.mark.timeout(6 * 3600)
@@ -49,7 +57,6 @@ def test_every_example(server: HostServer, models: SmallModels, tmp_path: Path) 
 def test_random_graphs(server: HostServer, models: SmallModels, tmp_path: Path) -> None:
     """Valid graphs of the generator in any_workflow: those that end in a picture."""
     info, files = server.object_info(), write_odd_files(server.folders["input"])
-    known = {name: info[name] for name in info if not name.startswith("Odd")}
     expected: dict[str, list[np.ndarray]] = {}
     texts: dict[str, str] = {}
     refused: Counter[str] = Counter()
@@ -57,11 +64,7 @@ def test_random_graphs(server: HostServer, models: SmallModels, tmp_path: Path) 
     while len(texts) < COUNT:
         number += 1
         random = Random(number)
-        builder = Builder(random, known, files, random.choice(MODELS), spoilt=False)
-        try:
-            prompt = random_prompt(builder)
-        except KeyError:  # a node of the tests' own pack, which this server lacks
-            continue
+        prompt = random_prompt(Builder(random, info, files, random.choice(MODELS), spoilt=False, sources=OF_THE_HOST))
         try:
             pictures = pictures_of(server, prompt)
         except (AssertionError, PromptRejected):  # no valid graph

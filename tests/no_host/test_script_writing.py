@@ -162,6 +162,38 @@ def test_an_input_that_no_writer_knows_stops_the_writing() -> None:
         write_script(prompt, NO_CACHE)
 
 
+SHORTER_IN_HELP = {
+    *("AutoPipelineForText2Image", "AutoPipelineForImage2Image", "AutoPipelineForInpainting", "DiffusionPipeline"),
+    *("return_dict", "vae_scale_factor", "preprocess", "make_image_grid", "cols"),
+}
+"""What a help page's script may have for classes and functions that a written script names in full."""
+NOT_IN_SCRIPTS = {
+    "RelayLoadModel": {"from_single_file"},
+    "RelaySetVae": {"from_single_file", "AutoencoderKL"},
+    "RelaySetGuidance": {"enable_pag"},
+    "RelayOptimize": {"memory_format", "fullgraph", "enable_xformers_memory_efficient_attention"},
+}
+"""What help pages show and scripts can't have yet, or write otherwise."""
+OF_CHOICES = {"use_karras_sigmas", "negative_original_size", "negative_crops_coords_top_left", "negative_target_size"}
+"""Names that writers put together."""
+
+
+@pytest.mark.parametrize("node", OURS)
+def test_a_help_page_shows_what_is_written(node: str) -> None:
+    """The classes, methods and arguments in its section "In a script" are those of the writers."""
+    page = (ROOT / "web" / "docs" / f"{node}.md").read_text("utf-8").split("## In a script")[1]
+    tree = ast.parse("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)))
+    calls = [part for part in ast.walk(tree) if isinstance(part, ast.Call)]
+    shown = {word.arg for one in calls for word in one.keywords if word.arg}
+    shown |= {one.func.attr for one in calls if isinstance(one.func, ast.Attribute)}
+    shown |= {name.name for part in ast.walk(tree) if isinstance(part, ast.ImportFrom) for name in part.names}
+    files = [*(ROOT / "script").rglob("*.py"), *(ROOT / "pipelines" / "model").glob("*.py")]
+    sources = "".join(file.read_text("utf-8") for file in files)
+    known = SHORTER_IN_HELP | NOT_IN_SCRIPTS.get(node, set()) | OF_CHOICES
+    assert shown
+    assert {name for name in shown - known if not re.search(rf"\b{name}\b", sources)} == set()
+
+
 # --- other nodes
 
 

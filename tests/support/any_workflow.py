@@ -188,6 +188,7 @@ class Builder:
     family: str
     spoilt: bool
     """Whether some values are wrong, some links missing or of the wrong type, and some files missing."""
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: SOURCES)
     prompt: Prompt = field(default_factory=dict)
     given: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
 
@@ -209,7 +210,7 @@ class Builder:
         known = self.given.setdefault((kind, for_input if for_input == "prior" else ""), [])
         if known and self.chance(50):
             return self.pick(known)
-        sources = [name for name in SOURCES[kind] if self.spoilt or name not in STRANGERS]
+        sources = [name for name in self.sources[kind] if self.spoilt or name not in STRANGERS]
         if not self.spoilt and self.chance(60):
             sources = sources[:1]
         if kind == "DIFFUSERS_PROMPT" and depth > 0 and self.chance(85):

@@ -56,8 +56,7 @@ def batch_with_a_mask(server: HostServer) -> tuple[Graph, Changes]:
     return graph, {
         "use_karras_sigmas=True": "use_karras_sigmas=False",
         ", 5, True)": ", 9, True)",
-        ", 0)": ", 1)",
-        "num_images_per_prompt=2,\n    width": "num_images_per_prompt=1,\n    width",
+        "(18446744073709551615, 0)": "(18446744073709551615, 1)",
     }
 
 
@@ -106,7 +105,7 @@ def kandinsky_depth_map(server: HostServer) -> tuple[Graph, Changes]:
     graph.save(graph.decode(decoder, graph.image_to_image(decoder, prompt, latent=first, strength=0.6, control=hint)))
     return graph, {
         "strength=0.6": "strength=0.8",
-        "guidance_scale=4,\n    generator": "guidance_scale=5,\n    generator",
+        "guidance_scale=4": "guidance_scale=5",
     }
 
 
@@ -121,6 +120,26 @@ def inpainting(server: HostServer) -> tuple[Graph, Changes]:
         graph.add("ImageCompositeMasked", destination=picture, source=painted, x=3, y=0, resize_source=False, mask=mask)
     )
     return graph, {"strength=0.8": "strength=0.6", ", 3, 0,": ", 2, 0,", '"R"': '"A"'}
+
+
+def inpainting_of_latents(server: HostServer) -> tuple[Graph, Changes]:
+    """A plain model under a mask, then Kandinsky's two ways."""
+    graph = Graph()
+    mask = graph.mask(server, inpaint_scripts.mask_picture(64, 64), "script-mask-64.png")
+    sd15 = graph.load("sd15")
+    prompt = graph.encode(sd15, "a cat")
+    latent = graph.inpaint(sd15, prompt, mask, latent=graph.text_to_image(sd15, prompt), strength=0.8)
+    graph.save(graph.decode(sd15, latent))
+    embeds = graph.prior(graph.load("kandinsky_prior"), "a dog")
+    for name, strength in (("kandinsky_decoder", 0.7), ("kandinsky_inpaint", 1.0)):
+        decoder = graph.load(name)
+        latent = graph.inpaint(decoder, embeds, mask, latent=latent, strength=strength, guidance_scale=4.0)
+        graph.save(graph.decode(decoder, latent))
+    return graph, {
+        "strength=0.8": "strength=0.6",
+        "strength=0.7": "strength=0.5",
+        "[..., ::8, ::8]": "[..., ::8, ::8] * 0.5",
+    }
 
 
 def controlnet_and_lora(server: HostServer) -> tuple[Graph, Changes]:
@@ -157,7 +176,8 @@ def upscaling(server: HostServer) -> tuple[Graph, Changes]:
 GRAPHS = {
     make.__name__: make
     for make in (
-        *(image_to_image, batch_with_a_mask, sdxl, kandinsky, kandinsky_depth_map, inpainting),
+        *(image_to_image, batch_with_a_mask, sdxl, kandinsky, kandinsky_depth_map),
+        *(inpainting, inpainting_of_latents),
         *(controlnet_and_lora, upscaling),
     )
 }
