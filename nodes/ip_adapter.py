@@ -104,22 +104,21 @@ class RelayLoadIpAdapter(io.ComfyNode):
 class RelayLoadIpAdapterFromHub(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        repo_id, revision, _, dtype = loading_inputs.of_the_hub("h94/IP-Adapter")
         return io.Schema(
             node_id="RelayLoadIpAdapterFromHub",
             display_name="Load IP-Adapter from Hub (Diffusers)",
             category=f"{comfy_host.CATEGORY}/loaders",
             description="Downloads an IP-Adapter and the image encoder that fits it from the Hugging Face Hub once, into the usual cache, and loads both. Safetensors only.",
             inputs=[
-                repo_id,
+                loading_inputs.repo_id("h94/IP-Adapter"),
                 io.Combo.Input(
                     "file",
                     options=list(HUB_FILES),
                     default=HUB_FILES[0],
                     tooltip="The file in the repository: models is for SD1.5, sdxl_models for SDXL. Names with plus follow the pictures more closely; names with face follow a face.",
                 ),
-                revision,
-                dtype,
+                loading_inputs.revision(),
+                loading_inputs.dtype(),
             ],
             outputs=[_output()],
             hidden=[io.Hidden.unique_id],

@@ -1,20 +1,23 @@
-"""Rescaled guidance, perturbed attention guidance (PAG) and eta: checks that a run's pipeline reads them, and its arguments for them."""
+"""Rescaled guidance, perturbed attention guidance (PAG), true_cfg_scale and eta: checks that a run's pipeline reads them, and its arguments for them."""
 
 from __future__ import annotations
 
 import inspect
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
-from ..control.units import ControlNetUnit
+from ..base.monitor import Monitor
+from ..control.units import ControlNetUnit, has_unions
 from ..model.components import PipelineComponents
+from ..model.embeds import PromptEmbeds
 from ..model.family import ModelFamily, Task
 from ..model.family_lookup import titles_of
 from ..model.guidance import GuidanceOptions
+from ..model.laws import Guidance
 from .schedulers import build_scheduler
 
 if TYPE_CHECKING:
@@ -74,8 +77,12 @@ def check_guidance(components: PipelineComponents, task: Task, controls: Sequenc
         RelayError: diffusers has no PAG pipeline for the task, or its pipeline or scheduler does not read a value that is set.
     """
     family, source, guidance = components.family, components.source, components.guidance
-    controlled = bool(controls)
-    what = f"{task.value}{' with ControlNets' if controlled else ''}"
+    controlled, union = bool(controls), has_unions(controls)
+    what = f"{task.value}{' with ControlNet Unions' if union else ' with ControlNets' if controlled else ''}"
+    if guidance.has_pag and union:
+        raise RelayError(
+            f"pag_scale: diffusers has no PAG for {what}. Set it to 0 in Set Guidance, or use an ordinary ControlNet."
+        )
     if guidance.has_pag:
         classes = family.pag_control_pipeline_classes if controlled else family.pag_pipeline_classes
         if task not in classes:
@@ -83,7 +90,7 @@ def check_guidance(components: PipelineComponents, task: Task, controls: Sequenc
                 f"pag_scale: diffusers has no PAG for {what} with {source} ({family.title}). It has it for: "
                 f"{', '.join(_with_pag(family))}. Set it to 0 in Set Guidance."
             )
-    cls: Any = family.pipeline_class(task, control=controlled, pag=guidance.has_pag)
+    cls: Any = family.pipeline_class(task, control=controlled, union=union, pag=guidance.has_pag)
     takes = inspect.signature(cls.__call__).parameters
     if guidance.rescale and "guidance_rescale" not in takes:
         raise RelayError(
@@ -103,6 +110,19 @@ def check_guidance(components: PipelineComponents, task: Task, controls: Sequenc
     _check_eta(eta, "eta" in takes, components)
 
 
+def check_guess_mode(controls: Sequence[ControlNetUnit], guidance_scale: float) -> None:
+    """
+    Raises:
+        RelayError: ``guess_mode`` is on for a ControlNet Union in a run with guidance, where diffusers stops with a RuntimeError
+            (test_control_union.py shows when that is fixed).
+    """
+    if has_unions(controls) and controls[0].guess_mode and guidance_scale > 1:
+        raise RelayError(
+            f"guess_mode, guidance_scale: with a ControlNet Union ({controls[0].controlnet.title}), diffusers can't use guess_mode at a "
+            f"guidance_scale above 1 (it is {guidance_scale:g}). Switch guess_mode off in Apply ControlNet (Diffusers)."
+        )
+
+
 def _check_eta(eta: float, is_taken: bool, components: PipelineComponents) -> None:
     if not (math.isfinite(eta) and 0 <= eta <= 1):
         raise RelayError(f"eta: {eta:g} is not between 0 and 1.")
@@ -117,6 +137,40 @@ def _check_eta(eta: float, is_taken: bool, components: PipelineComponents) -> No
         raise RelayError(
             f"eta: {type(scheduler).__name__} doesn't use it. Set eta to 0, or choose a scheduler that uses it in Set Scheduler, such as DDIMScheduler."
         )
+
+
+def families_with_true_cfg() -> str:
+    """The titles of the families that read ``true_cfg_scale``, for a message."""
+    return titles_of(lambda family: family.has_true_cfg)
+
+
+def check_true_cfg(components: PipelineComponents, true_cfg_scale: float) -> None:
+    """
+    Raises:
+        RelayError: ``true_cfg_scale`` is below 1, or is set for a family whose pipelines do not read it.
+    """
+    if not (math.isfinite(true_cfg_scale) and true_cfg_scale >= 1):
+        raise RelayError(
+            f"true_cfg_scale: {true_cfg_scale:g} is too small. Use 1 to turn it off, or a larger number such as 4."
+        )
+    if true_cfg_scale > 1 and not components.family.has_true_cfg:
+        raise RelayError(
+            f"true_cfg_scale: the pipelines of {components.source} ({components.family.title}) don't use it. Families that do: "
+            f"{families_with_true_cfg()}. Set it to 1."
+        )
+
+
+def say_unused_guidance(job: DenoisingJob, monitor: Monitor) -> None:
+    """Tells the user which of the run's guidance its model does not read."""
+    components, family = job.components, job.components.family
+    if family.guidance is not Guidance.EMBEDDED:
+        return
+    what = f"{components.source} ({family.title})"
+    if components[family.denoiser].config.get("guidance_embeds") is False:
+        monitor.say(f"guidance_scale is not used: {what} was trained without it.")
+    if isinstance(job.prompt, PromptEmbeds) and job.prompt.has_negative and job.true_cfg_scale <= 1:
+        instead = " Set true_cfg_scale above 1 to use it." if family.has_true_cfg else ""
+        monitor.say(f"The negative prompt is not used: guidance_scale of {what} needs none.{instead}")
 
 
 def guidance_arguments(job: DenoisingJob) -> dict[str, Any]:
@@ -174,11 +228,16 @@ def self_attention_layers(components: PipelineComponents) -> list[str]:
 def _tasks_with(family: ModelFamily, argument: str) -> list[str]:
     """The tasks whose pipelines take an argument, for a message."""
     found = []
-    for control, classes in ((False, family.pipeline_classes), (True, family.control_pipeline_classes)):
+    kinds: dict[str, tuple[Mapping[Task, str], dict[str, bool]]] = {
+        "": (family.pipeline_classes, {}),
+        " with ControlNets": (family.control_pipeline_classes, {"control": True}),
+        " with ControlNet Unions": (family.union_pipeline_classes, {"union": True}),
+    }
+    for words, (classes, kind) in kinds.items():
         for task in classes:
-            cls: Any = family.pipeline_class(task, control=control)
+            cls: Any = family.pipeline_class(task, **kind)
             if argument in inspect.signature(cls.__call__).parameters:
-                found.append(f"{task.value}{' with ControlNets' if control else ''}")
+                found.append(f"{task.value}{words}")
     return found
 
 

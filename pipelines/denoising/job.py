@@ -12,8 +12,9 @@ from ..adapters.ip_adapter_values import IpAdapterUnit
 from ..base.errors import RelayError
 from ..base.images import Extent
 from ..base.library_log import without_advice_on_configs
-from ..control.units import ControlNetUnit
-from ..device.working_memory import joint_transformer_bytes, transformer_bytes, unet_bytes
+from ..control.fitting import control_nets
+from ..control.units import ControlNetUnit, has_unions
+from ..device.working_memory import joint_transformer_bytes, single_stream_bytes, transformer_bytes, unet_bytes
 from ..latents.autoencoder import autoencoder_of
 from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds
@@ -58,6 +59,8 @@ class DenoisingJob:
     """Inpainting: the mask and the masked picture."""
     eta: float = 0.0
     """0 to 1, for schedulers that read it."""
+    true_cfg_scale: float = 1.0
+    """Above 1: guides away from the negative prompt, besides a guidance scale that the denoiser reads."""
     extras: tuple[object, ...] = ()
     """Values that only one family needs, each of its own type. Other families ignore them."""
 
@@ -107,11 +110,12 @@ def borrow_pipeline(job: DenoisingJob, device: torch.device, without: Mapping[st
     family = job.components.family
     modules = {name: job.components[name] for name in (family.denoiser, family.autoencoder) if name}
     if job.controls:
-        nets = [unit.controlnet.module for unit in job.controls]
+        nets = control_nets(job.controls)
         modules["controlnet"] = nets[0] if len(nets) == 1 else nets
     guidance = job.components.guidance
     layers = {"pag_applied_layers": list(guidance.pag_layers)} if guidance.has_pag else {}
-    borrowed_class = _borrowed_class(family.pipeline_class(job.task, control=bool(job.controls), pag=guidance.has_pag))
+    kind = {"control": bool(job.controls), "union": has_unions(job.controls), "pag": guidance.has_pag}
+    borrowed_class = _borrowed_class(family.pipeline_class(job.task, **kind))
     with without_advice_on_configs():
         pipeline = borrowed_class(**modules, scheduler=job.scheduler, **without, **layers)
     pipeline.relay_device, pipeline.relay_ip_adapters = device, job.ip_adapters
@@ -180,9 +184,13 @@ def denoising_bytes(job: DenoisingJob) -> int:
             for unit in job.ip_adapters
             for width in [max(unit.positive.shape[-1], unit.adapter.kind.text_width)]
         )
-        return pictures + unet_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, controlnets=len(job.controls))
+        nets = len(control_nets(job.controls))
+        return pictures + unet_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, controlnets=nets)
     assert isinstance(job.prompt, PromptEmbeds)
     text_tokens = job.prompt.positive.hidden.shape[1]
+    if family.memory is StepMemory.SINGLE_STREAM:
+        patches = latent_pixels // family.packed**2
+        return single_stream_bytes(denoiser, rows=rows, patches=patches, text_tokens=text_tokens)
     return joint_transformer_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, text_tokens=text_tokens)
 
 

@@ -6,8 +6,11 @@ from .component_classes import (
     AUTOENCODER,
     AUTOENCODER_KL,
     CONTROLNET,
+    CONTROLNET_UNION,
     FLOW_MATCH_SCHEDULERS,
     FLOW_SCHEDULER,
+    FLOW_SOLVERS,
+    FLUX_TRANSFORMER,
     KARRAS_DIFFUSION_SCHEDULERS,
     LCM_SCHEDULER,
     MORE_DIFFUSION_SCHEDULERS,
@@ -129,7 +132,13 @@ SDXL_BASE = ModelFamily(
         Task.TEXT_TO_IMAGE: "StableDiffusionXLControlNetPAGPipeline",
         Task.IMAGE_TO_IMAGE: "StableDiffusionXLControlNetPAGImg2ImgPipeline",
     },
+    union_pipeline_classes={
+        Task.TEXT_TO_IMAGE: "StableDiffusionXLControlNetUnionPipeline",
+        Task.IMAGE_TO_IMAGE: "StableDiffusionXLControlNetUnionImg2ImgPipeline",
+        Task.INPAINT: "StableDiffusionXLControlNetUnionInpaintPipeline",
+    },
     controlnet=CONTROLNET,
+    controlnet_union=CONTROLNET_UNION,
     recognised_by=frozenset(
         {"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"}
     ),
@@ -143,7 +152,7 @@ SDXL_BASE = ModelFamily(
         "scheduler": SCHEDULER,
     },
     auto_keys=(
-        *("stable-diffusion-xl", "stable-diffusion-xl-controlnet"),
+        *("stable-diffusion-xl", "stable-diffusion-xl-controlnet", "stable-diffusion-xl-controlnet-union"),
         *("stable-diffusion-xl-pag", "stable-diffusion-xl-controlnet-pag"),
     ),
     autoencoder="vae",
@@ -212,6 +221,7 @@ STABLE_DIFFUSION_3 = ModelFamily(
     pipeline_classes={
         Task.TEXT_TO_IMAGE: "StableDiffusion3Pipeline",
         Task.IMAGE_TO_IMAGE: "StableDiffusion3Img2ImgPipeline",
+        Task.INPAINT: "StableDiffusion3InpaintPipeline",
     },
     recognised_by=frozenset(
         {"StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline"}
@@ -238,13 +248,55 @@ STABLE_DIFFUSION_3 = ModelFamily(
     guidance=Guidance.TWO_CALLS,
     memory=StepMemory.TRANSFORMER,
     denoiser="transformer",
-    schedulers=FLOW_MATCH_SCHEDULERS,
+    schedulers=FLOW_MATCH_SCHEDULERS + FLOW_SOLVERS,
     size_multiple=16,
+    blends_masks=True,
     has_pooled_embeds=True,
     host_factor=1.5305,
     host_shift=0.0609,
+    lora_kind="Stable Diffusion 3",
     vae_config="sd3",
     preview_format="SD3",
+)
+
+FLUX = ModelFamily(
+    name="flux",
+    title="Flux.1",
+    pipeline_classes={
+        Task.TEXT_TO_IMAGE: "FluxPipeline",
+        Task.IMAGE_TO_IMAGE: "FluxImg2ImgPipeline",
+        Task.INPAINT: "FluxInpaintPipeline",
+    },
+    recognised_by=frozenset({"FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"}),
+    components={
+        "vae": AUTOENCODER,
+        "text_encoder": TEXT,
+        "text_encoder_2": T5,
+        "tokenizer": TOKENIZER,
+        "tokenizer_2": T5_TOKENIZER,
+        "transformer": FLUX_TRANSFORMER,
+        "scheduler": FLOW_SCHEDULER,
+    },
+    auto_keys=("flux",),
+    autoencoder="vae",
+    text_encoders=("text_encoder", "text_encoder_2"),
+    text=TextRecipe.POOLED_CLIP_AND_T5,
+    text_layer=TextLayer.BARE,
+    noise=NoiseLaw.FLOW,
+    guidance=Guidance.EMBEDDED,
+    has_true_cfg=True,
+    memory=StepMemory.SINGLE_STREAM,
+    denoiser="transformer",
+    schedulers=(*FLOW_MATCH_SCHEDULERS[:1], *FLOW_SOLVERS),
+    size_multiple=16,
+    packed=2,
+    blends_masks=True,
+    has_pooled_embeds=True,
+    host_factor=0.3611,
+    host_shift=0.1159,
+    lora_kind="Flux",
+    vae_config="flux",
+    preview_format="Flux",
 )
 
 KANDINSKY22_PRIOR = ModelFamily(
@@ -358,6 +410,7 @@ FAMILIES: tuple[ModelFamily, ...] = (
     SDXL_BASE,
     SDXL_REFINER,
     STABLE_DIFFUSION_3,
+    FLUX,
     KANDINSKY22_PRIOR,
     KANDINSKY22_DECODER,
     KANDINSKY22_DEPTH,

@@ -14,6 +14,7 @@ from ..denoising.job import DenoisingJob, denoising_bytes
 from ..denoising.optimising import in_force
 from ..device.offload import Stage
 from ..device.runtime import Runtime
+from ..device.streaming import without_empty_registries
 from ..families.family_runs import run_of
 from .result_check import check_painted
 
@@ -42,6 +43,7 @@ def denoise(jobs: Sequence[DenoisingJob], runtime: Runtime) -> list[torch.Tensor
     painted = []
     with (
         runtime.policy.on_device(Stage.DENOISE, modules, denoising_bytes(first)) as device,
+        without_empty_registries(modules),
         active_loras(components, [denoiser]),
         in_force(components, networks, runtime.monitor),
         attention_kept(components),

@@ -18,6 +18,8 @@ SEARCHES = {
     "txt2img": {"RelayTextToImage"},
     "t2i": {"RelayTextToImage"},
     "inpainting": {"RelayInpaint"},
+    "only masked": {"RelayInpaint"},
+    "differential diffusion": {"RelayInpaint"},
     "hires": {"RelayImageToImage", "RelayLatentUpscale", "RelaySuperResolution"},
     "refiner": {"RelayImageToImage", "RelayLoadModel", "RelayLoadModelFromHub"},
     "upscale": {"RelayLatentUpscale", "RelaySuperResolution"},
@@ -38,13 +40,13 @@ SEARCHES = {
 }
 ADVANCED = {
     "RelayLoadModel": {"dtype"},
-    "RelayLoadModelFromHub": {"revision", "variant", "dtype"},
+    "RelayLoadModelFromHub": {"revision", "variant", "dtype", "subfolder"},
     "RelayLoadControlNet": {"dtype"},
-    "RelayLoadControlNetFromHub": {"revision", "variant", "dtype"},
+    "RelayLoadControlNetFromHub": {"revision", "variant", "dtype", "subfolder"},
     "RelayLoadIpAdapter": {"dtype"},
     "RelayLoadIpAdapterFromHub": {"revision", "dtype"},
     "RelayEncodePrompt": {"clip_skip"},
-    "RelaySetScheduler": {"prediction_type", "rescale_betas_zero_snr", "algorithm_type", "euler_at_final"},
+    "RelaySetScheduler": {"prediction_type", "rescale_betas_zero_snr", "algorithm_type", "euler_at_final", "shift"},
     "RelaySdxlSize": {
         f"negative_{name}"
         for name in (
@@ -52,9 +54,12 @@ ADVANCED = {
             *("target_width", "target_height"),
         )
     },
-    "RelayTextToImage": {"denoising_end", "eta"},
-    "RelayImageToImage": {"denoising_start", "denoising_end", "aesthetic_score", "negative_aesthetic_score", "eta"},
-    "RelayInpaint": {"eta"},
+    "RelayTextToImage": {"denoising_end", "eta", "true_cfg_scale"},
+    "RelayImageToImage": {
+        *("denoising_start", "denoising_end", "aesthetic_score", "negative_aesthetic_score"),
+        *("eta", "true_cfg_scale"),
+    },
+    "RelayInpaint": {"eta", "true_cfg_scale"},
 }
 COUNTERPARTS = {
     "RelayLoadModel": "ComfyUI's Load Checkpoint",

@@ -27,10 +27,12 @@ from diffusers_relay.pipelines.denoising.optimising import with_options
 from diffusers_relay.pipelines.device.offload import PlainOffload, Stage
 from diffusers_relay.pipelines.device.runtime import Runtime
 from diffusers_relay.pipelines.device.working_memory import vision_bytes
+from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
 from diffusers_relay.pipelines.loading.folder import load_folder
 from diffusers_relay.pipelines.loading.ip_adapter import load_ip_adapter
 from diffusers_relay.pipelines.model.family import Task
 from diffusers_relay.pipelines.model.options import ModelOptions
+from diffusers_relay.pipelines.runs.mask_crop import Region, crop_to_mask
 from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
 from reference import task_scripts
 from reference.ip_adapter_scripts import Adapter, half_mask, picture, prepare
@@ -389,3 +391,20 @@ def test_a_streamed_unet_gives_the_same_numbers() -> None:
     assert np.array_equal(paint(load("sd15"), "text", prompt_for("sd15"), ip_adapter=made, runtime=runtime), whole)
     assert state_of(load("sd15")["unet"]) == before
     assert any("UNet2DConditionModel is streamed" in message for message in said)
+
+
+def test_the_mask_of_an_ip_adapter_is_cut_out_with_the_picture() -> None:
+    """It is that of the whole picture, so on the region that is painted it must be the same as on the picture."""
+    picture = torch.rand(1, 128, 128, 3)
+    repaint = torch.zeros(1, 128, 128)
+    repaint[:, 70:110, 70:110] = 1
+    crop = crop_to_mask(load("sd15"), autoencoder_of(load("sd15")), picture, repaint, 12)
+    marked = torch.zeros(1, 128, 128)
+    marked[:, :, :90] = 1
+    (unit,) = crop.of_adapters([replace(units([in_script(PLAIN, 1)])[0], mask=marked)])
+    shown = replace(crop, pictures=marked[..., None].expand(-1, -1, -1, 3)).pixels()[:, 0] / 2 + 0.5
+    assert unit.mask.shape == shown.shape and 0.2 < float(shown.mean()) < 0.8
+    assert torch.allclose(unit.mask, shown, atol=1e-6)
+    two = replace(crop, regions=(*crop.regions, Region(0, 0, 64, 64)))
+    with pytest.raises(RelayError, match="padding_mask_crop: the pictures of the batch have different regions"):
+        two.of_adapters([unit])

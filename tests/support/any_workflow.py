@@ -62,6 +62,7 @@ TEXTS_OF = {
         "a" * 300,
     ),
     "revision": ("", "", "main", "refs/../x", "\u0000"),
+    "subfolder": ("", "", "", "unet", "../x", "/etc", "a\\b", "\u0000"),
     "url": (
         "",
         "http://127.0.0.1:1/a.png",
@@ -83,6 +84,7 @@ NUMBERS = {
     "columns": (0, 1, 3),
     "tile_size": (0, 0, 16, 64, 100),
     "clip_skip": (0, 0, 1, 2, 24),
+    "padding_mask_crop": (0, 4, 100),
 }
 """Small values, so that runs are short; where size costs nothing, any value in the declared range is used too."""
 COSTLY = {"compile": "off"}
@@ -167,6 +169,9 @@ USUAL: dict[str, Any] = {
     "pag_layers": "mid",
     "guidance_rescale": 0.0,
     "eta": 0.0,
+    "padding_mask_crop": 0,
+    "true_cfg_scale": 1.0,
+    "shift": 0.0,
     "token": "<x>",
     "tiled": False,
     "batch_size": 1,
@@ -183,6 +188,7 @@ class Builder:
     family: str
     spoilt: bool
     """Whether some values are wrong, some links missing or of the wrong type, and some files missing."""
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: SOURCES)
     prompt: Prompt = field(default_factory=dict)
     given: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
 
@@ -204,7 +210,7 @@ class Builder:
         known = self.given.setdefault((kind, for_input if for_input == "prior" else ""), [])
         if known and self.chance(50):
             return self.pick(known)
-        sources = [name for name in SOURCES[kind] if self.spoilt or name not in STRANGERS]
+        sources = [name for name in self.sources[kind] if self.spoilt or name not in STRANGERS]
         if not self.spoilt and self.chance(60):
             sources = sources[:1]
         if kind == "DIFFUSERS_PROMPT" and depth > 0 and self.chance(85):
