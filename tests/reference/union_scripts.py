@@ -52,5 +52,5 @@ def run(
         controlnet_conditioning_scale=[mode.scale for mode in modes],
         control_guidance_start=[mode.start for mode in modes],
         control_guidance_end=[mode.end for mode in modes],
-        **{"num_inference_steps": 4, "guidance_scale": 7.5, "output_type": "np"} | settings,
+        **{"num_inference_steps": 3, "guidance_scale": 7.5, "output_type": "np"} | settings,
     ).images
