@@ -102,6 +102,7 @@ def test_a_union_with_two_modes_in_text_to_image(server: HostServer, models: Sma
         seed=8,
         width=64,
         height=64,
+        num_inference_steps=4,
     )
     with stages_during(server) as stages:
         assert_same_pixels(server, graph, finish(graph, model, latent), script)
