@@ -45,6 +45,8 @@ def fit_ip_adapters(
     if not units:
         return ()
     family, source = components.family, components.source
+    if not all(isinstance(unit, IpAdapterUnit) for unit in units):
+        raise RelayError("ip_adapter: what is connected is not for it. Connect the output of IP-Adapter Image.")
     if not takes_ip_adapters(family, task, control=control, pag=components.guidance.has_pag):
         able = titles_of(lambda one: takes_ip_adapters(one, task, control=False, pag=False))
         raise RelayError(

@@ -354,6 +354,11 @@ def test_another_model_is_refused_before_anything_runs(name: str, file: str, say
         fit_ip_adapters(made, load(name), Task.IMAGE_TO_IMAGE, Extent(64, 64), control=False)
 
 
+def test_a_value_of_another_kind_is_refused() -> None:
+    with pytest.raises(RelayError, match=r"ip_adapter: .* Connect the output of IP-Adapter Image"):
+        fit_ip_adapters((control_unit("sd15_depth"),), load("sd15"), Task.TEXT_TO_IMAGE, Extent(64, 64), control=False)
+
+
 def test_another_dtype_or_sliced_attention_is_refused() -> None:
     made = units([in_script(PLAIN, 1)])
     half = replace(made[0], adapter=adapter(PLAIN, torch.bfloat16))
