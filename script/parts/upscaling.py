@@ -61,12 +61,17 @@ def blended(whole: torch.Tensor, size: int, run: Any, factor: int = 1) -> torch.
 def decode_in_tiles(pipeline: Any, latents: torch.Tensor, size: int) -> torch.Tensor:
     """Latents of the x4 upscaler -> pictures, [B, 3, H, W] in 0..1."""
     vae = pipeline.vae
+    dtype = vae.dtype
+    if getattr(vae.config, "force_upcast", False) and dtype == torch.float16:
+        vae.to(torch.float32)  # this VAE overflows in half precision
 
     def decode_tile(part: torch.Tensor) -> torch.Tensor:
         return (vae.decode(part).sample / 2 + 0.5).clamp(0, 1)
 
     raw = latents.to(vae.dtype) / vae.config.scaling_factor
-    return blended(raw, size, decode_tile, factor=4).cpu()
+    pictures = blended(raw, size, decode_tile, factor=4).cpu()
+    vae.to(dtype)
+    return pictures
 
 
 def padded(latents: torch.Tensor, multiple: int, least: int) -> torch.Tensor:
