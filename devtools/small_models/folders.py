@@ -34,9 +34,11 @@ from .parts import (
     scheduler,
     text_conditions,
 )
+from .qwen_image import make_qwen_image
 from .stable_diffusion_3 import make_sd3
 from .upscalers import make_x2_upscaler, make_x4_upscaler
 from .weights import calibrate_movq, fit_unet, random_module
+from .z_image import make_z_image
 
 
 def make_sd15(folder: Path, *, seed: int = 5113) -> Path:
@@ -203,6 +205,8 @@ def make_all(folder: Path) -> dict[str, Path]:
     made["kandinsky_depth"] = make_kandinsky_depth(folder / "kandinsky_depth", made["kandinsky_decoder"])
     made["sd3"] = make_sd3(folder / "sd3")
     made["sd3_without_t5"] = make_sd3(folder / "sd3_without_t5", t5=False)
+    made["z_image"] = make_z_image(folder / "z_image")
+    made["qwen_image"] = make_qwen_image(folder / "qwen_image")
     sd15 = made["sd15"]
     made["comic"] = make_finetune(sd15, folder / "comic", seed=1021)
     made["pixel"] = make_finetune(sd15, folder / "pixel", seed=1033)

@@ -11,7 +11,7 @@ from ..base.errors import RelayError
 from ..base.images import Extent
 from ..base.library_log import without_advice_on_configs
 from ..control.units import ControlNetUnit
-from ..device.working_memory import joint_transformer_bytes, unet_bytes
+from ..device.working_memory import joint_transformer_bytes, padded_stream_bytes, unet_bytes
 from ..latents.autoencoder import autoencoder_of
 from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds
@@ -107,6 +107,23 @@ def borrow_pipeline(job: DenoisingJob, device: torch.device, without: Mapping[st
     return pipeline
 
 
+def borrow_image_pipeline(
+    job: DenoisingJob, device: torch.device, without: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """As :func:`borrow_pipeline`, with the arguments that pass the job's picture to a pipeline that takes no latents.
+
+    The pipeline gets a dummy of the picture's size, and a stand-in for its autoencoder that returns the latents.
+    """
+    import torch
+
+    assert job.latents is not None
+    pipeline = borrow_pipeline(job, device, without)
+    pipeline.vae = EncodedPictures(pipeline.vae, [FixedLatents(one) for one in job.latents.split(1)])
+    width, height = job.extent.width, job.extent.height
+    image = torch.zeros(job.batch, 3, height, width)
+    return pipeline, {"image": image, "width": width, "height": height, "strength": job.strength}
+
+
 def borrow_inpainting_pipeline(
     job: DenoisingJob, device: torch.device, without: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
@@ -152,14 +169,17 @@ def denoising_bytes(job: DenoisingJob) -> int:
     """Working memory of a sampling run, in bytes: its batch (more rows if guidance runs in the same batch) and its ControlNets."""
     components, family = job.components, job.components.family
     denoiser = components[family.denoiser]
-    rows = job.batch * (2 if job.guidance_scale > 1 and family.guidance is Guidance.ONE_BATCH else 1)
+    guided = job.guidance_scale > family.guides_above and family.guidance is Guidance.ONE_BATCH
+    rows = job.batch * (2 if guided else 1)
     if components.guidance.has_pag:
         rows += job.batch  # the perturbed prediction
     latent_pixels = job.extent.width * job.extent.height // autoencoder_of(components).factor ** 2
     if family.memory is StepMemory.UNET:
         return unet_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, controlnets=len(job.controls))
     assert isinstance(job.prompt, PromptEmbeds)
-    text_tokens = job.prompt.positive.hidden.shape[1]
+    text_tokens = max(text.hidden.shape[1] for text in (job.prompt.positive, job.prompt.negative))
+    if family.memory is StepMemory.PADDED_STREAM:
+        return padded_stream_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, text_tokens=text_tokens)
     return joint_transformer_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, text_tokens=text_tokens)
 
 

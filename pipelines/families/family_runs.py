@@ -16,6 +16,7 @@ from ..model.family_table import (
     STABLE_DIFFUSION,
     STABLE_DIFFUSION_3,
     SUPER_RESOLUTION,
+    Z_IMAGE,
 )
 from . import (
     kandinsky22,
@@ -25,6 +26,7 @@ from . import (
     stable_diffusion,
     stable_diffusion_3,
     upscalers,
+    z_image,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +65,11 @@ RUNS: Mapping[str, Mapping[Task, Run]] = {
     STABLE_DIFFUSION_3.name: {
         Task.TEXT_TO_IMAGE: stable_diffusion_3.text_to_image,
         Task.IMAGE_TO_IMAGE: stable_diffusion_3.image_to_image,
+    },
+    Z_IMAGE.name: {
+        Task.TEXT_TO_IMAGE: z_image.text_to_image,
+        Task.IMAGE_TO_IMAGE: z_image.image_to_image,
+        Task.INPAINT: z_image.inpaint,
     },
     KANDINSKY22_DECODER.name: {
         Task.TEXT_TO_IMAGE: kandinsky22.text_to_image,

@@ -32,11 +32,16 @@ MOVQ = Classes("diffusers", ("VQModel",))
 PRIOR = Classes("diffusers", ("PriorTransformer",))
 CONTROLNET = Classes("diffusers", ("ControlNetModel",))
 SD3_TRANSFORMER = Classes("diffusers", ("SD3Transformer2DModel",))
+Z_IMAGE_TRANSFORMER = Classes("diffusers", ("ZImageTransformer2DModel",))
 TEXT = Classes("transformers", ("CLIPTextModel",))
 TEXT_PROJECTED = Classes("transformers", ("CLIPTextModelWithProjection",))
 T5 = Classes("transformers", ("T5EncoderModel",))
+QWEN3 = Classes("transformers", ("Qwen3Model",), {"Qwen3ForCausalLM": "Qwen3Model"})
 PICTURE = Classes("transformers", ("CLIPVisionModelWithProjection",))
 TOKENIZER = Classes("transformers", ("CLIPTokenizer",), {"CLIPTokenizerFast": "CLIPTokenizer"}, kind="tokenizer")
+QWEN_TOKENIZER = Classes(
+    "transformers", ("Qwen2TokenizerFast",), {"Qwen2Tokenizer": "Qwen2TokenizerFast"}, kind="tokenizer"
+)
 T5_TOKENIZER = Classes("transformers", ("T5TokenizerFast",), {"T5Tokenizer": "T5TokenizerFast"}, kind="tokenizer")
 PICTURE_PROCESSOR = Classes(
     "transformers",
@@ -78,5 +83,6 @@ SCHEDULER = Classes(
     "diffusers", KARRAS_DIFFUSION_SCHEDULERS + MORE_DIFFUSION_SCHEDULERS + PUBLISHED_WITH, kind="scheduler"
 )
 LCM_SCHEDULER = Classes("diffusers", ("LCMScheduler",), kind="scheduler")
+FLOW_EULER_SCHEDULER = Classes("diffusers", ("FlowMatchEulerDiscreteScheduler",), kind="scheduler")
 FLOW_SCHEDULER = Classes("diffusers", FLOW_MATCH_SCHEDULERS, kind="scheduler")
 PRIOR_SCHEDULER = Classes("diffusers", ("UnCLIPScheduler",), kind="scheduler")

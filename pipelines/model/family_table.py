@@ -6,6 +6,7 @@ from .component_classes import (
     AUTOENCODER,
     AUTOENCODER_KL,
     CONTROLNET,
+    FLOW_EULER_SCHEDULER,
     FLOW_MATCH_SCHEDULERS,
     FLOW_SCHEDULER,
     KARRAS_DIFFUSION_SCHEDULERS,
@@ -16,6 +17,8 @@ from .component_classes import (
     PICTURE_PROCESSOR,
     PRIOR,
     PRIOR_SCHEDULER,
+    QWEN3,
+    QWEN_TOKENIZER,
     SCHEDULER,
     SD3_TRANSFORMER,
     T5,
@@ -24,6 +27,7 @@ from .component_classes import (
     TEXT_PROJECTED,
     TOKENIZER,
     UNET,
+    Z_IMAGE_TRANSFORMER,
 )
 from .family import ModelFamily, Task
 from .laws import Guidance, NoiseLaw, StepMemory, TextLayer, TextRecipe
@@ -247,6 +251,39 @@ STABLE_DIFFUSION_3 = ModelFamily(
     preview_format="SD3",
 )
 
+Z_IMAGE = ModelFamily(
+    name="z-image",
+    title="Z-Image",
+    pipeline_classes={
+        Task.TEXT_TO_IMAGE: "ZImagePipeline",
+        Task.IMAGE_TO_IMAGE: "ZImageImg2ImgPipeline",
+        Task.INPAINT: "ZImageInpaintPipeline",
+    },
+    recognised_by=frozenset({"ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"}),
+    components={
+        "vae": AUTOENCODER,
+        "text_encoder": QWEN3,
+        "tokenizer": QWEN_TOKENIZER,
+        "transformer": Z_IMAGE_TRANSFORMER,
+        "scheduler": FLOW_EULER_SCHEDULER,
+    },
+    auto_keys=("z-image",),
+    autoencoder="vae",
+    text_encoders=("text_encoder",),
+    text=TextRecipe.LLM_CHAT,
+    noise=NoiseLaw.FLOW,
+    guides_above=0,
+    memory=StepMemory.PADDED_STREAM,
+    denoiser="transformer",
+    # its pipelines pass sigmas, which FlowMatchHeunDiscreteScheduler does not take
+    schedulers=("FlowMatchEulerDiscreteScheduler",),
+    size_multiple=16,
+    inpaints_plain_models=True,
+    host_factor=0.3611,
+    host_shift=0.1159,
+    preview_format="Flux",
+)
+
 KANDINSKY22_PRIOR = ModelFamily(
     name="kandinsky22-prior",
     title="Kandinsky 2.2 prior",
@@ -358,6 +395,7 @@ FAMILIES: tuple[ModelFamily, ...] = (
     SDXL_BASE,
     SDXL_REFINER,
     STABLE_DIFFUSION_3,
+    Z_IMAGE,
     KANDINSKY22_PRIOR,
     KANDINSKY22_DECODER,
     KANDINSKY22_DEPTH,

@@ -31,6 +31,8 @@ class TextRecipe(str, Enum):
     NONE = "no text encoder, or one that the family's own module calls"
     CLIP = "CLIP encoders, joined on the width"
     CLIP_AND_T5 = "two CLIP encoders joined on the width, T5 after them"
+    LLM_CHAT = "an LLM that reads the prompt as a message in a chat"
+    LLM_DESCRIPTION = "an LLM that reads the prompt as a picture's description"
 
 
 class Guidance(str, Enum):
@@ -46,3 +48,4 @@ class StepMemory(str, Enum):
 
     UNET = "a UNet2DConditionModel"
     TRANSFORMER = "a transformer over patches and text tokens"
+    PADDED_STREAM = "a transformer that reads patches and text tokens as one sequence, each padded to a multiple of 32"
