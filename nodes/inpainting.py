@@ -36,11 +36,12 @@ class RelayInpaint(io.ComfyNode):
                 sampling_inputs.guidance_scale(),
                 sampling_inputs.seed(),
                 *sampling_inputs.image_or_latent(
-                    "The picture to inpaint. Any size; it is scaled down to the next multiple of 8. SD3 only takes multiples of 16, and Kandinsky multiples of 64.",
+                    "The picture to inpaint. Any size; it is scaled down to the next multiple of 8. SD3 and Flux.1 only take multiples of 16, and Kandinsky multiples of 64.",
                     "The latent to inpaint. If it has a noise_mask, only the area that both masks cover is repainted.",
                 ),
                 sampling_inputs.control(),
                 sampling_inputs.eta(),
+                sampling_inputs.true_cfg_scale(),
             ],
             outputs=[sampling_inputs.latent_output()],
             hidden=[io.Hidden.unique_id],
@@ -61,10 +62,11 @@ class RelayInpaint(io.ComfyNode):
         latent: Any = None,
         control: Any = (),
         eta: float = 0.0,
+        true_cfg_scale: float = 1.0,
     ) -> io.NodeOutput:
         from ..pipelines.runs.inpainting import InpaintSettings, inpaint
 
-        settings = InpaintSettings(strength, steps, guidance_scale, seed, eta)
+        settings = InpaintSettings(strength, steps, guidance_scale, seed, eta, true_cfg_scale)
         read = sampling_inputs.read(latent)
         runtime = runtime_for(cls, model)
         latents = inpaint(model, prompt, mask, settings, runtime, image=image, latent=read, control=control)

@@ -16,7 +16,7 @@ from ..pipelines.device.runtime import Runtime
 from ..pipelines.model.components import PipelineComponents
 from ..pipelines.model.embeds import PromptEmbeds, TextEmbeds, mark_of
 from ..pipelines.model.laws import TextRecipe
-from . import clip_and_t5_recipe, clip_recipe, llm_recipe
+from . import clip_and_t5_recipe, clip_recipe, llm_recipe, pooled_clip_and_t5_recipe
 from .encoded_texts import find_texts, keep_texts, texts_key
 from .prompt_text import as_typed
 from .syntax import parse
@@ -37,6 +37,7 @@ RECIPES: Mapping[TextRecipe, Recipe] = MappingProxyType(
     {
         TextRecipe.CLIP: Recipe(clip_recipe.encode),
         TextRecipe.CLIP_AND_T5: Recipe(clip_and_t5_recipe.encode, reads_spaces=True),
+        TextRecipe.POOLED_CLIP_AND_T5: Recipe(pooled_clip_and_t5_recipe.encode, reads_spaces=True),
         TextRecipe.LLM_CHAT: Recipe(llm_recipe.encode, reads_spaces=True),
         TextRecipe.LLM_DESCRIPTION: Recipe(llm_recipe.encode, reads_spaces=True),
     }
@@ -96,4 +97,4 @@ def encode_prompt(
             TextJob(components, (prompt, negative_prompt), positive, negative, clip_skip, zeros, runtime)
         )
         keep_texts(key, embeds)
-    return PromptEmbeds(**embeds, mark=mark_of(components))
+    return PromptEmbeds(**embeds, mark=mark_of(components), has_negative=not negative.is_empty)

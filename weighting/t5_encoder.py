@@ -22,11 +22,11 @@ MAX_STATES = MAX_RUNS * 77 * 1280
 """Numbers in the outputs of all runs for one prompt, which are in memory together: 1.6 GB, as for SDXL's larger CLIP."""
 
 
-def t5_length(tokenizer: Any, prompts: Iterable[Prompt]) -> int:
-    """Tokens of the longest passage of ``prompts`` with its end mark, rounded up to a multiple of :data:`LENGTH`."""
+def t5_length(tokenizer: Any, prompts: Iterable[Prompt], step: int = LENGTH) -> int:
+    """Tokens of the longest passage of ``prompts`` with its end mark, rounded up to a multiple of ``step``."""
     passages = [passage for prompt in prompts for side in passages_side_by_side(prompt) for passage in side]
     longest = max(sum(len(ids) for ids, _ in weighted_tokens(tokenizer, passage)) + 1 for passage in passages)
-    return -(-longest // LENGTH) * LENGTH
+    return -(-longest // step) * step
 
 
 def weighted_tokens(tokenizer: Any, passage: Passage) -> list[tuple[list[int], float]]:

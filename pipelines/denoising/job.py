@@ -11,8 +11,14 @@ from ..base.errors import RelayError
 from ..base.images import Extent
 from ..base.library_log import without_advice_on_configs
 from ..control.units import ControlNetUnit
-from ..device.working_memory import joint_transformer_bytes, padded_stream_bytes, unet_bytes
+from ..device.working_memory import (
+    joint_transformer_bytes,
+    padded_stream_bytes,
+    single_stream_bytes,
+    unet_bytes,
+)
 from ..latents.autoencoder import autoencoder_of
+from ..latents.frame_axis import has_frames, with_frame
 from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds
 from ..model.family import Task
@@ -54,6 +60,8 @@ class DenoisingJob:
     """Inpainting: the mask and the masked picture."""
     eta: float = 0.0
     """0 to 1, for schedulers that read it."""
+    true_cfg_scale: float = 1.0
+    """Above 1: guides away from the negative prompt, besides a guidance scale that the denoiser reads."""
     extras: tuple[object, ...] = ()
     """Values that only one family needs, each of its own type. Other families ignore them."""
 
@@ -118,7 +126,8 @@ def borrow_image_pipeline(
 
     assert job.latents is not None
     pipeline = borrow_pipeline(job, device, without)
-    pipeline.vae = EncodedPictures(pipeline.vae, [FixedLatents(one) for one in job.latents.split(1)])
+    latents = with_frame(job.latents) if has_frames(pipeline.vae) else job.latents
+    pipeline.vae = EncodedPictures(pipeline.vae, [FixedLatents(one) for one in latents.split(1)])
     width, height = job.extent.width, job.extent.height
     image = torch.zeros(job.batch, 3, height, width)
     return pipeline, {"image": image, "width": width, "height": height, "strength": job.strength}
@@ -180,6 +189,9 @@ def denoising_bytes(job: DenoisingJob) -> int:
     text_tokens = max(text.hidden.shape[1] for text in (job.prompt.positive, job.prompt.negative))
     if family.memory is StepMemory.PADDED_STREAM:
         return padded_stream_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, text_tokens=text_tokens)
+    if family.memory is StepMemory.SINGLE_STREAM:
+        patches = latent_pixels // family.packed**2
+        return single_stream_bytes(denoiser, rows=rows, patches=patches, text_tokens=text_tokens)
     return joint_transformer_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, text_tokens=text_tokens)
 
 

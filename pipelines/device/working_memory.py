@@ -25,8 +25,12 @@ WEIGHT_COPIES = 2
 """Copies of the largest weight. Measured: two in Kandinsky's UNet, most of its need at 256x256; one in Stable Diffusion's."""
 TRANSFORMER_WIDTHS = 21
 """Elements per channel in a block's feed-forward layer: 8 before the gate, twice 4 after it, and the residuals."""
+SINGLE_STREAM_WIDTHS, FLOAT32_WIDTHS = 14, 2
+"""Elements per channel in a single stream block, and those that are float32 in every dtype: its rotated queries and keys."""
 PADDED_STREAM_WIDTHS, STREAM_STEP = 16, 32
 """Elements per channel in a block of such a transformer, measured 15.8 in every dtype, and the step that its two lengths are padded to."""
+ROTATED_WIDTHS = 2
+"""Elements per channel that rotary positions add."""
 RESNET_WIDTHS = 5
 """Elements per channel: input, first convolution, norm, activation, second convolution."""
 VIDEO_ENCODE_WIDTHS, VIDEO_DECODE_WIDTHS = 12, 18
@@ -34,6 +38,7 @@ VIDEO_ENCODE_WIDTHS, VIDEO_DECODE_WIDTHS = 12, 18
 TILE_PIXELS = 512 * 512
 """Pixels of a tile in diffusers' tiled decoding."""
 CLIP_TOKENS = 77
+FLOAT32_BYTES = 4
 RGB = 3
 T5_TOKENS = 256
 """An encoder without a table of positions reads a text as a whole, padded to a multiple of this."""
@@ -115,7 +120,7 @@ def transformer_bytes(model: Any, *, rows: int, tokens: int, width: int, kept: i
 
 
 def joint_transformer_bytes(transformer: Any, *, rows: int, latent_pixels: int, text_tokens: int) -> int:
-    """One forward pass of a transformer with joint attention of patches and text (SD3Transformer2DModel).
+    """One forward pass of a transformer with joint attention of patches and text (SD3Transformer2DModel, QwenImageTransformer2DModel).
 
     Its peak is the feed-forward layer of the patches, or the joint attention if the text is about as long as the patches.
 
@@ -127,8 +132,9 @@ def joint_transformer_bytes(transformer: Any, *, rows: int, latent_pixels: int, 
     config = transformer.config
     width = config.num_attention_heads * config.attention_head_dim
     patches = latent_pixels // config.patch_size**2
-    feed_forward = 13 * patches + 3 * text_tokens
-    attention = 10 * (patches + text_tokens)
+    turned = ROTATED_WIDTHS if "axes_dims_rope" in config else 0
+    feed_forward = (13 + turned) * patches + 3 * text_tokens
+    attention = (10 + turned) * (patches + text_tokens)
     own_attention = patches if config.get("dual_attention_layers") else 0
     each = width * (max(feed_forward, attention) + own_attention)
     each += text_tokens * config.joint_attention_dim + (config.in_channels + config.out_channels) * latent_pixels
@@ -149,8 +155,29 @@ def padded_stream_bytes(transformer: Any, *, rows: int, latent_pixels: int, text
     return _bytes(PADDED_STREAM_WIDTHS * rows * tokens * config.dim, transformer.dtype)
 
 
-def text_bytes(encoders: Sequence[Any], texts: Sequence[str]) -> int:
-    """Encoding of ``texts``. A token has at least one letter. CLIP reads 77 tokens per run, and every layer's output is kept."""
+def single_stream_bytes(transformer: Any, *, rows: int, patches: int, text_tokens: int) -> int:
+    """One forward pass of a transformer with double and single stream blocks (FluxTransformer2DModel).
+
+    Its peak is the feed-forward layer of a single block, which is computed beside the attention.
+
+    Args:
+        rows: batch size.
+        patches: tokens of the picture per row.
+        text_tokens: tokens of the text per row.
+    """
+    config = transformer.config
+    width = config.num_attention_heads * config.attention_head_dim
+    widths = SINGLE_STREAM_WIDTHS + FLOAT32_WIDTHS * FLOAT32_BYTES / transformer.dtype.itemsize
+    each = widths * width * (patches + text_tokens)
+    each += text_tokens * config.joint_attention_dim + 2 * config.in_channels * patches
+    return _bytes(rows * each, transformer.dtype)
+
+
+def text_bytes(encoders: Sequence[Any], texts: Sequence[str], tokens: int = T5_TOKENS) -> int:
+    """Encoding of ``texts``. A token has at least one letter. CLIP reads 77 tokens per run, and every layer's output is kept.
+
+    ``tokens``: an encoder without a limit reads a multiple of this.
+    """
     llms = [encoder for encoder in encoders if hasattr(encoder.config, "num_key_value_heads")]
     encoders = [encoder for encoder in encoders if encoder not in llms]
     unlimited = [encoder for encoder in encoders if not hasattr(encoder.config, "max_position_embeddings")]
@@ -167,7 +194,7 @@ def text_bytes(encoders: Sequence[Any], texts: Sequence[str]) -> int:
             )
             for encoder in encoders
         )
-        + sum(_whole_text_bytes(encoder, texts) for encoder in unlimited)
+        + sum(_whole_text_bytes(encoder, texts, tokens) for encoder in unlimited)
         + sum(_llm_bytes(llm, texts) for llm in llms)
     )
 
@@ -180,8 +207,8 @@ def _llm_bytes(encoder: Any, texts: Sequence[str]) -> int:
     return _bytes(tokens * (widths * config.hidden_size + 3 * config.intermediate_size), encoder.dtype)
 
 
-def _whole_text_bytes(encoder: Any, texts: Sequence[str]) -> int:
-    tokens = T5_TOKENS * (1 + max(map(len, texts)) // T5_TOKENS)
+def _whole_text_bytes(encoder: Any, texts: Sequence[str], step: int) -> int:
+    tokens = step * (1 + max(map(len, texts)) // step)
     states = transformer_bytes(
         encoder, rows=1, tokens=tokens, width=encoder.config.hidden_size, kept=2 * (len(texts) + 1)
     )

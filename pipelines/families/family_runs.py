@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..model.family import ModelFamily, Task
 from ..model.family_table import (
+    FLUX,
     KANDINSKY22_DECODER,
     KANDINSKY22_DEPTH,
     LATENT_CONSISTENCY,
     LATENT_UPSCALER,
+    QWEN_IMAGE,
     SDXL_BASE,
     SDXL_REFINER,
     STABLE_DIFFUSION,
@@ -19,9 +21,11 @@ from ..model.family_table import (
     Z_IMAGE,
 )
 from . import (
+    flux,
     kandinsky22,
     kandinsky22_depth,
     latent_consistency,
+    qwen_image,
     sdxl,
     stable_diffusion,
     stable_diffusion_3,
@@ -65,11 +69,22 @@ RUNS: Mapping[str, Mapping[Task, Run]] = {
     STABLE_DIFFUSION_3.name: {
         Task.TEXT_TO_IMAGE: stable_diffusion_3.text_to_image,
         Task.IMAGE_TO_IMAGE: stable_diffusion_3.image_to_image,
+        Task.INPAINT: stable_diffusion_3.inpaint,
+    },
+    FLUX.name: {
+        Task.TEXT_TO_IMAGE: flux.text_to_image,
+        Task.IMAGE_TO_IMAGE: flux.image_to_image,
+        Task.INPAINT: flux.inpaint,
     },
     Z_IMAGE.name: {
         Task.TEXT_TO_IMAGE: z_image.text_to_image,
         Task.IMAGE_TO_IMAGE: z_image.image_to_image,
         Task.INPAINT: z_image.inpaint,
+    },
+    QWEN_IMAGE.name: {
+        Task.TEXT_TO_IMAGE: qwen_image.text_to_image,
+        Task.IMAGE_TO_IMAGE: qwen_image.image_to_image,
+        Task.INPAINT: qwen_image.inpaint,
     },
     KANDINSKY22_DECODER.name: {
         Task.TEXT_TO_IMAGE: kandinsky22.text_to_image,

@@ -152,7 +152,7 @@ def _check_statistics(config: Mapping[str, Any], where: str) -> None:
     mean, deviation = config.get("latents_mean"), config.get("latents_std")
     if mean is None or deviation is None:
         return  # diffusers' pipelines only use the two together
-    channels = config.get("latent_channels", 4)
+    channels = config.get("latent_channels", config.get("z_dim", 4))
     for name, values in (("latents_mean", mean), ("latents_std", deviation)):
         numbers = isinstance(values, list) and all(_is(value, 1.0) and math.isfinite(value) for value in values)
         if not numbers or len(values) != channels or (name == "latents_std" and not all(value > 0 for value in values)):

@@ -32,10 +32,17 @@ MOVQ = Classes("diffusers", ("VQModel",))
 PRIOR = Classes("diffusers", ("PriorTransformer",))
 CONTROLNET = Classes("diffusers", ("ControlNetModel",))
 SD3_TRANSFORMER = Classes("diffusers", ("SD3Transformer2DModel",))
+FLUX_TRANSFORMER = Classes("diffusers", ("FluxTransformer2DModel",))
 Z_IMAGE_TRANSFORMER = Classes("diffusers", ("ZImageTransformer2DModel",))
+QWEN_IMAGE_TRANSFORMER = Classes("diffusers", ("QwenImageTransformer2DModel",))
+QWEN_IMAGE_AUTOENCODER = Classes("diffusers", ("AutoencoderKLQwenImage",))
 TEXT = Classes("transformers", ("CLIPTextModel",))
 TEXT_PROJECTED = Classes("transformers", ("CLIPTextModelWithProjection",))
 T5 = Classes("transformers", ("T5EncoderModel",))
+QWEN25_VL = Classes(
+    "transformers", ("Qwen2_5_VLTextModel",), {"Qwen2_5_VLForConditionalGeneration": "Qwen2_5_VLTextModel"}
+)
+"""A vision LLM of which only the language model is loaded."""
 QWEN3 = Classes("transformers", ("Qwen3Model",), {"Qwen3ForCausalLM": "Qwen3Model"})
 PICTURE = Classes("transformers", ("CLIPVisionModelWithProjection",))
 TOKENIZER = Classes("transformers", ("CLIPTokenizer",), {"CLIPTokenizerFast": "CLIPTokenizer"}, kind="tokenizer")

@@ -96,6 +96,8 @@ class PromptEmbeds(SizedValue):
     """The text "", for a family that reads it instead of the prompt at guidance 0."""
     sizes: SdxlSizes | None = None
     """The sizes that SDXL reads beside the prompt; None: those of the picture that is painted."""
+    has_negative: bool = False
+    """Whether the negative prompt is a text, and not empty."""
 
     def tensors(self) -> list[torch.Tensor | None]:
         texts = [text for text in (self.positive, self.negative, self.empty) if text is not None]

@@ -11,7 +11,7 @@ from ..base.images import to_pixels
 from ..base.numbers import check_numbers, check_strength
 from ..control.fitting import fit_controls
 from ..control.kandinsky_hint import take_hint
-from ..denoising.guidance import check_guidance
+from ..denoising.guidance import check_guidance, check_true_cfg, say_unused_guidance
 from ..denoising.job import DenoisingJob
 from ..denoising.masked_picture import (
     FixedLatents,
@@ -51,6 +51,7 @@ class InpaintSettings:
     guidance_scale: float
     seed: int
     eta: float = 0.0
+    true_cfg_scale: float = 1.0
 
 
 @tried_once_more
@@ -100,7 +101,8 @@ def inpaint(
             f"1, not {settings.strength:g}. Set it to 1, or use the plain decoder."
         )
     # If diffusers has no inpainting pipeline for a plain model, run image-to-image and restore the unmasked area ourselves.
-    task = Task.INPAINT if sees_mask or family.inpaints_plain_models else Task.IMAGE_TO_IMAGE
+    restores = sees_mask or family.inpaints_plain_models
+    task = Task.INPAINT if restores or family.blends_masks else Task.IMAGE_TO_IMAGE
     check_prompt_fits(prompt, components)
     check_sizes(prompt, components, task, controlled=bool(control))
     extent = painted_extent(components, autoencoder, image, latent)
@@ -108,6 +110,7 @@ def inpaint(
     hint, units = take_hint(control, components, extent, batch)
     controls = fit_controls(units, components, task, extent, batch)
     check_guidance(components, task, controls, settings.eta)
+    check_true_cfg(components, settings.true_cfg_scale)
     repaint = fit_repaint_mask(mask, latent.noise_mask if latent else None, extent, autoencoder.factor, batch)
 
     own_generators = generators_for(latent, settings.seed, batch)
@@ -125,7 +128,7 @@ def inpaint(
     begin = autoencoder.to_model_scale(raw).to(components.dtype)
     scheduler = build_scheduler(components, own_generators)
     keep = None
-    if task is Task.IMAGE_TO_IMAGE:
+    if not restores:
         keep = KeepUnmasked(at_latent_size(repaint, autoencoder.factor), begin, own_generators, scheduler)
     masked: Sequence[Any] = ()
     if family.inpaints_plain_models:
@@ -144,9 +147,11 @@ def inpaint(
         strength=settings.strength,
         controls=controls,
         eta=settings.eta,
+        true_cfg_scale=settings.true_cfg_scale,
         masked_picture=MaskedPicture(repaint, encodes_picture, masked),
         extras=(AestheticScores(), *hint),
     )
+    say_unused_guidance(job, runtime.monitor)
     samples = autoencoder.to_raw(denoise([job], runtime)[0])
     if autoencoder.reads_mask:
         runtime.monitor.say(

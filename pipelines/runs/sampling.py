@@ -11,7 +11,7 @@ from ..base.images import Extent, check_extent, to_pixels
 from ..base.numbers import check_numbers, check_strength
 from ..control.fitting import fit_controls
 from ..control.kandinsky_hint import take_hint
-from ..denoising.guidance import check_guidance
+from ..denoising.guidance import check_guidance, check_true_cfg, say_unused_guidance
 from ..denoising.job import DenoisingJob
 from ..denoising.noise_law import steps_at_strength
 from ..denoising.schedulers import build_scheduler, check_schedule
@@ -55,6 +55,7 @@ class TextToImageSettings:
     denoising_end: float = 1.0
     """Below 1, the latent keeps its noise so that another model can continue."""
     eta: float = 0.0
+    true_cfg_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class ImageToImageSettings:
     denoising_end: float = 1.0
     aesthetic: AestheticScores = field(default_factory=AestheticScores)
     eta: float = 0.0
+    true_cfg_scale: float = 1.0
 
 
 @tried_once_more
@@ -102,6 +104,7 @@ def text_to_image(
     hint, units = take_hint(control, components, extent, settings.batch_size)
     controls = fit_controls(units, components, Task.TEXT_TO_IMAGE, extent, settings.batch_size)
     check_guidance(components, Task.TEXT_TO_IMAGE, controls, settings.eta)
+    check_true_cfg(components, settings.true_cfg_scale)
     own_generators = generators(settings.seed, range(settings.batch_size))
     job = DenoisingJob(
         task=Task.TEXT_TO_IMAGE,
@@ -116,8 +119,10 @@ def text_to_image(
         denoising_end=end,
         controls=controls,
         eta=settings.eta,
+        true_cfg_scale=settings.true_cfg_scale,
         extras=hint,
     )
+    say_unused_guidance(job, runtime.monitor)
     samples = autoencoder.to_raw(denoise([job], runtime)[0])
     say_steps_in_range(job, runtime)
     return Latents(samples).with_samples(samples, autoencoder, noise_left=end)
@@ -169,6 +174,7 @@ def image_to_image(
     hint, units = take_hint(control, components, extent, batch_of(image, latent))
     controls = fit_controls(units, components, Task.IMAGE_TO_IMAGE, extent, batch_of(image, latent))
     check_guidance(components, Task.IMAGE_TO_IMAGE, controls, settings.eta)
+    check_true_cfg(components, settings.true_cfg_scale)
     if controls and (start is not None or end is not None):
         raise RelayError(
             "control, denoising_start, denoising_end: image-to-image with ControlNets always runs from the clean picture to the end. "
@@ -207,8 +213,10 @@ def image_to_image(
         denoising_end=end,
         controls=controls,
         eta=settings.eta,
+        true_cfg_scale=settings.true_cfg_scale,
         extras=(settings.aesthetic, *hint),
     )
+    say_unused_guidance(job, runtime.monitor)
     samples = autoencoder.to_raw(denoise([job], runtime)[0])
     say_steps_in_range(job, runtime)
     return (latent or Latents(samples)).with_samples(samples, autoencoder, noise_left=end)

@@ -41,7 +41,14 @@ def z_image_script(models: SmallModels) -> Callable[[str], torch.Tensor]:
     return lambda text: pipeline.encode_prompt(text, "cpu", False, max_sequence_length=1024)[0][0][None]
 
 
-SCRIPTS = {"z_image": z_image_script}
+def qwen_image_script(models: SmallModels) -> Callable[[str], torch.Tensor]:
+    from diffusers import QwenImagePipeline
+
+    pipeline = loaded(QwenImagePipeline, models.named["qwen_image"], {"vae": None, "transformer": None})
+    return lambda text: pipeline.encode_prompt(text, "cpu", max_sequence_length=1024)[0]
+
+
+SCRIPTS = {"z_image": z_image_script, "qwen_image": qwen_image_script}
 MODELS = list(SCRIPTS)
 
 

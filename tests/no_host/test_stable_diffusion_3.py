@@ -34,6 +34,7 @@ from diffusers_relay.pipelines.runs.sampling import (
     text_to_image,
 )
 from reference import sd3_scripts
+from reference.inpaint_scripts import as_mask, mask_picture
 from reference.scripts import read_like_host, soft_picture
 from relay_dev.model_folders import SmallModels
 from support.without_host import Stopped, counting_runtime, encode, load
@@ -145,6 +146,29 @@ def test_progress_previews_and_cancel_are_every_steps() -> None:
     with pytest.raises(Stopped):
         text_to_image(model, prompt, TextToImageSettings(64, 64, 1, 4, 7.0, 3), stopped)
     assert stopped.monitor.steps == [(1, 4), (2, 4)]
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+@pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
+def test_inpainting_is_the_script(models: SmallModels, strength: float, guidance_scale: float) -> None:
+    model, picture, mask = load("sd3"), soft_picture(96, 64), mask_picture(96, 64)
+    settings = InpaintSettings(strength, 5, guidance_scale, 3)
+    prompt, image = encode(model, PROMPT, NEGATIVE), read_like_host(picture)
+    ours = inpaint(model, prompt, as_mask(mask), settings, counting_runtime(), image=image)
+    changes = {"strength": strength, "guidance_scale": guidance_scale, "seeds": [3]}
+    script = sd3_scripts.inpaint(models.named["sd3"], picture, mask, PROMPT, NEGATIVE, **changes)
+    assert_same(picture_of(model, ours), script)
+
+
+def test_a_batch_is_inpainted_as_in_the_script(models: SmallModels) -> None:
+    model, pictures, mask = load("sd3"), [soft_picture(64, 64, one) for one in (1, 2)], mask_picture()
+    prompt = encode(model, PROMPT, NEGATIVE)
+    both = torch.cat([read_like_host(one) for one in pictures])
+    settings = InpaintSettings(0.6, 5, 4.0, 7)
+    ours = inpaint(model, prompt, as_mask(mask), settings, counting_runtime(), image=both)
+    changes = {"strength": 0.6, "seeds": [7, 8]}
+    script = sd3_scripts.inpaint(models.named["sd3"], pictures, mask, PROMPT, NEGATIVE, **changes)
+    assert_same(picture_of(model, ours), script)
 
 
 def test_a_mask_keeps_what_is_not_repainted() -> None:

@@ -88,6 +88,26 @@ def test_a_step_of_a_joint_transformer(side: int, options: dict[str, Any], token
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_step_of_a_single_stream_transformer(dtype: torch.dtype) -> None:
+    from diffusers import FluxTransformer2DModel
+
+    wide = {"num_attention_heads": 3, "joint_attention_dim": 512, "pooled_projection_dim": 64}
+    model = FluxTransformer2DModel(num_layers=2, num_single_layers=2, **wide).eval().to(dtype)
+    patches, tokens = 400, 128
+    covers(
+        formulas.single_stream_bytes(model, rows=1, patches=patches, text_tokens=tokens),
+        lambda: model(
+            torch.randn(1, patches, 64, dtype=dtype),
+            torch.randn(1, tokens, 512, dtype=dtype),
+            torch.randn(1, 64, dtype=dtype),
+            torch.ones(1, dtype=dtype),
+            img_ids=torch.zeros(patches, 3),
+            txt_ids=torch.zeros(tokens, 3),
+        ),
+    )
+
+
 @pytest.mark.parametrize("side", [32, 48])
 @pytest.mark.parametrize("tokens", [20, 300])
 def test_a_step_of_a_transformer_with_one_padded_stream(side: int, tokens: int) -> None:
@@ -99,6 +119,18 @@ def test_a_step_of_a_transformer_with_one_padded_stream(side: int, tokens: int) 
     covers(
         formulas.padded_stream_bytes(model, rows=2, latent_pixels=side**2, text_tokens=tokens),
         lambda: model(list(latents), torch.ones(2), list(text)),
+    )
+
+
+@pytest.mark.parametrize("tokens", [40, 300])
+def test_a_step_of_a_joint_transformer_with_rotary_positions(tokens: int) -> None:
+    from diffusers import QwenImageTransformer2DModel
+
+    model = QwenImageTransformer2DModel(num_layers=2, num_attention_heads=3, joint_attention_dim=256).eval()
+    call = {"encoder_hidden_states_mask": torch.ones(1, tokens, dtype=torch.long), "img_shapes": [[(1, 24, 24)]]}
+    covers(
+        formulas.joint_transformer_bytes(model, rows=1, latent_pixels=48**2, text_tokens=tokens),
+        lambda: model(torch.randn(1, 576, 64), torch.randn(1, tokens, 256), timestep=torch.ones(1), **call),
     )
 
 

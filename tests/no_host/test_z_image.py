@@ -163,16 +163,18 @@ def test_the_space_is_that_of_flux() -> None:
     assert (model.family.preview_format, model.family.host_factor, model.family.host_shift) == ("Flux", 0.3611, 0.1159)
 
 
-def test_a_copy_of_its_autoencoder_is_the_same_space_and_another_is_not() -> None:
-    """As in two models of one space: the latent passes as it is. SD3's latents have the same shape and are converted."""
-    model, copy, other = load("z_image"), load("z_image", torch.bfloat16), load("sd3")
-    latents = encode_image(copy, read_like_host(soft_picture(64, 64)), 3, counting_runtime())
+def test_latents_of_flux_pass_as_they_are_and_back() -> None:
+    """Their autoencoders are loaded apart, and are told to be the same by what they do. SD3's latents have the same shape and are converted."""
+    model, flux, other = load("z_image"), load("flux_dev"), load("sd3")
+    latents = encode_image(flux, read_like_host(soft_picture(64, 64)), 3, counting_runtime())
     settings, prompt = ImageToImageSettings(0.6, 4, 0.0, 3), encode(model, PROMPT)
     runtime = counting_runtime()
-    autoencoder_of(model).is_same_space(autoencoder_of(copy), runtime.policy)  # the probes are kept
+    assert autoencoder_of(model).module is not autoencoder_of(flux).module
+    assert autoencoder_of(model).is_same_space(autoencoder_of(flux), runtime.policy)  # the probes are kept
     runtime.policy.stages.clear()
-    image_to_image(model, prompt, settings, runtime, latent=latents)
-    assert dict(runtime.policy.stages) == {Stage.DENOISE: 1}
+    repainted = image_to_image(model, prompt, settings, runtime, latent=latents)
+    image_to_image(flux, encode(flux, PROMPT), settings, runtime, latent=repainted)
+    assert dict(runtime.policy.stages) == {Stage.DENOISE: 2}
     assert runtime.monitor.said == []
     foreign = encode_image(other, read_like_host(soft_picture(64, 64)), 3, counting_runtime())
     image_to_image(model, prompt, settings, runtime, latent=foreign)
