@@ -86,6 +86,8 @@ PUBLISHED_WITH = (
 """Schedulers that are only used if the model itself has them."""
 FLOW_MATCH_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 """Schedulers that can run a flow matching model in diffusers' pipelines and blocks."""
+FLOW_SOLVERS = ("UniPCMultistepScheduler", "DPMSolverMultistepScheduler")
+"""Schedulers that can run a flow matching model with ``use_flow_sigmas``."""
 SCHEDULER = Classes(
     "diffusers", KARRAS_DIFFUSION_SCHEDULERS + MORE_DIFFUSION_SCHEDULERS + PUBLISHED_WITH, kind="scheduler"
 )

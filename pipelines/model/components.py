@@ -35,6 +35,8 @@ class SchedulerChoice:
     """``"dpmsolver++"`` or ``"sde-dpmsolver++"``, for DPM-Solver."""
     euler_at_final: bool = False
     """Whether DPM-Solver ends with an Euler step, if the model's config doesn't already ask for it."""
+    shift: float | None = None
+    """For flow matching: the same at every size, also if the model's own depends on the size (dynamic shifting)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -16,13 +17,15 @@ from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.denoising import optimising
 from diffusers_relay.pipelines.denoising.job import denoising_bytes
+from diffusers_relay.pipelines.denoising.schedulers import with_scheduler
 from diffusers_relay.pipelines.device.offload import PlainOffload, Stage
 from diffusers_relay.pipelines.device.working_memory import single_stream_bytes
 from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
 from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
 from diffusers_relay.pipelines.latents.latent_space import Latents
 from diffusers_relay.pipelines.loading.folder import load_folder
-from diffusers_relay.pipelines.model.components import PipelineComponents
+from diffusers_relay.pipelines.model.component_classes import FLOW_MATCH_SCHEDULERS, FLOW_SOLVERS
+from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
 from diffusers_relay.pipelines.model.embeds import PromptEmbeds
 from diffusers_relay.pipelines.runs import sampling
 from diffusers_relay.pipelines.runs.inpainting import InpaintSettings, inpaint
@@ -200,6 +203,77 @@ def test_progress_previews_and_cancel_are_every_steps(mask: Any) -> None:
     with pytest.raises(Stopped):
         paint(model, prompt, runtime=stopped, **begin)
     assert stopped.monitor.steps == [(1, 4), (2, 4)]
+
+
+UNIPC, DPM = FLOW_SOLVERS
+EULER, HEUN = FLOW_MATCH_SCHEDULERS
+
+
+@pytest.mark.parametrize(
+    ("name", "choice", "script"),
+    [
+        (DEV, SchedulerChoice(UNIPC), {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}),
+        (SCHNELL, SchedulerChoice(UNIPC), {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}),
+        (DEV, SchedulerChoice(DPM), {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}),
+        (DEV, SchedulerChoice(shift=5.0), {"shift": 5.0, "use_dynamic_shifting": False}),
+        (SCHNELL, SchedulerChoice(sigmas="beta"), {"use_beta_sigmas": True}),
+    ],
+    ids=str,
+)
+def test_a_scheduler_that_the_pipeline_runs_gives_the_script_s_numbers(
+    models: SmallModels, name: str, choice: SchedulerChoice, script: dict[str, Any]
+) -> None:
+    model = with_scheduler(load(name), choice)
+    own = flux_scripts.pipeline("text", models.named[name], torch.float32)
+    scheduler = getattr(diffusers, choice.class_name or EULER).from_config(own.scheduler.config, **script)
+    theirs = type(own)(**{**own.components, "scheduler": scheduler})
+    theirs.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(3)
+    made = theirs(
+        PROMPT, width=96, height=64, num_inference_steps=5, guidance_scale=3.5, generator=generator, output_type="np"
+    ).images
+    assert_same(picture_of(model, paint(model, width=96, steps=5)), made)
+
+
+@pytest.mark.parametrize("task", ["text", "image", "inpaint"])
+@pytest.mark.parametrize(
+    ("name", "choice"),
+    [
+        (DEV, SchedulerChoice(UNIPC)),
+        (DEV, SchedulerChoice(DPM, shift=3.0)),
+        (SCHNELL, SchedulerChoice(DPM)),
+    ],
+    ids=str,
+)
+def test_other_schedulers_end_where_euler_ends(name: str, choice: SchedulerChoice, task: str) -> None:
+    """diffusers' own pipelines run most of them from text only."""
+    model = load(name)
+    prompt, picture = encode(model, PROMPT), read_like_host(soft_picture(64, 64))
+    given: dict[str, Any] = {} if task == "text" else {"image": picture, "mask": None}
+    given |= {"mask": mask_picture()} if task == "inpaint" else {}
+    shift = SchedulerChoice(shift=choice.shift)
+    euler = paint(with_scheduler(model, shift), prompt, steps=30, **given).samples
+    other = paint(with_scheduler(model, choice), prompt, steps=30, **given).samples
+    assert 0 < (other - euler).square().mean().sqrt() / euler.std() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "choice", "message"),
+    [
+        (DEV, SchedulerChoice(HEUN), f"Flux.1 can't run '{HEUN}'"),
+        (DEV, SchedulerChoice("DDIMScheduler"), f"Flux.1 can't run 'DDIMScheduler'. It can run: .*{UNIPC}"),
+        (DEV, SchedulerChoice(UNIPC, sigmas="karras"), f"sigmas: {UNIPC} can't use 'karras'. It can use: default\\."),
+        (DEV, SchedulerChoice(UNIPC, timestep_spacing="trailing"), "timestep_spacing: .* It can use: default\\."),
+        (DEV, SchedulerChoice(DPM, algorithm_type="sde-dpmsolver++"), r"It can use: default, dpmsolver\+\+\."),
+        (DEV, SchedulerChoice(shift=-1.0), "shift: -1 is not between 0"),
+        (DEV, SchedulerChoice(shift=float("nan")), "shift: nan is not between 0"),
+        ("sd15", SchedulerChoice(shift=3.0), "shift: only flow matching models have one, and sd15"),
+    ],
+    ids=str,
+)
+def test_a_choice_that_flow_matching_has_not_is_refused(name: str, choice: SchedulerChoice, message: str) -> None:
+    with pytest.raises(RelayError, match=message):
+        with_scheduler(load(name), choice)
 
 
 @pytest.mark.parametrize(("syntax", "text"), [("compel", "a (red)1.5 cat"), ("a1111", "a (red:1.5) cat")])
