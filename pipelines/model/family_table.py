@@ -322,7 +322,7 @@ Z_IMAGE = ModelFamily(
     memory=StepMemory.PADDED_STREAM,
     denoiser="transformer",
     # its pipelines pass sigmas, which FlowMatchHeunDiscreteScheduler does not take
-    schedulers=("FlowMatchEulerDiscreteScheduler",),
+    schedulers=(*FLOW_MATCH_SCHEDULERS[:1], *FLOW_SOLVERS),
     size_multiple=16,
     inpaints_plain_models=True,
     host_factor=0.3611,
@@ -357,7 +357,8 @@ QWEN_IMAGE = ModelFamily(
     has_true_cfg=True,
     memory=StepMemory.TRANSFORMER,
     denoiser="transformer",
-    schedulers=("FlowMatchEulerDiscreteScheduler",),
+    # DPM-Solver has no shift_terminal, which its models were trained with
+    schedulers=(*FLOW_MATCH_SCHEDULERS[:1], *FLOW_SOLVERS[:1]),
     size_multiple=16,
     packed=2,
     blends_masks=True,

@@ -20,6 +20,7 @@ from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
 from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
 from diffusers_relay.pipelines.latents.latent_space import Latents, from_host
 from diffusers_relay.pipelines.loading.folder import load_folder
+from diffusers_relay.pipelines.model.component_classes import FLOW_SOLVERS
 from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
 from diffusers_relay.pipelines.runs.inpainting import InpaintSettings, inpaint
 from diffusers_relay.pipelines.runs.sampling import (
@@ -224,3 +225,22 @@ def test_names_of_the_text_encoder_in_other_versions_load(models: SmallModels, t
     model = load_folder(folder, dtype=torch.float32, source="causal", monitor=SilentMonitor())
     ours, known = encode(model, PROMPT), encode(load("z_image"), PROMPT)
     assert torch.equal(ours.positive.hidden, known.positive.hidden)
+
+
+@pytest.mark.parametrize(
+    ("name", "solver"), [*(("z_image", solver) for solver in FLOW_SOLVERS), ("qwen_image", FLOW_SOLVERS[0])]
+)
+def test_other_schedulers_end_where_euler_ends(name: str, solver: str) -> None:
+    """From text and under a mask."""
+    model = with_scheduler(load(name), SchedulerChoice(shift=3.0))
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 16:48, 16:48] = 1
+    prompt = encode(model, PROMPT)
+    begin = encode_image(model, read_like_host(soft_picture(64, 64)), 3, counting_runtime())
+    solved = with_scheduler(load(name), SchedulerChoice(solver, shift=3.0))
+    for run in (
+        lambda one: from_text(one, prompt, steps=30),
+        lambda one: inpaint(one, prompt, mask, InpaintSettings(1.0, 30, 0.0, 3), counting_runtime(), latent=begin),
+    ):
+        euler, other = run(model).samples, run(solved).samples
+        assert 0 < (other - euler).square().mean().sqrt() / euler.std() < 0.05
