@@ -18,9 +18,11 @@ async def comfy_entrypoint() -> ComfyExtension:
     from .nodes import (
         adapters,
         control,
+        exported_script,
         guidance,
         images,
         inpainting,
+        ip_adapter,
         kandinsky,
         latents,
         loaders,
@@ -34,6 +36,9 @@ async def comfy_entrypoint() -> ComfyExtension:
     from .nodes.checked import checked
 
     class DiffusersRelay(ComfyExtension):
+        async def on_load(self) -> None:
+            exported_script.add_route()
+
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
             nodes = [
                 loaders.RelayLoadModel,
@@ -42,6 +47,8 @@ async def comfy_entrypoint() -> ComfyExtension:
                 control.RelayLoadControlNetFromHub,
                 adapters.RelayLoadLora,
                 adapters.RelayLoadTextualInversion,
+                ip_adapter.RelayLoadIpAdapter,
+                ip_adapter.RelayLoadIpAdapterFromHub,
                 model_options.RelaySetScheduler,
                 guidance.RelaySetGuidance,
                 model_options.RelaySetVae,
@@ -55,6 +62,7 @@ async def comfy_entrypoint() -> ComfyExtension:
                 sampling.RelayImageToImage,
                 inpainting.RelayInpaint,
                 control.RelayApplyControlNet,
+                ip_adapter.RelayIpAdapterImage,
                 kandinsky.RelayKandinskyHint,
                 upscaling.RelayLatentUpscale,
                 upscaling.RelaySuperResolution,

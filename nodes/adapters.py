@@ -26,7 +26,7 @@ class RelayLoadLora(io.ComfyNode):
                 "Use this for models of Diffusers Relay, and ComfyUI's own Load LoRA for models of ComfyUI's own loaders."
             ),
             inputs=[
-                DiffusersModel.Input("model", tooltip="The model to change: Stable Diffusion or SDXL."),
+                DiffusersModel.Input("model", tooltip="The model to change: Stable Diffusion, SDXL or Flux.1."),
                 io.Combo.Input(
                     "lora",
                     options=comfy_host.safetensors_files("loras"),

@@ -42,6 +42,7 @@ class RelayTextToImage(io.ComfyNode):
                 sampling_inputs.denoising_end(),
                 sampling_inputs.control(),
                 sampling_inputs.eta(),
+                sampling_inputs.ip_adapter(),
                 sampling_inputs.true_cfg_scale(),
             ],
             outputs=[sampling_inputs.latent_output()],
@@ -68,6 +69,7 @@ class RelayTextToImage(io.ComfyNode):
         denoising_end: float = 1.0,
         control: Any = (),
         eta: float = 0.0,
+        ip_adapter: Any = (),
         true_cfg_scale: float = 1.0,
     ) -> io.NodeOutput:
         from ..pipelines.runs.sampling import TextToImageSettings, text_to_image
@@ -76,7 +78,9 @@ class RelayTextToImage(io.ComfyNode):
             width, height, batch_size, steps, guidance_scale, seed, denoising_end, eta, true_cfg_scale
         )
         runtime = comfy_host.runtime_for(cls, model)
-        return io.NodeOutput(text_to_image(model, prompt, settings, runtime, control=control).to_host())
+        return io.NodeOutput(
+            text_to_image(model, prompt, settings, runtime, control=control, ip_adapter=ip_adapter).to_host()
+        )
 
 
 class RelayImageToImage(io.ComfyNode):
@@ -137,6 +141,7 @@ class RelayImageToImage(io.ComfyNode):
                     **comfy_host.advanced(io.Float.Input),
                 ),
                 sampling_inputs.eta(),
+                sampling_inputs.ip_adapter(),
                 sampling_inputs.true_cfg_scale(),
             ],
             outputs=[sampling_inputs.latent_output()],
@@ -163,6 +168,7 @@ class RelayImageToImage(io.ComfyNode):
         aesthetic_score: float = 6.0,
         negative_aesthetic_score: float = 2.5,
         eta: float = 0.0,
+        ip_adapter: Any = (),
         true_cfg_scale: float = 1.0,
     ) -> io.NodeOutput:
         from ..pipelines.families.sdxl import AestheticScores
@@ -181,5 +187,7 @@ class RelayImageToImage(io.ComfyNode):
         )
         runtime = comfy_host.runtime_for(cls, model)
         read = sampling_inputs.read(latent)
-        latents = image_to_image(model, prompt, settings, runtime, image=image, latent=read, control=control)
+        latents = image_to_image(
+            model, prompt, settings, runtime, image=image, latent=read, control=control, ip_adapter=ip_adapter
+        )
         return io.NodeOutput(latents.to_host())

@@ -74,7 +74,7 @@ def encode_prompt(
         [1, width] if the family has them.
 
     Raises:
-        RelayError: the family does not read text, ``clip_skip`` is out of range, the syntax is unknown or broken, or the
+        RelayError: the family does not read text, the model has no text encoder, ``clip_skip`` is out of range, the syntax is unknown or broken, or the
             weighted embeddings are out of the dtype's range.
     """
     family, policy = components.family, runtime.policy
@@ -83,6 +83,11 @@ def encode_prompt(
         raise RelayError(
             f"Encode Prompt: {components.source} is a {family.title}, which does not use text embeddings. "
             "Use Kandinsky Prior with a prior model, and connect its prompt to the decoder."
+        )
+    if components.lacks_text_encoders:
+        raise RelayError(
+            f"model: {components.source} ({family.title}) has no text encoder, because its file contains none. Encode the prompt with a complete "
+            "model of the same kind, and connect it to the sampler of this one."
         )
     words = [embedding.token for embedding in components.embeddings]
     positive, negative = (parse(text, syntax, words=words) for text in (prompt, negative_prompt))

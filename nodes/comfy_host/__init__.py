@@ -9,6 +9,7 @@ from .folders import (
     folders_with,
     model_files,
     pick_file,
+    register_folder,
     safetensors_files,
     state_of_file,
     state_of_files,
@@ -18,6 +19,7 @@ from .memory import HostOffload
 from .monitor import HostMonitor, notes_kept
 from .newer import advanced, found_by
 from .outputs import refused_output
+from .routes import answer_posts
 from .runtime import runtime_for
 from .urls import ALLOW_URL, check_urls_allowed
 
@@ -30,6 +32,7 @@ __all__ = [
     "HostMonitor",
     "HostOffload",
     "advanced",
+    "answer_posts",
     "check_choice",
     "check_urls_allowed",
     "denoising_device",
@@ -45,6 +48,7 @@ __all__ = [
     "pick_folder",
     "refusal",
     "refused_output",
+    "register_folder",
     "runtime_for",
     "safetensors_files",
     "state_of_file",

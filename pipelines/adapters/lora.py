@@ -68,7 +68,11 @@ def with_lora(
     )
     model = f"{components.source} ({family.title})"
     key = ("lora", file_identity(path), layout)
-    weights = REGISTRY.get(key, lambda: read_lora(path, table, modules, title=title, model=model))
+    has_encoders, kind = not components.lacks_text_encoders, family.lora_kind
+    weights = REGISTRY.get(
+        key,
+        lambda: read_lora(path, table, modules, title=title, model=model, kind=kind, has_encoders=has_encoders),
+    )
     lora = Lora(title, weights, strength, text_strength)
     _check_range(lora, modules, model)
     return components.with_changes(loras=(*components.loras, lora))
@@ -191,4 +195,4 @@ def _pipeline_class(family: Any) -> Any:
 
 
 def _takes_loras(family: Any) -> bool:
-    return hasattr(_pipeline_class(family), "load_lora_into_unet")
+    return any(hasattr(_pipeline_class(family), f"load_lora_into_{kind}") for kind in ("unet", "transformer"))

@@ -18,7 +18,7 @@ from .lora_formats import INSTEAD, made_for, other_format, own_kind
 from .lora_kinds import LOW_RANK, Kind, Lacking, kind_of
 from .lora_layers import Change, LayerError, OtherShape, Target, read_layer
 from .lora_metadata import METADATA, AdapterSettings, Metadata
-from .lora_names import Place, place_of, split
+from .lora_names import Place, is_of_encoder, place_of, split
 from .weight_changes import Difference
 
 if TYPE_CHECKING:
@@ -31,7 +31,14 @@ INPUT_LAYER = "conv_in"
 
 
 def read_lora(
-    path: Path, table: Mapping[str, Place], modules: Mapping[str, Any], *, title: str, model: str
+    path: Path,
+    table: Mapping[str, Place],
+    modules: Mapping[str, Any],
+    *,
+    title: str,
+    model: str,
+    kind: str = "",
+    has_encoders: bool = True,
 ) -> LoraWeights:
     """Reads a LoRA file for the model with the layers in ``table``.
 
@@ -40,6 +47,8 @@ def read_lora(
         modules: component -> module.
         title: the file's name for messages.
         model: the model's name for messages.
+        kind: what :func:`.lora_formats.made_for` calls a LoRA for it, if its family is known by layer names.
+        has_encoders: whether the model has text encoders. If not, the file's layers for them are skipped, with a note.
 
     Raises:
         RelayError: the file is damaged, not a LoRA, a kind of LoRA that can't be loaded, or for another model; or a tensor
@@ -54,12 +63,24 @@ def read_lora(
     if other := other_format(names):
         raise RelayError(f"{where} is {other.what}, which Load LoRA (Diffusers) can't load. {other.instead}")
     made_for_kind = made_for(header.shapes)
-    if made_for_kind == own_kind(modules):  # the kind is right, so it can't be the reason if something does not fit
+    is_right_kind = made_for_kind == (kind or own_kind(modules))
+    if is_right_kind:  # the kind is right, so it can't be the reason if something does not fit
         made_for_kind = ""
     keys = _by_layer(names, where, made_for_kind)
+    skipped = [] if has_encoders else [name for name in keys if is_of_encoder(name)]
+    if len(skipped) == len(keys):
+        raise RelayError(
+            f"{where} only changes text encoders, and {model} has none. Load it into the model that encodes the prompt."
+        )
+    keys = {name: roles for name, roles in keys.items() if name not in skipped}
     found = {name: place_of(name, table) for name in keys}
     unknown = [name for name, place in found.items() if place is None]
     does_not_fit = f"{where} {f'was made for {made_for_kind} and ' if made_for_kind else ''}does not fit {model}"
+    if unknown and kind and is_right_kind:
+        raise RelayError(
+            f"{where} was made for {kind}, but with the layer names of the original code, such as {shown(unknown[0])}, which Load LoRA (Diffusers) can't load. "
+            "Use a copy with diffusers' names, or convert it to them (kohya's sd-scripts have convert_flux_lora.py for Flux)."
+        )
     if unknown:
         raise RelayError(
             f"{does_not_fit}, which lacks {len(unknown)} of its {len(keys)} layers, such as {shown(unknown[0])}. {FOR_THIS_KIND}"
@@ -87,6 +108,11 @@ def read_lora(
     if not contents.layers and not contents.changes:
         raise RelayError(
             f"{does_not_fit}: its only layer, {shown(next(iter(found)))}, reads other channels. {FOR_THIS_KIND}"
+        )
+    if skipped:
+        contents.skipped.append(
+            f"{model} has no text encoder, so the {len(skipped)} layers of the LoRA for text encoders are not used. To use them, load the LoRA "
+            "into the model that encodes the prompt too."
         )
     notes = (*contents.skipped, *_notes(list(header.shapes), keys, metadata))
     return LoraWeights(contents.layers, contents.changes, notes, contents.largest)

@@ -43,6 +43,15 @@ HOST_ENCODERS = (
     "text_encoders.clip_h.transformer.",
 )
 """ComfyUI's names for the text encoders; clip_g is the second text encoder of SDXL and the only one of its refiner."""
+OF_ENCODERS = (
+    "lora_te",
+    "text_encoder",
+    "text_model.",
+    "encoder.layers.",
+    "lycoris_text_model_",
+    "lycoris_encoder_layers_",
+)
+"""Starts of the names of layers of text encoders, in every format above."""
 ORIGINAL_RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -99,7 +108,7 @@ def places(modules: Mapping[str, Any], denoiser: str, encoders: tuple[str, ...])
     for component in (denoiser, *encoders):
         layers = [name for name, layer in modules[component].named_modules() if _takes_changes(layer)]
         spell = (
-            _denoiser_names(modules[component], layers)
+            _denoiser_names(modules[component], component, layers)
             if component == denoiser
             else _encoder_names(component, layers, encoders)
         )
@@ -127,7 +136,20 @@ def place_of(name: str, table: Mapping[str, Place]) -> Place | None:
     return table[name]
 
 
-def _denoiser_names(unet: Any, layers: list[str]) -> dict[str, list[str]]:
+def is_of_encoder(name: str) -> bool:
+    """Whether ``name`` in a file is that of a layer of a text encoder."""
+    for wrapper in WRAPPERS:
+        name = name.removeprefix(wrapper)
+    return name.startswith(OF_ENCODERS)
+
+
+def _denoiser_names(module: Any, component: str, layers: list[str]) -> dict[str, list[str]]:
+    if "down_block_types" in module.config:
+        return _unet_names(module, layers)
+    return {layer: [f"{component}.{layer}", layer, f"lora_{component}_{layer.replace('.', '_')}"] for layer in layers}
+
+
+def _unet_names(unet: Any, layers: list[str]) -> dict[str, list[str]]:
     original = _original_starts(unet.config)
     names = {}
     for layer in layers:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 CLIP_PARENTS = ("text_model", "vision_model", "encoder")
 """Attributes that contain the list of layers in transformers' encoders, which group offloading does not know."""
-HOOK_ATTRIBUTES = ("forward", "_diffusers_hook")
+REGISTRY = "_diffusers_hook"
+HOOK_ATTRIBUTES = ("forward", REGISTRY)
 """Attributes that diffusers' hooks set on a module."""
 
 
@@ -69,6 +70,21 @@ def _parents(module: Any) -> tuple[str, ...]:
     from diffusers import ModelMixin
 
     return () if isinstance(module, ModelMixin) else CLIP_PARENTS
+
+
+@contextmanager
+def without_empty_registries(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """Removes the registries of hooks that some pipelines (``cache_context``) leave on ``modules``, if they hold no hook.
+
+    A registry that stayed would keep the hooks of the next stream after its end.
+    """
+    try:
+        yield
+    finally:
+        for module in modules:
+            registry: Any = vars(module).get(REGISTRY)
+            if registry is not None and not registry.hooks:
+                delattr(module, REGISTRY)
 
 
 @contextmanager

@@ -36,8 +36,12 @@ def build_encoder(
     dtype: torch.dtype,
     files: ComponentFiles,
     where: str,
+    rename: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] = dict,
 ) -> Any:
-    """A text or image encoder of transformers. Without a folder, transformers can't look for adapters, code or other weights."""
+    """A text or image encoder of transformers. Without a folder, transformers can't look for adapters, code or other weights.
+
+    ``rename``: gives the tensors of the files transformers' names.
+    """
     import math
 
     import torch
@@ -57,6 +61,7 @@ def build_encoder(
         tensors |= read_tensors(folder / name, lambda key: None if stays_float32(key) else own(key), dtype)
         if dtype == torch.float16:
             tensors |= read_tensors(folder / name, lambda key: own(key) if stays_float32(key) else None, torch.float32)
+    tensors = rename(tensors)
     refuse_quantised(tensors, where, files)
     with torch.device("meta"):
         expected = {

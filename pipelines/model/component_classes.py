@@ -31,6 +31,7 @@ AUTOENCODER_KL = Classes("diffusers", ("AutoencoderKL",))
 MOVQ = Classes("diffusers", ("VQModel",))
 PRIOR = Classes("diffusers", ("PriorTransformer",))
 CONTROLNET = Classes("diffusers", ("ControlNetModel",))
+CONTROLNET_UNION = Classes("diffusers", ("ControlNetUnionModel",), {"ControlNetModel_Union": "ControlNetUnionModel"})
 SD3_TRANSFORMER = Classes("diffusers", ("SD3Transformer2DModel",))
 FLUX_TRANSFORMER = Classes("diffusers", ("FluxTransformer2DModel",))
 Z_IMAGE_TRANSFORMER = Classes("diffusers", ("ZImageTransformer2DModel",))
@@ -45,6 +46,8 @@ QWEN25_VL = Classes(
 """A vision LLM of which only the language model is loaded."""
 QWEN3 = Classes("transformers", ("Qwen3Model",), {"Qwen3ForCausalLM": "Qwen3Model"})
 PICTURE = Classes("transformers", ("CLIPVisionModelWithProjection",))
+IP_ADAPTER = Classes("diffusers", ())
+"""An IP-Adapter is not a model of its own: its layers become part of a UNet."""
 TOKENIZER = Classes("transformers", ("CLIPTokenizer",), {"CLIPTokenizerFast": "CLIPTokenizer"}, kind="tokenizer")
 QWEN_TOKENIZER = Classes(
     "transformers", ("Qwen2TokenizerFast",), {"Qwen2Tokenizer": "Qwen2TokenizerFast"}, kind="tokenizer"

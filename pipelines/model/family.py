@@ -46,8 +46,12 @@ class ModelFamily:
     """Task -> class name for a run with perturbed attention guidance (PAG); empty if diffusers has none."""
     pag_control_pipeline_classes: Mapping[Task, str] = field(default_factory=dict)
     """The same with ControlNets."""
+    union_pipeline_classes: Mapping[Task, str] = field(default_factory=dict)
+    """Task -> class name for a run with ControlNet Unions; empty if the family can't use them."""
     controlnet: Classes | None = None
     """The class of its ControlNets; None if the family can't use them. The family's module makes the arguments from them."""
+    controlnet_union: Classes | None = None
+    """The class of its ControlNet Unions; None if the family can't use them."""
     autoencoder: str | None = None
     """The component that converts between pixels and latents; None if the family makes no latents."""
     text_encoders: tuple[str, ...] = ()
@@ -94,7 +98,8 @@ class ModelFamily:
     takes_hint: bool = False
     """Whether it needs a depth map in every run."""
     inpaints_plain_models: bool = False
-    """Whether the inpainting pipeline also runs a plain UNet. If not, it needs a UNet that was trained for inpainting."""
+    """Whether the inpainting pipeline also runs a plain UNet. If not, it needs a UNet that was trained for inpainting. Those that run plain
+    ones also take ``padding_mask_crop``."""
     blends_masks: bool = False
     """Whether diffusers' inpainting pipeline does what :class:`~..denoising.step_callback.KeepUnmasked` does with a plain
     denoiser, so that the family's module gets a masked run like any other. The family has no denoisers trained for inpainting."""
@@ -105,6 +110,8 @@ class ModelFamily:
     """Whether its pipelines take SDXL's ``original_size``, ``crops_coords_top_left`` and ``target_size``."""
     takes_embeddings: bool = False
     """Whether diffusers' ``load_textual_inversion`` works with the family's pipelines."""
+    lora_kind: str = ""
+    """What :data:`~..adapters.lora_formats.MADE_FOR` calls a LoRA for the family; empty if widths tell instead."""
     keeps_latents: bool = False
     """Whether its latents never leave the run, and it can't read latents of other models."""
     force_upcast_by_config: bool = False
@@ -120,11 +127,16 @@ class ModelFamily:
     config_flags: Mapping[str, object] = field(default_factory=dict)
     """Entries of model_index.json that change results, with diffusers' defaults."""
 
-    def pipeline_class(self, task: Task, *, control: bool = False, pag: bool = False) -> type:
-        """diffusers' class for ``task``, with or without ControlNets and PAG. Imports diffusers."""
+    def pipeline_class(self, task: Task, *, control: bool = False, union: bool = False, pag: bool = False) -> type:
+        """diffusers' class for ``task``, with or without ControlNets and PAG. Imports diffusers.
+
+        ``union``: the ControlNets are Unions, for which there is no PAG.
+        """
         import diffusers
 
-        if pag:
+        if union:
+            classes = self.union_pipeline_classes
+        elif pag:
             classes = self.pag_control_pipeline_classes if control else self.pag_pipeline_classes
         else:
             classes = self.control_pipeline_classes if control else self.pipeline_classes

@@ -6,6 +6,7 @@ from .component_classes import (
     AUTOENCODER,
     AUTOENCODER_KL,
     CONTROLNET,
+    CONTROLNET_UNION,
     FLOW_EULER_SCHEDULER,
     FLOW_MATCH_SCHEDULERS,
     FLOW_SCHEDULER,
@@ -138,7 +139,13 @@ SDXL_BASE = ModelFamily(
         Task.TEXT_TO_IMAGE: "StableDiffusionXLControlNetPAGPipeline",
         Task.IMAGE_TO_IMAGE: "StableDiffusionXLControlNetPAGImg2ImgPipeline",
     },
+    union_pipeline_classes={
+        Task.TEXT_TO_IMAGE: "StableDiffusionXLControlNetUnionPipeline",
+        Task.IMAGE_TO_IMAGE: "StableDiffusionXLControlNetUnionImg2ImgPipeline",
+        Task.INPAINT: "StableDiffusionXLControlNetUnionInpaintPipeline",
+    },
     controlnet=CONTROLNET,
+    controlnet_union=CONTROLNET_UNION,
     recognised_by=frozenset(
         {"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"}
     ),
@@ -152,7 +159,7 @@ SDXL_BASE = ModelFamily(
         "scheduler": SCHEDULER,
     },
     auto_keys=(
-        *("stable-diffusion-xl", "stable-diffusion-xl-controlnet"),
+        *("stable-diffusion-xl", "stable-diffusion-xl-controlnet", "stable-diffusion-xl-controlnet-union"),
         *("stable-diffusion-xl-pag", "stable-diffusion-xl-controlnet-pag"),
     ),
     autoencoder="vae",
@@ -254,6 +261,7 @@ STABLE_DIFFUSION_3 = ModelFamily(
     has_pooled_embeds=True,
     host_factor=1.5305,
     host_shift=0.0609,
+    lora_kind="Stable Diffusion 3",
     vae_config="sd3",
     preview_format="SD3",
 )
@@ -293,6 +301,7 @@ FLUX = ModelFamily(
     has_pooled_embeds=True,
     host_factor=0.3611,
     host_shift=0.1159,
+    lora_kind="Flux",
     vae_config="flux",
     preview_format="Flux",
 )

@@ -1,10 +1,11 @@
-"""The denoising stage of every run. Only the denoiser and its ControlNets are on the device."""
+"""The denoising stage of every run. Only the denoiser, its ControlNets and IP-Adapters are on the device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..adapters.ip_adapter import active_ip_adapters, ip_adapter_modules
 from ..adapters.lora import active_loras
 from ..base.errors import RelayError
 from ..control.fitting import control_modules
@@ -13,6 +14,7 @@ from ..denoising.job import DenoisingJob, denoising_bytes
 from ..denoising.optimising import in_force
 from ..device.offload import Stage
 from ..device.runtime import Runtime
+from ..device.streaming import without_empty_registries
 from ..families.family_runs import run_of
 from .result_check import check_painted
 
@@ -34,15 +36,18 @@ def denoise(jobs: Sequence[DenoisingJob], runtime: Runtime) -> list[torch.Tensor
     components = first.components
     run = run_of(components.family, first.task)
     denoiser = components.family.denoiser
-    modules = [components[denoiser], *control_modules(first.controls)]
+    networks = [components[denoiser], *control_modules(first.controls)]
+    modules = [*networks, *ip_adapter_modules(first.ip_adapters)]
     runtime.monitor.check()
     previews = runtime.monitor.expect_latents()
     painted = []
     with (
         runtime.policy.on_device(Stage.DENOISE, modules, denoising_bytes(first)) as device,
+        without_empty_registries(modules),
         active_loras(components, [denoiser]),
-        in_force(components, modules, runtime.monitor),
+        in_force(components, networks, runtime.monitor),
         attention_kept(components),
+        active_ip_adapters(components, first.ip_adapters),
     ):
         for job in jobs:
             if previews:

@@ -18,6 +18,8 @@ SEARCHES = {
     "txt2img": {"RelayTextToImage"},
     "t2i": {"RelayTextToImage"},
     "inpainting": {"RelayInpaint"},
+    "only masked": {"RelayInpaint"},
+    "differential diffusion": {"RelayInpaint"},
     "hires": {"RelayImageToImage", "RelayLatentUpscale", "RelaySuperResolution"},
     "refiner": {"RelayImageToImage", "RelayLoadModel", "RelayLoadModelFromHub"},
     "upscale": {"RelayLatentUpscale", "RelaySuperResolution"},
@@ -29,17 +31,22 @@ SEARCHES = {
         "RelayLoadModelFromHub",
         "RelayLoadControlNet",
         "RelayLoadControlNetFromHub",
+        "RelayLoadIpAdapter",
+        "RelayLoadIpAdapterFromHub",
         "RelayEncodePrompt",
     },
+    "ipadapter": {"RelayLoadIpAdapter", "RelayLoadIpAdapterFromHub", "RelayIpAdapterImage"},
     "depth": {"RelayLoadControlNet", "RelayLoadControlNetFromHub", "RelayApplyControlNet", "RelayKandinskyHint"},
 }
 ADVANCED = {
     "RelayLoadModel": {"dtype"},
-    "RelayLoadModelFromHub": {"revision", "variant", "dtype"},
+    "RelayLoadModelFromHub": {"revision", "variant", "dtype", "subfolder"},
     "RelayLoadControlNet": {"dtype"},
-    "RelayLoadControlNetFromHub": {"revision", "variant", "dtype"},
+    "RelayLoadControlNetFromHub": {"revision", "variant", "dtype", "subfolder"},
+    "RelayLoadIpAdapter": {"dtype"},
+    "RelayLoadIpAdapterFromHub": {"revision", "dtype"},
     "RelayEncodePrompt": {"clip_skip"},
-    "RelaySetScheduler": {"prediction_type", "rescale_betas_zero_snr", "algorithm_type", "euler_at_final"},
+    "RelaySetScheduler": {"prediction_type", "rescale_betas_zero_snr", "algorithm_type", "euler_at_final", "shift"},
     "RelaySdxlSize": {
         f"negative_{name}"
         for name in (
@@ -47,15 +54,19 @@ ADVANCED = {
             *("target_width", "target_height"),
         )
     },
-    "RelayTextToImage": {"denoising_end", "eta"},
-    "RelayImageToImage": {"denoising_start", "denoising_end", "aesthetic_score", "negative_aesthetic_score", "eta"},
-    "RelayInpaint": {"eta"},
+    "RelayTextToImage": {"denoising_end", "eta", "true_cfg_scale"},
+    "RelayImageToImage": {
+        *("denoising_start", "denoising_end", "aesthetic_score", "negative_aesthetic_score"),
+        *("eta", "true_cfg_scale"),
+    },
+    "RelayInpaint": {"eta", "true_cfg_scale"},
 }
 COUNTERPARTS = {
     "RelayLoadModel": "ComfyUI's Load Checkpoint",
     "RelayLoadControlNet": "ComfyUI's own Load ControlNet Model",
     "RelayLoadLora": "ComfyUI's own Load LoRA",
     "RelayLoadTextualInversion": "embedding:name",
+    "RelayLoadIpAdapter": "ComfyUI's own samplers",
     "RelaySetScheduler": "ComfyUI's own samplers",
     "RelaySetGuidance": "ComfyUI's RescaleCFG and PerturbedAttentionGuidance",
     "RelaySetVae": "ComfyUI's Load VAE",
@@ -68,6 +79,7 @@ COUNTERPARTS = {
     "RelayImageToImage": "ComfyUI's KSampler",
     "RelayInpaint": "ComfyUI's VAE Encode (for Inpainting)",
     "RelayApplyControlNet": "ComfyUI's own Apply ControlNet",
+    "RelayIpAdapterImage": "ComfyUI's own samplers",
     "RelayLatentUpscale": "ComfyUI's Upscale Latent",
     "RelaySuperResolution": "ComfyUI's Upscale Image (using Model)",
     "RelayDecode": "ComfyUI's VAE Decode",

@@ -36,7 +36,18 @@ class Anything:
 
 @pytest.mark.parametrize(
     "kind",
-    ["IMAGE", "MASK", "LATENT", "DIFFUSERS_MODEL", "DIFFUSERS_PROMPT", "DIFFUSERS_CONTROLNET", "DIFFUSERS_CONTROL"],
+    [
+        *(
+            "IMAGE",
+            "MASK",
+            "LATENT",
+            "DIFFUSERS_MODEL",
+            "DIFFUSERS_PROMPT",
+            "DIFFUSERS_CONTROLNET",
+            "DIFFUSERS_CONTROL",
+        ),
+        *("DIFFUSERS_IP_ADAPTER", "DIFFUSERS_IP_ADAPTER_IMAGE"),
+    ],
 )
 def test_a_value_of_another_class_is_refused(kind: str) -> None:
     class Example(io.ComfyNode):

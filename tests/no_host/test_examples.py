@@ -31,6 +31,9 @@ IN_NO_EXAMPLE = {
     "RelayOptimize": "the best option depends on the machine",
     "RelaySetVae": "the guide's models don't need another VAE",
     "RelaySetGuidance": "the guide doesn't use it",
+    "RelayLoadIpAdapter": "the user's files aren't known",
+    "RelayLoadIpAdapterFromHub": "the guide doesn't use it",
+    "RelayIpAdapterImage": "the guide doesn't use it",
     "RelaySdxlSize": "the guide doesn't use it",
 }
 APPS = {

@@ -100,19 +100,21 @@ def paint(model: PipelineComponents, policy: PlainOffload, monitor: ListeningMon
     return text_to_image(model, prompt, SETTINGS, Runtime(policy, monitor), **inputs).samples
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl_base", "kandinsky_decoder"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl_base", "kandinsky_decoder", "flux_dev"])
 def test_a_streamed_denoiser_paints_the_same(inference_mode: None, name: str, caplog: pytest.LogCaptureFixture) -> None:
     model = load(name)
-    unet = model["unet"]
-    whole, before = paint(model, PlainOffload(), ListeningMonitor()), state(unet)
-    monitor = LookingMonitor(unet)
+    denoiser = model[model.family.denoiser]
+    whole, before = paint(model, PlainOffload(), ListeningMonitor()), state(denoiser)
+    monitor = LookingMonitor(denoiser)
     with caplog.at_level(logging.INFO):
         streamed = paint(model, PlainOffload(capacity=1000), monitor)
     assert torch.equal(streamed, whole)
-    assert min(monitor.hooks) > 3, "a hook for each block"
-    assert hooks_on(unet) == 0
-    assert state(unet) == before
-    assert "UNet2DConditionModel" in caplog.text and "streamed block by block" in caplog.text
+    if name == "flux_dev":  # its pipeline leaves a registry of hooks, which must not keep those of the stream before
+        assert torch.equal(paint(model, PlainOffload(capacity=1000), ListeningMonitor()), whole)
+    assert min(monitor.hooks) >= 3, "a hook for each block"
+    assert hooks_on(denoiser) == 0
+    assert state(denoiser) == before
+    assert type(denoiser).__name__ in caplog.text and "streamed block by block" in caplog.text
 
 
 def test_what_fits_does_not_stream(caplog: pytest.LogCaptureFixture) -> None:
@@ -150,7 +152,7 @@ def test_denoiser_and_controlnet_stream_together() -> None:
     assert hooks_on(net.module) == hooks_on(model["unet"]) == 0
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl_base"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl_base", "flux_dev"])
 def test_a_streamed_text_encoder_encodes_the_same(inference_mode: None, name: str) -> None:
     """Then runs it twice without streaming: at a module's first call, transformers marks that it has added its own hooks."""
     model = load(name)
