@@ -36,7 +36,7 @@ class RelayInpaint(io.ComfyNode):
                 sampling_inputs.guidance_scale(),
                 sampling_inputs.seed(),
                 *sampling_inputs.image_or_latent(
-                    "The picture to inpaint. Any size; it is scaled down to the next multiple of 8. SD3 and Flux.1 only take multiples of 16, and Kandinsky multiples of 64.",
+                    "The picture to inpaint. Any size; it is scaled down to the next multiple of 8. SD3, Z-Image, Qwen-Image and Flux.1 only take multiples of 16, and Kandinsky multiples of 64.",
                     "The latent to inpaint. If it has a noise_mask, only the area that both masks cover is repainted.",
                 ),
                 sampling_inputs.control(),

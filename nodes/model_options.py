@@ -95,7 +95,7 @@ class RelaySetScheduler(io.ComfyNode):
                     max=MOST_SHIFT,
                     step=0.1,
                     optional=True,
-                    tooltip="Only for flow matching models, such as SD3 and Flux.1: higher values spend more of the steps on the composition, and fewer on details. 0: the model's own, which for Flux.1 dev depends on the size.",
+                    tooltip="Only for flow matching models, such as SD3, Z-Image, Qwen-Image and Flux.1: higher values spend more of the steps on the composition, and fewer on details. 0: the model's own, which for Flux.1 dev depends on the size.",
                     **comfy_host.advanced(io.Float.Input),
                 ),
             ],

@@ -116,7 +116,7 @@ class RelayImageToImage(io.ComfyNode):
                 ),
                 sampling_inputs.denoising_end(),
                 *sampling_inputs.image_or_latent(
-                    "The picture to repaint. Any size; it is scaled down to the next multiple of 8. SD3 and Flux.1 only take multiples of 16, and Kandinsky multiples of 64.",
+                    "The picture to repaint. Any size; it is scaled down to the next multiple of 8. SD3, Z-Image, Qwen-Image and Flux.1 only take multiples of 16, and Kandinsky multiples of 64.",
                     "The latent to repaint. Its noise_mask and batch index are respected.",
                 ),
                 sampling_inputs.control(),

@@ -19,8 +19,8 @@ MAX_SIZE = 16384
 """Pixels."""
 SIZE_STEP = size_step()
 """Every family's sizes are multiples of this. The host needs it before a model is connected; the run checks the model's own multiple."""
-STEPS = "Denoising steps of a full run. More steps take longer. The models' defaults: 50 for Stable Diffusion and SDXL, 28 for SD3 and Flux.1 dev, 4 for Flux.1 schnell, 100 for the Kandinsky decoder."
-GUIDANCE_SCALE = "How closely to follow the prompt. Higher follows it more closely; 1 or less turns guidance and the negative prompt off. The models' defaults: 7.5 for Stable Diffusion, 5 for SDXL, 7 for SD3, 3.5 for Flux.1 dev, 4 for Kandinsky. Flux.1 schnell does not use it."
+STEPS = "Denoising steps of a full run. More steps take longer. The models' defaults: 50 for Stable Diffusion and SDXL, 28 for SD3 and Flux.1 dev, 4 for Flux.1 schnell, 8 for Z-Image Turbo, 50 for Qwen-Image, 100 for the Kandinsky decoder."
+GUIDANCE_SCALE = "How closely to follow the prompt. Higher follows it more closely; 1 or less turns guidance and the negative prompt off. The models' defaults: 7.5 for Stable Diffusion, 5 for SDXL, 7 for SD3, 3.5 for Flux.1 dev, 0 for Z-Image Turbo, 4 for Kandinsky. Flux.1 schnell does not use it."
 SEED = "The seed for the noise. Picture i of a batch uses seed + i (the first has i = 0), so each can be painted again on its own."
 HAVE_RANGE = f"Only for: {families_with_range()}."
 EITHER = "Connect either image or latent."

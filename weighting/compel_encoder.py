@@ -16,7 +16,7 @@ from ..pipelines.device.runtime import Runtime
 from ..pipelines.model.components import PipelineComponents
 from ..pipelines.model.embeds import PromptEmbeds, TextEmbeds, mark_of
 from ..pipelines.model.laws import TextRecipe
-from . import clip_and_t5_recipe, clip_recipe, pooled_clip_and_t5_recipe
+from . import clip_and_t5_recipe, clip_recipe, llm_recipe, pooled_clip_and_t5_recipe
 from .encoded_texts import find_texts, keep_texts, texts_key
 from .prompt_text import as_typed
 from .syntax import parse
@@ -38,6 +38,8 @@ RECIPES: Mapping[TextRecipe, Recipe] = MappingProxyType(
         TextRecipe.CLIP: Recipe(clip_recipe.encode),
         TextRecipe.CLIP_AND_T5: Recipe(clip_and_t5_recipe.encode, reads_spaces=True),
         TextRecipe.POOLED_CLIP_AND_T5: Recipe(pooled_clip_and_t5_recipe.encode, reads_spaces=True),
+        TextRecipe.LLM_CHAT: Recipe(llm_recipe.encode, reads_spaces=True),
+        TextRecipe.LLM_DESCRIPTION: Recipe(llm_recipe.encode, reads_spaces=True),
     }
 )
 
@@ -60,7 +62,7 @@ def encode_prompt(
     A script cuts a text at 77 tokens. Here, a longer text is encoded in blocks of 77 tokens, split between sentences if
     possible, and the shorter of the two texts is padded with empty texts. The pooled embedding is that of the literal
     text, without syntax and cut at 77 tokens, as in a script. T5 reads a text of any length as a whole, see
-    :mod:`.clip_and_t5_recipe`.
+    :mod:`.clip_and_t5_recipe`, and so do LLMs, see :mod:`.llm_recipe`.
 
     Args:
         components: a model with text encoders.

@@ -33,7 +33,7 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.device = device
         self.expansions = expansions or {}
-        self._check = check
+        self.check = check
         self._layers = layers
         self._outputs: dict[tuple[Any, ...], Any] = {}
 
@@ -47,7 +47,7 @@ class TextEncoder:
         )
         if key in self._outputs:
             return self._outputs[key]
-        self._check()
+        self.check()
         output = self.encoder(token_ids, attention_mask=attention_mask, output_hidden_states=self._layers)
         if attention_mask is None:  # masked runs are for weights below 1 and never repeat
             self._outputs[key] = output

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_right
 from collections.abc import Iterable
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ from .compel_calls import Layer, compel_class, compel_tree, passages_side_by_sid
 from .encoder_runs import TextEncoder
 from .prompt_text import Passage, Prompt
 from .text_encoder import MAX_RUNS
+from .token_weights import weighed_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -21,9 +20,6 @@ LENGTH = 256
 """Tokens: diffusers' ``max_sequence_length``. Longer texts are padded to a multiple of it."""
 MAX_STATES = MAX_RUNS * 77 * 1280
 """Numbers in the outputs of all runs for one prompt, which are in memory together: 1.6 GB, as for SDXL's larger CLIP."""
-SPACES = re.compile(r"\s+")
-FOLLOWS_AT_ONCE = re.compile(r"[,.;:!?)\]}%…]|['’](?:s|t|re|ve|m|ll|d)\b", re.IGNORECASE)
-"""The start of a fragment that has no space before it. The syntaxes drop spaces, but T5's tokens depend on them."""
 
 
 def t5_length(tokenizer: Any, prompts: Iterable[Prompt], step: int = LENGTH) -> int:
@@ -34,36 +30,11 @@ def t5_length(tokenizer: Any, prompts: Iterable[Prompt], step: int = LENGTH) -> 
 
 
 def weighted_tokens(tokenizer: Any, passage: Passage) -> list[tuple[list[int], float]]:
-    """Token ids with their weights, by fragment, without the end mark. Together, they are the tokens of the whole text.
-
-    A token that spans several fragments (``etc.``) gets the weight that is farthest from 1.
-    """
-    text, starts = _joined(passage)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    owners = []
-    for start, end in encoded["offset_mapping"]:
-        if spaces := SPACES.match(text, start):
-            start = spaces.end()  # spaces belong to the next fragment, but some tokenizers add them to a token
-        touched = range(_fragment_at(starts, start), _fragment_at(starts, max(start, end - 1)) + 1)
-        owners.append(max(touched, key=lambda index: abs(passage.fragments[index].weight - 1)))
-    grouped = groupby(zip(encoded["input_ids"], owners), key=lambda pair: pair[1])
-    return [([number for number, _ in tokens], passage.fragments[owner].weight) for owner, tokens in grouped]
-
-
-def _joined(passage: Passage) -> tuple[str, list[int]]:
-    """The text of ``passage``, and the index at which each fragment starts."""
-    text = ""
-    starts = []
-    for fragment in passage.fragments:
-        if text and fragment.text and not FOLLOWS_AT_ONCE.match(fragment.text):
-            text += " "
-        starts.append(len(text))
-        text += fragment.text
-    return text, starts
-
-
-def _fragment_at(starts: list[int], index: int) -> int:
-    return max(0, bisect_right(starts, index) - 1)
+    """Token ids with their weights, by fragment, without the end mark. Together, they are the tokens of the whole text."""
+    numbers, owners = weighed_tokens(tokenizer, passage)
+    grouped = groupby(zip(numbers, owners), key=lambda pair: pair[1])
+    weights = [fragment.weight for fragment in passage.fragments]
+    return [([number for number, _ in tokens], 1.0 if owner is None else weights[owner]) for owner, tokens in grouped]
 
 
 class T5Encoder:

@@ -35,9 +35,11 @@ from .parts import (
     scheduler,
     text_conditions,
 )
+from .qwen_image import make_qwen_image
 from .stable_diffusion_3 import make_sd3
 from .upscalers import make_x2_upscaler, make_x4_upscaler
 from .weights import calibrate_movq, fit_unet, random_module
+from .z_image import make_z_image
 
 
 def make_sd15(folder: Path, *, seed: int = 5113) -> Path:
@@ -206,6 +208,8 @@ def make_all(folder: Path) -> dict[str, Path]:
     made["sd3_without_t5"] = make_sd3(folder / "sd3_without_t5", t5=False)
     made["flux_dev"] = make_flux(folder / "flux_dev")
     made["flux_schnell"] = make_flux(folder / "flux_schnell", dev=False)
+    made["z_image"] = make_z_image(folder / "z_image")
+    made["qwen_image"] = make_qwen_image(folder / "qwen_image")
     sd15 = made["sd15"]
     made["comic"] = make_finetune(sd15, folder / "comic", seed=1021)
     made["pixel"] = make_finetune(sd15, folder / "pixel", seed=1033)

@@ -126,7 +126,7 @@ def fit_velocity(
     hook = layer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     run(noisy, sigmas, generator)
     hook.remove()
-    features = seen[0].flatten(0, 1)
+    features = seen[0][:, : clean.shape[-2] * clean.shape[-1] // 4].flatten(0, 1)  # text may follow the patches
     patches = (noise - clean).unfold(2, 2, 2).unfold(3, 2, 2)  # [B, C, h, w, 2, 2]
     values = ordered(patches).reshape(len(features), -1)
     mean = features.mean(0)

@@ -38,9 +38,9 @@ def byte_alphabet() -> dict[int, str]:
     return alphabet
 
 
-def learn_merges(words: list[str]) -> list[tuple[str, str]]:
-    """Repeatedly merges the most common pair until every word is one token."""
-    spelled = [[*word[:-1], word[-1] + END_OF_WORD] for word in sorted(set(words))]
+def learn_merges(words: list[str], end: str = END_OF_WORD) -> list[tuple[str, str]]:
+    """Repeatedly merges the most common pair until every word is one token. The last letter of a word has `end` after it."""
+    spelled = [[*word[:-1], word[-1] + end] for word in sorted(set(words))]
     merges: list[tuple[str, str]] = []
     while True:
         pairs = Counter(pair for symbols in spelled for pair in pairwise(symbols))

@@ -14,8 +14,15 @@ from ..base.images import Extent
 from ..base.library_log import without_advice_on_configs
 from ..control.fitting import control_nets
 from ..control.units import ControlNetUnit, has_unions
-from ..device.working_memory import joint_transformer_bytes, single_stream_bytes, transformer_bytes, unet_bytes
+from ..device.working_memory import (
+    joint_transformer_bytes,
+    padded_stream_bytes,
+    single_stream_bytes,
+    transformer_bytes,
+    unet_bytes,
+)
 from ..latents.autoencoder import autoencoder_of
+from ..latents.frame_axis import has_frames, with_frame
 from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds
 from ..model.family import Task
@@ -123,6 +130,24 @@ def borrow_pipeline(job: DenoisingJob, device: torch.device, without: Mapping[st
     return pipeline
 
 
+def borrow_image_pipeline(
+    job: DenoisingJob, device: torch.device, without: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """As :func:`borrow_pipeline`, with the arguments that pass the job's picture to a pipeline that takes no latents.
+
+    The pipeline gets a dummy of the picture's size, and a stand-in for its autoencoder that returns the latents.
+    """
+    import torch
+
+    assert job.latents is not None
+    pipeline = borrow_pipeline(job, device, without)
+    latents = with_frame(job.latents) if has_frames(pipeline.vae) else job.latents
+    pipeline.vae = EncodedPictures(pipeline.vae, [FixedLatents(one) for one in latents.split(1)])
+    width, height = job.extent.width, job.extent.height
+    image = torch.zeros(job.batch, 3, height, width)
+    return pipeline, {"image": image, "width": width, "height": height, "strength": job.strength}
+
+
 def borrow_inpainting_pipeline(
     job: DenoisingJob, device: torch.device, without: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
@@ -169,7 +194,8 @@ def denoising_bytes(job: DenoisingJob) -> int:
     what its IP-Adapters make of their pictures."""
     components, family = job.components, job.components.family
     denoiser = components[family.denoiser]
-    rows = job.batch * (2 if job.guidance_scale > 1 and family.guidance is Guidance.ONE_BATCH else 1)
+    guided = job.guidance_scale > family.guides_above and family.guidance is Guidance.ONE_BATCH
+    rows = job.batch * (2 if guided else 1)
     if components.guidance.has_pag:
         rows += job.batch  # the perturbed prediction
     latent_pixels = job.extent.width * job.extent.height // autoencoder_of(components).factor ** 2
@@ -187,7 +213,9 @@ def denoising_bytes(job: DenoisingJob) -> int:
         nets = len(control_nets(job.controls))
         return pictures + unet_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, controlnets=nets)
     assert isinstance(job.prompt, PromptEmbeds)
-    text_tokens = job.prompt.positive.hidden.shape[1]
+    text_tokens = max(text.hidden.shape[1] for text in (job.prompt.positive, job.prompt.negative))
+    if family.memory is StepMemory.PADDED_STREAM:
+        return padded_stream_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, text_tokens=text_tokens)
     if family.memory is StepMemory.SINGLE_STREAM:
         patches = latent_pixels // family.packed**2
         return single_stream_bytes(denoiser, rows=rows, patches=patches, text_tokens=text_tokens)

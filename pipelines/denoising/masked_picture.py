@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import RelayError
 from ..base.images import Extent
 from ..latents.autoencoder import Autoencoder
+from ..latents.frame_axis import has_frames
 from .step_callback import fit_mask
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class FixedLatents:
     """Latents that are returned without sampling, instead of an encoder's output."""
 
     latents: torch.Tensor
-    """[1, C, h, w] in model scale."""
+    """[1, C, h, w] in model scale, or [1, C, 1, h, w] for a video autoencoder."""
 
     def to(self, device: torch.device) -> FixedLatents:
         return FixedLatents(self.latents.to(device))
@@ -73,7 +74,11 @@ class EncodedPictures:
 
     def __init__(self, vae: Any, answers: Sequence[Any]) -> None:
         own = {name: value for name, value in vae.config.items() if name not in ("latents_mean", "latents_std")}
-        self.config = SimpleNamespace(**own | {"scaling_factor": 1.0, "shift_factor": 0.0, "force_upcast": False})
+        unit: dict[str, Any] = {"scaling_factor": 1.0, "shift_factor": 0.0, "force_upcast": False}
+        if has_frames(vae):
+            channels = vae.config.z_dim
+            unit |= {"latents_mean": [0.0] * channels, "latents_std": [1.0] * channels}
+        self.config = SimpleNamespace(**own | unit)
         self.dtype = vae.dtype
         self._answers = deque(answers)
 

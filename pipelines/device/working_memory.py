@@ -27,6 +27,10 @@ TRANSFORMER_WIDTHS = 21
 """Elements per channel in a block's feed-forward layer: 8 before the gate, twice 4 after it, and the residuals."""
 SINGLE_STREAM_WIDTHS, FLOAT32_WIDTHS = 14, 2
 """Elements per channel in a single stream block, and those that are float32 in every dtype: its rotated queries and keys."""
+PADDED_STREAM_WIDTHS, STREAM_STEP = 16, 32
+"""Elements per channel in a block of such a transformer, measured 15.8 in every dtype, and the step that its two lengths are padded to."""
+ROTATED_WIDTHS = 2
+"""Elements per channel that rotary positions add."""
 RESNET_WIDTHS = 5
 """Elements per channel: input, first convolution, norm, activation, second convolution."""
 VIDEO_ENCODE_WIDTHS, VIDEO_DECODE_WIDTHS = 12, 18
@@ -38,6 +42,10 @@ FLOAT32_BYTES = 4
 RGB = 3
 T5_TOKENS = 256
 """An encoder without a table of positions reads a text as a whole, padded to a multiple of this."""
+LLM_TOKENS = 512
+"""An LLM reads a text as a whole with its template, padded to a multiple of this."""
+LLM_WIDTHS = 8
+"""Elements per channel in a block of an LLM, besides its feed-forward layer and the outputs of all layers."""
 T5_SCORES = 3
 """Factor of heads * tokens * tokens: T5's position bias prevents a fused kernel, so the scores and their softmax exist too."""
 
@@ -112,7 +120,7 @@ def transformer_bytes(model: Any, *, rows: int, tokens: int, width: int, kept: i
 
 
 def joint_transformer_bytes(transformer: Any, *, rows: int, latent_pixels: int, text_tokens: int) -> int:
-    """One forward pass of a transformer with joint attention of patches and text (SD3Transformer2DModel).
+    """One forward pass of a transformer with joint attention of patches and text (SD3Transformer2DModel, QwenImageTransformer2DModel).
 
     Its peak is the feed-forward layer of the patches, or the joint attention if the text is about as long as the patches.
 
@@ -124,12 +132,27 @@ def joint_transformer_bytes(transformer: Any, *, rows: int, latent_pixels: int, 
     config = transformer.config
     width = config.num_attention_heads * config.attention_head_dim
     patches = latent_pixels // config.patch_size**2
-    feed_forward = 13 * patches + 3 * text_tokens
-    attention = 10 * (patches + text_tokens)
+    turned = ROTATED_WIDTHS if "axes_dims_rope" in config else 0
+    feed_forward = (13 + turned) * patches + 3 * text_tokens
+    attention = (10 + turned) * (patches + text_tokens)
     own_attention = patches if config.get("dual_attention_layers") else 0
     each = width * (max(feed_forward, attention) + own_attention)
     each += text_tokens * config.joint_attention_dim + (config.in_channels + config.out_channels) * latent_pixels
     return _bytes(rows * each, transformer.dtype)
+
+
+def padded_stream_bytes(transformer: Any, *, rows: int, latent_pixels: int, text_tokens: int) -> int:
+    """One forward pass of a transformer that reads patches and text as one sequence (ZImageTransformer2DModel).
+
+    Args:
+        rows: batch size, including the rows for guidance.
+        latent_pixels: height * width of its input.
+        text_tokens: tokens of the longest text.
+    """
+    config = transformer.config
+    patches = latent_pixels // config.all_patch_size[0] ** 2
+    tokens = sum(-(-count // STREAM_STEP) * STREAM_STEP for count in (patches, text_tokens))
+    return _bytes(PADDED_STREAM_WIDTHS * rows * tokens * config.dim, transformer.dtype)
 
 
 def single_stream_bytes(transformer: Any, *, rows: int, patches: int, text_tokens: int) -> int:
@@ -155,19 +178,33 @@ def text_bytes(encoders: Sequence[Any], texts: Sequence[str], tokens: int = T5_T
 
     ``tokens``: an encoder without a limit reads a multiple of this.
     """
+    llms = [encoder for encoder in encoders if hasattr(encoder.config, "num_key_value_heads")]
+    encoders = [encoder for encoder in encoders if encoder not in llms]
     unlimited = [encoder for encoder in encoders if not hasattr(encoder.config, "max_position_embeddings")]
     encoders = [encoder for encoder in encoders if encoder not in unlimited]
     runs = 2 * len(texts) + sum(len(text) for text in texts) // CLIP_TOKENS
-    return sum(
-        transformer_bytes(
-            encoder,
-            rows=1,
-            tokens=CLIP_TOKENS,
-            width=encoder.config.hidden_size,
-            kept=runs * (encoder.config.num_hidden_layers + 2),
+    return (
+        sum(
+            transformer_bytes(
+                encoder,
+                rows=1,
+                tokens=CLIP_TOKENS,
+                width=encoder.config.hidden_size,
+                kept=runs * (encoder.config.num_hidden_layers + 2),
+            )
+            for encoder in encoders
         )
-        for encoder in encoders
-    ) + sum(_whole_text_bytes(encoder, texts, tokens) for encoder in unlimited)
+        + sum(_whole_text_bytes(encoder, texts, tokens) for encoder in unlimited)
+        + sum(_llm_bytes(llm, texts) for llm in llms)
+    )
+
+
+def _llm_bytes(encoder: Any, texts: Sequence[str]) -> int:
+    """One run, and the states that are kept of the others."""
+    config = encoder.config
+    tokens = LLM_TOKENS * (1 + max(map(len, texts)) // LLM_TOKENS)
+    widths = config.num_hidden_layers + 1 + LLM_WIDTHS + 2 * len(texts)
+    return _bytes(tokens * (widths * config.hidden_size + 3 * config.intermediate_size), encoder.dtype)
 
 
 def _whole_text_bytes(encoder: Any, texts: Sequence[str], step: int) -> int:

@@ -12,21 +12,25 @@ from ..model.family_table import (
     KANDINSKY22_DEPTH,
     LATENT_CONSISTENCY,
     LATENT_UPSCALER,
+    QWEN_IMAGE,
     SDXL_BASE,
     SDXL_REFINER,
     STABLE_DIFFUSION,
     STABLE_DIFFUSION_3,
     SUPER_RESOLUTION,
+    Z_IMAGE,
 )
 from . import (
     flux,
     kandinsky22,
     kandinsky22_depth,
     latent_consistency,
+    qwen_image,
     sdxl,
     stable_diffusion,
     stable_diffusion_3,
     upscalers,
+    z_image,
 )
 
 if TYPE_CHECKING:
@@ -71,6 +75,16 @@ RUNS: Mapping[str, Mapping[Task, Run]] = {
         Task.TEXT_TO_IMAGE: flux.text_to_image,
         Task.IMAGE_TO_IMAGE: flux.image_to_image,
         Task.INPAINT: flux.inpaint,
+    },
+    Z_IMAGE.name: {
+        Task.TEXT_TO_IMAGE: z_image.text_to_image,
+        Task.IMAGE_TO_IMAGE: z_image.image_to_image,
+        Task.INPAINT: z_image.inpaint,
+    },
+    QWEN_IMAGE.name: {
+        Task.TEXT_TO_IMAGE: qwen_image.text_to_image,
+        Task.IMAGE_TO_IMAGE: qwen_image.image_to_image,
+        Task.INPAINT: qwen_image.inpaint,
     },
     KANDINSKY22_DECODER.name: {
         Task.TEXT_TO_IMAGE: kandinsky22.text_to_image,

@@ -14,6 +14,7 @@ from ..files.safetensors import read_header, read_tensors
 from .config_check import checked_config, from_config
 from .encoder_building import build_encoder
 from .processor_check import check_processor
+from .qwen_tokenizer import checked_qwen_files
 from .scheduler_check import check_scheduler
 from .t5_tokenizer import checked_t5_files
 from .tokenizer_files import checked_files, read_tokenizer
@@ -28,7 +29,11 @@ from .weight_checks import (
 if TYPE_CHECKING:
     import torch
 
-TOKENIZER_CHECKS = {"CLIPTokenizer": checked_files, "T5TokenizerFast": checked_t5_files}
+TOKENIZER_CHECKS = {
+    "CLIPTokenizer": checked_files,
+    "T5TokenizerFast": checked_t5_files,
+    "Qwen2TokenizerFast": checked_qwen_files,
+}
 """Class of a tokenizer -> the function that reads and checks its files."""
 OLD_ATTENTION = (".query.", ".key.", ".value.", ".proj_attn.")
 """Pieces of keys of VAEs that were saved before diffusers renamed these layers; diffusers renames them on loading."""

@@ -15,6 +15,7 @@ from ..files.component_files import SIDE_FILES, ComponentFiles
 from ..files.model_files import short
 from ..model.component_classes import PUBLISHED_WITH, Classes
 from .config_types import check_types
+from .llm_config import LLM_TEXT, is_llm, llm_part
 
 CLIP = {
     *("hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads", "hidden_act"),
@@ -41,13 +42,15 @@ MOST = {
     "original_inference_steps": 10_000,
     "solver_order": 10,
     "vocab_size": 1_000_000,
-    "max_position_embeddings": 65_536,
+    "max_position_embeddings": 1_000_000,
     "num_vq_embeddings": 1_000_000,
     "num_class_embeds": 100_000,
     "num_embeddings": 4_096,
     "additional_embeddings": 4_096,
     "num_attention_heads": 512,
     "num_heads": 512,
+    "num_key_value_heads": 512,
+    "head_dim": 512,
     "d_kv": 512,
     "d_ff": 65_536,
     "attention_head_dim": 512,
@@ -79,7 +82,17 @@ AT_LEAST_ONE = {
         "vocab_size",
     ),
     *("max_position_embeddings", "num_attention_heads", "norm_num_groups", "block_out_channels", "in_channels"),
-    *("d_model", "d_kv", "d_ff", "num_heads", "num_control_type", "num_trans_channel", "num_trans_head"),
+    *(
+        "d_model",
+        "d_kv",
+        "d_ff",
+        "num_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "num_control_type",
+        "num_trans_channel",
+        "num_trans_head",
+    ),
     *("out_channels", "latent_channels", "patch_size", "image_size", "num_channels", "size", "crop_size"),
 }
 MOST_BLOCKS = 1_000
@@ -106,7 +119,7 @@ def checked_config(config: Mapping[str, Any], classes: Classes, component_class:
             f"{where}: its weights are quantised, which Diffusers Relay does not load. Use a copy in float16 or float32."
         )
     if classes.library == "transformers" and classes.kind == "model":
-        config, allowed = _encoder_part(config, component_class.__name__)
+        config, allowed = _encoder_part(config, component_class.__name__, where)
     elif classes.kind == "processor":
         allowed = PICTURE_PROCESSOR
     elif classes.kind == "scheduler":
@@ -135,8 +148,13 @@ def _is_version(value: object) -> bool:
 
 
 def least_parameters(config: Any) -> int:
-    """A lower bound of the number of parameters of an encoder with this CLIP or T5 config of transformers."""
+    """A lower bound of the number of parameters of an encoder with this CLIP, T5 or LLM config of transformers."""
     width = config.hidden_size
+    if hasattr(config, "num_key_value_heads"):
+        heads = config.num_attention_heads
+        inside = heads * (getattr(config, "head_dim", None) or width // heads)
+        layer = 2 * width * inside + 3 * width * config.intermediate_size
+        return int(config.num_hidden_layers * layer + config.vocab_size * width)
     if hasattr(config, "d_kv"):
         return int(config.num_layers * (4 * width * config.d_kv * config.num_heads + 2 * width * config.d_ff))
     layer = 4 * width**2 + 2 * width * config.intermediate_size
@@ -157,10 +175,12 @@ def _scheduler_parameters(classes: Classes) -> set[str]:
     return set().union(*(_parameters(getattr(diffusers, name)) for name in names if hasattr(diffusers, name)))
 
 
-def _encoder_part(config: Mapping[str, Any], class_name: str) -> tuple[Mapping[str, Any], Collection[str]]:
+def _encoder_part(config: Mapping[str, Any], class_name: str, where: str) -> tuple[Mapping[str, Any], Collection[str]]:
     """(Config of one encoder, names that it may have). A whole CLIP's config has one half for text and one for images."""
     if class_name.startswith("T5"):
         return config, T5_TEXT
+    if is_llm(class_name):
+        return llm_part(config, where), LLM_TEXT
     half, allowed = ("vision_config", CLIP_PICTURE) if "Vision" in class_name else ("text_config", CLIP_TEXT)
     if config.get("model_type") == "clip" and isinstance(config.get(half), Mapping):
         config = config[half]

@@ -25,11 +25,19 @@ T5_TYPES: Mapping[str, object] = {
     "feed_forward_proj": "gated-gelu",
     "tie_word_embeddings": False,
 }
+LLM_TYPES: Mapping[str, object] = {
+    **dict.fromkeys(("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), 1),
+    **dict.fromkeys(("num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings"), 1),
+    **dict.fromkeys(("rms_norm_eps", "rope_theta", "attention_dropout", "initializer_range"), 1.0),
+    "hidden_act": "silu",
+    "attention_bias": False,
+}
 NEVER_NULL = {
     *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type", "timestep_spacing"),
     *("scaling_factor", "latent_channels", "layer_norm_eps", "hidden_act", "eos_token_id"),
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"),
     *("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "layer_norm_epsilon", "feed_forward_proj"),
+    *("num_key_value_heads", "rms_norm_eps", "rope_theta"),
     *("max_position_embeddings", "norm_eps", "freq_shift", "in_channels", "out_channels", "block_out_channels"),
 }
 """Without one of these, the component can't be built, or would differ from what the author of the file had."""
@@ -39,6 +47,8 @@ BETWEEN: Mapping[str, tuple[float, float]] = {
     "shift": (1e-6, 1e6),
     "norm_eps": (0, 1),
     "layer_norm_eps": (0, 1),
+    "rms_norm_eps": (0, 1),
+    "rope_theta": (1, 1e9),
     "dropout": (0, 1),
     "attention_dropout": (0, 1),
     "downsample_padding": (0, 1),
@@ -57,7 +67,7 @@ def check_types(config: Mapping[str, Any], component_class: Any, where: str, *, 
     """
     Args:
         config: the values that the component is built from.
-        component_class: its defaults tell the types. For transformers' classes, :data:`CLIP_TYPES` or :data:`T5_TYPES` do.
+        component_class: its defaults tell the types. For transformers' classes, :data:`CLIP_TYPES`, :data:`T5_TYPES` or :data:`LLM_TYPES` do.
         lists: whether a number, word or flag may also be a list of them, one for each block.
 
     Raises:
@@ -66,7 +76,9 @@ def check_types(config: Mapping[str, Any], component_class: Any, where: str, *, 
     defaults: Mapping[str, object] = {
         name: one.default for name, one in inspect.signature(component_class.__init__).parameters.items()
     }
-    if "hidden_act" in config:
+    if "rms_norm_eps" in config:
+        defaults = LLM_TYPES
+    elif "hidden_act" in config:
         defaults = CLIP_TYPES
     elif "d_kv" in config:
         defaults = T5_TYPES
@@ -140,7 +152,7 @@ def _check_statistics(config: Mapping[str, Any], where: str) -> None:
     mean, deviation = config.get("latents_mean"), config.get("latents_std")
     if mean is None or deviation is None:
         return  # diffusers' pipelines only use the two together
-    channels = config.get("latent_channels", 4)
+    channels = config.get("latent_channels", config.get("z_dim", 4))
     for name, values in (("latents_mean", mean), ("latents_std", deviation)):
         numbers = isinstance(values, list) and all(_is(value, 1.0) and math.isfinite(value) for value in values)
         if not numbers or len(values) != channels or (name == "latents_std" and not all(value > 0 for value in values)):

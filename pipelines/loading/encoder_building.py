@@ -10,6 +10,7 @@ from ..base.errors import RelayError
 from ..files.component_files import ComponentFiles
 from ..files.safetensors import Header, read_tensors
 from .config_check import from_config, least_parameters
+from .llm_config import is_llm
 from .weight_checks import refuse_missing, refuse_other_shapes, refuse_quantised, refuse_unexpected
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ BESIDE_AN_ENCODER = ("position_ids", "visual_projection", "text_projection", "lo
 
 
 TEXT_MODEL, PICTURE_MODEL = "text_model.", "vision_model."
+LANGUAGE_MODEL = ("model.language_model.", "language_model.model.", "model.")
+"""First parts of an LLM's keys; which one depends on the version of transformers that saved it."""
+BESIDE_A_LANGUAGE_MODEL = ("lm_head.", "visual.", "model.visual.")
+"""First parts of keys of an LLM that its hidden states don't depend on if it only reads text."""
 
 
 def build_encoder(
@@ -50,11 +55,12 @@ def build_encoder(
             f"Download the model again."
         )
     stays_float32 = _float32_layers(kind, dtype)
+    own = _language_key if is_llm(kind.__name__) else str
     tensors: dict[str, torch.Tensor] = {}
     for name in files.weights:
-        tensors |= read_tensors(folder / name, lambda key: None if stays_float32(key) else key, dtype)
+        tensors |= read_tensors(folder / name, lambda key: None if stays_float32(key) else own(key), dtype)
         if dtype == torch.float16:
-            tensors |= read_tensors(folder / name, lambda key: key if stays_float32(key) else None, torch.float32)
+            tensors |= read_tensors(folder / name, lambda key: own(key) if stays_float32(key) else None, torch.float32)
     tensors = rename(tensors)
     refuse_quantised(tensors, where, files)
     with torch.device("meta"):
@@ -72,6 +78,14 @@ def build_encoder(
     )
     refuse_missing(report["missing_keys"], where, files)
     return module
+
+
+def _language_key(key: str) -> str | None:
+    """The key in the language model alone; None: it belongs to another part of the LLM."""
+    if key.startswith(BESIDE_A_LANGUAGE_MODEL):
+        return None
+    first = next((part for part in LANGUAGE_MODEL if key.startswith(part)), "")
+    return key.removeprefix(first)
 
 
 def _float32_layers(kind: Any, dtype: torch.dtype) -> Callable[[str], bool]:

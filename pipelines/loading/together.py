@@ -61,16 +61,24 @@ def _check_transformer(denoiser: Any, family: ModelFamily, modules: Mapping[str,
 
 
 def _check_joint_width(denoiser: Any, family: ModelFamily, modules: Mapping[str, Any], where: str) -> None:
-    """A transformer that reads text tokens directly needs them in its own width; narrower ones of CLIP are padded, T5's are not."""
-    width = denoiser.config.get("joint_attention_dim")
+    """A transformer that reads text tokens directly needs them in its own width; narrower ones of CLIP are padded, those of T5 and LLMs are not."""
+    width = denoiser.config.get("joint_attention_dim", denoiser.config.get("cap_feat_dim"))
     if width is None:
         return
     for name in family.text_encoders:
-        given = getattr(modules[name].config, "d_model", width) if name in modules else width
-        if given != width:
+        given = _token_width(modules[name].config) if name in modules else None
+        if given not in (None, width):
             raise RelayError(
                 f"{where}: its {family.denoiser} reads text of width {width:,}, but its {name} makes {given:,}. {TAKE_ONE}"
             )
+
+
+def _token_width(config: Any) -> int | None:
+    """The width of a T5's or an LLM's tokens; None for a CLIP."""
+    width: int | None = getattr(
+        config, "d_model", config.hidden_size if hasattr(config, "num_key_value_heads") else None
+    )
+    return width
 
 
 def _fitted_tokenizer(tokenizer: Any, encoder: Any, name: str, encoder_name: str, where: str) -> Any:

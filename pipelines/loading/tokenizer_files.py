@@ -1,4 +1,5 @@
-"""Checks CLIP's tokenizer files and builds a tokenizer. transformers reads a checked copy, never the model's folder."""
+"""Checks the tokenizer files of CLIP and other byte-pair tokenizers, and builds a tokenizer. transformers reads a checked copy, never
+the model's folder."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls
 EXTRA = ("additional_special_tokens", "extra_special_tokens")
 FLAGS = ("add_prefix_space", "do_lower_case", "clean_up_tokenization_spaces", "split_special_tokens")
 SIDES = ("padding_side", "truncation_side")
-MOST_TOKENS, MOST_ADDED = 100_000, 10_000
-"""CLIP has 49,408 tokens, plus those of embeddings that were saved with a model."""
+MOST_TOKENS, MOST_ADDED = 400_000, 10_000
+"""CLIP has 49,408 tokens, plus those of embeddings that were saved with a model; Qwen has 151,936."""
 LONGEST_TOKEN = 1_000
 LONGEST_PROMPT = 4_096
 """In tokens. A greater model_max_length means "no limit", as transformers writes if none is set."""
@@ -44,22 +45,15 @@ def checked_files(folder: Path, where: str) -> dict[str, str]:
     files: dict[str, str] = {}
     whole = read_optional_json(folder / "tokenizer.json", at("tokenizer.json"))
     if whole:
-        model = whole.get("model")
-        model = model if isinstance(model, Mapping) else {}
-        vocabulary = _vocabulary(model.get("vocab"), at("tokenizer.json"))
-        merges = _merges(model.get("merges"), at("tokenizer.json"))
-        _check_merges(merges, vocabulary, at("tokenizer.json"))
-        files["tokenizer.json"] = json.dumps(_plain_tokenizer(whole, model, vocabulary, merges, at("tokenizer.json")))
+        vocabulary, merges = in_tokenizer_json(whole, at("tokenizer.json"))
+        files["tokenizer.json"] = json.dumps(_plain_tokenizer(whole, vocabulary, merges, at("tokenizer.json")))
         files["vocab.json"], files["merges.txt"] = json.dumps(vocabulary), "\n".join(["#version: 0.2", *merges, ""])
     if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        vocabulary = _vocabulary(read_json_object(folder / "vocab.json", at("vocab.json")), at("vocab.json"))
-        lines = _text(folder / "merges.txt", at("merges.txt")).replace("\r", "").split("\n")
-        merges = _merges([line for line in lines if line and not line.startswith("#version")], at("merges.txt"))
-        _check_merges(merges, vocabulary, at("merges.txt"))
+        vocabulary, merges = in_two_files(folder, where)
         files["vocab.json"], files["merges.txt"] = json.dumps(vocabulary), "\n".join(["#version: 0.2", *merges, ""])
     added = read_optional_json(folder / "added_tokens.json", at("added_tokens.json"))
     if added:
-        files["added_tokens.json"] = json.dumps(_vocabulary(added, at("added_tokens.json"), MOST_ADDED))
+        files["added_tokens.json"] = json.dumps(checked_vocabulary(added, at("added_tokens.json"), MOST_ADDED))
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         typed = name == "tokenizer_config.json"
         settings = settings_of(read_optional_json(folder / name, at(name)), at(name), typed=typed)
@@ -68,16 +62,40 @@ def checked_files(folder: Path, where: str) -> dict[str, str]:
     return files
 
 
-def _plain_tokenizer(
-    whole: Mapping[str, Any], model: Mapping[str, Any], vocabulary: Mapping[str, int], merges: list[str], where: str
-) -> dict[str, Any]:
-    """tokenizer.json with only the vocabulary and the added tokens; transformers has the rest of CLIP's tokenizer."""
+def in_tokenizer_json(whole: Mapping[str, Any], where: str) -> tuple[dict[str, int], list[str]]:
+    """The vocabulary and the merges of a tokenizer.json."""
+    model = whole.get("model")
+    model = model if isinstance(model, Mapping) else {}
+    vocabulary, merges = checked_vocabulary(model.get("vocab"), where), _merges(model.get("merges"), where)
+    _check_merges(merges, vocabulary, where)
+    return vocabulary, merges
+
+
+def in_two_files(folder: Path, where: str) -> tuple[dict[str, int], list[str]]:
+    """The vocabulary of vocab.json and the merges of merges.txt."""
+    vocab, lines_of = f"{where}/vocab.json", f"{where}/merges.txt"
+    vocabulary = checked_vocabulary(read_json_object(folder / "vocab.json", vocab), vocab)
+    lines = _text(folder / "merges.txt", lines_of).replace("\r", "").split("\n")
+    merges = _merges([line for line in lines if line and not line.startswith("#version")], lines_of)
+    _check_merges(merges, vocabulary, lines_of)
+    return vocabulary, merges
+
+
+def added_tokens(whole: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """The added tokens of a tokenizer.json."""
     added = whole.get("added_tokens") or []
     if not isinstance(added, list) or len(added) > MOST_ADDED:
         raise _damaged(where, "added_tokens")
+    return [{"id": _number(token, where), **_token(token, where)} for token in added]
+
+
+def _plain_tokenizer(
+    whole: Mapping[str, Any], vocabulary: Mapping[str, int], merges: list[str], where: str
+) -> dict[str, Any]:
+    """tokenizer.json with only the vocabulary and the added tokens; transformers has the rest of CLIP's tokenizer."""
     return {
         "version": "1.0",
-        "added_tokens": [{"id": _number(token, where), **_token(token, where)} for token in added],
+        "added_tokens": added_tokens(whole, where),
         **dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder")),
         "model": {
             "type": "BPE",
@@ -148,7 +166,7 @@ def _number(token: object, where: str) -> int:
     return number
 
 
-def _vocabulary(value: object, where: str, most: int = MOST_TOKENS) -> dict[str, int]:
+def checked_vocabulary(value: object, where: str, most: int = MOST_TOKENS) -> dict[str, int]:
     if not isinstance(value, Mapping) or len(value) > most:
         raise _damaged(where, "its vocabulary")
     for text, number in value.items():
@@ -184,4 +202,4 @@ def _text(path: Path, where: str) -> str:
 
 
 def _damaged(where: str, what: str) -> RelayError:
-    return RelayError(f"{where} is not a CLIP tokenizer: {what} can't be used. Download the file again.")
+    return RelayError(f"{where} is not a tokenizer of such a model: {what} can't be used. Download the file again.")

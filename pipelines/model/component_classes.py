@@ -34,13 +34,24 @@ CONTROLNET = Classes("diffusers", ("ControlNetModel",))
 CONTROLNET_UNION = Classes("diffusers", ("ControlNetUnionModel",), {"ControlNetModel_Union": "ControlNetUnionModel"})
 SD3_TRANSFORMER = Classes("diffusers", ("SD3Transformer2DModel",))
 FLUX_TRANSFORMER = Classes("diffusers", ("FluxTransformer2DModel",))
+Z_IMAGE_TRANSFORMER = Classes("diffusers", ("ZImageTransformer2DModel",))
+QWEN_IMAGE_TRANSFORMER = Classes("diffusers", ("QwenImageTransformer2DModel",))
+QWEN_IMAGE_AUTOENCODER = Classes("diffusers", ("AutoencoderKLQwenImage",))
 TEXT = Classes("transformers", ("CLIPTextModel",))
 TEXT_PROJECTED = Classes("transformers", ("CLIPTextModelWithProjection",))
 T5 = Classes("transformers", ("T5EncoderModel",))
+QWEN25_VL = Classes(
+    "transformers", ("Qwen2_5_VLTextModel",), {"Qwen2_5_VLForConditionalGeneration": "Qwen2_5_VLTextModel"}
+)
+"""A vision LLM of which only the language model is loaded."""
+QWEN3 = Classes("transformers", ("Qwen3Model",), {"Qwen3ForCausalLM": "Qwen3Model"})
 PICTURE = Classes("transformers", ("CLIPVisionModelWithProjection",))
 IP_ADAPTER = Classes("diffusers", ())
 """An IP-Adapter is not a model of its own: its layers become part of a UNet."""
 TOKENIZER = Classes("transformers", ("CLIPTokenizer",), {"CLIPTokenizerFast": "CLIPTokenizer"}, kind="tokenizer")
+QWEN_TOKENIZER = Classes(
+    "transformers", ("Qwen2TokenizerFast",), {"Qwen2Tokenizer": "Qwen2TokenizerFast"}, kind="tokenizer"
+)
 T5_TOKENIZER = Classes("transformers", ("T5TokenizerFast",), {"T5Tokenizer": "T5TokenizerFast"}, kind="tokenizer")
 PICTURE_PROCESSOR = Classes(
     "transformers",
@@ -84,5 +95,6 @@ SCHEDULER = Classes(
     "diffusers", KARRAS_DIFFUSION_SCHEDULERS + MORE_DIFFUSION_SCHEDULERS + PUBLISHED_WITH, kind="scheduler"
 )
 LCM_SCHEDULER = Classes("diffusers", ("LCMScheduler",), kind="scheduler")
+FLOW_EULER_SCHEDULER = Classes("diffusers", ("FlowMatchEulerDiscreteScheduler",), kind="scheduler")
 FLOW_SCHEDULER = Classes("diffusers", FLOW_MATCH_SCHEDULERS, kind="scheduler")
 PRIOR_SCHEDULER = Classes("diffusers", ("UnCLIPScheduler",), kind="scheduler")

@@ -20,7 +20,7 @@ SAME_ENCODER_TOLERANCE = 0.005
 
 QUERY_WEIGHTS = tuple(
     f"{layer}.{weight}"
-    for layer in ("self_attn.q_proj", "SelfAttention.q")  # the names in CLIP and T5
+    for layer in ("self_attn.q_proj", "SelfAttention.q")  # the names in CLIP and LLMs, and in T5
     for weight in ("weight", "base_layer.weight")  # the second if it has a LoRA
 )
 
@@ -88,7 +88,7 @@ class TextEmbeds:
 
 @dataclass(frozen=True, eq=False)
 class PromptEmbeds(SizedValue):
-    """A prompt and its negative prompt, of equal length, in the model's dtype on the host's intermediate device."""
+    """A prompt and its negative prompt in the model's dtype on the host's intermediate device. They are equally long, but for LLMs."""
 
     positive: TextEmbeds
     negative: TextEmbeds

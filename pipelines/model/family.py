@@ -58,6 +58,8 @@ class ModelFamily:
     """Text encoder components with which :mod:`weighting` encodes a prompt, in order."""
     text: TextRecipe = TextRecipe.CLIP
     text_layer: TextLayer = TextLayer.NORMALISED
+    most_text_tokens: int | None = None
+    """The most text tokens that its denoiser reads; None: any number, or as many as its config has positions for."""
     noise: NoiseLaw = NoiseLaw.DIFFUSION
     also_noise: frozenset[NoiseLaw] = frozenset()
     """Other noise laws that some published models of the family were trained with."""
@@ -71,6 +73,8 @@ class ModelFamily:
     guidance: Guidance = Guidance.ONE_BATCH
     has_true_cfg: bool = False
     """Whether its pipelines take ``true_cfg_scale`` with a negative prompt."""
+    guides_above: float = 1.0
+    """The ``guidance_scale`` above which a run is guided, which doubles its model calls or batch."""
     memory: StepMemory = StepMemory.UNET
     drops_prompt_at_guidance_0: bool = False
     """At guidance 0 the script encodes "" instead of the prompt."""

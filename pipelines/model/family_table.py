@@ -7,6 +7,7 @@ from .component_classes import (
     AUTOENCODER_KL,
     CONTROLNET,
     CONTROLNET_UNION,
+    FLOW_EULER_SCHEDULER,
     FLOW_MATCH_SCHEDULERS,
     FLOW_SCHEDULER,
     FLOW_SOLVERS,
@@ -19,6 +20,11 @@ from .component_classes import (
     PICTURE_PROCESSOR,
     PRIOR,
     PRIOR_SCHEDULER,
+    QWEN3,
+    QWEN25_VL,
+    QWEN_IMAGE_AUTOENCODER,
+    QWEN_IMAGE_TRANSFORMER,
+    QWEN_TOKENIZER,
     SCHEDULER,
     SD3_TRANSFORMER,
     T5,
@@ -27,6 +33,7 @@ from .component_classes import (
     TEXT_PROJECTED,
     TOKENIZER,
     UNET,
+    Z_IMAGE_TRANSFORMER,
 )
 from .family import ModelFamily, Task
 from .laws import Guidance, NoiseLaw, StepMemory, TextLayer, TextRecipe
@@ -299,6 +306,74 @@ FLUX = ModelFamily(
     preview_format="Flux",
 )
 
+Z_IMAGE = ModelFamily(
+    name="z-image",
+    title="Z-Image",
+    pipeline_classes={
+        Task.TEXT_TO_IMAGE: "ZImagePipeline",
+        Task.IMAGE_TO_IMAGE: "ZImageImg2ImgPipeline",
+        Task.INPAINT: "ZImageInpaintPipeline",
+    },
+    recognised_by=frozenset({"ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"}),
+    components={
+        "vae": AUTOENCODER,
+        "text_encoder": QWEN3,
+        "tokenizer": QWEN_TOKENIZER,
+        "transformer": Z_IMAGE_TRANSFORMER,
+        "scheduler": FLOW_EULER_SCHEDULER,
+    },
+    auto_keys=("z-image",),
+    autoencoder="vae",
+    text_encoders=("text_encoder",),
+    text=TextRecipe.LLM_CHAT,
+    noise=NoiseLaw.FLOW,
+    guides_above=0,
+    memory=StepMemory.PADDED_STREAM,
+    denoiser="transformer",
+    # its pipelines pass sigmas, which FlowMatchHeunDiscreteScheduler does not take
+    schedulers=(*FLOW_MATCH_SCHEDULERS[:1], *FLOW_SOLVERS),
+    size_multiple=16,
+    inpaints_plain_models=True,
+    host_factor=0.3611,
+    host_shift=0.1159,
+    vae_config="flux",
+    preview_format="Flux",
+)
+
+QWEN_IMAGE = ModelFamily(
+    name="qwen-image",
+    title="Qwen-Image",
+    pipeline_classes={
+        Task.TEXT_TO_IMAGE: "QwenImagePipeline",
+        Task.IMAGE_TO_IMAGE: "QwenImageImg2ImgPipeline",
+        Task.INPAINT: "QwenImageInpaintPipeline",
+    },
+    recognised_by=frozenset({"QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline"}),
+    components={
+        "vae": QWEN_IMAGE_AUTOENCODER,
+        "text_encoder": QWEN25_VL,
+        "tokenizer": QWEN_TOKENIZER,
+        "transformer": QWEN_IMAGE_TRANSFORMER,
+        "scheduler": FLOW_EULER_SCHEDULER,
+    },
+    auto_keys=("qwenimage",),
+    autoencoder="vae",
+    text_encoders=("text_encoder",),
+    text=TextRecipe.LLM_DESCRIPTION,
+    most_text_tokens=1024,
+    noise=NoiseLaw.FLOW,
+    guidance=Guidance.EMBEDDED,
+    has_true_cfg=True,
+    memory=StepMemory.TRANSFORMER,
+    denoiser="transformer",
+    # DPM-Solver has no shift_terminal, which its models were trained with
+    schedulers=(*FLOW_MATCH_SCHEDULERS[:1], *FLOW_SOLVERS[:1]),
+    size_multiple=16,
+    packed=2,
+    blends_masks=True,
+    preview_format="Wan21",
+)
+
 KANDINSKY22_PRIOR = ModelFamily(
     name="kandinsky22-prior",
     title="Kandinsky 2.2 prior",
@@ -411,6 +486,8 @@ FAMILIES: tuple[ModelFamily, ...] = (
     SDXL_REFINER,
     STABLE_DIFFUSION_3,
     FLUX,
+    Z_IMAGE,
+    QWEN_IMAGE,
     KANDINSKY22_PRIOR,
     KANDINSKY22_DECODER,
     KANDINSKY22_DEPTH,

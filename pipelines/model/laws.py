@@ -32,6 +32,8 @@ class TextRecipe(str, Enum):
     CLIP = "CLIP encoders, joined on the width"
     CLIP_AND_T5 = "two CLIP encoders joined on the width, T5 after them"
     POOLED_CLIP_AND_T5 = "T5, and a CLIP encoder for the pooled embedding"
+    LLM_CHAT = "an LLM that reads the prompt as a message in a chat"
+    LLM_DESCRIPTION = "an LLM that reads the prompt as a picture's description"
 
 
 class Guidance(str, Enum):
@@ -48,3 +50,4 @@ class StepMemory(str, Enum):
     UNET = "a UNet2DConditionModel"
     TRANSFORMER = "a transformer over patches and text tokens"
     SINGLE_STREAM = "a transformer whose later blocks read patches and text tokens as one sequence"
+    PADDED_STREAM = "a transformer that reads patches and text tokens as one sequence, each padded to a multiple of 32"

@@ -35,11 +35,12 @@ def mix(a: PromptEmbeds | ImageEmbeds, b: PromptEmbeds | ImageEmbeds, weight_b: 
             raise RelayError(
                 f"prompt_a, prompt_b: they were encoded by different text encoders, those of {a.mark.title} and {b.mark.title}. Encode both with the same model."
             )
-        if a.positive.hidden.shape != b.positive.hidden.shape:
-            raise RelayError(
-                f"prompt_a, prompt_b: one has {a.positive.hidden.shape[1]} tokens and the other {b.positive.hidden.shape[1]}. "
-                "Shorten the longer one, or lengthen the shorter one."
-            )
+        for what, one, other in (("", a.positive, b.positive), ("negative prompt ", a.negative, b.negative)):
+            if one.hidden.shape != other.hidden.shape:
+                raise RelayError(
+                    f"prompt_a, prompt_b: one {what}has {one.hidden.shape[1]} tokens and the other {other.hidden.shape[1]}. "
+                    "Shorten the longer one, or lengthen the shorter one."
+                )
         if a.sizes != b.sizes:
             raise RelayError(
                 "prompt_a, prompt_b: they have different sizes from SDXL Size. Connect both without it, and put SDXL Size after Mix Prompts."

@@ -108,6 +108,48 @@ def test_a_step_of_a_single_stream_transformer(dtype: torch.dtype) -> None:
     )
 
 
+@pytest.mark.parametrize("side", [32, 48])
+@pytest.mark.parametrize("tokens", [20, 300])
+def test_a_step_of_a_transformer_with_one_padded_stream(side: int, tokens: int) -> None:
+    from diffusers import ZImageTransformer2DModel
+
+    wide = {"dim": 384, "n_heads": 3, "n_kv_heads": 3, "n_layers": 3, "n_refiner_layers": 1, "cap_feat_dim": 256}
+    model = ZImageTransformer2DModel(**wide).eval()
+    latents, text = torch.randn(2, 16, 1, side, side), torch.randn(2, tokens, 256)
+    covers(
+        formulas.padded_stream_bytes(model, rows=2, latent_pixels=side**2, text_tokens=tokens),
+        lambda: model(list(latents), torch.ones(2), list(text)),
+    )
+
+
+@pytest.mark.parametrize("tokens", [40, 300])
+def test_a_step_of_a_joint_transformer_with_rotary_positions(tokens: int) -> None:
+    from diffusers import QwenImageTransformer2DModel
+
+    model = QwenImageTransformer2DModel(num_layers=2, num_attention_heads=3, joint_attention_dim=256).eval()
+    call = {"encoder_hidden_states_mask": torch.ones(1, tokens, dtype=torch.long), "img_shapes": [[(1, 24, 24)]]}
+    covers(
+        formulas.joint_transformer_bytes(model, rows=1, latent_pixels=48**2, text_tokens=tokens),
+        lambda: model(torch.randn(1, 576, 64), torch.randn(1, tokens, 256), timestep=torch.ones(1), **call),
+    )
+
+
+def test_a_text_in_an_llm() -> None:
+    from transformers import Qwen3Config, Qwen3Model
+
+    config = Qwen3Config(
+        **{"vocab_size": 600, "hidden_size": 256, "intermediate_size": 960, "num_hidden_layers": 8},
+        **{"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 96},
+    )
+    model = Qwen3Model(config).eval()
+    ids, mask = torch.zeros(1, 512, dtype=torch.long), torch.ones(1, 512, dtype=torch.bool)
+    mask[:, 400:] = False
+    covers(
+        formulas.text_bytes([model], ["a", "b"]),
+        lambda: model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False),
+    )
+
+
 def test_guidance_in_two_calls_asks_for_its_batch_alone() -> None:
     model = load("sd15")
     asked = {}
