@@ -4,6 +4,7 @@ page), seen (pictures that trained models paint in a real server, judged). In al
     from diffusers_relay.pipelines.latents.latent_space import ...
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -71,6 +72,16 @@ def place(item: pytest.Item) -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
         items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """What the imports have made is never garbage. Without it a collection, of which there is one for each script, takes 5 ms instead of 500."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
