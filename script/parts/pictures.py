@@ -50,16 +50,12 @@ def to_pil(pictures: torch.Tensor) -> list[Image.Image]:
 
 
 def save(pictures: torch.Tensor, name: str) -> None:
-    """Writes PNG files to the output folder. Values are cut off and not rounded, as ComfyUI does."""
-    pixels = (
-        (pictures.float().cpu() * 255)
-        .clamp(0, 255)
-        .movedim(1, -1)
-        .numpy()
-        .astype(np.uint8)
-    )
-    for number, one in enumerate(pixels, 1):
-        file = OUTPUT / f"{name}_{number:05}.png"
+    """Writes PNG files with the next free numbers. Values are cut off and not rounded, as ComfyUI does."""
+    values = (pictures.float().cpu() * 255).clamp(0, 255)
+    number = 1
+    for one in values.movedim(1, -1).numpy().astype(np.uint8):
+        while (file := OUTPUT / f"{name}_{number:05}.png").exists():
+            number += 1
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(one).save(file)
 
