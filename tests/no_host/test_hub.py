@@ -659,7 +659,7 @@ def test_pickles_are_refused_before_any_weights(fake: FakeHub, models: SmallMode
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("FluxPipeline", "is a FluxPipeline, which Diffusers Relay does not run. It runs: "),
+        ("PixArtAlphaPipeline", "is a PixArtAlphaPipeline, which Diffusers Relay does not run. It runs: "),
         ("StableDiffusionInstructPix2PixPipeline", "does not run: it edits a picture by an instruction, with an image"),
         (
             "StableDiffusionXLInstructPix2PixPipeline",
