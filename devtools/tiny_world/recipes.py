@@ -6,7 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import additions, clip, kandinsky, looking, native, sdxl, stable_diffusion, upscalers
+from . import (
+    additions,
+    clip,
+    consistency,
+    ip_adapter,
+    kandinsky,
+    looking,
+    native,
+    pipelines,
+    sdxl,
+    stable_diffusion,
+    union,
+    upscalers,
+)
 from .autoencoders import (
     make_autoencoder_kl,
     make_movq,
@@ -121,6 +134,18 @@ def _sdxl_refiner(store: Store) -> Any:
     return sdxl.train_refiner(unet, store.load("vae_sdxl"), tokenizer(), store.load("text_g"), Plan(2500, 1.5e-3, 409))
 
 
+def _union(store: Store) -> Any:
+    depth = store.load("controlnet_depth")
+    return union.train_union(
+        union.make_union(store.load("unet_sdxl_base"), depth, 419),
+        depth,
+        store.load("vae_sdxl"),
+        tokenizer(),
+        (store.load("text_l"), store.load("text_g")),
+        Plan(2000, 1.5e-3, 419),
+    )
+
+
 def _prior(store: Store) -> Any:
     prior = kandinsky.make_prior(501)
     return kandinsky.train_prior(
@@ -190,6 +215,15 @@ def _embedding(store: Store) -> Any:
     )
 
 
+def _lcm_lora(store: Store) -> Any:
+    return consistency.train_lcm_lora(pipelines.stable_diffusion(store), Plan(2000, 2e-3, 618))
+
+
+def _ip_adapter(store: Store) -> Any:
+    pipeline = pipelines.stable_diffusion(store, image_encoder=store.load("picture_g"))
+    return ip_adapter.train_ip_adapter(pipeline, Plan(2000, 2e-3, 619))
+
+
 def _x2(store: Store) -> Any:
     unet = upscalers.make_x2_unet(clip.L.width, 701)
     return upscalers.train_x2(unet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(4000, 3e-3, 701))
@@ -232,6 +266,8 @@ RECIPES = {
     "unet_native": _one("unet_native", ("vae_sd15", "text_l"), _native),
     "taesd": _one("taesd", ("vae_sd15",), _taesd),
     "clip_g": _towers("g", clip.G, Plan(4000, 2e-3, 211), keep_picture=True),
+    "lora_lcm": _one("lora_lcm", SD15, _lcm_lora, looking.lcm_lora),
+    "ip_adapter": _one("ip_adapter", (*SD15, "picture_g"), _ip_adapter, looking.ip_adapter),
     "vae_sdxl": _one(
         "vae_sdxl",
         ("vae_sd15",),
@@ -244,6 +280,13 @@ RECIPES = {
     ),
     "unet_sdxl_refiner": _one(
         "unet_sdxl_refiner", ("vae_sdxl", "text_g", "unet_sdxl_base"), _sdxl_refiner, looking.refiner, "unet_sdxl_base"
+    ),
+    "union_sdxl": _one(
+        "union_sdxl",
+        ("vae_sdxl", "text_l", "text_g", "unet_sdxl_base", "controlnet_depth"),
+        _union,
+        looking.union,
+        "unet_sdxl_base",
     ),
     "movq": _movq(Plan(2000, 2e-3, 107), Plan(2500, 1e-3, 108)),
     "prior": _one("prior", ("text_g", "picture_g"), _prior),

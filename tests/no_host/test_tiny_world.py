@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from tiny_world import drawing, make
+from tiny_world import consistency, drawing, ip_adapter, make, pipelines, sdxl, union
 from tiny_world.additions import make_controlnet, random_boxes
 from tiny_world.autoencoders import fold_scale, make_autoencoder_kl
 from tiny_world.clip import G, L, make_text_tower
@@ -36,6 +37,7 @@ from tiny_world.scene import (
     one_thing,
     plain_caption,
     random_scene,
+    shape_caption,
     vocabulary,
 )
 from tiny_world.stable_diffusion import Captions, encode, make_unet, token_ids
@@ -280,7 +282,7 @@ def test_a_sentence_of_each_scene_is_picked_and_some_are_left_out() -> None:
     reads = tokenizer()
     of = scenes(30, 6, two=0.3, empty=0)
     bank = Bank(of, torch.zeros(30, 4, 8, 8), 400)
-    captions = Captions(reads, 1, "pixelartstyle")
+    captions = Captions(reads, 1, partial(caption, style="pixelartstyle"))
     batch = bank.pick()
     ids, kept = captions.pick(batch)
     assert ids.shape == (400, 77) and 0.75 < kept.float().mean() < 0.98
@@ -463,6 +465,67 @@ def test_an_edge_is_as_sharp_on_a_small_thing_as_on_a_large_one(size: str) -> No
     scaled = np.asarray(half.resize((256, 256), Image.Resampling.BICUBIC)) / 255
     assert edge_strength(drawn) > 1.3 * edge_strength(scaled)
     assert edge_strength(drawn) == pytest.approx(edge_strength(draw(one_thing("circle", "red", "blue"), 256)), rel=0.1)
+
+
+def test_a_caption_of_the_shape_says_no_colour() -> None:
+    rng = random.Random(2)
+    for scene in scenes(200, 3, two=0.3, empty=0):
+        words = shape_caption(scene, rng).split()
+        assert not {*COLORS} & set(words)
+        assert all({thing.shape, *SHAPES[thing.shape]} & set(words) for thing in scene.things)
+
+
+@torch.no_grad()
+def test_an_ip_adapter_reads_its_picture_as_text_from_the_start() -> None:
+    """Its keys and values begin as the text's, so four tokens of a picture that were a text's would do what the text does."""
+    unet = make_unet(L.width, 1)
+    adapter = ip_adapter.start(unet, 3)
+    layers = [name for name in unet.state_dict() if name.endswith("attn2.to_k.weight")]
+    numbers = {int(name.split(".")[1]) for name in adapter if name.startswith("ip_adapter.")}
+    assert numbers == {2 * place + 1 for place in range(len(layers))}, "the numbers in published files"
+    shapes = sorted(tuple(unet.state_dict()[name].shape) for name in layers)
+    assert sorted(tuple(adapter[f"ip_adapter.{number}.to_k_ip.weight"].shape) for number in numbers) == shapes
+
+
+def test_points_for_the_lcm_are_on_the_path_and_half_where_four_steps_begin() -> None:
+    torch.manual_seed(6)
+    points = consistency.points_of(2000)
+    assert set(points.tolist()) == set(range(consistency.WALKED))
+    begin = torch.isin(points, torch.tensor([0, 5, 10, 15]))
+    assert 0.5 < begin.float().mean() < 0.7
+
+
+@torch.no_grad()
+def test_a_path_ends_where_the_teacher_alone_would_have_ended() -> None:
+    pipeline = pipelines.stable_diffusion(Store())
+    paths = consistency.walk(pipeline, 64, 1, 1, 1.0, seed=5)
+    assert paths.latents.shape == (1, consistency.WALKED + 1, 4, 8, 8)
+    assert paths.times[0] == 999 and (paths.times.diff() < 0).all()
+    again = pipeline(
+        prompt_embeds=paths.states,
+        negative_prompt_embeds=encode(pipeline.tokenizer, pipeline.text_encoder, [""]),
+        latents=paths.latents[:, 0],
+        num_inference_steps=consistency.WALKED,
+        guidance_scale=consistency.GUIDANCE,
+        output_type="latent",
+    ).images
+    torch.testing.assert_close(again, paths.latents[:, -1], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_union_controlnet_reads_its_map_from_the_start_and_keeps_the_unet_s_weights() -> None:
+    unet = sdxl.make_sdxl_unet(96 + 128, 128, 6, 1)
+    controlnet = union.make_union(unet, make_controlnet(make_unet(96, 2), 3), 4)
+    known = unet.state_dict()
+    for name in ("conv_in.weight", "down_blocks.1.resnets.0.conv1.weight", "mid_block.resnets.0.conv1.weight"):
+        assert torch.equal(controlnet.state_dict()[name], known[name])
+    maps = [
+        torch.from_numpy(draw_depth(one_thing("star", "red", "blue", x=x), 256)).permute(2, 0, 1)[None]
+        for x in (0.3, 0.7)
+    ]
+    left, right = (controlnet.controlnet_cond_embedding(depth) for depth in maps)
+    assert 0.5 < left.std() < 2
+    assert (left - right).abs().mean() > 0.2
 
 
 MOST_MB = 24
