@@ -7,6 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..pipelines.control.unions import MODES, NO_MODE
 from . import comfy_host, loading_inputs, model_choices
 from .wire_types import DiffusersControl, DiffusersControlNet
 
@@ -99,10 +100,10 @@ class RelayLoadControlNetFromHub(io.ComfyNode):
         return loading_inputs.refusal_of_repo(repo_id)
 
     @classmethod
-    def execute(cls, repo_id: str, revision: str, variant: str, dtype: str) -> io.NodeOutput:
+    def execute(cls, repo_id: str, revision: str, variant: str, dtype: str, subfolder: str = "") -> io.NodeOutput:
         from ..pipelines.loading.controlnet import load_controlnet_from_hub
 
-        return loading_inputs.load_from_hub(cls, load_controlnet_from_hub, repo_id, revision, variant, dtype)
+        return loading_inputs.load_from_hub(cls, load_controlnet_from_hub, repo_id, revision, subfolder, variant, dtype)
 
 
 class RelayApplyControlNet(io.ComfyNode):
@@ -158,6 +159,13 @@ class RelayApplyControlNet(io.ComfyNode):
                     optional=True,
                     tooltip="Other ControlNets to use together with this one, from another Apply ControlNet (Diffusers).",
                 ),
+                io.Combo.Input(
+                    "mode",
+                    options=[NO_MODE, *MODES],
+                    default=NO_MODE,
+                    optional=True,
+                    tooltip="Only for a ControlNet Union: the kind of the control picture. tile and repaint need ProMax. For two kinds, apply the Union twice. none: an ordinary ControlNet.",
+                ),
             ],
             outputs=[
                 DiffusersControl.Output(
@@ -166,7 +174,7 @@ class RelayApplyControlNet(io.ComfyNode):
                 )
             ],
             **comfy_host.found_by(
-                "controlnet, control net, use controlnet, depth, canny, pose, openpose, scribble, tile"
+                "controlnet, control net, use controlnet, depth, canny, pose, openpose, scribble, tile, union, promax"
             ),
         )
 
@@ -187,8 +195,10 @@ class RelayApplyControlNet(io.ComfyNode):
         end: float,
         guess_mode: bool,
         control: Any = (),
+        mode: str = NO_MODE,
     ) -> io.NodeOutput:
         from ..pipelines.control.units import make_unit, stack_units
 
-        unit = make_unit(controlnet, image, conditioning_scale, start, end, guess_mode)
+        comfy_host.check_choice("mode", mode, (NO_MODE, *MODES))
+        unit = make_unit(controlnet, image, conditioning_scale, start, end, guess_mode, mode)
         return io.NodeOutput(stack_units(control, unit))

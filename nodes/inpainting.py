@@ -26,7 +26,7 @@ class RelayInpaint(io.ComfyNode):
                 sampling_inputs.prompt(),
                 io.Mask.Input(
                     "mask",
-                    tooltip="1 = repaint, as in ComfyUI; values from 0.5 up count as 1. A mask of another size is stretched to the picture's size. One mask for the whole batch, or one for each picture.",
+                    tooltip="1 = repaint, as in ComfyUI; values from 0.5 up count as 1, unless soft_mask is on. A mask of another size is stretched to the picture's size. One mask for the whole batch, or one for each picture.",
                 ),
                 sampling_inputs.strength(
                     1.0,
@@ -41,10 +41,27 @@ class RelayInpaint(io.ComfyNode):
                 ),
                 sampling_inputs.control(),
                 sampling_inputs.eta(),
+                sampling_inputs.ip_adapter(),
+                io.Int.Input(
+                    "padding_mask_crop",
+                    default=0,
+                    min=0,
+                    max=sampling_inputs.MAX_SIZE,
+                    optional=True,
+                    tooltip="Above 0: only the masked area with that many pixels around it is painted, at the model's own size, and put back into the picture. For Stable Diffusion and SDXL, with image. 0: the whole picture.",
+                ),
+                io.Boolean.Input(
+                    "soft_mask",
+                    default=False,
+                    optional=True,
+                    tooltip="Use the mask's grey values: the lower the value, the later in the run repainting begins there (differential diffusion). Off: the mask has hard edges.",
+                ),
             ],
             outputs=[sampling_inputs.latent_output()],
             hidden=[io.Hidden.unique_id],
-            **found_by("inpainting, outpaint, mask, fill, repaint, remove object, sampler"),
+            **found_by(
+                "inpainting, outpaint, mask, fill, repaint, remove object, sampler, only masked, crop and stitch, detailer, differential diffusion, soft inpainting"
+            ),
         )
 
     @classmethod
@@ -61,11 +78,16 @@ class RelayInpaint(io.ComfyNode):
         latent: Any = None,
         control: Any = (),
         eta: float = 0.0,
+        ip_adapter: Any = (),
+        padding_mask_crop: int = 0,
+        soft_mask: bool = False,
     ) -> io.NodeOutput:
         from ..pipelines.runs.inpainting import InpaintSettings, inpaint
 
-        settings = InpaintSettings(strength, steps, guidance_scale, seed, eta)
+        settings = InpaintSettings(strength, steps, guidance_scale, seed, eta, padding_mask_crop, soft_mask)
         read = sampling_inputs.read(latent)
         runtime = runtime_for(cls, model)
-        latents = inpaint(model, prompt, mask, settings, runtime, image=image, latent=read, control=control)
+        latents = inpaint(
+            model, prompt, mask, settings, runtime, image=image, latent=read, control=control, ip_adapter=ip_adapter
+        )
         return io.NodeOutput(latents.to_host())

@@ -99,7 +99,7 @@ class RelayLoadModelFromHub(io.ComfyNode):
         return loading_inputs.refusal_of_repo(repo_id)
 
     @classmethod
-    def execute(cls, repo_id: str, revision: str, variant: str, dtype: str) -> io.NodeOutput:
+    def execute(cls, repo_id: str, revision: str, variant: str, dtype: str, subfolder: str = "") -> io.NodeOutput:
         from ..pipelines.loading.from_hub import load_from_hub
 
-        return loading_inputs.load_from_hub(cls, load_from_hub, repo_id, revision, variant, dtype)
+        return loading_inputs.load_from_hub(cls, load_from_hub, repo_id, revision, subfolder, variant, dtype)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from comfy_api.latest import io
 
+from ..pipelines.files.model_files import VARIANTS
 from . import comfy_host
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 class HubLoader(Protocol):
     """Loads a model or ControlNet from a hub repository."""
 
-    def __call__(self, repo_id: str, *, revision: str, variant: str, dtype: torch.dtype, monitor: Monitor) -> Any: ...
+    def __call__(
+        self, repo_id: str, *, revision: str, subfolder: str, variant: str, dtype: torch.dtype, monitor: Monitor
+    ) -> Any: ...
 
 
 def dtype() -> Any:
@@ -30,28 +33,40 @@ def dtype() -> Any:
     )
 
 
+def repo_id(example: str) -> Any:
+    """``example``: the default, owner/name."""
+    return io.String.Input("repo_id", default=example, tooltip="The repository on the Hugging Face Hub, as owner/name.")
+
+
+def revision() -> Any:
+    return io.String.Input(
+        "revision",
+        default="",
+        tooltip="A branch, tag or commit. Empty: the main branch.",
+        **comfy_host.advanced(io.String.Input),
+    )
+
+
 def of_the_hub(example: str) -> list[io.Input]:
-    """The inputs that name a hub repository. ``example``: the default, owner/name."""
+    """The inputs that name a model or ControlNet on the hub. ``example``: the default repository."""
     return [
-        io.String.Input(
-            "repo_id",
-            default=example,
-            tooltip="The repository on the Hugging Face Hub, as owner/name.",
-        ),
-        io.String.Input(
-            "revision",
-            default="",
-            tooltip="A branch, tag or commit. Empty: the main branch.",
-            **comfy_host.advanced(io.String.Input),
-        ),
+        repo_id(example),
+        revision(),
         io.Combo.Input(
             "variant",
-            options=["auto", "fp16", "none"],
+            options=list(VARIANTS),
             default="auto",
-            tooltip="Which weight files to load. auto: fp16 files for a half-precision dtype and plain files for float32, or whichever exist. fp16: only fp16 files. none: only plain files.",
+            tooltip="Which weight files to load. auto: fp16 files for a half-precision dtype and plain files for float32, or whichever exist. fp16: only fp16 files. none: only plain files. bf16, non_ema: such files, and plain ones for parts of the model without them.",
             **comfy_host.advanced(io.Combo.Input),
         ),
         dtype(),
+        io.String.Input(
+            "subfolder",
+            default="",
+            optional=True,
+            tooltip="The folder of the repository that has the model, such as controlnet/depth. Only files of this folder are downloaded. Empty: the top level.",
+            **comfy_host.advanced(io.String.Input),
+        ),
     ]
 
 
@@ -63,11 +78,10 @@ def refusal_of_repo(repo_id: str | None) -> bool | str:
 
 
 def load_from_hub(
-    node: type[io.ComfyNode], load: HubLoader, repo_id: str, revision: str, variant: str, dtype: str
+    node: type[io.ComfyNode], load: HubLoader, repo_id: str, revision: str, subfolder: str, variant: str, dtype: str
 ) -> io.NodeOutput:
     """The output of a hub loader for the inputs of :func:`of_the_hub`."""
     monitor = comfy_host.runtime_for(node).monitor
     weights = comfy_host.pick_dtype(dtype)
-    return io.NodeOutput(
-        load(repo_id.strip(), revision=revision.strip(), variant=variant, dtype=weights, monitor=monitor)
-    )
+    place = {"revision": revision.strip(), "subfolder": subfolder.strip()}
+    return io.NodeOutput(load(repo_id.strip(), **place, variant=variant, dtype=weights, monitor=monitor))

@@ -61,5 +61,5 @@ def pick(name: str, value: str, folders: Mapping[str, str], files: Mapping[str, 
         paths = {shown_name: paths[shown_name] for shown_name in shown(folders, files)}
     path = Path(comfy_host.pick_folder(name, value, paths, kind, none))
     if not path.is_dir():
-        check_name(path, value)
+        check_name(path, f"{name}: {value}")
     return path

@@ -42,6 +42,7 @@ class RelayTextToImage(io.ComfyNode):
                 sampling_inputs.denoising_end(),
                 sampling_inputs.control(),
                 sampling_inputs.eta(),
+                sampling_inputs.ip_adapter(),
             ],
             outputs=[sampling_inputs.latent_output()],
             hidden=[io.Hidden.unique_id],
@@ -67,12 +68,15 @@ class RelayTextToImage(io.ComfyNode):
         denoising_end: float = 1.0,
         control: Any = (),
         eta: float = 0.0,
+        ip_adapter: Any = (),
     ) -> io.NodeOutput:
         from ..pipelines.runs.sampling import TextToImageSettings, text_to_image
 
         settings = TextToImageSettings(width, height, batch_size, steps, guidance_scale, seed, denoising_end, eta)
         runtime = comfy_host.runtime_for(cls, model)
-        return io.NodeOutput(text_to_image(model, prompt, settings, runtime, control=control).to_host())
+        return io.NodeOutput(
+            text_to_image(model, prompt, settings, runtime, control=control, ip_adapter=ip_adapter).to_host()
+        )
 
 
 class RelayImageToImage(io.ComfyNode):
@@ -133,6 +137,7 @@ class RelayImageToImage(io.ComfyNode):
                     **comfy_host.advanced(io.Float.Input),
                 ),
                 sampling_inputs.eta(),
+                sampling_inputs.ip_adapter(),
             ],
             outputs=[sampling_inputs.latent_output()],
             hidden=[io.Hidden.unique_id],
@@ -158,6 +163,7 @@ class RelayImageToImage(io.ComfyNode):
         aesthetic_score: float = 6.0,
         negative_aesthetic_score: float = 2.5,
         eta: float = 0.0,
+        ip_adapter: Any = (),
     ) -> io.NodeOutput:
         from ..pipelines.families.sdxl import AestheticScores
         from ..pipelines.runs.sampling import ImageToImageSettings, image_to_image
@@ -174,5 +180,7 @@ class RelayImageToImage(io.ComfyNode):
         )
         runtime = comfy_host.runtime_for(cls, model)
         read = sampling_inputs.read(latent)
-        latents = image_to_image(model, prompt, settings, runtime, image=image, latent=read, control=control)
+        latents = image_to_image(
+            model, prompt, settings, runtime, image=image, latent=read, control=control, ip_adapter=ip_adapter
+        )
         return io.NodeOutput(latents.to_host())

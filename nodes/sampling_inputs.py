@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..pipelines.model.family_lookup import size_step
 from ..pipelines.runs.denoising_range import families_with_range
 from .comfy_host import advanced
-from .wire_types import DiffusersControl, DiffusersModel, DiffusersPrompt
+from .wire_types import DiffusersControl, DiffusersIpAdapterImage, DiffusersModel, DiffusersPrompt
 
 if TYPE_CHECKING:
     from ..pipelines.latents.latent_space import Latents
@@ -112,6 +112,14 @@ def control() -> Any:
         "control",
         optional=True,
         tooltip="ControlNets from Apply ControlNet (Diffusers). For Kandinsky's depth ControlNet decoder: a depth map from Kandinsky Hint.",
+    )
+
+
+def ip_adapter() -> Any:
+    return DiffusersIpAdapterImage.Input(
+        "ip_adapter",
+        optional=True,
+        tooltip="Pictures that steer the run, from IP-Adapter Image. For Stable Diffusion and SDXL.",
     )
 
 

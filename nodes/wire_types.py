@@ -10,20 +10,24 @@ DiffusersModel = io.Custom("DIFFUSERS_MODEL")
 DiffusersPrompt = io.Custom("DIFFUSERS_PROMPT")
 DiffusersControlNet = io.Custom("DIFFUSERS_CONTROLNET")
 DiffusersControl = io.Custom("DIFFUSERS_CONTROL")
+DiffusersIpAdapter = io.Custom("DIFFUSERS_IP_ADAPTER")
+DiffusersIpAdapterImage = io.Custom("DIFFUSERS_IP_ADAPTER_IMAGE")
 
 
 def models() -> tuple[type, ...]:
     """The classes of the values that hold a model's weights."""
+    from ..pipelines.adapters.ip_adapter_values import IpAdapter
     from ..pipelines.control.units import ControlNet
     from ..pipelines.model.components import PipelineComponents
 
-    return PipelineComponents, ControlNet
+    return PipelineComponents, ControlNet, IpAdapter
 
 
 def carried(io_type: str) -> tuple[type, ...] | None:
     """The classes of the values that a link of type ``io_type`` carries, or None for a type that only the host knows."""
     import torch
 
+    from ..pipelines.adapters.ip_adapter_values import IpAdapter
     from ..pipelines.control.units import ControlNet
     from ..pipelines.model.components import PipelineComponents
     from ..pipelines.model.embeds import ImageEmbeds, PromptEmbeds
@@ -37,5 +41,8 @@ def carried(io_type: str) -> tuple[type, ...] | None:
         DiffusersControlNet.io_type: (ControlNet,),
         # ControlNet units in the order in which they were applied, or one Kandinsky hint
         DiffusersControl.io_type: (tuple,),
+        DiffusersIpAdapter.io_type: (IpAdapter,),
+        # IP-Adapter units in the order in which they were applied
+        DiffusersIpAdapterImage.io_type: (tuple,),
     }
     return classes.get(io_type)

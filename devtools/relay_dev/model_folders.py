@@ -37,7 +37,7 @@ class SmallModels:
 
     @property
     def models(self) -> Path:
-        """A host's models folder: diffusers/NAME, controlnet/NAME, checkpoints, loras, embeddings.
+        """A host's models folder: diffusers/NAME, controlnet/NAME, checkpoints, loras, embeddings, ipadapter, clip_vision.
 
         Their weights are random, except for the checkpoint, the LoRA and the embedding that go with `hub_cache`.
         """
@@ -80,6 +80,7 @@ def _make(root: Path) -> None:
     from small_models.adapters import make_adapters
     from small_models.controlnets import make_controlnets
     from small_models.folders import make_all
+    from small_models.ip_adapters import make_ip_adapters
     from small_models.native_checkpoint import make_checkpoints
     from tiny_world import layout
     from tiny_world.store import Store
@@ -92,6 +93,7 @@ def _make(root: Path) -> None:
         make_controlnets(scratch / "models" / "controlnet", named)
         make_checkpoints(scratch / "models", get_host())
         make_adapters(scratch / "models", named)
+        make_ip_adapters(scratch / "models", named)
         trained = Store()
         make_hub_cache(scratch / "hub", layout.lay_out_all(trained, Path(name) / "trained"))
         layout.lay_out_checkpoint(trained, scratch / "models" / "checkpoints")

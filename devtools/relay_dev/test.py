@@ -19,16 +19,20 @@ from . import check
 
 WORKERS = 2
 """Each has its own server: see tests/conftest.py."""
+ALONE = ("tests/batch/test_ray_here.py", "tests/batch/test_ray_machines.py")
+"""Run after the others, with nothing beside them: Ray ends its nodes if the machine is too busy to start them in time."""
 
 
 def main(arguments: Sequence[str]) -> int:
     print(f"host: {get_host()}\nbrowser: {get_browser()}\nbatch: {batch_commands()}", flush=True)
     checked = 0 if arguments else check_and_make_models()
-    options = list(arguments) or ["-n", str(WORKERS)]
-    tested = int(pytest.main(options))
+    tested = int(pytest.main(list(arguments) or ["-n", str(WORKERS)]))
+    alone = 0 if arguments else subprocess.run([sys.executable, "-m", "pytest", "-q", *ALONE]).returncode
+    if tested != 0 and not arguments:
+        print("The last tests above are those on Ray. Of the tests before them, some failed.", flush=True)
     if checked != 0:
         print("The tests above ran, but the check before them failed.", flush=True)
-    return tested or checked
+    return tested or alone or checked
 
 
 def check_and_make_models() -> int:

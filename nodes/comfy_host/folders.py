@@ -14,6 +14,13 @@ from ...pipelines.files.safetensors import HOW_TO_CONVERT_WEIGHTS, SAFE_SUFFIXES
 from .choices import list_or_advice
 
 
+def register_folder(kind: str) -> None:
+    """Tells the host of models/``kind``, unless it knows the folder already, from another pack or extra_model_paths.yaml."""
+    if kind not in folder_paths.folder_names_and_paths:
+        path = os.path.join(folder_paths.models_dir, kind)
+        folder_paths.folder_names_and_paths[kind] = ([path], folder_paths.supported_pt_extensions)
+
+
 def diffusers_folders() -> dict[str, str]:
     """Name -> path of every diffusers model under the host's diffusers folders."""
     return folders_with("model_index.json", "diffusers")

@@ -11,7 +11,7 @@ from ..latents.autoencoder import autoencoder_of
 from ..model.components import PipelineComponents
 from ..model.family import Task
 from ..model.family_lookup import titles_of
-from .units import ControlNetUnit, fit_picture
+from .units import ControlNetUnit, fit_picture, has_unions
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,7 @@ SHARED_CONFIG = {
         "layers_per_block": "the layers of each block",
     },
 }
+SHARED_CONFIG["ControlNetUnionModel"] = SHARED_CONFIG["ControlNetModel"]
 """ControlNet class -> config entries that are the same in it and in the denoiser that it was made for, with their meaning."""
 
 
@@ -64,13 +65,24 @@ def fit_controls(
                 f"control: {unit.controlnet.title} was given {unit.image.shape[0]} control pictures, and {batch} "
                 f"{'picture is' if batch == 1 else 'pictures are'} painted. Connect one picture for all, or one for each."
             )
+    _check_inpainting_union(control, components, task)
     return tuple(fit_picture(unit, extent) for unit in control)
+
+
+def _check_inpainting_union(controls: Sequence[ControlNetUnit], components: PipelineComponents, task: Task) -> None:
+    """Refuses a denoiser that sees the mask: diffusers' inpainting with ControlNet Unions only runs a plain one."""
+    channels = components[components.family.denoiser].config.in_channels
+    if task is Task.INPAINT and has_unions(controls) and channels != autoencoder_of(components).channels:
+        raise RelayError(
+            f"control: diffusers can't inpaint with a ControlNet Union ({controls[0].controlnet.title}) and a model for inpainting. "
+            f"{components.source} is one. Use the plain model, with the Union's mode repaint if it has it, or an ordinary ControlNet."
+        )
 
 
 def _check_fits(unit: ControlNetUnit, components: PipelineComponents) -> None:
     family, controlnet, title = components.family, unit.controlnet.module, unit.controlnet.title
     class_name = type(controlnet).__name__
-    if family.controlnet is None or class_name not in family.controlnet.names:
+    if not any(kind is not None and class_name in kind.names for kind in (family.controlnet, family.controlnet_union)):
         raise RelayError(
             f"control: {title} is a {class_name}, which {components.source} ({family.title}) can't use. Load a ControlNet for {family.title}."
         )
@@ -112,13 +124,20 @@ def control_modules(controls: Sequence[ControlNetUnit]) -> list[torch.nn.Module]
     return list({id(unit.controlnet.module): unit.controlnet.module for unit in controls}.values())
 
 
+def control_nets(controls: Sequence[ControlNetUnit]) -> list[torch.nn.Module]:
+    """The modules as a pipeline gets them: one for each unit, but a ControlNet Union once for all its modes."""
+    return control_modules(controls) if has_unions(controls) else [unit.controlnet.module for unit in controls]
+
+
 def control_arguments(controls: Sequence[ControlNetUnit], task: Task) -> dict[str, Any]:
     """The additional arguments of the ControlNet pipelines; empty for a run without ControlNets.
 
-    For a single ControlNet, ``image`` and scale are plain values; for several, they are lists.
+    For a single ControlNet, ``image`` and scale are plain values; for several, they are lists. For ControlNet Unions, all are lists.
     """
     if not controls:
         return {}
+    if has_unions(controls):
+        return _union_arguments(controls)
     pictures = [unit.image.movedim(-1, 1) for unit in controls]  # [1 or B, 3, H, W] in 0..1
     scales = [unit.conditioning_scale for unit in controls]
     single = len(controls) == 1
@@ -129,6 +148,17 @@ def control_arguments(controls: Sequence[ControlNetUnit], task: Task) -> dict[st
         "control_guidance_end": [unit.end for unit in controls],
         # off is their default, and those with PAG that don't know it are only run without it
         **({"guess_mode": True} if controls[0].guess_mode else {}),
+    }
+
+
+def _union_arguments(controls: Sequence[ControlNetUnit]) -> dict[str, Any]:
+    return {
+        "control_image": [unit.image.movedim(-1, 1) for unit in controls],  # each [1 or B, 3, H, W] in 0..1
+        "control_mode": [unit.mode for unit in controls],
+        "controlnet_conditioning_scale": [unit.conditioning_scale for unit in controls],
+        "control_guidance_start": [unit.start for unit in controls],
+        "control_guidance_end": [unit.end for unit in controls],
+        "guess_mode": controls[0].guess_mode,
     }
 
 

@@ -27,7 +27,7 @@ def fitted_picture(image: torch.Tensor, extent: Extent) -> torch.Tensor:
 
     if float(image.min()) < 0 or float(image.max()) > 1:
         return torch.stack([_in_floating_point(one, extent) for one in image])
-    processor = VaeImageProcessor(do_convert_rgb=True, do_normalize=False)
+    processor = VaeImageProcessor(vae_scale_factor=1, do_convert_rgb=True, do_normalize=False)
     pixels = processor.preprocess([to_pil(one) for one in image], height=extent.height, width=extent.width)
     return pixels.movedim(1, -1).to(torch.float32)
 

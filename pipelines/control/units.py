@@ -11,7 +11,9 @@ from ..base.encoded_once import ENCODED, EncodingKey
 from ..base.errors import RelayError
 from ..base.images import as_unclamped_rgb, extent_of
 from ..base.memory_size import SizedValue, module_tensors
+from ..model.component_classes import CONTROLNET_UNION
 from .picture import fitted_picture
+from .unions import NO_MODE, mode_number
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +28,13 @@ class ControlNet(SizedValue):
     title: str
     """The repo id or folder name, for messages."""
     module: Any
-    """An object of one of diffusers' ControlNet classes, see :attr:`.ModelFamily.controlnet`."""
+    """An object of one of diffusers' ControlNet classes, see :attr:`.ModelFamily.controlnet` and :attr:`.ModelFamily.controlnet_union`."""
+
+    @property
+    def control_types(self) -> int:
+        """The number of modes of a ControlNet Union; 0 for an ordinary ControlNet."""
+        is_union = type(self.module).__name__ in CONTROLNET_UNION.names
+        return int(self.module.config.num_control_type) if is_union else 0
 
     def tensors(self) -> list[torch.Tensor | None]:
         return [*module_tensors([self.module])]
@@ -50,6 +58,8 @@ class ControlNetUnit(SizedValue):
     """Fraction of the steps after which it does nothing."""
     guess_mode: bool = False
     """Only steer the prompt's half of the guidance, with a stronger effect in deeper layers. The same for all units of a run."""
+    mode: int | None = None
+    """For a ControlNet Union, the kind of the picture: diffusers' ``control_mode``. None for an ordinary ControlNet."""
 
     def tensors(self) -> list[torch.Tensor | None]:
         return [*self.controlnet.tensors(), self.image]
@@ -62,17 +72,20 @@ def make_unit(
     start: float = 0.0,
     end: float = 1.0,
     guess_mode: bool = False,
+    mode: str = NO_MODE,
 ) -> ControlNetUnit:
-    """Checks the values and makes a unit.
+    """Checks the values and makes a unit. ``mode``: for a ControlNet Union, one of :data:`.unions.MODES`.
 
     Raises:
-        RelayError: ``image`` is not a picture, the range is empty or not within 0..1, or the scale is not finite.
+        RelayError: ``image`` is not a picture, the range is empty or not within 0..1, the scale is not finite, or the mode does
+            not belong to the ControlNet.
     """
+    number = mode_number(controlnet.title, mode, controlnet.control_types)
     check_range(start, end)
     if not math.isfinite(conditioning_scale):
         raise RelayError(f"conditioning_scale: {conditioning_scale} can't be used. Enter a finite number.")
     return ControlNetUnit(
-        controlnet, as_unclamped_rgb(image), float(conditioning_scale), float(start), float(end), guess_mode
+        controlnet, as_unclamped_rgb(image), float(conditioning_scale), float(start), float(end), guess_mode, number
     )
 
 
@@ -92,7 +105,7 @@ def stack_units(earlier: Sequence[Any], unit: ControlNetUnit) -> tuple[ControlNe
     """Appends ``unit`` to the units that were applied before it.
 
     Raises:
-        RelayError: an earlier entry is not a ControlNet unit, or has another ``guess_mode``.
+        RelayError: an earlier entry is not a ControlNet unit, has another ``guess_mode``, or can't run together with ``unit``.
     """
     for other in earlier:
         if not isinstance(other, ControlNetUnit):
@@ -105,7 +118,31 @@ def stack_units(earlier: Sequence[Any], unit: ControlNetUnit) -> tuple[ControlNe
                 f"guess_mode: it is {_on(unit.guess_mode)} for {unit.controlnet.title} and {_on(other.guess_mode)} for "
                 f"{other.controlnet.title}, which is connected to control. A run uses a single value: use the same setting in both nodes."
             )
-    return (*earlier, unit)
+    units = (*earlier, unit)
+    _check_unions(units)
+    return units
+
+
+def _check_unions(units: Sequence[ControlNetUnit]) -> None:
+    """Refuses what diffusers' pipelines for ControlNet Unions can't combine."""
+    ordinary = [unit for unit in units if unit.mode is None]
+    unions = [unit for unit in units if unit.mode is not None]
+    if ordinary and unions:
+        raise RelayError(
+            f"control: diffusers can't combine a ControlNet Union ({unions[0].controlnet.title}) with an ordinary ControlNet "
+            f"({ordinary[0].controlnet.title}). Apply the ControlNet Union once for each picture, or use only ordinary ControlNets."
+        )
+    names = {id(unit.controlnet.module): unit.controlnet.title for unit in unions}
+    if 1 < len(names) < len(unions):
+        raise RelayError(
+            f"control: with several ControlNet Unions ({', '.join(names.values())}), diffusers takes one picture for each, not {len(unions)} "
+            "pictures. Use one Union for all pictures, or each of them once."
+        )
+
+
+def has_unions(units: Sequence[ControlNetUnit]) -> bool:
+    """Whether the ControlNets of a run are ControlNet Unions."""
+    return any(unit.mode is not None for unit in units)
 
 
 def fit_picture(unit: ControlNetUnit, extent: Extent) -> ControlNetUnit:

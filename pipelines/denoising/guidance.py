@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
-from ..control.units import ControlNetUnit
+from ..control.units import ControlNetUnit, has_unions
 from ..model.components import PipelineComponents
 from ..model.family import ModelFamily, Task
 from ..model.family_lookup import titles_of
@@ -74,8 +74,12 @@ def check_guidance(components: PipelineComponents, task: Task, controls: Sequenc
         RelayError: diffusers has no PAG pipeline for the task, or its pipeline or scheduler does not read a value that is set.
     """
     family, source, guidance = components.family, components.source, components.guidance
-    controlled = bool(controls)
-    what = f"{task.value}{' with ControlNets' if controlled else ''}"
+    controlled, union = bool(controls), has_unions(controls)
+    what = f"{task.value}{' with ControlNet Unions' if union else ' with ControlNets' if controlled else ''}"
+    if guidance.has_pag and union:
+        raise RelayError(
+            f"pag_scale: diffusers has no PAG for {what}. Set it to 0 in Set Guidance, or use an ordinary ControlNet."
+        )
     if guidance.has_pag:
         classes = family.pag_control_pipeline_classes if controlled else family.pag_pipeline_classes
         if task not in classes:
@@ -83,7 +87,7 @@ def check_guidance(components: PipelineComponents, task: Task, controls: Sequenc
                 f"pag_scale: diffusers has no PAG for {what} with {source} ({family.title}). It has it for: "
                 f"{', '.join(_with_pag(family))}. Set it to 0 in Set Guidance."
             )
-    cls: Any = family.pipeline_class(task, control=controlled, pag=guidance.has_pag)
+    cls: Any = family.pipeline_class(task, control=controlled, union=union, pag=guidance.has_pag)
     takes = inspect.signature(cls.__call__).parameters
     if guidance.rescale and "guidance_rescale" not in takes:
         raise RelayError(
@@ -101,6 +105,19 @@ def check_guidance(components: PipelineComponents, task: Task, controls: Sequenc
             "Switch guess_mode off, or set pag_scale to 0 in Set Guidance."
         )
     _check_eta(eta, "eta" in takes, components)
+
+
+def check_guess_mode(controls: Sequence[ControlNetUnit], guidance_scale: float) -> None:
+    """
+    Raises:
+        RelayError: ``guess_mode`` is on for a ControlNet Union in a run with guidance, where diffusers stops with a RuntimeError
+            (test_control_union.py shows when that is fixed).
+    """
+    if has_unions(controls) and controls[0].guess_mode and guidance_scale > 1:
+        raise RelayError(
+            f"guess_mode, guidance_scale: with a ControlNet Union ({controls[0].controlnet.title}), diffusers can't use guess_mode at a "
+            f"guidance_scale above 1 (it is {guidance_scale:g}). Switch guess_mode off in Apply ControlNet (Diffusers)."
+        )
 
 
 def _check_eta(eta: float, is_taken: bool, components: PipelineComponents) -> None:
@@ -174,11 +191,16 @@ def self_attention_layers(components: PipelineComponents) -> list[str]:
 def _tasks_with(family: ModelFamily, argument: str) -> list[str]:
     """The tasks whose pipelines take an argument, for a message."""
     found = []
-    for control, classes in ((False, family.pipeline_classes), (True, family.control_pipeline_classes)):
+    kinds: dict[str, tuple[Mapping[Task, str], dict[str, bool]]] = {
+        "": (family.pipeline_classes, {}),
+        " with ControlNets": (family.control_pipeline_classes, {"control": True}),
+        " with ControlNet Unions": (family.union_pipeline_classes, {"union": True}),
+    }
+    for words, (classes, kind) in kinds.items():
         for task in classes:
-            cls: Any = family.pipeline_class(task, control=control)
+            cls: Any = family.pipeline_class(task, **kind)
             if argument in inspect.signature(cls.__call__).parameters:
-                found.append(f"{task.value}{' with ControlNets' if control else ''}")
+                found.append(f"{task.value}{words}")
     return found
 
 

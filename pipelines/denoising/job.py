@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..adapters.ip_adapter import scales_at
+from ..adapters.ip_adapter_values import IpAdapterUnit
 from ..base.errors import RelayError
 from ..base.images import Extent
 from ..base.library_log import without_advice_on_configs
-from ..control.units import ControlNetUnit
-from ..device.working_memory import joint_transformer_bytes, unet_bytes
+from ..control.fitting import control_nets
+from ..control.units import ControlNetUnit, has_unions
+from ..device.working_memory import joint_transformer_bytes, transformer_bytes, unet_bytes
 from ..latents.autoencoder import autoencoder_of
 from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds
@@ -50,6 +53,8 @@ class DenoisingJob:
     denoising_end: float | None = None
     controls: tuple[ControlNetUnit, ...] = ()
     """ControlNets for the run, with pictures that fit ``extent``."""
+    ip_adapters: tuple[IpAdapterUnit, ...] = ()
+    """IP-Adapters for the run, with masks that fit ``extent``."""
     masked_picture: MaskedPicture | None = None
     """Inpainting: the mask and the masked picture."""
     eta: float = 0.0
@@ -60,6 +65,14 @@ class DenoisingJob:
     @property
     def batch(self) -> int:
         return len(self.generators)
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether the pipeline predicts with and without the prompt in one batch."""
+        family = self.components.family
+        if self.guidance_scale <= 1 or family.guidance is not Guidance.ONE_BATCH:
+            return False
+        return self.components[family.denoiser].config.get("time_cond_proj_dim") is None
 
     def own(self, kind: type[T]) -> T:
         """The value in ``extras`` that is a ``kind``.
@@ -95,14 +108,15 @@ def borrow_pipeline(job: DenoisingJob, device: torch.device, without: Mapping[st
     family = job.components.family
     modules = {name: job.components[name] for name in (family.denoiser, family.autoencoder) if name}
     if job.controls:
-        nets = [unit.controlnet.module for unit in job.controls]
+        nets = control_nets(job.controls)
         modules["controlnet"] = nets[0] if len(nets) == 1 else nets
     guidance = job.components.guidance
     layers = {"pag_applied_layers": list(guidance.pag_layers)} if guidance.has_pag else {}
-    borrowed_class = _borrowed_class(family.pipeline_class(job.task, control=bool(job.controls), pag=guidance.has_pag))
+    kind = {"control": bool(job.controls), "union": has_unions(job.controls), "pag": guidance.has_pag}
+    borrowed_class = _borrowed_class(family.pipeline_class(job.task, **kind))
     with without_advice_on_configs():
         pipeline = borrowed_class(**modules, scheduler=job.scheduler, **without, **layers)
-    pipeline.relay_device = device
+    pipeline.relay_device, pipeline.relay_ip_adapters = device, job.ip_adapters
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -149,7 +163,8 @@ def legacy_callback(pipeline: Any, job: DenoisingJob) -> Callable[[int, Any, tor
 
 
 def denoising_bytes(job: DenoisingJob) -> int:
-    """Working memory of a sampling run, in bytes: its batch (more rows if guidance runs in the same batch) and its ControlNets."""
+    """Working memory of a sampling run, in bytes: its batch (more rows if guidance runs in the same batch), its ControlNets and
+    what its IP-Adapters make of their pictures."""
     components, family = job.components, job.components.family
     denoiser = components[family.denoiser]
     rows = job.batch * (2 if job.guidance_scale > 1 and family.guidance is Guidance.ONE_BATCH else 1)
@@ -157,7 +172,18 @@ def denoising_bytes(job: DenoisingJob) -> int:
         rows += job.batch  # the perturbed prediction
     latent_pixels = job.extent.width * job.extent.height // autoencoder_of(components).factor ** 2
     if family.memory is StepMemory.UNET:
-        return unet_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, controlnets=len(job.controls))
+        pictures = sum(
+            transformer_bytes(
+                denoiser,
+                rows=rows,
+                tokens=unit.positive[..., 0].numel() + unit.pictures * unit.adapter.kind.tokens,
+                width=width,
+            )
+            for unit in job.ip_adapters
+            for width in [max(unit.positive.shape[-1], unit.adapter.kind.text_width)]
+        )
+        nets = len(control_nets(job.controls))
+        return pictures + unet_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, controlnets=nets)
     assert isinstance(job.prompt, PromptEmbeds)
     text_tokens = job.prompt.positive.hidden.shape[1]
     return joint_transformer_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, text_tokens=text_tokens)
@@ -185,8 +211,17 @@ def _borrowed_class(cls: Any) -> Any:
             timesteps = ended_whole(self.scheduler, timesteps, self.relay_end, steps)
         return timesteps, count
 
+    def before_step(self: Any, step: int) -> None:
+        if self.relay_ip_adapters and step < self.num_timesteps:
+            self.set_ip_adapter_scale(scales_at(self.relay_ip_adapters, step, self.num_timesteps))
+
+    def progress_bar(self: Any, *args: Any, **kwargs: Any) -> Any:  # called once, just before the first step
+        before_step(self, 0)
+        return cls.progress_bar(self, *args, **kwargs)
+
     members: dict[str, Any] = {"_execution_device": property(lambda self: self.relay_device)}
-    members |= {"relay_timesteps": None, "relay_end": None}
+    members |= {"relay_timesteps": None, "relay_end": None, "relay_ip_adapters": ()}
+    members |= {"relay_before_step": before_step, "progress_bar": progress_bar}
     if hasattr(cls, "get_timesteps"):
         members["get_timesteps"] = get_timesteps
     return type(cls.__name__, (cls,), members)

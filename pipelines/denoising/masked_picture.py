@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import RelayError
 from ..base.images import Extent
 from ..latents.autoencoder import Autoencoder
+from .step_callback import fit_mask
 
 if TYPE_CHECKING:
     import torch
@@ -111,21 +112,7 @@ def fit_repaint_mask(
     Raises:
         RelayError: the shape is not a mask's, the number of masks is neither 1 nor ``batch``, or nothing is left to repaint.
     """
-    import torch
-
-    masks = _as_masks("mask", mask)
-    if masks.shape[0] not in (1, batch):
-        raise RelayError(
-            f"mask: the batch has {masks.shape[0]} masks, but {batch} {'picture is' if batch == 1 else 'pictures are'} painted. "
-            "Use one mask for all pictures, or one for each."
-        )
-    fitted = _stretched(masks, extent, factor)
-    if noise_mask is not None:
-        size = (extent.height, extent.width)
-        own = torch.nn.functional.interpolate(_as_masks("noise_mask", noise_mask), size, mode="nearest-exact")
-        own = own.repeat(-(-batch // own.shape[0]), 1, 1, 1)[:batch]  # as the host repeats it
-        fitted = torch.minimum(fitted, (own >= 0.5).float())
-    fitted = fitted.expand(batch, -1, -1, -1).clone()
+    fitted = repaint_from_half(mask, noise_mask, extent, factor, batch)
     if not at_latent_size(fitted, factor).any():
         both = " in both the mask and the latent's own noise_mask" if noise_mask is not None else ""
         raise RelayError(
@@ -133,6 +120,66 @@ def fit_repaint_mask(
             f"pixel ({factor} pixels) can be lost. Paint a larger mask (1 = repaint), or invert it if it marks what to keep."
         )
     return fitted
+
+
+def repaint_from_half(
+    mask: torch.Tensor, noise_mask: torch.Tensor | None, extent: Extent, factor: int, batch: int
+) -> torch.Tensor:
+    """:func:`fit_repaint_mask` that may leave nothing to repaint."""
+    import torch
+
+    fitted = _stretched(checked_masks(mask, batch), extent, factor)
+    if noise_mask is not None:
+        size = (extent.height, extent.width)
+        own = torch.nn.functional.interpolate(_as_masks("noise_mask", noise_mask), size, mode="nearest-exact")
+        own = own.repeat(-(-batch // own.shape[0]), 1, 1, 1)[:batch]  # as the host repeats it
+        fitted = torch.minimum(fitted, (own >= 0.5).float())
+    return fitted.expand(batch, -1, -1, -1).clone()
+
+
+def fit_soft_mask(
+    mask: torch.Tensor, noise_mask: torch.Tensor | None, extent: Extent, factor: int, batch: int
+) -> torch.Tensor:
+    """The host's MASK in latent pixels with its grey values: [batch, 1, h, w] in 0..1, scaled as the host scales a noise_mask.
+
+    The arguments are those of :func:`fit_repaint_mask`. Where the latent has a ``noise_mask``, the lower value counts.
+
+    Raises:
+        RelayError: as :func:`fit_repaint_mask`, but only values of 0 are not repainted.
+    """
+    import torch
+
+    like = torch.empty(batch, 1, extent.height // factor, extent.width // factor)
+    fitted = fit_mask(checked_masks(mask, batch), like)
+    if noise_mask is not None:
+        fitted = torch.minimum(fitted, fit_mask(noise_mask.cpu(), like))
+    if not fitted.any():
+        both = " in both the mask and the latent's own noise_mask" if noise_mask is not None else ""
+        raise RelayError(
+            f"mask: it leaves nothing to repaint. With soft_mask, values above 0{both} are repainted. Paint a larger mask (1 = repaint), "
+            "or invert it if it marks what to keep."
+        )
+    return fitted
+
+
+def checked_masks(mask: torch.Tensor, batch: int) -> torch.Tensor:
+    """[1 or batch, 1, H, W] float32 in 0..1 on the CPU.
+
+    Raises:
+        RelayError: the shape is not a mask's, or the number of masks is neither 1 nor ``batch``.
+    """
+    masks = _as_masks("mask", mask)
+    if masks.shape[0] not in (1, batch):
+        raise RelayError(
+            f"mask: the batch has {masks.shape[0]} masks, but {batch} {'picture is' if batch == 1 else 'pictures are'} painted. "
+            "Use one mask for all pictures, or one for each."
+        )
+    return masks
+
+
+def at_pixel_size(mask: torch.Tensor, factor: int) -> torch.Tensor:
+    """[B, 1, h, w] -> [B, 1, H, W]: each latent pixel as a square of pixels. :func:`at_latent_size` gives the mask back."""
+    return mask.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
 
 
 def at_latent_size(mask: torch.Tensor, factor: int) -> torch.Tensor:

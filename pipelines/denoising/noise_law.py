@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -92,3 +93,14 @@ def with_noise(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, timeste
     else:
         noisy = scheduler.add_noise(clean, noise, timestep)
     return noisy
+
+
+def part_of_noise_left(scheduler: Any, timestep: float, first: float) -> float:
+    """Where a timestep stands in a run: 1 at its ``first`` timestep, 0 at the last one that the model was trained with.
+
+    Diffusion and flow matching count timesteps down to 0. The timesteps of EDM are logarithms of the noise.
+
+    Source: https://huggingface.co/papers/2206.00364, table 1, c_noise
+    """
+    least = 0.25 * math.log(scheduler.config.sigma_min) if law_of(scheduler) is NoiseLaw.EDM else 0.0
+    return (timestep - least) / (first - least) if first > least else 1.0

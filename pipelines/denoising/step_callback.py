@@ -9,10 +9,12 @@ from ..base.errors import RelayError
 from ..base.monitor import Monitor
 from ..latents.generators import copies_of
 from .clean_prediction import CleanPrediction
-from .noise_law import with_noise
+from .noise_law import part_of_noise_left, with_noise
 
 if TYPE_CHECKING:
     import torch
+
+WHOLE_BATCH = slice(None)
 
 
 class StepWatcher:
@@ -37,7 +39,7 @@ class StepWatcher:
         return self._called(pipeline, step, values, 0, 1)
 
     def of_run(self, run: int, runs: int) -> Callable[..., dict[str, Any]]:
-        """The callback for one of ``runs`` runs of equal length that share a progress bar."""
+        """The callback for one of ``runs`` runs of equal length that share a progress bar. With a mask, each run is one image of the batch."""
 
         def callback(pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
             return self._called(pipeline, step, values, run, runs)
@@ -48,6 +50,7 @@ class StepWatcher:
         timesteps = pipeline.scheduler.timesteps if pipeline.relay_timesteps is None else pipeline.relay_timesteps
         total = pipeline.num_timesteps
         values["latents"] = self.after_step(step, total, timesteps, values["latents"], run=run, runs=runs)
+        pipeline.relay_before_step(step + 1)
         return values
 
     def after_step(
@@ -76,12 +79,13 @@ class StepWatcher:
         """
         self._monitor.check()
         self.steps = step + 1
+        images = slice(run, run + 1) if runs > 1 else WHOLE_BATCH
         if self._mask is not None:
             assert timesteps is not None
-            latents = self._mask.after_step(step, timesteps, latents)
+            latents = self._mask.after_step(step, timesteps, latents, images)
         preview = None if self._clean is None else self._clean.latents()
         if self._mask is not None and preview is not None:
-            preview = self._mask.over(preview)
+            preview = self._mask.over(preview, images)
         self._monitor.progress(run * total + step + 1, runs * total, preview)
         return latents
 
@@ -106,21 +110,53 @@ class KeepUnmasked:
         self._noise = randn_tensor(begin.shape, generator=copies_of(generators), device=begin.device, dtype=begin.dtype)
         self._scheduler = scheduler
 
-    def after_step(self, step: int, timesteps: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        """``latents`` with the unmasked area restored. The arguments are those of :meth:`StepWatcher.after_step`."""
-        begin = self._begin.to(latents)
+    def after_step(
+        self, step: int, timesteps: torch.Tensor, latents: torch.Tensor, images: slice = WHOLE_BATCH
+    ) -> torch.Tensor:
+        """``latents`` with the unmasked area restored. The arguments are those of :meth:`StepWatcher.after_step`.
+
+        Args:
+            images: which images of the batch ``latents`` are.
+        """
+        begin = self._begin[images].to(latents)
         if step + 1 < len(timesteps):
             timestep = timesteps[step + 1 : step + 2].to(latents.device)
-            begin = with_noise(self._scheduler, begin, self._noise.to(latents), timestep)
-        return self._blend(latents, begin)
+            begin = with_noise(self._scheduler, begin, self._noise[images].to(latents), timestep)
+        return _blend(latents, begin, self.repainted_at(step, timesteps)[images])
 
-    def over(self, clean: torch.Tensor) -> torch.Tensor:
+    def over(self, clean: torch.Tensor, images: slice = WHOLE_BATCH) -> torch.Tensor:
         """``clean`` latents with the unmasked area restored, also clean."""
-        return self._blend(clean, self._begin.to(clean))
+        return _blend(clean, self._begin[images].to(clean), self.repainted()[images])
 
-    def _blend(self, latents: torch.Tensor, begin: torch.Tensor) -> torch.Tensor:
-        repaint = self._repaint.to(latents)
-        return repaint * latents + (1 - repaint) * begin
+    def repainted(self) -> torch.Tensor:
+        """[B, 1, h, w], 1 = repainted in some step."""
+        return self._repaint
+
+    def repainted_at(self, step: int, timesteps: torch.Tensor) -> torch.Tensor:
+        """[B, 1, h, w], 1 = repainted in this step."""
+        return self._repaint
+
+
+class KeepByThreshold(KeepUnmasked):
+    """Differential diffusion: a pixel whose mask is between 0 and 1 is restored in the first steps, and repainted once at most that
+    part of the run's noise is left (see :func:`.noise_law.part_of_noise_left`).
+
+    The thresholds are those of the host's DifferentialDiffusion node. What is 0 is never repainted.
+
+    Source: https://huggingface.co/papers/2306.00950
+    """
+
+    def repainted(self) -> torch.Tensor:
+        return (self._repaint > 0).float()
+
+    def repainted_at(self, step: int, timesteps: torch.Tensor) -> torch.Tensor:
+        threshold = part_of_noise_left(self._scheduler, float(timesteps[step]), float(timesteps[0]))
+        return ((self._repaint > 0) & (self._repaint >= threshold)).float()
+
+
+def _blend(latents: torch.Tensor, begin: torch.Tensor, repaint: torch.Tensor) -> torch.Tensor:
+    repaint = repaint.to(latents)
+    return repaint * latents + (1 - repaint) * begin
 
 
 def fit_mask(noise_mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

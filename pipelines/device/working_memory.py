@@ -154,11 +154,12 @@ def _whole_text_bytes(encoder: Any, texts: Sequence[str]) -> int:
     return states + _bytes(T5_SCORES * encoder.config.num_attention_heads * tokens**2, encoder.dtype)
 
 
-def vision_bytes(encoder: Any) -> int:
-    """One picture in a CLIP vision encoder."""
+def vision_bytes(encoder: Any, *, pictures: int = 1, keeps_layers: bool = False) -> int:
+    """A batch of pictures in a CLIP vision encoder. ``keeps_layers``: the outputs of all layers stay in memory."""
     config = encoder.config
     tokens = (config.image_size // config.patch_size) ** 2 + 1
-    return transformer_bytes(encoder, rows=1, tokens=tokens, width=config.hidden_size)
+    kept = config.num_hidden_layers + 1 if keeps_layers else 0
+    return transformer_bytes(encoder, rows=pictures, tokens=tokens, width=config.hidden_size, kept=kept)
 
 
 def prior_bytes(prior: Any, *, rows: int) -> int:

@@ -9,22 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base.errors import RelayError
+from ..base.errors import RelayError, shown
 from ..base.monitor import Monitor
 from ..base.watched import Cancelled, Transfer, run_watched
 from ..files.component_files import ComponentFiles
 from ..files.config_files import most_bytes
 from .hub_errors import OR_A_FOLDER, HubError, explain, offline
-from .hub_names import check_names, check_repo_id, check_revision
+from .hub_names import check_names, check_repo_id, check_revision, check_subfolder
 from .hub_transfer import RemoteFile, fetch_file
 
 if TYPE_CHECKING:
     import torch
 
 DEFAULT_REVISION = "main"
+MOST_LISTED = 12
+"""How many folders of a repo an error lists."""
 LISTING_TIMEOUT_SECONDS = 15.0
 COMMIT = re.compile(r"[0-9a-f]{40}")
-
 Plan = Callable[[Path, Collection[str], str, "torch.dtype", str], tuple[ComponentFiles, ...]]
 """(Snapshot folder with the index, names of all files, variant, dtype, title) -> the files to download."""
 
@@ -34,7 +35,7 @@ class RepoKind:
     """What a repository must contain."""
 
     index: str
-    """The file that describes the model."""
+    """The file that describes the model, perhaps in a folder."""
     plan: Plan
     names_in: Callable[[Path], list[str]]
     """Snapshot folder -> the names for ``plan``."""
@@ -48,12 +49,13 @@ def fetch_repo(
     repo_id: str,
     *,
     revision: str = "",
+    subfolder: str = "",
     variant: str = "auto",
     dtype: torch.dtype,
     monitor: Monitor,
     kind: RepoKind,
 ) -> Path:
-    """The snapshot folder of a repo at a revision, in huggingface_hub's cache. Downloads missing files.
+    """The folder of a model in a repo at a revision, in huggingface_hub's cache. Downloads missing files.
 
     Only files of the family's components are downloaded: configs, vocabularies and one set of safetensors weights. If the
     hub does not answer for any reason, a complete copy in the cache is used, and the user is told.
@@ -61,6 +63,7 @@ def fetch_repo(
     Args:
         repo_id: ``owner/name`` or ``name``.
         revision: branch, tag or commit; empty for the main branch.
+        subfolder: the folder of the repo that has the model; empty if the repo itself is the model. Only its files are downloaded.
         variant: see :func:`.model_files.plan_files`.
         monitor: gets progress in bytes, over all files that are downloaded.
         kind: what the repo must contain.
@@ -74,13 +77,14 @@ def fetch_repo(
     check_repo_id(repo_id)
     revision = revision or DEFAULT_REVISION
     check_revision(revision)
+    check_subfolder(subfolder)
     monitor.check()
-    request = _Request(repo_id, revision, variant, dtype, kind)
+    request = _Request(repo_id, revision, subfolder, variant, dtype, kind)
     cached = request.cached_folder()
     if cached is not None and COMMIT.fullmatch(revision) and request.problem_of(cached) is None:
         return cached  # a commit never changes
     if constants.HF_HUB_OFFLINE:
-        return request.complete(cached, offline(request.title, kind.or_a_folder))
+        return request.complete(cached, offline(request.repo_title, kind.or_a_folder))
     try:
         folder, files = run_watched(request.list_files, monitor)
     except HubError as error:
@@ -91,29 +95,52 @@ def fetch_repo(
     return folder
 
 
+def title_of(repo_id: str, subfolder: str) -> str:
+    """A model on the hub, for messages."""
+    return f"{repo_id}/{subfolder}" if subfolder else repo_id
+
+
 @dataclass(frozen=True)
 class _Request:
     """The arguments of :func:`fetch_repo`."""
 
     repo_id: str
     revision: str
+    subfolder: str
     variant: str
     dtype: torch.dtype
     kind: RepoKind
 
     @property
     def title(self) -> str:
-        return self.repo_id if self.revision == DEFAULT_REVISION else f"{self.repo_id} at revision {self.revision}"
+        """The model, for messages."""
+        return self._titled(title_of(self.repo_id, self.subfolder))
+
+    @property
+    def repo_title(self) -> str:
+        return self._titled(self.repo_id)
+
+    def _titled(self, name: str) -> str:
+        return name if self.revision == DEFAULT_REVISION else f"{name} at revision {self.revision}"
+
+    @property
+    def index(self) -> str:
+        """The repo's name of the file that describes the model."""
+        return f"{self.subfolder}/{self.kind.index}" if self.subfolder else self.kind.index
 
     def plan(self, folder: Path, names: Collection[str]) -> tuple[ComponentFiles, ...]:
         return self.kind.plan(folder, names, self.variant, self.dtype, self.title)
 
     def cached_folder(self) -> Path | None:
-        """The snapshot that the cache has for the revision, perhaps incomplete; None if there is none."""
+        """The model's folder that the cache has for the revision, perhaps incomplete; None if there is none."""
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(self.repo_id, self.kind.index, cache_dir=_cache(), revision=self.revision)
-        return Path(found).parent if isinstance(found, str) else None
+        found = try_to_load_from_cache(self.repo_id, self.index, cache_dir=_cache(), revision=self.revision)
+        return self._folder_of(Path(found)) if isinstance(found, str) else None
+
+    def _folder_of(self, index: Path) -> Path:
+        """The model's folder, from the path of the index in it."""
+        return index.parents[self.kind.index.count("/")]
 
     def problem_of(self, folder: Path) -> RelayError | None:
         """Why a snapshot can't be loaded without more downloads; None if it can."""
@@ -124,10 +151,10 @@ class _Request:
         return None
 
     def complete(self, cached: Path | None, error: HubError) -> Path:
-        """The cached snapshot if it is complete; otherwise raises ``error`` with what is missing."""
+        """The cached folder if it is complete; otherwise raises ``error`` with what is missing."""
         if cached is None:
             raise RelayError(
-                f"{error.problem} {self.kind.index} of {self.title} is not in this machine's cache ({_cache()}). {error.remedy}"
+                f"{error.problem} {self.index} of {self.repo_title} is not in this machine's cache ({_cache()}). {error.remedy}"
             ) from error
         if (problem := self.problem_of(cached)) is not None:
             raise RelayError(
@@ -136,7 +163,7 @@ class _Request:
         return cached
 
     def list_files(self, transfer: Transfer) -> tuple[Path, dict[str, RemoteFile]]:
-        """The snapshot folder with the index, and all files of that commit in the repo.
+        """The model's folder with the index, and all its files of that commit in the repo, by their names in that folder.
 
         Raises:
             HubError: the hub does not answer.
@@ -147,33 +174,51 @@ class _Request:
         except Cancelled:
             raise
         except Exception as error:
-            raise explain(error, self.title, self.kind.index, self.kind.or_a_folder) from error
+            raise explain(error, self.repo_title, self.index, self.kind.or_a_folder) from error
 
     def _list_files(self, transfer: Transfer) -> tuple[Path, dict[str, RemoteFile]]:
         from huggingface_hub import hf_hub_download
 
         info = self._info(self.revision)
-        if self.kind.index not in {sibling.rfilename for sibling in info.siblings}:
-            raise RelayError(f"{self.title} has no {self.kind.index}, {self.kind.no_index}")
+        names = {sibling.rfilename for sibling in info.siblings}
+        if self.index not in names:
+            raise self._no_index(names)
         for sibling in info.siblings:
-            if sibling.rfilename == self.kind.index:
+            if sibling.rfilename == self.index:
                 self._check_size(sibling.rfilename, sibling.size or 0)
         transfer.check()
         # requested by the name of the revision, so that the cache remembers its commit
-        folder = Path(hf_hub_download(self.repo_id, self.kind.index, revision=self.revision, cache_dir=_cache())).parent
-        if folder.name != info.sha:  # someone has pushed a new commit since
+        index = Path(hf_hub_download(self.repo_id, self.index, revision=self.revision, cache_dir=_cache()))
+        commit = index.parents[self.index.count("/")].name
+        if commit != info.sha:  # someone has pushed a new commit since
             transfer.check()
-            info = self._info(folder.name)
-        return folder, {
-            sibling.rfilename: RemoteFile(
+            info = self._info(commit)
+        start = self.index.removesuffix(self.kind.index)
+        return self._folder_of(index), {
+            sibling.rfilename.removeprefix(start): RemoteFile(
                 self.repo_id,
-                folder.name,
+                commit,
                 sibling.rfilename,
                 sibling.size or 0,
                 sibling.lfs.sha256 if sibling.lfs else None,
             )
             for sibling in info.siblings
+            if sibling.rfilename.startswith(start)
         }
+
+    def _no_index(self, names: Collection[str]) -> RelayError:
+        """The error for a repo without the index in that folder, which says where the repo has one."""
+        found = {name.rpartition("/")[0] for name in names if name.rpartition("/")[2] == self.kind.index}
+        folders = [shown(folder) for folder in sorted(found - {""})]
+        told = [f"{self.title} has no {self.kind.index}, {self.kind.no_index}"]
+        if "" in found:
+            told = [
+                f"{self.title} has no {self.kind.index}. The repository has one at its top level: leave subfolder empty for it."
+            ]
+        if folders:
+            listed = ", ".join(folders[:MOST_LISTED]) + (", ..." if len(folders) > MOST_LISTED else "")
+            told.append(f"Folders with a {self.kind.index}, which can be entered as subfolder: {listed}.")
+        return RelayError(" ".join(told))
 
     def _check_size(self, name: str, size: int) -> None:
         if size > most_bytes(name):
@@ -192,14 +237,15 @@ class _Request:
     def download(self, folder: Path, files: Mapping[str, RemoteFile], monitor: Monitor) -> None:
         """Downloads the missing files of the snapshot."""
         plan = self.plan(folder, files.keys())
-        missing = [files[name] for component in plan for name in component.all_files if not (folder / name).exists()]
+        needed = [name for component in plan for name in component.all_files]
+        weights = {name for component in plan for name in component.weights}
+        missing = {name: files[name] for name in needed if not (folder / name).exists()}
         if not missing:
             return
-        small = {name for component in plan for name in component.all_files if name not in component.weights}
-        for file in missing:
-            if file.name in small:
+        for name, file in missing.items():
+            if name not in weights:
                 self._check_size(file.name, file.size)
-        total = sum(file.size for file in missing)
+        total = sum(file.size for file in missing.values())
         free = shutil.disk_usage(folder).free
         if free < total:
             raise RelayError(
@@ -209,13 +255,13 @@ class _Request:
         monitor.say(f"Download of {self.title}: {len(missing)} files, {total / 1e6:.1f} MB.")
 
         def fetch_all(transfer: Transfer) -> None:
-            for file in missing:
+            for file in missing.values():
                 try:
                     fetch_file(file, transfer, _cache())
                 except Cancelled:
                     raise
                 except Exception as error:
-                    raise explain(error, self.title, file.name, self.kind.or_a_folder) from error
+                    raise explain(error, self.repo_title, file.name, self.kind.or_a_folder) from error
 
         run_watched(fetch_all, monitor, total)
 

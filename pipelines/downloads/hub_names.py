@@ -12,6 +12,8 @@ _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 REPO_ID = re.compile(rf"{_NAME}(?:/{_NAME})?")
 REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
 MAX_REPO_ID_LENGTH = 96
+MAX_SUBFOLDER_LENGTH = 200
+NOT_IN_FOLDERS = frozenset('\\:*?"<>|')
 UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
 DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -43,6 +45,27 @@ def check_revision(revision: str) -> None:
         raise RelayError(
             f"revision: {revision!r} is not a revision. Enter a branch, a tag or a commit, or leave it empty for the main branch."
         )
+
+
+def check_subfolder(subfolder: str) -> None:
+    """
+    Raises:
+        RelayError: it is not the name of a folder inside a repository. Empty, for the repository itself, passes.
+    """
+    if subfolder and (
+        len(subfolder) > MAX_SUBFOLDER_LENGTH
+        or not subfolder.isprintable()
+        or not all(_is_folder(part) for part in subfolder.split("/"))
+    ):
+        raise RelayError(
+            f"subfolder: {short(subfolder)} is not a folder of a repository. Enter its name, such as fp16 or controlnet/depth, without '..', "
+            "a backslash, or a slash at its start or end. Leave it empty for the top level."
+        )
+
+
+def _is_folder(part: str) -> bool:
+    """Whether it names the same folder on every operating system."""
+    return part.strip(" ") == part and not part.endswith(".") and part != "" and not set(part) & NOT_IN_FOLDERS
 
 
 def check_names(names: Iterable[str], title: str) -> None:

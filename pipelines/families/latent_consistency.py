@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..adapters.ip_adapter import ip_adapter_arguments
 from ..denoising.job import DenoisingJob, borrow_pipeline, repeat
 from ..denoising.step_callback import StepWatcher
 from ..model.embeds import PromptEmbeds
@@ -40,6 +41,7 @@ def _arguments(job: DenoisingJob, device: torch.device) -> dict[str, Any]:
     arguments["callback_on_step_end"] = _with_clean(job.on_step)
     return {
         "prompt_embeds": repeat(job.prompt.positive.hidden, job.batch, device, job.components.dtype),
+        **ip_adapter_arguments(job.ip_adapters, job.is_guided, device),
         **arguments,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..adapters.ip_adapter import ip_adapter_arguments
 from ..control.fitting import control_arguments, step_callback_to
 from ..denoising.guidance import guidance_arguments
 from ..denoising.job import DenoisingJob, borrow_inpainting_pipeline, borrow_pipeline, repeat
@@ -87,5 +88,6 @@ def _arguments(job: DenoisingJob, device: torch.device) -> dict[str, Any]:
         **({} if job.prompt.sizes is None else job.prompt.sizes.arguments(job.extent)),
         **control_arguments(job.controls, job.task),
         **guidance_arguments(job),
+        **ip_adapter_arguments(job.ip_adapters, job.is_guided, device),
         **job.common_arguments(),
     }

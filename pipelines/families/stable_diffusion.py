@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..adapters.ip_adapter import ip_adapter_arguments
 from ..control.fitting import control_arguments
 from ..denoising.guidance import guidance_arguments
 from ..denoising.job import DenoisingJob, borrow_inpainting_pipeline, borrow_pipeline, repeat
@@ -48,5 +49,6 @@ def _arguments(job: DenoisingJob, device: torch.device) -> dict[str, Any]:
         "negative_prompt_embeds": repeat(job.prompt.negative.hidden, job.batch, device, dtype),
         **control_arguments(job.controls, job.task),
         **guidance_arguments(job),
+        **ip_adapter_arguments(job.ip_adapters, job.is_guided, device),
         **job.common_arguments(),
     }

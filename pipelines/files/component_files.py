@@ -53,9 +53,11 @@ class ComponentFiles:
     """Safetensors files: one, or all shards in order. Empty for a scheduler, tokenizer or processor."""
     shard_index: str | None = None
     variant: str | None = None
-    """``"fp16"``, or None for the plain files."""
+    """Such as ``"fp16"``; None for the plain files."""
     folder: str = ""
     """The component's folder in the model; empty if the component is the whole model, like a ControlNet."""
+    numbers: tuple[tuple[str, int], ...] = ()
+    """Config entries that its tensors tell. They override those of its config."""
 
     @property
     def library(self) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from ..base.errors import RelayError
+from ..base.errors import RelayError, shown
 from ..model.component_classes import Classes
 from ..model.family import ModelFamily
 from ..model.family_lookup import is_absent
@@ -15,7 +15,9 @@ from .component_files import CONFIG_OF_MODEL, SIDE_FILES, ComponentFiles, Missin
 if TYPE_CHECKING:
     import torch
 
-VARIANTS = ("auto", "fp16", "none")
+VARIANTS = ("auto", "fp16", "none", "bf16", "non_ema")
+BESIDE_PLAIN = ("bf16", "non_ema")
+"""Variants that repositories publish for some components only. The others have plain files, which are used, as in diffusers."""
 LIBRARIES = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 """Library of a component -> the start of the names of its weight files."""
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -39,8 +41,9 @@ def plan_files(
     Args:
         model_index: the parsed model_index.json.
         names: all files of the model, relative to it, with ``/``.
-        variant: ``"fp16"`` for fp16 files, ``"none"`` for plain files. ``"auto"`` prefers fp16 files if ``dtype`` has at
-            most two bytes, otherwise plain files; for a component with only one of them, it takes what there is.
+        variant: ``"fp16"`` for fp16 files, ``"none"`` for plain files. ``"bf16"`` and ``"non_ema"`` for such files, and plain ones
+            for components without them. ``"auto"`` prefers fp16 files if ``dtype`` has at most two bytes, otherwise plain files;
+            for a component with only one of them, or only bf16 files, it takes what there is.
         dtype: the dtype in which the weights will be loaded.
         where: the repo or folder, for messages.
 
@@ -57,10 +60,24 @@ def plan_files(
     _refuse_pickles(
         {name: folders.get(name, []) for name in declared if family.components[name].kind == "model"}, where
     )
+    _require_some(variant, declared, folders, family, where)
     return tuple(
         _plan_component(name, family.components[name], class_name, folders.get(name, []), variants, where, folder=name)
         for name, class_name in declared.items()
     )
+
+
+def _require_some(
+    variant: str, names: Collection[str], folders: Mapping[str, list[str]], family: ModelFamily, where: str
+) -> None:
+    """Raises RelayError if no component has files of a variant that needs not be there for all."""
+    models = [name for name in names if family.components[name].kind == "model"]
+    stems = {name: LIBRARIES[family.components[name].library] for name in models}
+    if variant in BESIDE_PLAIN and not any(
+        _weights(folders.get(name, []), stem, variant)[0] for name, stem in stems.items()
+    ):
+        found = [published_variants(folders.get(name, []), stem) for name, stem in stems.items()]
+        raise _no_variant(where, "it", (variant,), [one for part in found for one in part])
 
 
 def plan_single_component(
@@ -80,15 +97,19 @@ def plan_single_component(
     files = _by_folder(names).get("", [])
     (class_name,) = classes.names
     _refuse_pickles({"": files}, where)
-    return _plan_component(name, classes, class_name, files, _variants(variant, dtype, where), where, folder="")
+    variants = _variants(variant, dtype, where)[:1] if variant in BESIDE_PLAIN else _variants(variant, dtype, where)
+    return _plan_component(name, classes, class_name, files, variants, where, folder="")
 
 
 def _variants(variant: str, dtype: torch.dtype, where: str) -> tuple[str | None, ...]:
     """The variants to look for, in order; None stands for the plain files."""
     if variant not in VARIANTS:
         raise RelayError(f"{where}: there is no variant {variant!r}. Choose one of: {', '.join(VARIANTS)}.")
-    half_first: tuple[str | None, ...] = ("fp16", None) if dtype.itemsize <= 2 else (None, "fp16")
-    return {"auto": half_first, "fp16": ("fp16",), "none": (None,)}[variant]
+    if variant == "auto":
+        return ("fp16", None, "bf16") if dtype.itemsize <= 2 else (None, "fp16", "bf16")
+    if variant in BESIDE_PLAIN:
+        return (variant, None)
+    return (None,) if variant == "none" else (variant,)
 
 
 def _at(folder: str, file: str) -> str:
@@ -198,13 +219,31 @@ def _weights(files: list[str], stem: str, variant: str | None) -> tuple[list[str
     return [file for file, _ in shards], index
 
 
+def published_variants(files: Collection[str], stem: str) -> list[str | None]:
+    """The variants of a component's weight files, sorted; None, which stands for the plain files, is last."""
+    patterns = (rf"{stem}\.([^.-]+)\.safetensors", rf"{stem}\.safetensors\.index\.([^.]+)\.json")
+    named = {match[1] for file in files for pattern in patterns if (match := re.fullmatch(pattern, file))}
+    plain = {f"{stem}.safetensors", f"{stem}.safetensors.index.json"}.intersection(files)
+    return [*sorted(named), *([None] if plain else [])]
+
+
+def _no_variant(where: str, name: str, missing: Collection[str | None], found: Collection[str | None]) -> RelayError:
+    """The error for a variant that a model or one of its components, ``name``, does not have, but others."""
+    listed = sorted(set(found), key=lambda one: (one is None, one or ""))
+    choices = ["auto"] if {None, "fp16", "bf16"}.intersection(listed) else []
+    choices += [one or "none" for one in listed if (one or "none") in VARIANTS]
+    advice = f"Set variant to {' or '.join(choices)}." if choices else "Use another copy of the model."
+    has_not, has = ([shown(one or "plain") for one in group] for group in (missing, listed))
+    return RelayError(f"{where}: {name} has no {' or '.join(has_not)} files, only {' and '.join(has)} ones. {advice}")
+
+
 def _no_weights(
     name: str, folder: str, stem: str, files: list[str], variants: tuple[str | None, ...], where: str
 ) -> RelayError:
-    if variants == ("fp16",) and _weights(files, stem, None)[0]:
-        return RelayError(f"{where}: {name} has no fp16 files, only plain ones. Set variant to auto or none.")
-    if variants == (None,) and _weights(files, stem, "fp16")[0]:
-        return RelayError(f"{where}: {name} has no plain files, only fp16 ones. Set variant to auto or fp16.")
+    if others := [
+        one for one in published_variants(files, stem) if one not in variants and _weights(files, stem, one)[0]
+    ]:
+        return _no_variant(where, name, variants, others)
     looked_for = " or ".join(
         f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors" for variant in variants
     )

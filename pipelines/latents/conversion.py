@@ -42,6 +42,9 @@ def decode_for_conversion(latent: Latents, runtime: Runtime, how: str = "") -> t
     """The IMAGE of a latent in another space (see :func:`must_convert`). The user is told, including ``how`` it is encoded."""
     space = latent.space
     assert space is not None
+    if latent.picture is not None:
+        runtime.monitor.say(f"Latent converted from {space.title}: its own picture was encoded{how}.")
+        return latent.picture
     runtime.monitor.say(f"Latent converted from {space.title}: decoded, then encoded{how}.")
     return space.decode(latent.samples, runtime.policy, monitor=runtime.monitor)
 
@@ -54,7 +57,7 @@ def convert(latent: Latents, target: Autoencoder, runtime: Runtime) -> Latents:
         RelayError: as :func:`must_convert`.
     """
     if not must_convert(latent, target, runtime):
-        return latent.with_samples(latent.samples, target, noise_left=latent.noise_left)
+        return latent.with_samples(latent.samples, target, noise_left=latent.noise_left, picture=latent.picture)
     image = decode_for_conversion(latent, runtime)
     raw = target.encode(to_pixels(image, target.factor), runtime.policy).float()
     return latent.with_samples(raw, target)

@@ -27,8 +27,16 @@ def encode(components: PipelineComponents, image: torch.Tensor, seed: int, runti
 
 
 def decode(components: PipelineComponents, latent: Latents, tiled: bool, runtime: Runtime) -> torch.Tensor:
-    """Latents -> IMAGE, with the model's decoder, or the latent's own decoder if it is in another space."""
+    """Latents -> IMAGE, with the model's decoder, or the latent's own decoder if it is in another space.
+
+    A latent that knows its picture is not decoded: this is the picture.
+    """
     autoencoder = autoencoder_for_wires(components)
+    if latent.picture is not None:
+        runtime.monitor.say(
+            "Nothing was decoded: this is the picture into which padding_mask_crop put the repainted area."
+        )
+        return latent.picture
     space = latent.space
     if space is not None and not space.is_same_space(autoencoder, runtime.policy):
         runtime.monitor.say(

@@ -2,8 +2,8 @@
 
 ``samples`` are raw (see :mod:`.scale`), [B, C, h, w] float32 on the host's intermediate device, so that the host's
 own nodes can read and write them. In the host, some spaces have one more axis for frames (see :mod:`.frame_axis`). ``noise_mask`` (1 = repaint) and ``batch_index`` have the host's meaning. Another
-key, :data:`TAG_KEY`, says which autoencoder's space the samples are in and how much noise they still hold. The host's
-nodes may drop it. A latent without it is assumed to be in the space of the model that reads it.
+key, :data:`TAG_KEY`, says which autoencoder's space the samples are in and how much noise they still hold, and may have the
+picture that they show. The host's nodes may drop it. A latent without it is assumed to be in the space of the model that reads it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,22 @@ class NoiseLeft:
 
 
 @dataclass(frozen=True, eq=False)
+class PictureOf:
+    """The pictures from which the samples were encoded. Valid only while ``fingerprint`` matches the samples."""
+
+    image: torch.Tensor
+    """IMAGE [B, H, W, 3]. H and W need not be multiples of the autoencoder's factor."""
+    fingerprint: str
+
+
+@dataclass(frozen=True, eq=False)
 class LatentTag:
     """Is passed in the host's dict. It references the autoencoder, but nothing else of the model."""
 
     space: Autoencoder
     noise: NoiseLeft | None = None
+    picture: PictureOf | None = None
+    """Of an inpainting run that put its result back into a picture: no decoder would give it exactly."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +85,23 @@ class Latents:
         noise = self.tag.noise if self.tag else None
         return None if noise is None or self.noise_is_void else noise.denoising_end
 
-    def with_samples(self, samples: torch.Tensor, space: Autoencoder, noise_left: float | None = None) -> Latents:
+    @property
+    def picture(self) -> torch.Tensor | None:
+        """The IMAGE from which the samples were encoded, or None if it is not known or the samples have changed since."""
+        picture = self.tag.picture if self.tag else None
+        return None if picture is None or picture.fingerprint != fingerprint(self.samples) else picture.image
+
+    def with_samples(
+        self,
+        samples: torch.Tensor,
+        space: Autoencoder,
+        noise_left: float | None = None,
+        picture: torch.Tensor | None = None,
+    ) -> Latents:
         """The latent after a run: new samples and tag. The mask and the rest are kept, as the host's samplers do."""
         noise = None if noise_left is None else NoiseLeft(noise_left, fingerprint(samples))
-        return replace(self, samples=samples, has_frames=space.has_frames, tag=LatentTag(space, noise))
+        encoded = None if picture is None else PictureOf(picture, fingerprint(samples))
+        return replace(self, samples=samples, has_frames=space.has_frames, tag=LatentTag(space, noise, encoded))
 
     def to_host(self) -> dict[str, Any]:
         """The host's LATENT."""

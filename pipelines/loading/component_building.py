@@ -68,7 +68,7 @@ def read_config(folder: Path, files: ComponentFiles, where: str) -> dict[str, An
         config = read_json_object(folder / files.folder / name, title)
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFiles(f"{where} lacks {files.folder}/{name}.") from None
-    return checked_config(config, files.classes, component_class(files, where), title)
+    return checked_config({**config, **dict(files.numbers)}, files.classes, component_class(files, where), title)
 
 
 def _tokenizer_files(folder: Path, files: ComponentFiles, where: str) -> dict[str, str]:

@@ -61,6 +61,9 @@ MOST = {
     "pad_token_id": 1_000_000,
     "bos_token_id": 1_000_000,
     "eos_token_id": 1_000_000,
+    "num_control_type": 256,
+    "num_trans_head": 512,
+    "num_trans_layer": LAYERS,
     **dict.fromkeys(("layers_per_block", "num_layers", "num_hidden_layers", "transformer_layers_per_block"), LAYERS),
     **dict.fromkeys(("num_encoder_blocks", "num_decoder_blocks", "reverse_transformer_layers_per_block"), LAYERS),
 }
@@ -75,7 +78,7 @@ AT_LEAST_ONE = {
         "vocab_size",
     ),
     *("max_position_embeddings", "num_attention_heads", "norm_num_groups", "block_out_channels", "in_channels"),
-    *("d_model", "d_kv", "d_ff", "num_heads"),
+    *("d_model", "d_kv", "d_ff", "num_heads", "num_control_type", "num_trans_channel", "num_trans_head"),
     *("out_channels", "latent_channels", "patch_size", "image_size", "num_channels", "size", "crop_size"),
 }
 MOST_BLOCKS = 1_000

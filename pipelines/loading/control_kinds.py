@@ -6,14 +6,20 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from ..files.safetensors import Header
-from ..model.component_classes import CONTROLNET, Classes
+from ..model.component_classes import CONTROLNET, CONTROLNET_UNION, Classes
 from .block_layout import Shapes
 from .checkpoint_keys import VAES
 from .checkpoint_kinds import denoiser_in
+from .file_part import Part
 from .file_signs import FULL_WEIGHTS, quantised, what_it_is
+from .union_file import control_types_of, union_model, union_numbers
+
+if TYPE_CHECKING:
+    import torch
 
 FIRST_HINT_LAYERS = ("input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight")
 """The first layer that a UNet's ControlNet applies to its image, in the original layout and in diffusers'."""
@@ -35,13 +41,12 @@ SIGNS = (
     Sign("a Control-LoRA", ("lora_controlnet$",)),
     Sign("a ControlLLLite", ("lllite_unet_",)),
     Sign("a ControlNet-XS", ("ctrl_to_base", "base_to_ctrl", "enc_zero_convs_in", "enc_zero_convs_out")),
-    Sign("a ControlNet Union", ("control_add_embedding.", "task_embedding")),
     Sign("an AnimateDiff SparseCtrl", ("motion_modules.",)),
     Sign("a LoRA", (".lora_down.", ".lora_A.", "lora_unet_")),
     Sign("an IP-Adapter", ("ip_adapter.", "image_proj.")),
     Sign(
         "a T2I-Adapter",
-        ("adapter.body.", "body.0.resnets.", "body.0.in_conv.", "body.0.block1.", "body.0.body.", "transformer_layes."),
+        ("adapter.body.", "body.0.resnets.", "body.0.in_conv.", "body.0.block1.", "body.0.body.", "style_embedding"),
     ),
     Sign(
         "a ControlNet for a transformer model (SD3, Flux, Qwen-Image, Hunyuan and others)",
@@ -108,6 +113,10 @@ class ControlNetLayout:
     classes: Classes = CONTROLNET
     converts_original: bool = True
     """Whether diffusers can convert a file in the original layout."""
+    numbers: Callable[[Shapes, str], dict[str, int]] | None = None
+    """(Shapes, file for messages) -> config entries that only this kind has."""
+    convert: Callable[[Part, dict[str, torch.Tensor], torch.dtype], Any] | None = None
+    """See :attr:`.Part.convert`."""
 
 
 def _reads_more_than_text(shapes: Shapes) -> bool:
@@ -123,6 +132,15 @@ def _has_sd2_attention(shapes: Shapes) -> bool:
 
 
 LAYOUTS = (
+    ControlNetLayout(
+        "SDXL (Union)",
+        "sdxl",
+        lambda shapes: control_types_of(shapes) > 0,
+        CONTROLNET_UNION,
+        converts_original=False,
+        numbers=union_numbers,
+        convert=union_model,
+    ),
     ControlNetLayout("SDXL", "sdxl", _reads_more_than_text, converts_original=False),
     ControlNetLayout("SD2.x", "sd2", _has_sd2_attention),
     ControlNetLayout("SD1.5", "sd15", fits=lambda shapes: True),

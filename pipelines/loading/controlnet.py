@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,15 +11,17 @@ from typing import TYPE_CHECKING
 from ..base.errors import RelayError
 from ..base.monitor import Monitor
 from ..control.units import ControlNet
-from ..downloads.hub import RepoKind, fetch_repo
+from ..downloads.hub import RepoKind, fetch_repo, title_of
 from ..files.component_files import CONFIG_OF_MODEL, ComponentFiles, MissingFiles
 from ..files.config_files import read_json_object
 from ..files.model_files import plan_single_component, short
 from ..files.read_ahead import read_ahead, whole
 from ..files.registry import REGISTRY, component_key
-from ..model.component_classes import Classes
+from ..files.safetensors import read_header
+from ..model.component_classes import CONTROLNET_UNION, Classes
 from ..model.family_lookup import controlnet_classes, titles_of
 from .folder import check_configs, check_weights, load_component
+from .union_file import control_types_of
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +47,7 @@ def load_controlnet_folder(
     except MissingFiles as error:
         raise MissingFiles(f"{error} The ControlNet is not complete: download or save it again.") from None
     check_weights(folder, files, where)
+    files = _as_union(folder, files, where)
     monitor.check()
     key = component_key(folder, files, dtype)
     if key not in REGISTRY:
@@ -53,12 +57,37 @@ def load_controlnet_folder(
     return ControlNet(source or folder.name, REGISTRY.get(key, load))
 
 
+def _as_union(folder: Path, files: ComponentFiles, where: str) -> ComponentFiles:
+    """A ControlNet Union has the class and the number of modes that its tensors tell; xinsir's own config names ``ControlNetModel``."""
+    headers = (read_header(folder / name, f"{where}: {name}") for name in files.weights)
+    modes = max(control_types_of(header.shapes) for header in headers)
+    if not modes:
+        return files
+    numbers = (("num_control_type", modes),)
+    return replace(files, classes=CONTROLNET_UNION, class_name=CONTROLNET_UNION.names[0], numbers=numbers)
+
+
 def load_controlnet_from_hub(
-    repo_id: str, *, revision: str = "", variant: str = "auto", dtype: torch.dtype, monitor: Monitor
+    repo_id: str,
+    *,
+    revision: str = "",
+    subfolder: str = "",
+    variant: str = "auto",
+    dtype: torch.dtype,
+    monitor: Monitor,
 ) -> ControlNet:
     """:func:`.hub.fetch_repo`, then :func:`load_controlnet_folder`."""
-    folder = fetch_repo(repo_id, revision=revision, variant=variant, dtype=dtype, monitor=monitor, kind=CONTROLNET_REPO)
-    return load_controlnet_folder(folder, dtype=dtype, variant=variant, source=repo_id, monitor=monitor)
+    folder = fetch_repo(
+        repo_id,
+        revision=revision,
+        subfolder=subfolder,
+        variant=variant,
+        dtype=dtype,
+        monitor=monitor,
+        kind=CONTROLNET_REPO,
+    )
+    title = title_of(repo_id, subfolder)
+    return load_controlnet_folder(folder, dtype=dtype, variant=variant, source=title, monitor=monitor)
 
 
 def files_in(folder: Path) -> list[str]:

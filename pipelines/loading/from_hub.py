@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.monitor import Monitor
-from ..downloads.hub import RepoKind, fetch_repo
+from ..downloads.hub import RepoKind, fetch_repo, title_of
 from ..files.component_files import MODEL_INDEX, ComponentFiles
 from ..files.model_files import plan_files
 from ..model.components import PipelineComponents
@@ -36,8 +36,17 @@ PIPELINE = RepoKind(
 
 
 def load_from_hub(
-    repo_id: str, *, revision: str = "", variant: str = "auto", dtype: torch.dtype, monitor: Monitor
+    repo_id: str,
+    *,
+    revision: str = "",
+    subfolder: str = "",
+    variant: str = "auto",
+    dtype: torch.dtype,
+    monitor: Monitor,
 ) -> PipelineComponents:
     """:func:`~..downloads.hub.fetch_repo`, then :func:`.folder.load_folder`."""
-    folder = fetch_repo(repo_id, revision=revision, variant=variant, dtype=dtype, monitor=monitor, kind=PIPELINE)
-    return load_folder(folder, dtype=dtype, variant=variant, source=repo_id, monitor=monitor)
+    folder = fetch_repo(
+        repo_id, revision=revision, subfolder=subfolder, variant=variant, dtype=dtype, monitor=monitor, kind=PIPELINE
+    )
+    title = title_of(repo_id, subfolder)
+    return load_folder(folder, dtype=dtype, variant=variant, source=title, monitor=monitor)

@@ -127,12 +127,18 @@ def load_controlnet_file(path: Path, dtype: torch.dtype, *, source: str | None =
     read_numbers: Callable[..., dict[str, Any]] = original_numbers if original else diffusers_numbers
     numbers = read_numbers(shapes, json.loads((config / "config.json").read_text("utf-8")), where)
     numbers["global_pool_conditions"] = pools(path)
+    if layout.numbers is not None:
+        numbers |= layout.numbers(shapes, where)
 
     def rename(key: str) -> str | None:
         return plain(key).removeprefix(place) if plain(key).startswith(place) else None
 
     classes = layout.classes
-    part = Part("controlnet", classes.library, classes.names[0], config, rename, numbers, has_pruned_variants=True)
+    part = Part(
+        *("controlnet", classes.library, classes.names[0], config, rename, numbers),
+        convert=layout.convert,
+        has_pruned_variants=True,
+    )
     check_floats(whole_header, part, where)
     read_parts_ahead(path, [part], dtype)
     return load_part(path, part, dtype, where)

@@ -46,8 +46,12 @@ class ModelFamily:
     """Task -> class name for a run with perturbed attention guidance (PAG); empty if diffusers has none."""
     pag_control_pipeline_classes: Mapping[Task, str] = field(default_factory=dict)
     """The same with ControlNets."""
+    union_pipeline_classes: Mapping[Task, str] = field(default_factory=dict)
+    """Task -> class name for a run with ControlNet Unions; empty if the family can't use them."""
     controlnet: Classes | None = None
     """The class of its ControlNets; None if the family can't use them. The family's module makes the arguments from them."""
+    controlnet_union: Classes | None = None
+    """The class of its ControlNet Unions; None if the family can't use them."""
     autoencoder: str | None = None
     """The component that converts between pixels and latents; None if the family makes no latents."""
     text_encoders: tuple[str, ...] = ()
@@ -109,11 +113,16 @@ class ModelFamily:
     config_flags: Mapping[str, object] = field(default_factory=dict)
     """Entries of model_index.json that change results, with diffusers' defaults."""
 
-    def pipeline_class(self, task: Task, *, control: bool = False, pag: bool = False) -> type:
-        """diffusers' class for ``task``, with or without ControlNets and PAG. Imports diffusers."""
+    def pipeline_class(self, task: Task, *, control: bool = False, union: bool = False, pag: bool = False) -> type:
+        """diffusers' class for ``task``, with or without ControlNets and PAG. Imports diffusers.
+
+        ``union``: the ControlNets are Unions, for which there is no PAG.
+        """
         import diffusers
 
-        if pag:
+        if union:
+            classes = self.union_pipeline_classes
+        elif pag:
             classes = self.pag_control_pipeline_classes if control else self.pag_pipeline_classes
         else:
             classes = self.control_pipeline_classes if control else self.pipeline_classes

@@ -22,9 +22,9 @@ def size_step() -> int:
 
 
 def controlnet_classes() -> tuple[Classes, ...]:
-    """The classes of the ControlNets of all families."""
-    kinds = {family.controlnet.names: family.controlnet for family in FAMILIES if family.controlnet is not None}
-    return tuple(kinds.values())
+    """The classes of the ControlNets of all families, ControlNet Unions included."""
+    found = (kind for family in FAMILIES for kind in (family.controlnet, family.controlnet_union) if kind is not None)
+    return tuple({kind.names: kind for kind in found}.values())
 
 
 def require_task(family: ModelFamily, task: Task, source: str, said: Task | None = None) -> None:

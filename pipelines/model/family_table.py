@@ -6,6 +6,7 @@ from .component_classes import (
     AUTOENCODER,
     AUTOENCODER_KL,
     CONTROLNET,
+    CONTROLNET_UNION,
     FLOW_MATCH_SCHEDULERS,
     FLOW_SCHEDULER,
     KARRAS_DIFFUSION_SCHEDULERS,
@@ -129,7 +130,13 @@ SDXL_BASE = ModelFamily(
         Task.TEXT_TO_IMAGE: "StableDiffusionXLControlNetPAGPipeline",
         Task.IMAGE_TO_IMAGE: "StableDiffusionXLControlNetPAGImg2ImgPipeline",
     },
+    union_pipeline_classes={
+        Task.TEXT_TO_IMAGE: "StableDiffusionXLControlNetUnionPipeline",
+        Task.IMAGE_TO_IMAGE: "StableDiffusionXLControlNetUnionImg2ImgPipeline",
+        Task.INPAINT: "StableDiffusionXLControlNetUnionInpaintPipeline",
+    },
     controlnet=CONTROLNET,
+    controlnet_union=CONTROLNET_UNION,
     recognised_by=frozenset(
         {"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"}
     ),
@@ -143,7 +150,7 @@ SDXL_BASE = ModelFamily(
         "scheduler": SCHEDULER,
     },
     auto_keys=(
-        *("stable-diffusion-xl", "stable-diffusion-xl-controlnet"),
+        *("stable-diffusion-xl", "stable-diffusion-xl-controlnet", "stable-diffusion-xl-controlnet-union"),
         *("stable-diffusion-xl-pag", "stable-diffusion-xl-controlnet-pag"),
     ),
     autoencoder="vae",

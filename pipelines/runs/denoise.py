@@ -1,10 +1,11 @@
-"""The denoising stage of every run. Only the denoiser and its ControlNets are on the device."""
+"""The denoising stage of every run. Only the denoiser, its ControlNets and IP-Adapters are on the device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..adapters.ip_adapter import active_ip_adapters, ip_adapter_modules
 from ..adapters.lora import active_loras
 from ..base.errors import RelayError
 from ..control.fitting import control_modules
@@ -34,15 +35,17 @@ def denoise(jobs: Sequence[DenoisingJob], runtime: Runtime) -> list[torch.Tensor
     components = first.components
     run = run_of(components.family, first.task)
     denoiser = components.family.denoiser
-    modules = [components[denoiser], *control_modules(first.controls)]
+    networks = [components[denoiser], *control_modules(first.controls)]
+    modules = [*networks, *ip_adapter_modules(first.ip_adapters)]
     runtime.monitor.check()
     previews = runtime.monitor.expect_latents()
     painted = []
     with (
         runtime.policy.on_device(Stage.DENOISE, modules, denoising_bytes(first)) as device,
         active_loras(components, [denoiser]),
-        in_force(components, modules, runtime.monitor),
+        in_force(components, networks, runtime.monitor),
         attention_kept(components),
+        active_ip_adapters(components, first.ip_adapters),
     ):
         for job in jobs:
             if previews:

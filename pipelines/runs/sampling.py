@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..adapters.ip_adapter import fit_ip_adapters
 from ..base.errors import RelayError
 from ..base.images import Extent, check_extent, to_pixels
 from ..base.numbers import check_numbers, check_strength
 from ..control.fitting import fit_controls
 from ..control.kandinsky_hint import take_hint
-from ..denoising.guidance import check_guidance
+from ..denoising.guidance import check_guess_mode, check_guidance
 from ..denoising.job import DenoisingJob
 from ..denoising.noise_law import steps_at_strength
 from ..denoising.schedulers import build_scheduler, check_schedule
@@ -78,6 +79,7 @@ def text_to_image(
     runtime: Runtime,
     *,
     control: Sequence[Any] = (),
+    ip_adapter: Sequence[Any] = (),
 ) -> Latents:
     """Paints ``settings.batch_size`` latents; image i uses a CPU generator with ``seed + i``. ``control``: ControlNet units, or a Kandinsky hint.
 
@@ -102,6 +104,8 @@ def text_to_image(
     hint, units = take_hint(control, components, extent, settings.batch_size)
     controls = fit_controls(units, components, Task.TEXT_TO_IMAGE, extent, settings.batch_size)
     check_guidance(components, Task.TEXT_TO_IMAGE, controls, settings.eta)
+    check_guess_mode(controls, settings.guidance_scale)
+    ip_adapters = fit_ip_adapters(ip_adapter, components, Task.TEXT_TO_IMAGE, extent, control=bool(controls))
     own_generators = generators(settings.seed, range(settings.batch_size))
     job = DenoisingJob(
         task=Task.TEXT_TO_IMAGE,
@@ -115,6 +119,7 @@ def text_to_image(
         extent=extent,
         denoising_end=end,
         controls=controls,
+        ip_adapters=ip_adapters,
         eta=settings.eta,
         extras=hint,
     )
@@ -133,6 +138,7 @@ def image_to_image(
     image: torch.Tensor | None = None,
     latent: Latents | None = None,
     control: Sequence[Any] = (),
+    ip_adapter: Sequence[Any] = (),
 ) -> Latents:
     """Repaints a picture or a latent. Image i uses a CPU generator with ``seed + i`` (or the latent's batch_index for i).
 
@@ -169,6 +175,8 @@ def image_to_image(
     hint, units = take_hint(control, components, extent, batch_of(image, latent))
     controls = fit_controls(units, components, Task.IMAGE_TO_IMAGE, extent, batch_of(image, latent))
     check_guidance(components, Task.IMAGE_TO_IMAGE, controls, settings.eta)
+    check_guess_mode(controls, settings.guidance_scale)
+    ip_adapters = fit_ip_adapters(ip_adapter, components, Task.IMAGE_TO_IMAGE, extent, control=bool(controls))
     if controls and (start is not None or end is not None):
         raise RelayError(
             "control, denoising_start, denoising_end: image-to-image with ControlNets always runs from the clean picture to the end. "
@@ -206,6 +214,7 @@ def image_to_image(
         denoising_start=start,
         denoising_end=end,
         controls=controls,
+        ip_adapters=ip_adapters,
         eta=settings.eta,
         extras=(settings.aesthetic, *hint),
     )

@@ -172,6 +172,9 @@ def _decoded(latent: Latents, tile_size: int, components: PipelineComponents, ru
             "Decode it with Decode Latent (Diffusers) and the model that made it, and connect image; or use Convert Latent with that model first."
         )
     check_clean(latent, components, runtime)
+    if latent.picture is not None:
+        runtime.monitor.say("The latent's own picture is upscaled, because the upscaler takes pictures.")
+        return latent.picture
     runtime.monitor.say(f"Latent decoded with the autoencoder of {space.title}, because the upscaler takes pictures.")
     extent = Extent(latent.samples.shape[3] * space.factor, latent.samples.shape[2] * space.factor)
     tiled = space.can_tile and tiles_for(extent, tile_size) is not None

@@ -13,9 +13,10 @@ from support.batch_libraries import batch_libraries
 from support.machines import obstacle
 
 ON_RAY = ("test_ray_here.py", "test_ray_machines.py")
-"""They start Rays, which end themselves on a machine that is busy with other tests. So they only run if they are named:
+"""They start Rays, which end themselves on a machine that is busy with other tests. So they only run if they are named, as
+`python dev.py test` does after the other tests (devtools/relay_dev/test.py):
 
-    python dev.py test tests/batch/test_ray_here.py tests/batch/test_ray_machines.py -n0
+    python dev.py test tests/batch/test_ray_here.py tests/batch/test_ray_machines.py
 """
 
 
@@ -33,7 +34,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @cache
 def reason_to_leave_out(name: str, is_named: bool) -> str:
     if not is_named:
-        return "it needs a machine that does nothing else; run it by its name"
+        return "it needs a machine that does nothing else, and runs if it is named"
     return obstacle() if name == "test_ray_machines.py" else ""
 
 

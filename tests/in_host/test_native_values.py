@@ -13,9 +13,11 @@ from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.denoising.schedulers import build_scheduler, with_scheduler
 from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
 from diffusers_relay.pipelines.latents.encode_decode import decode
+from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
 from diffusers_relay.pipelines.latents.latent_space import Latents
 from diffusers_relay.pipelines.loading.folder import load_folder
 from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
+from diffusers_relay.pipelines.runs.inpainting import InpaintSettings, inpaint
 from diffusers_relay.pipelines.runs.sampling import TextToImageSettings, text_to_image
 from reference.scripts import read_like_host, soft_picture
 from relay_dev.model_folders import SmallModels
@@ -152,6 +154,40 @@ def test_the_host_s_sampler_goes_the_same_way(native: Any, ours: PipelineCompone
     # The host scales the initial noise by sqrt(1 + sigma ** 2) = 14.65, diffusers by sigma = 14.61.
     assert relative(mine, theirs) <= 0.02
     assert float(mine.std()) > 0.5
+
+
+def test_a_soft_mask_restores_what_the_host_s_differential_diffusion_restores(
+    native: Any, ours: PipelineComponents, encoded: list[Any]
+) -> None:
+    import comfy.sample
+    import comfy.samplers
+    from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
+
+    model = with_scheduler(ours, SchedulerChoice("EulerDiscreteScheduler", timestep_spacing="leading"))
+    latent = encode_image(ours, read_like_host(soft_picture(64, 64)), 3, counting_runtime())
+    grey = torch.tensor([0.0, 0.12, 0.3, 0.45, 0.55, 0.7, 0.93, 1.0]).repeat_interleave(8).expand(1, 64, 64)
+    mask = torch.maximum(grey - torch.linspace(0, 0.11, 64)[:, None], torch.zeros(()))
+    settings = InpaintSettings(0.75, 8, 5.0, 21, soft_mask=True)
+    mine = inpaint(model, encoded[0], mask, settings, counting_runtime(), latent=latent).samples
+    scheduler = build_scheduler(model)
+    scheduler.set_timesteps(8)
+
+    def theirs(native_model: Any) -> torch.Tensor:
+        return comfy.sample.sample_custom(
+            native_model,
+            comfy.sample.prepare_noise(latent.samples, 21),
+            5.0,
+            comfy.samplers.sampler_object("euler"),
+            scheduler.sigmas[2:],
+            encoded[1],
+            encoded[2],
+            latent.samples,
+            noise_mask=mask,
+            seed=21,
+        )
+
+    assert relative(mine, theirs(DifferentialDiffusion.execute(native[0]).result[0])) <= 1e-5
+    assert relative(mine, theirs(native[0])) > 0.01
 
 
 def test_conditioning_is_a_new_value_each_time(ours: PipelineComponents) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from reference import inpaint_scripts, scripts
@@ -119,6 +120,50 @@ def test_kandinsky_s_inpainting_decoder_of_the_hub(server: HostServer, models: S
     assert_same_pixels(pixels(server, graph, graph.decode(model, latent)), script)
 
 
+def test_only_the_masked_area(server: HostServer, models: SmallModels) -> None:
+    """The script's picture from Decode Latent, and the whole picture for ComfyUI's own nodes."""
+    graph = Graph()
+    model = graph.load("sd15_inpaint")
+    source = {"image": picture(graph, server), "seed": 9, "padding_mask_crop": 6}
+    latent = graph.inpaint(model, graph.encode(model, PROMPT), mask(graph, server), **source)
+    node = graph.save(graph.decode(model, latent))
+    upscaled = graph.add("LatentUpscaleBy", samples=latent, upscale_method="nearest-exact", scale_by=2.0)
+    other = graph.save(graph.decode(model, upscaled), "upscaled")
+    result = server.run(graph.prompt)
+    script = inpaint_scripts.inpaint(
+        models.named["sd15_inpaint"],
+        scripts.soft_picture(*SIZE),
+        MASK,
+        PROMPT,
+        width=None,  # the model's own size
+        height=None,
+        seed=9,
+        padding_mask_crop=6,
+        output_type="pil",
+    )
+    made, expected = saved(result, node)[0].astype(int), np.array(script[0]).astype(int)
+    assert np.abs(made - expected).max() <= 1
+    assert (made != expected).mean() < 1e-3
+    assert saved(result, other)[0].shape == (128, 192, 3)
+
+
+def test_a_soft_mask_of_the_host_s_nodes(server: HostServer, models: SmallModels) -> None:
+    """Feather Mask makes the greys: from 1/33 at the left edge to 1 in column 33."""
+    graph = Graph()
+    model = graph.load("sd15_inpaint")
+    white = graph.add("SolidMask", value=1.0, width=64, height=64)
+    soft = graph.add("FeatherMask", mask=white, left=33, top=0, right=0, bottom=0)
+    source = {"image": picture(graph, server, 64, 64), "seed": 9, "soft_mask": True}
+    latent = graph.inpaint(model, graph.encode(model, PROMPT, NEGATIVE), soft, **source)
+    columns = torch.tensor([(8 * column + 4.5) / 33 for column in range(8)]).clamp(max=1)
+    folder = models.named["sd15_inpaint"]
+    latents = inpaint_scripts.differential(
+        folder, scripts.soft_picture(64, 64), columns, PROMPT, NEGATIVE, strength=1.0, seed=9, guidance_scale=7.5
+    )
+    script = scripts.decode_latents(folder, latents)
+    assert_same_pixels(pixels(server, graph, graph.decode(model, latent)), script)
+
+
 def test_pasted_over_the_picture_nothing_else_changes(server: HostServer) -> None:
     """Uses the host's own composite node, and the mask that Load Image makes from a picture's transparency."""
     source = scripts.soft_picture(*SIZE)
@@ -185,6 +230,13 @@ def strength_for_kandinsky(graph: Graph, server: HostServer) -> None:
     graph.save(graph.decode(model, latent))
 
 
+def a_crop_of_a_latent(graph: Graph, server: HostServer) -> None:
+    model = graph.load("sd15")
+    latent = graph.add("RelayEncode", model=model, image=picture(graph, server), seed=0)
+    source = {"latent": latent, "padding_mask_crop": 6}
+    graph.save(graph.decode(model, graph.inpaint(model, graph.encode(model, PROMPT), mask(graph, server), **source)))
+
+
 def a_model_for_inpainting_elsewhere(graph: Graph, server: HostServer) -> None:
     model = graph.load("sd15_inpaint")
     latent = graph.image_to_image(model, graph.encode(model, PROMPT), image=picture(graph, server))
@@ -204,6 +256,7 @@ CASES: dict[str, tuple[Make, str, str]] = {
     "an empty mask": (an_opaque_picture_s_mask, "RelayInpaint", r"mask: it leaves nothing to repaint.*invert"),
     "three masks": (three_masks, "RelayInpaint", r"mask: the batch has 3 masks, but 1 picture is painted"),
     "strength for Kandinsky": (strength_for_kandinsky, "RelayInpaint", r"strength: .*must be 1.*0\.5"),
+    "a crop of a latent": (a_crop_of_a_latent, "RelayInpaint", r"padding_mask_crop: 6 cuts the area out of a picture"),
     "elsewhere": (a_model_for_inpainting_elsewhere, "RelayImageToImage", r"model: .*made for inpainting.*Inpaint"),
 }
 

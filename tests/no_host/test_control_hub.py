@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,34 @@ def test_the_weights_are_those_of_the_folder(fake: FakeHub, folder: Path) -> Non
     same = load_controlnet_folder(folder, dtype=torch.float32, variant="none", monitor=SilentMonitor())
     theirs = same.module.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in net.module.state_dict().items())
+
+
+def test_a_controlnet_in_a_subfolder(fake: FakeHub, folder: Path) -> None:
+    """As in the repository of a whole ControlNet pipeline, or one with several ControlNets."""
+    own = FakeRepo.of_folder(folder).files
+    fake.repos["a/many"] = FakeRepo({f"controlnet/depth/{name}": content for name, content in own.items()})
+    load = partial(load_controlnet_from_hub, "a/many", dtype=torch.float32, monitor=SilentMonitor())
+    net = load(subfolder="controlnet/depth")
+    assert fake.fetched() == {"controlnet/depth/config.json", f"controlnet/depth/{WEIGHTS}"}
+    assert net.title == "a/many/controlnet/depth"
+    with pytest.raises(RelayError, match=r"a/many has no config\.json, .*entered as subfolder: controlnet/depth\."):
+        load()
+
+
+def test_a_variant_that_the_controlnet_lacks(fake: FakeHub) -> None:
+    with pytest.raises(
+        RelayError, match=r"controlnet has no bf16 files, only fp16 and plain ones\. Set variant to auto"
+    ):
+        from_hub(variant="bf16")
+
+
+def test_bf16_files_are_found_by_themselves(models: SmallModels, tmp_path: Path) -> None:
+    bf16 = make_fp16_copy(models.controlnets["sd15_depth"], tmp_path / "bf16", variant="bf16")
+    for dtype in (torch.float32, torch.bfloat16):
+        assert load_controlnet_folder(bf16, dtype=dtype, monitor=SilentMonitor()).module.dtype == dtype
+    load_controlnet_folder(bf16, dtype=torch.float32, variant="bf16", monitor=SilentMonitor())
+    with pytest.raises(RelayError, match=r"no plain files, only bf16 ones"):
+        load_controlnet_folder(bf16, dtype=torch.float32, variant="none", monitor=SilentMonitor())
 
 
 def test_a_copy_in_the_cache_serves_where_there_is_no_hub(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ IN_NO_EXAMPLE = {
     "RelayConvertLatent": "the samplers convert",
     "RelayOptimize": "the best option depends on the machine",
     "RelaySetVae": "the guide's models don't need another VAE",
+    "RelayLoadIpAdapter": "the user's files aren't known",
     "RelaySdxlSize": "the guide doesn't use it",
 }
 APPS = {

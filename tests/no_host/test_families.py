@@ -46,15 +46,16 @@ def test_no_run_is_left_over() -> None:
 
 @pytest.mark.parametrize("family", [one for one in FAMILIES if one.auto_keys], ids=lambda family: family.name)
 def test_a_familys_rows_of_autopipeline_are_its_classes(family: ModelFamily) -> None:
-    """The first key is for the family's plain pipelines. -controlnet in a key means ControlNets, and -pag perturbed attention."""
+    """The first key is for the family's plain pipelines. What it ends with tells the others: ControlNets, Unions, perturbed attention."""
     of_kind = {
-        (False, False): family.pipeline_classes,
-        (True, False): family.control_pipeline_classes,
-        (False, True): family.pag_pipeline_classes,
-        (True, True): family.pag_control_pipeline_classes,
+        "-controlnet-union": family.union_pipeline_classes,
+        "-controlnet-pag": family.pag_control_pipeline_classes,
+        "-controlnet": family.control_pipeline_classes,
+        "-pag": family.pag_pipeline_classes,
+        "": family.pipeline_classes,
     }
     for key in family.auto_keys:
-        classes = of_kind["-controlnet" in key, key.endswith("-pag")]
+        classes = next(classes for end, classes in of_kind.items() if key.endswith(end))
         theirs = {task: decoder_name(table[key]) for task, table in AUTO_TABLES.items() if key in table}
         assert set(theirs) - set(classes) == NOT_COVERED.get(key, set())
         assert dict(classes) == {task: name for task, name in theirs.items() if task in classes}

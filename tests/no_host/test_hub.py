@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 
 from diffusers_relay.pipelines.base import watched
 from diffusers_relay.pipelines.base.errors import RelayError
@@ -114,10 +116,10 @@ def fetch(
     variant: str = "auto",
     dtype: torch.dtype = torch.float32,
     monitor: Watching | None = None,
+    subfolder: str = "",
 ) -> Path:
-    return fetch_repo(
-        repo_id, revision=revision, variant=variant, dtype=dtype, monitor=monitor or Watching(), kind=PIPELINE
-    )
+    place = {"revision": revision, "subfolder": subfolder}
+    return fetch_repo(repo_id, **place, variant=variant, dtype=dtype, monitor=monitor or Watching(), kind=PIPELINE)
 
 
 def refusal(**arguments: str) -> str:
@@ -212,6 +214,176 @@ def test_one_set_of_weights_is_fetched(
     assert all((".fp16." in name) == half for name in weights)
     assert components.source == REPO
     assert components["unet"].dtype == dtype
+
+
+def test_parts_of_a_variant_are_joined_with_plain_ones_as_in_the_script(
+    fake: FakeHub, models: SmallModels, tmp_path: Path
+) -> None:
+    folder = tmp_path / "non_ema"
+    shutil.copytree(models.named["sd15"], folder)
+    rewrite_as(folder / "unet", "non_ema")
+    fake.repos[REPO] = FakeRepo.of_folder(folder)
+    unet = load_from_hub(REPO, variant="non_ema", dtype=torch.float32, monitor=Watching())["unet"]
+    weights = {name for name in fake.fetched() if name.endswith(".safetensors")}
+    assert weights == {
+        "unet/diffusion_pytorch_model.non_ema.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+    }
+    theirs = StableDiffusionPipeline.from_pretrained(
+        folder, variant="non_ema", torch_dtype=torch.float32, safety_checker=None
+    ).unet
+    assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in unet.state_dict().items())
+    assert not torch.equal(unet.conv_in.weight, load_file(folder / UNET)["conv_in.weight"])
+
+
+def rewrite_as(part: Path, variant: str) -> None:
+    """Adds files of a variant with other weights beside the plain ones."""
+    for file in part.glob("*.safetensors"):
+        weights = {key: value * 1.5 for key, value in load_file(file).items()}
+        save_file(weights, file.with_suffix(f".{variant}.safetensors"), metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("variant", "names", "message"),
+    [
+        (
+            "bf16",
+            {},
+            r"small-model: it has no bf16 files, only non_ema and plain ones\. Set variant to auto or non_ema or none\.",
+        ),
+        (
+            "non_ema",
+            {"unet": "fp16"},
+            r"it has no non_ema files, only fp16 and plain ones\. Set variant to auto or fp16 or none\.",
+        ),
+        ("none", {"unet": "bf16"}, r"unet has no plain files, only bf16 ones\. Set variant to auto or bf16\."),
+        (
+            "fp16",
+            {"unet": "ema_only"},
+            r"text_encoder has no fp16 files, only plain ones\. Set variant to auto or none\.",
+        ),
+        ("auto", {"unet": "ema_only"}, r"unet has no .* files, only ema_only ones\. Use another copy of the model\."),
+        (
+            "auto",
+            {"unet": "non_ema"},
+            r"unet has no plain or fp16 or bf16 files, only non_ema ones\. Set variant to non_ema\.",
+        ),
+        ("int8", {}, r"there is no variant 'int8'\. Choose one of: auto, fp16, none, bf16, non_ema\."),
+    ],
+)
+def test_the_error_lists_the_variants_that_the_repository_has(
+    variant: str, names: dict[str, str], message: str, fake: FakeHub, models: SmallModels
+) -> None:
+    files = fake.repos[REPO].files
+    if names:
+        files = FakeRepo.of_folder(models.named["sd15"]).files
+        for part, named in names.items():
+            content = files[UNET] if variant == "non_ema" else files.pop(UNET)
+            files[f"{part}/diffusion_pytorch_model.{named}.safetensors"] = content
+        fake.repos[REPO] = FakeRepo(files)
+    with pytest.raises(RelayError, match=message):
+        fetch(variant=variant)
+    assert fake.fetched() == {"model_index.json"}
+
+
+# --- subfolders
+
+
+IN_FOLDERS = "someone/models-in-folders"
+
+
+@pytest.fixture
+def folders(fake: FakeHub, models: SmallModels) -> FakeHub:
+    """A repository with a model in models/small, another at its top level without an index, and files beside them."""
+    own = FakeRepo.of_folder(models.named["sd15"], **UNWANTED).files
+    fake.repos[IN_FOLDERS] = FakeRepo(
+        {
+            **{f"models/small/{name}": content for name, content in own.items()},
+            **{name: content for name, content in own.items() if name != "model_index.json"},
+            "models/other/model_index.json": b"{}",
+            "models/small-2/unet/config.json": b"{}",
+        }
+    )
+    return fake
+
+
+def test_only_files_of_the_subfolder_are_fetched(folders: FakeHub, models: SmallModels) -> None:
+    monitor = Watching()
+    model = load_from_hub(IN_FOLDERS, subfolder="models/small", dtype=torch.float32, monitor=monitor)
+    assert folders.fetched() == {f"models/small/{name}" for name in in_folder(models.named["sd15"])}
+    assert model.source == f"{IN_FOLDERS}/models/small"
+    assert f"Download of {IN_FOLDERS}/models/small: " in monitor.said[0]
+    assert torch.equal(model["unet"].conv_in.weight, load_file(models.named["sd15"] / UNET)["conv_in.weight"])
+
+
+def test_a_subfolder_is_found_in_the_cache(folders: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fetch(IN_FOLDERS, subfolder="models/small")
+    assert folder.parts[-3:] == ("a" * 40, "models", "small")
+    folders.requests.clear()
+    assert fetch(IN_FOLDERS, subfolder="models/small", revision="a" * 40) == folder
+    assert folders.requests == []
+    assert fetch(IN_FOLDERS, subfolder="models/small") == folder
+    assert folders.fetched() == set()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetch(IN_FOLDERS, subfolder="models/small") == folder
+    with pytest.raises(RelayError, match=r"models/other/model_index\.json of someone/models-in-folders is not in this"):
+        fetch(IN_FOLDERS, subfolder="models/other")
+
+
+def test_a_new_commit_is_fetched_into_its_own_snapshot(folders: FakeHub) -> None:
+    fetch(IN_FOLDERS, subfolder="models/small")
+    folders.repos[IN_FOLDERS].commit = "b" * 40
+    folders.repos[IN_FOLDERS].files["models/small/scheduler/scheduler_config.json"] += b"\n"
+    folders.requests.clear()
+    assert fetch(IN_FOLDERS, subfolder="models/small").parts[-3] == "b" * 40
+    assert folders.fetched() == {"models/small/scheduler/scheduler_config.json"}
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "subfolder", "message"),
+    [
+        (IN_FOLDERS, "", "entered as subfolder: models/other, models/small."),
+        (IN_FOLDERS, "models", "someone/models-in-folders/models has no model_index.json"),
+        (IN_FOLDERS, "models/small-2", "entered as subfolder: models/other, models/small."),
+        (
+            REPO,
+            "nothing",
+            "someone/small-model/nothing has no model_index.json. The repository has one at its top level: leave",
+        ),
+        ("someone/else", "x", "has no model someone/else, or it is private"),
+    ],
+)
+def test_the_error_says_where_the_repository_has_models(
+    repo_id: str, subfolder: str, message: str, folders: FakeHub
+) -> None:
+    assert message in refusal(repo_id=repo_id, subfolder=subfolder)
+    assert folders.fetched() == set()
+
+
+@pytest.mark.parametrize(
+    "subfolder",
+    [
+        "..",
+        "../x",
+        "a/../b",
+        "/etc",
+        "a/",
+        "a//b",
+        "./a",
+        "a\\b",
+        "C:x",
+        "a:b",
+        "a\nb",
+        "a\x00",
+        "a.",
+        "a /b",
+        "x" * 201,
+    ],
+)
+def test_a_wrong_subfolder_is_refused_before_any_request(subfolder: str, fake: FakeHub) -> None:
+    assert "subfolder: " in refusal(subfolder=subfolder)
+    assert fake.requests == []
 
 
 def test_where_there_are_no_links_the_cache_holds_the_files(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,8 +242,6 @@ HINT = "controlnet_cond_embedding.conv_in.weight"
 OTHER_CONTROL = {
     "Control-LoRA": (("lora_controlnet", "input_hint_block.0.weight"), "a Control-LoRA"),
     "LoRA": (("lora_unet_x.lora_down.weight",), "a LoRA"),
-    "Union": (("control_add_embedding.linear_1.weight", HINT), "a ControlNet Union"),
-    "Union, promax": (("task_embedding", "control_add_embedding.linear_1.bias", HINT), "a ControlNet Union"),
     "XS": (("down_blocks.0.ctrl_to_base.weight", HINT), "a ControlNet-XS"),
     "XS, original": (
         ("control_model.enc_zero_convs_in.0.weight", "control_model.input_hint_block.0.weight"),
@@ -255,7 +253,7 @@ OTHER_CONTROL = {
     "HunyuanDiT": (("after_proj_list.18.bias",), "a ControlNet for a transformer model"),
     "T2I": (("adapter.body.0.in_conv.weight",), "a T2I-Adapter"),
     "T2I, original": (("conv_in.weight", "body.0.block1.weight"), "a T2I-Adapter"),
-    "T2I, style": (("transformer_layes.0.attn.in_proj_weight",), "a T2I-Adapter"),
+    "T2I, style": (("style_embedding", "transformer_layes.0.attn.in_proj_weight"), "a T2I-Adapter"),
     "IP-Adapter": (("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"), "an IP-Adapter"),
     "checkpoint": (
         ("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoPipelineForInpainting, KandinskyV22InpaintPipeline
+from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting, KandinskyV22InpaintPipeline
 from PIL import Image
 
 from .control_scripts import Control, controlled
@@ -23,8 +23,8 @@ def inpaint(
     negative_prompt: str | None = None,
     *,
     controls: Sequence[Control] = (),
-    width: int = 64,
-    height: int = 64,
+    width: int | None = 64,
+    height: int | None = 64,
     seed: int | Sequence[int] = 0,
     scheduler: Any = None,
     **settings: Any,
@@ -104,3 +104,58 @@ def mask_picture(width: int = 64, height: int = 64, box: tuple[int, int, int, in
 def as_mask(picture: Image.Image) -> torch.Tensor:
     """A grey picture as the host's MASK: [1, H, W] float32 in 0..1."""
     return torch.from_numpy(np.array(picture).astype(np.float32) / 255.0)[None]
+
+
+@torch.no_grad()
+def differential(
+    model: Path | str,
+    image: Picture | torch.Tensor,
+    columns: torch.Tensor,
+    prompt: str,
+    negative_prompt: str,
+    *,
+    strength: float,
+    seed: int,
+    **settings: Any,
+) -> torch.Tensor:
+    """Differential diffusion, written as a callback: latents in model scale.
+
+    Args:
+        model: a plain model, which then gets `image` as latents in model scale, or a Stable Diffusion model for inpainting.
+        columns: how much may change in each column of latents.
+    """
+    inpaints = not isinstance(image, torch.Tensor)
+    pipeline = loaded(AutoPipelineForInpainting if inpaints else AutoPipelineForImage2Image, model, {})
+    noise_generator = generator(seed)
+    if isinstance(image, torch.Tensor):
+        begin, more = image, {}
+    else:
+        white = np.array(columns.repeat_interleave(8) >= 0.5, np.uint8) * 255
+        more = {"mask_image": Image.fromarray(np.tile(white, (64, 1))), "width": 64, "height": 64}
+        pixels = torch.from_numpy(np.array(image).astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+        encoded = pipeline.vae.encode(pixels).latent_dist
+        begin = pipeline.vae.config.scaling_factor * encoded.sample(generator(seed))
+        if strength < 1:  # at full strength, this pipeline does not encode the picture
+            encoded.sample(noise_generator)
+    noise = torch.randn(begin.shape, generator=noise_generator)
+
+    def restore(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        schedule = pipe.scheduler.timesteps[-pipe.num_timesteps :]
+        kept = begin
+        if step + 1 < len(schedule):
+            kept = pipe.scheduler.add_noise(begin, noise, schedule[step + 1 : step + 2])
+        repainted = (columns > 0) & (columns >= schedule[step] / schedule[0])
+        return {"latents": torch.where(repainted, values["latents"], kept)}
+
+    return pipeline(
+        prompt,
+        negative_prompt=negative_prompt,
+        image=image,
+        strength=strength,
+        num_inference_steps=5,
+        generator=generator(seed),
+        output_type="latent",
+        callback_on_step_end=restore,
+        **more,
+        **settings,
+    ).images

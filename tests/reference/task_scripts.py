@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,13 @@ def paint(
     load: Mapping[str, Any] | None = None,
     seed: int = 3,
     takes_negative: bool = True,
+    prepare: Callable[[Any], dict[str, Any]] | None = None,
     **call: Any,
 ) -> Any:
     """A picture of SIZE. task: a key of AUTO; it starts from `soft_picture(*SIZE)`, under `mask_picture(*SIZE)`.
 
     pipeline_class: to use instead of AUTO's. takes_negative: whether the pipeline has a negative prompt. scheduler: a function of the pipeline's own scheduler that returns the one to use. load: more arguments of from_pretrained.
-    call: more arguments of the pipeline's call.
+    prepare: changes the pipeline, and returns more arguments of its call. call: more arguments of the pipeline's call.
     """
     if controls:
         image_argument = "image" if task == "text" else "control_image"
@@ -44,6 +45,8 @@ def paint(
         pipeline, arguments = loaded(pipeline_class or AUTO[task], model, dict(load or {})), {}
     if scheduler is not None:
         pipeline.scheduler = scheduler(pipeline.scheduler)
+    if prepare is not None:
+        arguments |= prepare(pipeline)
     if task != "image":
         arguments |= {"width": SIZE[0], "height": SIZE[1]}
     if task != "text":

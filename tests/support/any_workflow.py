@@ -62,6 +62,7 @@ TEXTS_OF = {
         "a" * 300,
     ),
     "revision": ("", "", "main", "refs/../x", "\u0000"),
+    "subfolder": ("", "", "", "unet", "../x", "/etc", "a\\b", "\u0000"),
     "url": (
         "",
         "http://127.0.0.1:1/a.png",
@@ -83,6 +84,7 @@ NUMBERS = {
     "columns": (0, 1, 3),
     "tile_size": (0, 0, 16, 64, 100),
     "clip_skip": (0, 0, 1, 2, 24),
+    "padding_mask_crop": (0, 4, 100),
 }
 """Small values, so that runs are short; where size costs nothing, any value in the declared range is used too."""
 COSTLY = {"compile": "off"}
@@ -131,9 +133,16 @@ SOURCES = {
     ),
     "DIFFUSERS_CONTROLNET": ("RelayLoadControlNet", "RelayLoadControlNetFromHub"),
     "DIFFUSERS_CONTROL": ("RelayApplyControlNet", "RelayKandinskyHint"),
+    "DIFFUSERS_IP_ADAPTER": ("RelayLoadIpAdapter", "RelayLoadIpAdapterFromHub"),
+    "DIFFUSERS_IP_ADAPTER_IMAGE": ("RelayIpAdapterImage",),
 }
 """Nodes that output each type. The first needs few or no inputs itself."""
-STRANGERS = ("RelayLoadModelFromHub", "RelayLoadControlNetFromHub", "RelayLoadImageFromUrl")
+STRANGERS = (
+    "RelayLoadModelFromHub",
+    "RelayLoadControlNetFromHub",
+    "RelayLoadIpAdapterFromHub",
+    "RelayLoadImageFromUrl",
+)
 """Inputs that name something on the network, which the tests can't reach."""
 NO_PICTURES = ("odd-text.png", "odd-cut.png", "odd-nothing.png", "../../etc/passwd", "nowhere.png")
 USUAL: dict[str, Any] = {
@@ -150,6 +159,7 @@ USUAL: dict[str, Any] = {
     "width": 64,
     "height": 64,
     "steps": 2,
+    "weight": 0.7,
     "start": 0.0,
     "end": 1.0,
     "rows": 0,
@@ -159,6 +169,7 @@ USUAL: dict[str, Any] = {
     "pag_layers": "mid",
     "guidance_rescale": 0.0,
     "eta": 0.0,
+    "padding_mask_crop": 0,
     "token": "<x>",
     "tiled": False,
     "batch_size": 1,
@@ -218,7 +229,13 @@ class Builder:
         optional = list(declared.get("optional", {}).items())
         one_of = self.pick(("image", "latent"))
         for key, spec in optional:
-            wanted = 90 if key == one_of else 5 if key in ("image", "latent", "control") else 30
+            wanted = (
+                90
+                if key == one_of
+                else 5
+                if key in ("image", "latent", "control", "ip_adapter", "other_images")
+                else 30
+            )
             if self.chance(wanted):
                 inputs[key] = self.value(name, key, spec, depth, for_input)
         return number

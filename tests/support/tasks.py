@@ -52,6 +52,7 @@ def paint(
     prompt: PromptEmbeds,
     *,
     control: Sequence[ControlNetUnit] = (),
+    ip_adapter: Sequence[Any] = (),
     runtime: Any = None,
     seed: int = 3,
     steps: int = STEPS,
@@ -60,18 +61,19 @@ def paint(
 ) -> np.ndarray:
     """The picture [1, H, W, 3]."""
     runtime = runtime or counting_runtime()
+    steered: dict[str, Any] = {"control": control, "ip_adapter": ip_adapter}
     if task == "text":
         text = TextToImageSettings(*SIZE, 1, steps, guidance_scale, seed, **settings)
-        latents = text_to_image(model, prompt, text, runtime, control=control)
+        latents = text_to_image(model, prompt, text, runtime, **steered)
     else:
         image = read_like_host(soft_picture(*SIZE))
         if task == "image":
             repaint = ImageToImageSettings(STRENGTH[task], steps, guidance_scale, seed, **settings)
-            latents = image_to_image(model, prompt, repaint, runtime, image=image, control=control)
+            latents = image_to_image(model, prompt, repaint, runtime, image=image, **steered)
         else:
             fill = InpaintSettings(STRENGTH[task], steps, guidance_scale, seed, **settings)
             mask = as_mask(mask_picture(*SIZE))
-            latents = inpaint(model, prompt, mask, fill, runtime, image=image, control=control)
+            latents = inpaint(model, prompt, mask, fill, runtime, image=image, **steered)
     return decode(model, latents, False, counting_runtime()).numpy()
 
 
