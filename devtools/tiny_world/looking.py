@@ -285,13 +285,18 @@ def ip_adapter(store: Store) -> None:
     put_on(pipeline, load_file(store.file("ip_adapter")))
     shown = _large_things()
     wanted = [moved(scene, shape=SHAPE_ORDER[SHAPE_ORDER.index(scene.things[0].shape) - 1]) for scene in shown]
-    embeddings = picture_embeddings(pipeline.image_encoder, shown)[:, None]
-    given = [torch.cat([torch.zeros_like(embeddings), embeddings])]
+    embeddings = picture_embeddings(pipeline.image_encoder, shown)
+    given = [torch.stack([torch.zeros_like(one), one])[:, None] for one in embeddings]
     for name, texts, asked in (
         ("alone", [""] * len(shown), shown),
         ("with a shape", [f"a large {scene.things[0].shape}" for scene in wanted], wanted),
     ):
-        found = _painted(pipeline, texts, 256, guidance_scale=4.0, ip_adapter_image_embeds=given)
+        found = np.concatenate(  # a pipeline gives all pictures to all texts of a batch
+            [
+                _painted(pipeline, [text], 256, guidance_scale=4.0, ip_adapter_image_embeds=[one])
+                for text, one in zip(texts, given)
+            ]
+        )
         save_sheet(found, SHEETS / f"ip_adapter-{name.replace(' ', '-')}.png", 10)
         seen = [look(picture) for picture in found]
         colors = sum(agrees(one, scene, colors_only=True) for one, scene in zip(seen, asked))
