@@ -18,6 +18,7 @@ async def comfy_entrypoint() -> ComfyExtension:
     from .nodes import (
         adapters,
         control,
+        exported_script,
         guidance,
         images,
         inpainting,
@@ -35,6 +36,9 @@ async def comfy_entrypoint() -> ComfyExtension:
     from .nodes.checked import checked
 
     class DiffusersRelay(ComfyExtension):
+        async def on_load(self) -> None:
+            exported_script.add_route()
+
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
             nodes = [
                 loaders.RelayLoadModel,

@@ -6,7 +6,9 @@
     python dev.py check [--fix]
     python dev.py matrix [NAME ...] [-- pytest arguments]
     python dev.py bench [NAME ...] [--quick]
+    python dev.py coverage [--write]
     python dev.py train [NAME ...] [--missing]
+    python dev.py scripts [--random N]
     python dev.py lock
 
 Each command first creates the environment .venv from requirements/lock.txt, and runs in it.
@@ -125,6 +127,11 @@ def main() -> int:
         ),
         ("matrix", "run the tests with the oldest and the newest versions of the requirements"),
         ("train", "train the small models of the tiny world again; see devtools/tiny_world/README.md"),
+        ("scripts", "write all examples and random graphs as scripts, run them, and compare the pictures"),
+        (
+            "coverage",
+            "print which rows of diffusers' AutoPipeline tables the pack runs; --write puts the table into README.md",
+        ),
         ("bench", "measure the pack against the bare model and ComfyUI's own nodes; see devtools/benchmarks/README.md"),
     ):
         commands.add_parser(name, help=text, add_help=False)

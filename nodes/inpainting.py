@@ -36,7 +36,7 @@ class RelayInpaint(io.ComfyNode):
                 sampling_inputs.guidance_scale(),
                 sampling_inputs.seed(),
                 *sampling_inputs.image_or_latent(
-                    "The picture to inpaint. Any size; it is scaled down to the next multiple of 8. SD3 only takes multiples of 16, and Kandinsky multiples of 64.",
+                    "The picture to inpaint. Any size; it is scaled down to the next multiple of 8. SD3 and Flux.1 only take multiples of 16, and Kandinsky multiples of 64.",
                     "The latent to inpaint. If it has a noise_mask, only the area that both masks cover is repainted.",
                 ),
                 sampling_inputs.control(),
@@ -56,6 +56,7 @@ class RelayInpaint(io.ComfyNode):
                     optional=True,
                     tooltip="Use the mask's grey values: the lower the value, the later in the run repainting begins there (differential diffusion). Off: the mask has hard edges.",
                 ),
+                sampling_inputs.true_cfg_scale(),
             ],
             outputs=[sampling_inputs.latent_output()],
             hidden=[io.Hidden.unique_id],
@@ -81,10 +82,13 @@ class RelayInpaint(io.ComfyNode):
         ip_adapter: Any = (),
         padding_mask_crop: int = 0,
         soft_mask: bool = False,
+        true_cfg_scale: float = 1.0,
     ) -> io.NodeOutput:
         from ..pipelines.runs.inpainting import InpaintSettings, inpaint
 
-        settings = InpaintSettings(strength, steps, guidance_scale, seed, eta, padding_mask_crop, soft_mask)
+        settings = InpaintSettings(
+            strength, steps, guidance_scale, seed, eta, padding_mask_crop, soft_mask, true_cfg_scale
+        )
         read = sampling_inputs.read(latent)
         runtime = runtime_for(cls, model)
         latents = inpaint(

@@ -12,6 +12,19 @@ from .wire_types import DiffusersModel
 NONE_HERE = "Put a diffusers model in models/diffusers, or a file in models/checkpoints."
 
 
+def _files() -> dict[str, str]:
+    """Name -> path of every file that the list may contain: models/checkpoints, then models/diffusion_models."""
+    return {
+        **comfy_host.model_files("checkpoints"),
+        **model_choices.denoisers(comfy_host.model_files("diffusion_models")),
+    }
+
+
+def _listed() -> list[str]:
+    unets = model_choices.that_load(model_choices.denoisers(comfy_host.model_files("diffusion_models")))
+    return model_choices.shown(comfy_host.diffusers_folders(), {**comfy_host.model_files("checkpoints"), **unets})
+
+
 class RelayLoadModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -26,8 +39,8 @@ class RelayLoadModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=model_choices.shown(comfy_host.diffusers_folders(), comfy_host.model_files("checkpoints")),
-                    tooltip="A folder with a model_index.json anywhere under models/diffusers, or a .safetensors file in models/checkpoints (Stable Diffusion 1.x, 2.x, SDXL base, SDXL refiner). The paths in extra_model_paths.yaml are searched too.",
+                    options=_listed(),
+                    tooltip="A folder with a model_index.json anywhere under models/diffusers, or a .safetensors file in models/checkpoints or models/diffusion_models (Stable Diffusion 1.x, 2.x, SDXL base, SDXL refiner). The paths in extra_model_paths.yaml are searched too.",
                 ),
                 loading_inputs.dtype(),
             ],
@@ -38,7 +51,7 @@ class RelayLoadModel(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
             **comfy_host.found_by(
-                "load model, model loader, checkpoint, ckpt, weights, safetensors, from_pretrained, from_single_file, refiner, sd15, sdxl, sd3, kandinsky"
+                "load model, model loader, checkpoint, ckpt, unet, diffusion model, weights, safetensors, from_pretrained, from_single_file, refiner, sd15, sdxl, sd3, kandinsky"
             ),
         )
 
@@ -50,7 +63,7 @@ class RelayLoadModel(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model: str, dtype: str) -> str:
         """Changes when a file of the model changes, so that the model is loaded again."""
-        path = model_choices.accepted(comfy_host.diffusers_folders(), comfy_host.model_files("checkpoints")).get(model)
+        path = model_choices.accepted(comfy_host.diffusers_folders(), _files()).get(model)
         return "missing" if path is None else comfy_host.state_of_files(path)
 
     @classmethod
@@ -70,8 +83,7 @@ class RelayLoadModel(io.ComfyNode):
 
 
 def _pick(model: str) -> Path:
-    folders, files = comfy_host.diffusers_folders(), comfy_host.model_files("checkpoints")
-    return model_choices.pick("model", model, folders, files, "models", NONE_HERE)
+    return model_choices.pick("model", model, comfy_host.diffusers_folders(), _files(), "models", NONE_HERE)
 
 
 class RelayLoadModelFromHub(io.ComfyNode):

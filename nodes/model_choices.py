@@ -5,22 +5,42 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from functools import lru_cache
 from pathlib import Path
 
 from ..pipelines.files.safetensors import SAFE_SUFFIXES
 from . import comfy_host
 
 FOLDER, CHECKPOINT = " (folder)", " (checkpoint)"
+DENOISER = " (diffusion model)"
+"""Always added to the name of a file in models/diffusion_models, so that a new file elsewhere can't change what a saved name means."""
 WEIGHTS = re.compile(r"diffusion_pytorch_model.*|model[.-].*")
 """How diffusers and transformers name a folder's weights."""
 
 
 def shown(folders: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
     """The names to list. Pickles are left out; if a folder and a file have the same name, both are listed with a suffix that tells them apart."""
-    safe = [name for name in files if name.lower().endswith(SAFE_SUFFIXES)]
+    safe = [name for name, path in files.items() if path.lower().endswith(SAFE_SUFFIXES)]
     return [name + FOLDER if name in safe else name for name in folders] + [
         name + CHECKPOINT if name in folders else name for name in safe
     ]
+
+
+def denoisers(files: Mapping[str, str]) -> dict[str, str]:
+    """The files of models/diffusion_models with the names to list."""
+    return {name + DENOISER: path for name, path in files.items()}
+
+
+def that_load(files: Mapping[str, str]) -> dict[str, str]:
+    """``files`` without those that Load Diffusers Model can't load, as their headers tell. Each header is read once."""
+    return {name: path for name, path in files.items() if _loads(path, comfy_host.state_of_files(path))}
+
+
+@lru_cache(maxsize=4096)
+def _loads(path: str, state: str) -> bool:
+    from ..pipelines.loading.checkpoint_kinds import is_known_kind
+
+    return is_known_kind(Path(path))
 
 
 def without_insides(files: Mapping[str, str], folders: Mapping[str, str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from ..pipelines.base.errors import RelayError
 from ..pipelines.denoising.noise_law import schedulers_to_choose
 from ..pipelines.denoising.schedulers import (
     ALGORITHM_TYPES,
+    MOST_SHIFT,
     PREDICTION_TYPES,
     SIGMA_FLAGS,
     TIMESTEP_SPACINGS,
@@ -87,10 +88,20 @@ class RelaySetScheduler(io.ComfyNode):
                     tooltip="Only for DPMSolverMultistep and EDMDPMSolverMultistep: end with an Euler step, which avoids artifacts with few steps. off: the scheduler's own setting.",
                     **comfy_host.advanced(io.Boolean.Input),
                 ),
+                io.Float.Input(
+                    "shift",
+                    default=0.0,
+                    min=0.0,
+                    max=MOST_SHIFT,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Only for flow matching models, such as SD3 and Flux.1: higher values spend more of the steps on the composition, and fewer on details. 0: the model's own, which for Flux.1 dev depends on the size.",
+                    **comfy_host.advanced(io.Float.Input),
+                ),
             ],
             outputs=[DiffusersModel.Output(display_name="model", tooltip="The model with this scheduler.")],
             **comfy_host.found_by(
-                "scheduler, sampler, euler, dpm++, ddim, lcm, tcd, karras, sigmas, timestep spacing, v-prediction, zero snr"
+                "scheduler, sampler, euler, dpm++, ddim, lcm, tcd, karras, sigmas, timestep spacing, v-prediction, zero snr, flow, shift, modelsamplingflux"
             ),
         )
 
@@ -112,6 +123,7 @@ class RelaySetScheduler(io.ComfyNode):
         rescale_betas_zero_snr: bool = False,
         algorithm_type: str = DEFAULT,
         euler_at_final: bool = False,
+        shift: float = 0.0,
     ) -> io.NodeOutput:
         choice = SchedulerChoice(
             _or_none(scheduler),
@@ -121,6 +133,7 @@ class RelaySetScheduler(io.ComfyNode):
             rescale_betas_zero_snr,
             _or_none(algorithm_type),
             euler_at_final,
+            shift or None,
         )
         return io.NodeOutput(with_scheduler(model, choice))
 

@@ -43,6 +43,7 @@ class RelayTextToImage(io.ComfyNode):
                 sampling_inputs.control(),
                 sampling_inputs.eta(),
                 sampling_inputs.ip_adapter(),
+                sampling_inputs.true_cfg_scale(),
             ],
             outputs=[sampling_inputs.latent_output()],
             hidden=[io.Hidden.unique_id],
@@ -69,10 +70,13 @@ class RelayTextToImage(io.ComfyNode):
         control: Any = (),
         eta: float = 0.0,
         ip_adapter: Any = (),
+        true_cfg_scale: float = 1.0,
     ) -> io.NodeOutput:
         from ..pipelines.runs.sampling import TextToImageSettings, text_to_image
 
-        settings = TextToImageSettings(width, height, batch_size, steps, guidance_scale, seed, denoising_end, eta)
+        settings = TextToImageSettings(
+            width, height, batch_size, steps, guidance_scale, seed, denoising_end, eta, true_cfg_scale
+        )
         runtime = comfy_host.runtime_for(cls, model)
         return io.NodeOutput(
             text_to_image(model, prompt, settings, runtime, control=control, ip_adapter=ip_adapter).to_host()
@@ -112,7 +116,7 @@ class RelayImageToImage(io.ComfyNode):
                 ),
                 sampling_inputs.denoising_end(),
                 *sampling_inputs.image_or_latent(
-                    "The picture to repaint. Any size; it is scaled down to the next multiple of 8. SD3 only takes multiples of 16, and Kandinsky multiples of 64.",
+                    "The picture to repaint. Any size; it is scaled down to the next multiple of 8. SD3 and Flux.1 only take multiples of 16, and Kandinsky multiples of 64.",
                     "The latent to repaint. Its noise_mask and batch index are respected.",
                 ),
                 sampling_inputs.control(),
@@ -138,6 +142,7 @@ class RelayImageToImage(io.ComfyNode):
                 ),
                 sampling_inputs.eta(),
                 sampling_inputs.ip_adapter(),
+                sampling_inputs.true_cfg_scale(),
             ],
             outputs=[sampling_inputs.latent_output()],
             hidden=[io.Hidden.unique_id],
@@ -164,6 +169,7 @@ class RelayImageToImage(io.ComfyNode):
         negative_aesthetic_score: float = 2.5,
         eta: float = 0.0,
         ip_adapter: Any = (),
+        true_cfg_scale: float = 1.0,
     ) -> io.NodeOutput:
         from ..pipelines.families.sdxl import AestheticScores
         from ..pipelines.runs.sampling import ImageToImageSettings, image_to_image
@@ -177,6 +183,7 @@ class RelayImageToImage(io.ComfyNode):
             denoising_end,
             AestheticScores(aesthetic_score, negative_aesthetic_score),
             eta,
+            true_cfg_scale,
         )
         runtime = comfy_host.runtime_for(cls, model)
         read = sampling_inputs.read(latent)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..pipelines.denoising.guidance import families_with_true_cfg
 from ..pipelines.model.family_lookup import size_step
 from ..pipelines.runs.denoising_range import families_with_range
 from .comfy_host import advanced
@@ -18,8 +19,8 @@ MAX_SIZE = 16384
 """Pixels."""
 SIZE_STEP = size_step()
 """Every family's sizes are multiples of this. The host needs it before a model is connected; the run checks the model's own multiple."""
-STEPS = "Denoising steps of a full run. More steps take longer. The models' defaults: 50 for Stable Diffusion and SDXL, 28 for SD3, 100 for the Kandinsky decoder."
-GUIDANCE_SCALE = "How closely to follow the prompt. Higher follows it more closely; 1 or less turns guidance and the negative prompt off. The models' defaults: 7.5 for Stable Diffusion, 5 for SDXL, 7 for SD3, 4 for Kandinsky."
+STEPS = "Denoising steps of a full run. More steps take longer. The models' defaults: 50 for Stable Diffusion and SDXL, 28 for SD3 and Flux.1 dev, 4 for Flux.1 schnell, 100 for the Kandinsky decoder."
+GUIDANCE_SCALE = "How closely to follow the prompt. Higher follows it more closely; 1 or less turns guidance and the negative prompt off. The models' defaults: 7.5 for Stable Diffusion, 5 for SDXL, 7 for SD3, 3.5 for Flux.1 dev, 4 for Kandinsky. Flux.1 schnell does not use it."
 SEED = "The seed for the noise. Picture i of a batch uses seed + i (the first has i = 0), so each can be painted again on its own."
 HAVE_RANGE = f"Only for: {families_with_range()}."
 EITHER = "Connect either image or latent."
@@ -88,6 +89,19 @@ def eta() -> Any:
         step=0.01,
         optional=True,
         tooltip="Only for DDIM and TCD, with Stable Diffusion and SDXL: how much new noise each step adds. 0: none. For TCD, diffusers' documentation uses 0.3.",
+        **advanced(io.Float.Input),
+    )
+
+
+def true_cfg_scale() -> Any:
+    return io.Float.Input(
+        "true_cfg_scale",
+        default=1.0,
+        min=1.0,
+        max=100.0,
+        step=0.1,
+        optional=True,
+        tooltip=f"Only for {families_with_true_cfg()}: above 1, the run is guided away from the negative prompt, and takes twice as long. 1: the negative prompt is not used.",
         **advanced(io.Float.Input),
     )
 

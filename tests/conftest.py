@@ -32,7 +32,7 @@ ON_THE_PAGE = tuple(
     f"tests/in_server/test_{name}.py"
     for name in (
         *("page", "boxes", "blueprints", "made_again", "help_pages", "notes", "page_in_other_languages"),
-        "batch_conversion",
+        *("batch_conversion", "page_script"),
     )
 )
 """These share one browser, so they run sequentially in one process: see tests/in_server/conftest.py."""

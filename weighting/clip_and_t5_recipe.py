@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 from ..pipelines.model.components import PipelineComponents
 from ..pipelines.model.embeds import TextEmbeds
 from .clip_recipe import read_clip, read_pooled
-from .t5_encoder import LENGTH, T5Encoder, t5_length
-from .text_job import TextJob, check_clip_skip, checked_output, encoder_runs, encoders_on_device, tokenizer_of
+from .t5_encoder import LENGTH
+from .t5_states import read_t5
+from .text_job import TextJob, check_clip_skip, checked_output, encoders_on_device
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 def encode(job: TextJob) -> dict[str, TextEmbeds]:
@@ -35,7 +36,7 @@ def encode(job: TextJob) -> dict[str, TextEmbeds]:
     with encoders_on_device(job) as device:
         states = [read_clip(job, name, device) for name in clips]
         pooled = zip(*(read_pooled(job, clip.encoder) for clip in states))
-        t5_states = _read_t5(job, t5, device) if has_t5 else (None, None)
+        t5_states = read_t5(job, t5, device) if has_t5 else (None, None)
 
     policy, dtype = job.runtime.policy, components[clips[0]].dtype
     texts = (
@@ -56,16 +57,6 @@ def encode(job: TextJob) -> dict[str, TextEmbeds]:
             stand_ins=LENGTH if of_t5 is None else 0,
         )
     return embeds
-
-
-def _read_t5(job: TextJob, name: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """T5's states for the prompt and its negative: [1, tokens, width], equally long, float32."""
-    tokenizer = job.components[tokenizer_of(name)]
-    both = (job.prompt, job.negative)
-    encoder = T5Encoder(encoder_runs(job, name, device, layers=False), t5_length(tokenizer, both))
-    positive, negative = (encoder.hidden(text) for text in both)
-    tokens = max(positive.shape[1], negative.shape[1])
-    return encoder.padded(positive, tokens), encoder.padded(negative, tokens)
 
 
 def _width(components: PipelineComponents) -> int:

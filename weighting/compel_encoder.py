@@ -16,7 +16,7 @@ from ..pipelines.device.runtime import Runtime
 from ..pipelines.model.components import PipelineComponents
 from ..pipelines.model.embeds import PromptEmbeds, TextEmbeds, mark_of
 from ..pipelines.model.laws import TextRecipe
-from . import clip_and_t5_recipe, clip_recipe
+from . import clip_and_t5_recipe, clip_recipe, pooled_clip_and_t5_recipe
 from .encoded_texts import find_texts, keep_texts, texts_key
 from .prompt_text import as_typed
 from .syntax import parse
@@ -37,6 +37,7 @@ RECIPES: Mapping[TextRecipe, Recipe] = MappingProxyType(
     {
         TextRecipe.CLIP: Recipe(clip_recipe.encode),
         TextRecipe.CLIP_AND_T5: Recipe(clip_and_t5_recipe.encode, reads_spaces=True),
+        TextRecipe.POOLED_CLIP_AND_T5: Recipe(pooled_clip_and_t5_recipe.encode, reads_spaces=True),
     }
 )
 
@@ -71,7 +72,7 @@ def encode_prompt(
         [1, width] if the family has them.
 
     Raises:
-        RelayError: the family does not read text, ``clip_skip`` is out of range, the syntax is unknown or broken, or the
+        RelayError: the family does not read text, the model has no text encoder, ``clip_skip`` is out of range, the syntax is unknown or broken, or the
             weighted embeddings are out of the dtype's range.
     """
     family, policy = components.family, runtime.policy
@@ -80,6 +81,11 @@ def encode_prompt(
         raise RelayError(
             f"Encode Prompt: {components.source} is a {family.title}, which does not use text embeddings. "
             "Use Kandinsky Prior with a prior model, and connect its prompt to the decoder."
+        )
+    if components.lacks_text_encoders:
+        raise RelayError(
+            f"model: {components.source} ({family.title}) has no text encoder, because its file contains none. Encode the prompt with a complete "
+            "model of the same kind, and connect it to the sampler of this one."
         )
     words = [embedding.token for embedding in components.embeddings]
     positive, negative = (parse(text, syntax, words=words) for text in (prompt, negative_prompt))
@@ -94,4 +100,4 @@ def encode_prompt(
             TextJob(components, (prompt, negative_prompt), positive, negative, clip_skip, zeros, runtime)
         )
         keep_texts(key, embeds)
-    return PromptEmbeds(**embeds, mark=mark_of(components))
+    return PromptEmbeds(**embeds, mark=mark_of(components), has_negative=not negative.is_empty)

@@ -37,7 +37,7 @@ def parse_compel(text: str, words: Collection[str] = ()) -> Prompt:
     """
     if not text.strip():
         return plain_prompt("")
-    _refuse_unbalanced(text)
+    refuse_unbalanced(text)
     refuse_in_compel(text, words)
     # In Compel, a quoted text ends with its line, and a comma hides a bracket that follows it. CLIP's tokenizer reads any
     # white space as one space and separates commas from words, so neither change affects the tokens.
@@ -137,7 +137,7 @@ def _unescaped(text: str) -> str:
 # --- errors that Compel's parser does not report
 
 
-def _refuse_unbalanced(text: str) -> None:
+def refuse_unbalanced(text: str) -> None:
     opened: list[int] = []
     for match in re.finditer(r"(?<!\\)[()]", text):
         if match.group() == "(":

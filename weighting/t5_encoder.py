@@ -26,11 +26,11 @@ FOLLOWS_AT_ONCE = re.compile(r"[,.;:!?)\]}%…]|['’](?:s|t|re|ve|m|ll|d)\b", r
 """The start of a fragment that has no space before it. The syntaxes drop spaces, but T5's tokens depend on them."""
 
 
-def t5_length(tokenizer: Any, prompts: Iterable[Prompt]) -> int:
-    """Tokens of the longest passage of ``prompts`` with its end mark, rounded up to a multiple of :data:`LENGTH`."""
+def t5_length(tokenizer: Any, prompts: Iterable[Prompt], step: int = LENGTH) -> int:
+    """Tokens of the longest passage of ``prompts`` with its end mark, rounded up to a multiple of ``step``."""
     passages = [passage for prompt in prompts for side in passages_side_by_side(prompt) for passage in side]
     longest = max(sum(len(ids) for ids, _ in weighted_tokens(tokenizer, passage)) + 1 for passage in passages)
-    return -(-longest // LENGTH) * LENGTH
+    return -(-longest // step) * step
 
 
 def weighted_tokens(tokenizer: Any, passage: Passage) -> list[tuple[list[int], float]]:

@@ -13,7 +13,7 @@ from ..pipelines.base.errors import RelayError
 from ..pipelines.base.monitor import Monitor
 from ..pipelines.device.offload import OffloadPolicy, Stage
 from ..pipelines.device.runtime import Runtime
-from ..pipelines.device.working_memory import text_bytes
+from ..pipelines.device.working_memory import T5_TOKENS, text_bytes
 from ..pipelines.model.broken_weights import broken_weights
 from ..pipelines.model.components import PipelineComponents
 from ..pipelines.model.laws import TextLayer
@@ -47,13 +47,16 @@ def tokenizer_of(encoder: str) -> str:
 
 
 @contextmanager
-def encoders_on_device(job: TextJob) -> Iterator[torch.device]:
-    """Brings all text encoders of the job's model to the device, with its LoRAs and embeddings, and yields the device."""
+def encoders_on_device(job: TextJob, tokens: int = T5_TOKENS) -> Iterator[torch.device]:
+    """Brings all text encoders of the job's model to the device, with its LoRAs and embeddings, and yields the device.
+
+    ``tokens``: an encoder without a limit reads a multiple of this.
+    """
     import torch
 
     components, names = job.components, job.components.text_encoders
     encoders = [components[name] for name in names]
-    on_device = job.runtime.policy.on_device(Stage.TEXT, encoders, text_bytes(encoders, job.texts))
+    on_device = job.runtime.policy.on_device(Stage.TEXT, encoders, text_bytes(encoders, job.texts, tokens))
     with torch.no_grad(), on_device as device, active_loras(components, names), active_embeddings(components):
         yield device
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from diffusers_relay.pipelines.loading.single_file import CONFIGS
+from diffusers_relay.pipelines.loading.checkpoint_layout import CONFIGS
 from relay_host.comfyui import get_host
 from small_models.finetunes import save_weights
 from small_models.original_checkpoints import original_checkpoint

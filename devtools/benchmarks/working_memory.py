@@ -97,6 +97,7 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
 """With three layers of their 24 or 38, which takes nothing off the peak: no layer's output stays."""
 TEXT_TOKENS = (154, 333)
 """Of two CLIPs, without T5 and with it."""
+FLUX_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,33 @@ def rows(device: str, peak: Callable[[Callable[[], Any]], int], sides: tuple[int
             for side in sides:
                 for tokens in TEXT_TOKENS:
                     yield transformer_row(title, transformer, side, tokens, peak)
+        flux = diffusers.FluxTransformer2DModel(num_layers=2, num_single_layers=2, guidance_embeds=True).eval()
+        for side in sides:
+            yield flux_row(flux, side, peak)
+
+
+def flux_row(transformer: Any, side: int, peak: Callable[[Callable[[], Any]], int]) -> Row:
+    """With two blocks of each kind of their 19 and 38."""
+    from diffusers_relay.pipelines.device import working_memory as formulas
+
+    config, patches = transformer.config, (side // 16) ** 2
+
+    def call() -> None:
+        transformer(
+            hidden_states=torch.randn(1, patches, config.in_channels),
+            encoder_hidden_states=torch.randn(1, FLUX_TOKENS, config.joint_attention_dim),
+            pooled_projections=torch.randn(1, config.pooled_projection_dim),
+            timestep=torch.ones(1),
+            guidance=torch.ones(1),
+            txt_ids=torch.zeros(FLUX_TOKENS, 3),
+            img_ids=torch.zeros(patches, 3),
+        )
+
+    return Row(
+        f"Flux.1 denoise {side}x{side}",
+        formulas.single_stream_bytes(transformer, rows=1, patches=patches, text_tokens=FLUX_TOKENS),
+        peak(call),
+    )
 
 
 def transformer_row(

@@ -17,7 +17,7 @@ from . import layers, registry_archive
 TYPED = {name: ROOT / "devtools" / name for name in layers.DEVTOOLS} | {layers.BATCH: ROOT / "batch" / layers.BATCH}
 """Packages outside the pack whose types are checked."""
 MIRROR = WORK / "types"
-PACK = ("__init__.py", "nodes", "pipelines", "weighting")
+PACK = ("__init__.py", "nodes", "pipelines", "script", "weighting")
 REGISTRY_RULES = "S102,S307,E702"
 """The Comfy registry rejects a pack for these: exec, eval, and several statements on one line."""
 

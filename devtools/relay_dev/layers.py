@@ -1,4 +1,4 @@
-"""Checks the direction of imports: root -> nodes -> weighting -> pipelines, between the rooms of pipelines, between the packages of devtools, and that the batch package stands alone; no cycles.
+"""Checks the direction of imports: root -> nodes -> script -> weighting -> pipelines, that scripts are written without torch, between the rooms of pipelines, between the packages of devtools, and that the batch package stands alone; no cycles.
 
 It reads imports from the source, including those inside functions and those only for types, so nothing has to be installed.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from relay_host.paths import ROOT
 
-LAYERS = ("", "nodes", "weighting", "pipelines")
+LAYERS = ("", "nodes", "script", "weighting", "pipelines")
 """From top (the root's own modules) to bottom; a layer may import the layers after it."""
 ROOMS = (
     *("runs", "families", "loading", "denoising", "adapters", "downloads", "control", "latents"),
@@ -35,6 +35,10 @@ HOST_IMPORTER = "nodes/comfy_host/"
 NODE_API = "comfy_api"
 NODE_API_LAYERS = ("", "nodes")
 NOT_THE_PACK = {"devtools", "tests"}
+PARTS = "script/parts/"
+"""What is copied into scripts: read as text, so nobody imports it."""
+ONLY_IN_SCRIPTS = {"torch", "diffusers", "transformers", "compel", "peft", "numpy", "safetensors"}
+"""The layer that writes scripts works without these."""
 
 
 @dataclass(frozen=True)
@@ -177,10 +181,14 @@ def _objection(name: str, entry: Import) -> str | None:
             return "nothing below nodes may import the host's modules"
         if top == BATCH:
             return "the pack never imports the batch package"
+        if layer == "script" and top in ONLY_IN_SCRIPTS and not name.startswith(PARTS):
+            return "scripts are written without the libraries that they use"
         if top in LAYERS[1:]:
             return "the host loads the pack by its path: use a relative import"
         return None
     target = top if top in LAYERS else ""
+    if entry.module.startswith(PARTS.rstrip("/").replace("/", ".")) and not name.startswith(PARTS):
+        return f"{PARTS} is read as text"
     if layer not in LAYERS:
         return f"{layer} is not a layer of the pack (the layers are {', '.join(LAYERS[1:])})"
     if LAYERS.index(target) < LAYERS.index(layer):

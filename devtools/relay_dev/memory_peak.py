@@ -40,7 +40,9 @@ class LiveTensors(TorchDispatchMode):
 
 def peak_of_tensors(call: Callable[[], Any]) -> int:
     """Peak bytes of the tensors that `call` creates, its inputs included."""
-    fused = patch("torch.nn.functional.scaled_dot_product_attention", lambda q, *args, **kwargs: torch.empty_like(q))
+    fused = patch(
+        "torch.nn.functional.scaled_dot_product_attention", lambda query, *args, **kwargs: torch.empty_like(query)
+    )
     with torch.no_grad(), fused, LiveTensors() as live:
         call()
     return live.top

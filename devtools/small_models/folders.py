@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .finetunes import make_finetune, make_fp16_copy, make_pickle_copy
+from .flux import make_flux
 from .inpainting import make_inpaint
 from .kandinsky_depth import make_kandinsky_depth
 from .parts import (
@@ -203,6 +204,8 @@ def make_all(folder: Path) -> dict[str, Path]:
     made["kandinsky_depth"] = make_kandinsky_depth(folder / "kandinsky_depth", made["kandinsky_decoder"])
     made["sd3"] = make_sd3(folder / "sd3")
     made["sd3_without_t5"] = make_sd3(folder / "sd3_without_t5", t5=False)
+    made["flux_dev"] = make_flux(folder / "flux_dev")
+    made["flux_schnell"] = make_flux(folder / "flux_schnell", dev=False)
     sd15 = made["sd15"]
     made["comic"] = make_finetune(sd15, folder / "comic", seed=1021)
     made["pixel"] = make_finetune(sd15, folder / "pixel", seed=1033)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,17 @@ def make_sd3(folder: Path, *, t5: bool = True, seed: int = 7703) -> Path:
         ),
         seed + 1,
     )
-    _fit_velocity(transformer, seed)
+    fit_velocity(
+        transformer.proj_out,
+        seed,
+        lambda noisy, sigmas, generator: transformer(
+            hidden_states=noisy,
+            timestep=1000 * sigmas,
+            encoder_hidden_states=0.3 * torch.randn(len(noisy), 20, WIDTH, generator=generator),
+            pooled_projections=torch.randn(len(noisy), 2 * TEXT_WIDTH, generator=generator),
+        ),
+        lambda velocity: velocity.permute(0, 2, 3, 4, 5, 1),
+    )
     pipeline = StableDiffusion3Pipeline(
         vae=make_sd3_autoencoder(seed),
         text_encoder=make_text_encoder(seed + 2, vocab_size, act="quick_gelu", projected=TEXT_WIDTH),
@@ -59,7 +70,7 @@ def make_sd3(folder: Path, *, t5: bool = True, seed: int = 7703) -> Path:
     return save(pipeline, folder, FLOW)
 
 
-def make_sd3_autoencoder(seed: int) -> Any:
+def make_sd3_autoencoder(seed: int, scaling_factor: float = 1.5305, shift_factor: float = 0.0609) -> Any:
     from diffusers import AutoencoderKL
 
     widths = (16, 16, 32, 32)
@@ -72,8 +83,8 @@ def make_sd3_autoencoder(seed: int) -> Any:
             latent_channels=16,
             norm_num_groups=8,
             sample_size=64,
-            scaling_factor=1.5305,
-            shift_factor=0.0609,
+            scaling_factor=scaling_factor,
+            shift_factor=shift_factor,
             use_quant_conv=False,
             use_post_quant_conv=False,
         ),
@@ -92,8 +103,19 @@ def make_sd3_autoencoder(seed: int) -> Any:
 
 
 @torch.no_grad()
-def _fit_velocity(transformer: Any, seed: int, batch: int = 64) -> None:
-    """Fits the last layer, by least squares, to predict noise - clean. See weights.fit_unet."""
+def fit_velocity(
+    layer: Any,
+    seed: int,
+    run: Callable[[torch.Tensor, torch.Tensor, torch.Generator], object],
+    ordered: Callable[[torch.Tensor], torch.Tensor],
+    batch: int = 64,
+) -> None:
+    """Fits the last layer of a transformer with patches of 2 x 2, by least squares, to predict noise - clean. See weights.fit_unet.
+
+    Args:
+        run: calls the transformer with noisy latents [B, 16, 8, 8], noise levels [B], and a generator for the rest.
+        ordered: [B, C, h, w, 2, 2] -> the order of the layer's outputs, [B, h, w, ...].
+    """
     generator = torch.Generator("cpu").manual_seed(seed)
     coarse = torch.randn(batch, 16, 3, 3, generator=generator)
     clean = torch.nn.functional.interpolate(coarse, size=(8, 8), mode="bicubic")
@@ -101,18 +123,12 @@ def _fit_velocity(transformer: Any, seed: int, batch: int = 64) -> None:
     sigmas = torch.linspace(0.02, 1, batch)
     noisy = (1 - sigmas)[:, None, None, None] * clean + sigmas[:, None, None, None] * noise
     seen: list[torch.Tensor] = []
-    layer = transformer.proj_out
     hook = layer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    transformer(
-        hidden_states=noisy,
-        timestep=1000 * sigmas,
-        encoder_hidden_states=0.3 * torch.randn(batch, 20, WIDTH, generator=generator),
-        pooled_projections=torch.randn(batch, 2 * TEXT_WIDTH, generator=generator),
-    )
+    run(noisy, sigmas, generator)
     hook.remove()
     features = seen[0].flatten(0, 1)
     patches = (noise - clean).unfold(2, 2, 2).unfold(3, 2, 2)  # [B, C, h, w, 2, 2]
-    values = patches.permute(0, 2, 3, 4, 5, 1).reshape(len(features), -1)
+    values = ordered(patches).reshape(len(features), -1)
     mean = features.mean(0)
     centred = features - mean
     ridge = 0.01 * len(features) * torch.eye(features.shape[1])

@@ -19,6 +19,7 @@ from .memory import HostOffload
 from .monitor import HostMonitor, notes_kept
 from .newer import advanced, found_by
 from .outputs import refused_output
+from .routes import answer_posts
 from .runtime import runtime_for
 from .urls import ALLOW_URL, check_urls_allowed
 
@@ -31,6 +32,7 @@ __all__ = [
     "HostMonitor",
     "HostOffload",
     "advanced",
+    "answer_posts",
     "check_choice",
     "check_urls_allowed",
     "denoising_device",

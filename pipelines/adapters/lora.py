@@ -68,7 +68,10 @@ def with_lora(
     )
     model = f"{components.source} ({family.title})"
     key = ("lora", file_identity(path), layout)
-    weights = REGISTRY.get(key, lambda: read_lora(path, table, modules, title=title, model=model))
+    has_encoders = not components.lacks_text_encoders
+    weights = REGISTRY.get(
+        key, lambda: read_lora(path, table, modules, title=title, model=model, has_encoders=has_encoders)
+    )
     lora = Lora(title, weights, strength, text_strength)
     _check_range(lora, modules, model)
     return components.with_changes(loras=(*components.loras, lora))

@@ -18,7 +18,7 @@ from .lora_formats import INSTEAD, made_for, other_format, own_kind
 from .lora_kinds import LOW_RANK, Kind, Lacking, kind_of
 from .lora_layers import Change, LayerError, OtherShape, Target, read_layer
 from .lora_metadata import METADATA, AdapterSettings, Metadata
-from .lora_names import Place, place_of, split
+from .lora_names import Place, is_of_encoder, place_of, split
 from .weight_changes import Difference
 
 if TYPE_CHECKING:
@@ -31,7 +31,13 @@ INPUT_LAYER = "conv_in"
 
 
 def read_lora(
-    path: Path, table: Mapping[str, Place], modules: Mapping[str, Any], *, title: str, model: str
+    path: Path,
+    table: Mapping[str, Place],
+    modules: Mapping[str, Any],
+    *,
+    title: str,
+    model: str,
+    has_encoders: bool = True,
 ) -> LoraWeights:
     """Reads a LoRA file for the model with the layers in ``table``.
 
@@ -40,6 +46,7 @@ def read_lora(
         modules: component -> module.
         title: the file's name for messages.
         model: the model's name for messages.
+        has_encoders: whether the model has text encoders. If not, the file's layers for them are skipped, with a note.
 
     Raises:
         RelayError: the file is damaged, not a LoRA, a kind of LoRA that can't be loaded, or for another model; or a tensor
@@ -57,6 +64,12 @@ def read_lora(
     if made_for_kind == own_kind(modules):  # the kind is right, so it can't be the reason if something does not fit
         made_for_kind = ""
     keys = _by_layer(names, where, made_for_kind)
+    skipped = [] if has_encoders else [name for name in keys if is_of_encoder(name)]
+    if len(skipped) == len(keys):
+        raise RelayError(
+            f"{where} only changes text encoders, and {model} has none. Load it into the model that encodes the prompt."
+        )
+    keys = {name: roles for name, roles in keys.items() if name not in skipped}
     found = {name: place_of(name, table) for name in keys}
     unknown = [name for name, place in found.items() if place is None]
     does_not_fit = f"{where} {f'was made for {made_for_kind} and ' if made_for_kind else ''}does not fit {model}"
@@ -87,6 +100,11 @@ def read_lora(
     if not contents.layers and not contents.changes:
         raise RelayError(
             f"{does_not_fit}: its only layer, {shown(next(iter(found)))}, reads other channels. {FOR_THIS_KIND}"
+        )
+    if skipped:
+        contents.skipped.append(
+            f"{model} has no text encoder, so the {len(skipped)} layers of the LoRA for text encoders are not used. To use them, load the LoRA "
+            "into the model that encodes the prompt too."
         )
     notes = (*contents.skipped, *_notes(list(header.shapes), keys, metadata))
     return LoraWeights(contents.layers, contents.changes, notes, contents.largest)

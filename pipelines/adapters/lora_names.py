@@ -43,6 +43,15 @@ HOST_ENCODERS = (
     "text_encoders.clip_h.transformer.",
 )
 """ComfyUI's names for the text encoders; clip_g is the second text encoder of SDXL and the only one of its refiner."""
+OF_ENCODERS = (
+    "lora_te",
+    "text_encoder",
+    "text_model.",
+    "encoder.layers.",
+    "lycoris_text_model_",
+    "lycoris_encoder_layers_",
+)
+"""Starts of the names of layers of text encoders, in every format above."""
 ORIGINAL_RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -125,6 +134,13 @@ def place_of(name: str, table: Mapping[str, Place]) -> Place | None:
             return None
         name = f".{name}".replace(f".{wrapper}", ".", 1)[1:]
     return table[name]
+
+
+def is_of_encoder(name: str) -> bool:
+    """Whether ``name`` in a file is that of a layer of a text encoder."""
+    for wrapper in WRAPPERS:
+        name = name.removeprefix(wrapper)
+    return name.startswith(OF_ENCODERS)
 
 
 def _denoiser_names(unet: Any, layers: list[str]) -> dict[str, list[str]]:

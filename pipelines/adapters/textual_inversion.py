@@ -36,7 +36,7 @@ def with_textual_inversion(components: PipelineComponents, path: Path, *, title:
             between them; if empty, the tokens in the file, or the file's name if it has none.
 
     Raises:
-        RelayError: the family can't use embeddings, the file is damaged or not an embedding, it was made for another kind
+        RelayError: the family can't use embeddings, the model has no text encoder, the file is damaged or not an embedding, it was made for another kind
             of model, the model already knows a token, or there are too many or too few of them.
     """
     family = components.family
@@ -44,6 +44,11 @@ def with_textual_inversion(components: PipelineComponents, path: Path, *, title:
         able = titles_of(lambda one: one.takes_embeddings)
         raise RelayError(
             f"model: {components.source} ({family.title}) can't use an embedding: diffusers does not support embeddings for it. Families that can: {able}."
+        )
+    if components.lacks_text_encoders:
+        raise RelayError(
+            f"model: {components.source} ({family.title}) has no text encoder, because its file contains none. Load the embedding into the model that "
+            "encodes the prompt."
         )
     file = REGISTRY.get(("embedding", file_identity(path)), lambda: EmbeddingFile(*read_embedding(path, title)))
     vectors = _for_encoders(file.vectors, components, title)

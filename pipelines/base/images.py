@@ -113,12 +113,17 @@ def to_pixels(images: torch.Tensor, factor: int) -> torch.Tensor:
 
     images = as_rgb(images)
     extent = extent_of(images)
-    if min(extent.width, extent.height) < factor:
-        raise RelayError(f"image: {extent} is smaller than one latent pixel ({factor}x{factor}). Use a larger image.")
+    check_latent_pixel(extent, factor)
     processor = VaeImageProcessor(vae_scale_factor=factor)
     if extent == extent.floored(factor):
         return processor.preprocess(images.movedim(-1, 1))
     return processor.preprocess([to_pil(image) for image in images])
+
+
+def check_latent_pixel(extent: Extent, factor: int) -> None:
+    """Refuses a picture that is smaller than one latent pixel of ``factor`` pixels."""
+    if min(extent.width, extent.height) < factor:
+        raise RelayError(f"image: {extent} is smaller than one latent pixel ({factor}x{factor}). Use a larger image.")
 
 
 def to_host_images(decoded: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from ..base.images import Extent
+from ..base.monitor import Monitor
 from ..latents.autoencoder import autoencoder_of
 from ..model.components import PipelineComponents
 from ..model.family import Task
@@ -66,6 +67,7 @@ def fit_controls(
                 f"{'picture is' if batch == 1 else 'pictures are'} painted. Connect one picture for all, or one for each."
             )
     _check_inpainting_union(control, components, task)
+    _check_pooling(control)
     return tuple(fit_picture(unit, extent) for unit in control)
 
 
@@ -117,6 +119,31 @@ def _plain(value: Any) -> Any:
 
 def _dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _pooled(controls: Sequence[ControlNetUnit]) -> list[bool]:
+    """Which units have a ControlNet whose output is averaged over the picture: a shuffle ControlNet."""
+    return [bool(unit.controlnet.module.config.get("global_pool_conditions")) for unit in controls]
+
+
+def _check_pooling(controls: Sequence[ControlNetUnit]) -> None:
+    pooled = _pooled(controls)
+    if pooled[0] and not all(pooled):  # diffusers adds the others to its small output in place
+        raise RelayError(
+            f"control: {controls[0].controlnet.title} is a shuffle ControlNet, and diffusers can't add the output of other ControlNets to its own. "
+            "Apply it after the others."
+        )
+
+
+def say_pooling(controls: Sequence[ControlNetUnit], monitor: Monitor) -> None:
+    """Says what a shuffle ControlNet does after others: diffusers asks only the first ControlNet for ``global_pool_conditions``."""
+    pooled = _pooled(controls)
+    if any(pooled) and not pooled[0]:
+        shuffle, first = controls[pooled.index(True)].controlnet.title, controls[0].controlnet.title
+        monitor.say(
+            f"{shuffle} is a shuffle ControlNet, but diffusers asks only the first ControlNet ({first}) whether it is one. So it also steers "
+            "the prediction for the negative prompt here."
+        )
 
 
 def control_modules(controls: Sequence[ControlNetUnit]) -> list[torch.nn.Module]:

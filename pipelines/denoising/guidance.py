@@ -1,4 +1,4 @@
-"""Rescaled guidance, perturbed attention guidance (PAG) and eta: checks that a run's pipeline reads them, and its arguments for them."""
+"""Rescaled guidance, perturbed attention guidance (PAG), true_cfg_scale and eta: checks that a run's pipeline reads them, and its arguments for them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
+from ..base.monitor import Monitor
 from ..control.units import ControlNetUnit, has_unions
 from ..model.components import PipelineComponents
+from ..model.embeds import PromptEmbeds
 from ..model.family import ModelFamily, Task
 from ..model.family_lookup import titles_of
 from ..model.guidance import GuidanceOptions
+from ..model.laws import Guidance
 from .schedulers import build_scheduler
 
 if TYPE_CHECKING:
@@ -134,6 +137,40 @@ def _check_eta(eta: float, is_taken: bool, components: PipelineComponents) -> No
         raise RelayError(
             f"eta: {type(scheduler).__name__} doesn't use it. Set eta to 0, or choose a scheduler that uses it in Set Scheduler, such as DDIMScheduler."
         )
+
+
+def families_with_true_cfg() -> str:
+    """The titles of the families that read ``true_cfg_scale``, for a message."""
+    return titles_of(lambda family: family.has_true_cfg)
+
+
+def check_true_cfg(components: PipelineComponents, true_cfg_scale: float) -> None:
+    """
+    Raises:
+        RelayError: ``true_cfg_scale`` is below 1, or is set for a family whose pipelines do not read it.
+    """
+    if not (math.isfinite(true_cfg_scale) and true_cfg_scale >= 1):
+        raise RelayError(
+            f"true_cfg_scale: {true_cfg_scale:g} is too small. Use 1 to turn it off, or a larger number such as 4."
+        )
+    if true_cfg_scale > 1 and not components.family.has_true_cfg:
+        raise RelayError(
+            f"true_cfg_scale: the pipelines of {components.source} ({components.family.title}) don't use it. Families that do: "
+            f"{families_with_true_cfg()}. Set it to 1."
+        )
+
+
+def say_unused_guidance(job: DenoisingJob, monitor: Monitor) -> None:
+    """Tells the user which of the run's guidance its model does not read."""
+    components, family = job.components, job.components.family
+    if family.guidance is not Guidance.EMBEDDED:
+        return
+    what = f"{components.source} ({family.title})"
+    if components[family.denoiser].config.get("guidance_embeds") is False:
+        monitor.say(f"guidance_scale is not used: {what} was trained without it.")
+    if isinstance(job.prompt, PromptEmbeds) and job.prompt.has_negative and job.true_cfg_scale <= 1:
+        instead = " Set true_cfg_scale above 1 to use it." if family.has_true_cfg else ""
+        monitor.say(f"The negative prompt is not used: guidance_scale of {what} needs none.{instead}")
 
 
 def guidance_arguments(job: DenoisingJob) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ..base.images import Extent
 from ..base.library_log import without_advice_on_configs
 from ..control.fitting import control_nets
 from ..control.units import ControlNetUnit, has_unions
-from ..device.working_memory import joint_transformer_bytes, transformer_bytes, unet_bytes
+from ..device.working_memory import joint_transformer_bytes, single_stream_bytes, transformer_bytes, unet_bytes
 from ..latents.autoencoder import autoencoder_of
 from ..model.components import PipelineComponents
 from ..model.embeds import ImageEmbeds, PromptEmbeds
@@ -59,6 +59,8 @@ class DenoisingJob:
     """Inpainting: the mask and the masked picture."""
     eta: float = 0.0
     """0 to 1, for schedulers that read it."""
+    true_cfg_scale: float = 1.0
+    """Above 1: guides away from the negative prompt, besides a guidance scale that the denoiser reads."""
     extras: tuple[object, ...] = ()
     """Values that only one family needs, each of its own type. Other families ignore them."""
 
@@ -186,6 +188,9 @@ def denoising_bytes(job: DenoisingJob) -> int:
         return pictures + unet_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, controlnets=nets)
     assert isinstance(job.prompt, PromptEmbeds)
     text_tokens = job.prompt.positive.hidden.shape[1]
+    if family.memory is StepMemory.SINGLE_STREAM:
+        patches = latent_pixels // family.packed**2
+        return single_stream_bytes(denoiser, rows=rows, patches=patches, text_tokens=text_tokens)
     return joint_transformer_bytes(denoiser, rows=rows, latent_pixels=latent_pixels, text_tokens=text_tokens)
 
 

@@ -84,14 +84,40 @@ def _begins_at_the_beginning(cls: Any) -> dict[str, Any]:
     return {"set_timesteps": set_timesteps}
 
 
+def _also_for_flow(cls: Any) -> dict[str, Any]:
+    """The pipelines of flow matching models pass noise levels, and a shift (``mu``) even without dynamic shifting. These schedulers make
+    their own levels, and reject what they don't take. Their ``add_noise`` knows flow matching, but the pipelines call it ``scale_noise``."""
+
+    def set_timesteps(
+        self: Any,
+        num_inference_steps: int | None = None,
+        device: Any = None,
+        sigmas: Any = None,
+        mu: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if sigmas is not None:
+            num_inference_steps = len(sigmas)
+        if mu is not None and self.config.get("use_dynamic_shifting"):
+            kwargs["mu"] = mu
+        cls.set_timesteps(self, num_inference_steps, device=device, **kwargs)
+        self.set_begin_index(0)
+
+    def scale_noise(self: Any, sample: torch.Tensor, timestep: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        noisy: torch.Tensor = self.add_noise(sample, noise, timestep)
+        return noisy
+
+    return {"set_timesteps": set_timesteps, "scale_noise": scale_noise}
+
+
 WORKAROUNDS = {
     "LMSDiscreteScheduler": _order_by_history,
     "KDPM2DiscreteScheduler": _noise_at_half_steps,
     "DPMSolverSDEScheduler": _noise_by_torchsde,
-    "DPMSolverMultistepScheduler": _begins_at_the_beginning,
+    "DPMSolverMultistepScheduler": _also_for_flow,
     "DPMSolverSinglestepScheduler": _begins_at_the_beginning,
     "DEISMultistepScheduler": _begins_at_the_beginning,
-    "UniPCMultistepScheduler": _begins_at_the_beginning,
+    "UniPCMultistepScheduler": _also_for_flow,
     "SASolverScheduler": _begins_at_the_beginning,
 }
 """Class name -> the methods that replace the class's own."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import RelayError
 from ..base.library_log import without_foreign_attributes
+from ..model.component_classes import FLOW_SOLVERS
 from ..model.components import PipelineComponents, SchedulerChoice
 from ..model.family import ModelFamily
 from ..model.laws import NoiseLaw
@@ -18,6 +19,9 @@ from .scheduler_workarounds import corrected
 if TYPE_CHECKING:
     import torch
 
+MOST_SHIFT = 100.0
+SHIFTS = frozenset({"shift", "flow_shift", "use_dynamic_shifting"})
+"""Settings that a chosen shift replaces."""
 SIGMA_FLAGS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas", "beta": "use_beta_sigmas"}
 TORCHSDE_SEEDS = 2**63
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
@@ -118,7 +122,7 @@ def _from_choice(components: PipelineComponents, choice: SchedulerChoice) -> Any
     own = components["scheduler"]
     name = type(own).__name__ if choice.class_name is None else choice.class_name
     cls = corrected(_class_named(name, components))
-    options = _carried_over(cls, components) | _chosen(cls, choice, components)
+    options = _carried_over(cls, components, choice) | _chosen(cls, choice, components)
     with without_foreign_attributes():
         scheduler = cls.from_config(own.config, **options)
     if cls.__name__ == "DPMSolverSinglestepScheduler" and scheduler.config.final_sigmas_type == "zero":
@@ -135,18 +139,22 @@ def _chosen(cls: Any, choice: SchedulerChoice, components: PipelineComponents) -
     """
     takes = inspect.signature(cls.__init__).parameters
     options = dict[str, Any]()
+    solves_flow = _solves_flow(cls, components)  # then it has one way to space its levels
     if choice.sigmas is not None:
         flag = SIGMA_FLAGS.get(choice.sigmas)
-        if flag is None or flag not in takes:
-            able = [name for name, its_flag in SIGMA_FLAGS.items() if its_flag in takes]
+        if flag is None or flag not in takes or solves_flow:
+            able = [name for name, its_flag in SIGMA_FLAGS.items() if its_flag in takes and not solves_flow]
             raise _not_among("sigmas", choice.sigmas, cls, able)
         options |= {its_flag: its_flag == flag for its_flag in SIGMA_FLAGS.values() if its_flag in takes}
     has_algorithms = "algorithm_type" in takes and str(takes["algorithm_type"].default).startswith("dpmsolver")
+    # the pipelines of flow matching models give a scheduler no generator for noise
+    algorithms = ALGORITHM_TYPES[:1] if solves_flow else ALGORITHM_TYPES
+    has_spacings = "timestep_spacing" in takes and not solves_flow
     predicts = "prediction_type" in takes and components.family.noise is NoiseLaw.DIFFUSION
     for name, value, values in (
-        ("timestep_spacing", choice.timestep_spacing, TIMESTEP_SPACINGS if "timestep_spacing" in takes else ()),
+        ("timestep_spacing", choice.timestep_spacing, TIMESTEP_SPACINGS if has_spacings else ()),
         ("prediction_type", choice.prediction_type, PREDICTION_TYPES if predicts else ()),
-        ("algorithm_type", choice.algorithm_type, ALGORITHM_TYPES if has_algorithms else ()),
+        ("algorithm_type", choice.algorithm_type, algorithms if has_algorithms else ()),
     ):
         if value is not None and value not in values:
             raise _not_among(name, value, cls, values)
@@ -162,14 +170,32 @@ def _chosen(cls: Any, choice: SchedulerChoice, components: PipelineComponents) -
                 + (f", or choose one of: {', '.join(having)}." if having else ".")
             )
         options |= {name: True} if is_on else {}
+    if choice.shift is not None:
+        options |= _shifted(choice.shift, cls, components)
     return options
+
+
+def _solves_flow(cls: Any, components: PipelineComponents) -> bool:
+    return components.family.noise is NoiseLaw.FLOW and cls.__name__ in FLOW_SOLVERS
+
+
+def _shifted(shift: float, cls: Any, components: PipelineComponents) -> dict[str, Any]:
+    if not 0 < shift <= MOST_SHIFT:
+        raise RelayError(f"shift: {shift:g} is not between 0 (the model's own) and {MOST_SHIFT:g}.")
+    if components.family.noise is not NoiseLaw.FLOW:
+        raise RelayError(
+            f"shift: only flow matching models have one, and {components.source} ({components.family.title}) is none. Set shift to 0."
+        )
+    takes = inspect.signature(cls.__init__).parameters
+    dynamic = {"use_dynamic_shifting": False} if "use_dynamic_shifting" in takes else {}
+    return {"flow_shift" if _solves_flow(cls, components) else "shift": shift, **dynamic}
 
 
 def _not_among(name: str, value: str, cls: Any, able: Sequence[str]) -> RelayError:
     return RelayError(f"{name}: {cls.__name__} can't use {value!r}. It can use: {', '.join(['default', *able])}.")
 
 
-def _carried_over(cls: Any, components: PipelineComponents) -> dict[str, Any]:
+def _carried_over(cls: Any, components: PipelineComponents, choice: SchedulerChoice) -> dict[str, Any]:
     """The options that a scheduler of ``cls`` needs besides the config of the model's own one, to run the model as it was trained.
 
     Raises:
@@ -182,7 +208,14 @@ def _carried_over(cls: Any, components: PipelineComponents) -> dict[str, Any]:
     if own.config.get("prediction_type") == "original_sample":
         options["prediction_type"] = "sample"  # the older name, which only Euler still accepts
     takes = inspect.signature(cls.__init__).parameters
+    replaced = SHIFTS if choice.shift is not None else frozenset[str]()
+    if _solves_flow(cls, components):
+        replaced |= {"shift"}
+        options |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+        options |= {"flow_shift": own.config.get("shift", 1.0), **dict.fromkeys(SIGMA_FLAGS.values(), False)}
     for setting, without in LAW_CONFIG.get(law_of(own), {}).items():
+        if setting in replaced:
+            continue
         if setting not in takes and own.config.get(setting, without) not in (without, None):
             able = [name for name in _offered(components) if setting in _parameters(name)]
             raise RelayError(

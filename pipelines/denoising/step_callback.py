@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 WHOLE_BATCH = slice(None)
 
 
+Latents = Callable[["torch.Tensor"], "torch.Tensor"]
+
+
+def _as_they_are(latents: torch.Tensor) -> torch.Tensor:
+    return latents
+
+
 class StepWatcher:
     """What every run does after each step: progress, cancel, previews, and the mask.
 
@@ -28,8 +35,14 @@ class StepWatcher:
         self._monitor = monitor
         self._mask = mask
         self._clean: CleanPrediction | None = None
+        self._pack: Latents = _as_they_are
+        self._unpack: Latents = _as_they_are
         self.steps = 0
         """The number of steps done."""
+
+    def reads_packed(self, pack: Latents, unpack: Latents) -> None:
+        """For a pipeline that works on latents in another shape. ``unpack`` gives them as [B, C, h, w], and ``pack`` as they were."""
+        self._pack, self._unpack = pack, unpack
 
     def show_clean(self, scheduler: Any) -> None:
         """Makes each step show the clean latents that it predicts; ``scheduler`` is the run's own."""
@@ -70,7 +83,7 @@ class StepWatcher:
             total: the number of steps in the run.
             timesteps: from the run's first step to the end of the schedule, even if the run stops earlier. Only needed with a
                 mask; otherwise it may be None.
-            latents: the step's result, [B, C, h, w] in model scale.
+            latents: the step's result in model scale, [B, C, h, w] or in the shape of :meth:`reads_packed`.
             run: the index of the run, from 0, if several runs of equal length share a progress bar.
             runs: the number of these runs.
 
@@ -82,8 +95,9 @@ class StepWatcher:
         images = slice(run, run + 1) if runs > 1 else WHOLE_BATCH
         if self._mask is not None:
             assert timesteps is not None
-            latents = self._mask.after_step(step, timesteps, latents, images)
-        preview = None if self._clean is None else self._clean.latents()
+            latents = self._pack(self._mask.after_step(step, timesteps, self._unpack(latents), images))
+        clean = None if self._clean is None else self._clean.latents()
+        preview = None if clean is None else self._unpack(clean)
         if self._mask is not None and preview is not None:
             preview = self._mask.over(preview, images)
         self._monitor.progress(run * total + step + 1, runs * total, preview)

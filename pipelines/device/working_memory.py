@@ -25,6 +25,8 @@ WEIGHT_COPIES = 2
 """Copies of the largest weight. Measured: two in Kandinsky's UNet, most of its need at 256x256; one in Stable Diffusion's."""
 TRANSFORMER_WIDTHS = 21
 """Elements per channel in a block's feed-forward layer: 8 before the gate, twice 4 after it, and the residuals."""
+SINGLE_STREAM_WIDTHS, FLOAT32_WIDTHS = 14, 2
+"""Elements per channel in a single stream block, and those that are float32 in every dtype: its rotated queries and keys."""
 RESNET_WIDTHS = 5
 """Elements per channel: input, first convolution, norm, activation, second convolution."""
 VIDEO_ENCODE_WIDTHS, VIDEO_DECODE_WIDTHS = 12, 18
@@ -32,6 +34,7 @@ VIDEO_ENCODE_WIDTHS, VIDEO_DECODE_WIDTHS = 12, 18
 TILE_PIXELS = 512 * 512
 """Pixels of a tile in diffusers' tiled decoding."""
 CLIP_TOKENS = 77
+FLOAT32_BYTES = 4
 RGB = 3
 T5_TOKENS = 256
 """An encoder without a table of positions reads a text as a whole, padded to a multiple of this."""
@@ -129,8 +132,29 @@ def joint_transformer_bytes(transformer: Any, *, rows: int, latent_pixels: int, 
     return _bytes(rows * each, transformer.dtype)
 
 
-def text_bytes(encoders: Sequence[Any], texts: Sequence[str]) -> int:
-    """Encoding of ``texts``. A token has at least one letter. CLIP reads 77 tokens per run, and every layer's output is kept."""
+def single_stream_bytes(transformer: Any, *, rows: int, patches: int, text_tokens: int) -> int:
+    """One forward pass of a transformer with double and single stream blocks (FluxTransformer2DModel).
+
+    Its peak is the feed-forward layer of a single block, which is computed beside the attention.
+
+    Args:
+        rows: batch size.
+        patches: tokens of the picture per row.
+        text_tokens: tokens of the text per row.
+    """
+    config = transformer.config
+    width = config.num_attention_heads * config.attention_head_dim
+    widths = SINGLE_STREAM_WIDTHS + FLOAT32_WIDTHS * FLOAT32_BYTES / transformer.dtype.itemsize
+    each = widths * width * (patches + text_tokens)
+    each += text_tokens * config.joint_attention_dim + 2 * config.in_channels * patches
+    return _bytes(rows * each, transformer.dtype)
+
+
+def text_bytes(encoders: Sequence[Any], texts: Sequence[str], tokens: int = T5_TOKENS) -> int:
+    """Encoding of ``texts``. A token has at least one letter. CLIP reads 77 tokens per run, and every layer's output is kept.
+
+    ``tokens``: an encoder without a limit reads a multiple of this.
+    """
     unlimited = [encoder for encoder in encoders if not hasattr(encoder.config, "max_position_embeddings")]
     encoders = [encoder for encoder in encoders if encoder not in unlimited]
     runs = 2 * len(texts) + sum(len(text) for text in texts) // CLIP_TOKENS
@@ -143,11 +167,11 @@ def text_bytes(encoders: Sequence[Any], texts: Sequence[str]) -> int:
             kept=runs * (encoder.config.num_hidden_layers + 2),
         )
         for encoder in encoders
-    ) + sum(_whole_text_bytes(encoder, texts) for encoder in unlimited)
+    ) + sum(_whole_text_bytes(encoder, texts, tokens) for encoder in unlimited)
 
 
-def _whole_text_bytes(encoder: Any, texts: Sequence[str]) -> int:
-    tokens = T5_TOKENS * (1 + max(map(len, texts)) // T5_TOKENS)
+def _whole_text_bytes(encoder: Any, texts: Sequence[str], step: int) -> int:
+    tokens = step * (1 + max(map(len, texts)) // step)
     states = transformer_bytes(
         encoder, rows=1, tokens=tokens, width=encoder.config.hidden_size, kept=2 * (len(texts) + 1)
     )

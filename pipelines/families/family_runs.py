@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..model.family import ModelFamily, Task
 from ..model.family_table import (
+    FLUX,
     KANDINSKY22_DECODER,
     KANDINSKY22_DEPTH,
     LATENT_CONSISTENCY,
@@ -18,6 +19,7 @@ from ..model.family_table import (
     SUPER_RESOLUTION,
 )
 from . import (
+    flux,
     kandinsky22,
     kandinsky22_depth,
     latent_consistency,
@@ -63,6 +65,12 @@ RUNS: Mapping[str, Mapping[Task, Run]] = {
     STABLE_DIFFUSION_3.name: {
         Task.TEXT_TO_IMAGE: stable_diffusion_3.text_to_image,
         Task.IMAGE_TO_IMAGE: stable_diffusion_3.image_to_image,
+        Task.INPAINT: stable_diffusion_3.inpaint,
+    },
+    FLUX.name: {
+        Task.TEXT_TO_IMAGE: flux.text_to_image,
+        Task.IMAGE_TO_IMAGE: flux.image_to_image,
+        Task.INPAINT: flux.inpaint,
     },
     KANDINSKY22_DECODER.name: {
         Task.TEXT_TO_IMAGE: kandinsky22.text_to_image,

@@ -24,6 +24,11 @@ def image_to_image(job: DenoisingJob, device: torch.device) -> torch.Tensor:
     return run_denoise_blocks(job, device, BLOCKS, **_prompt(job, device))
 
 
+def inpaint(job: DenoisingJob, device: torch.device) -> torch.Tensor:
+    """Latents in model scale, [B, 16, h, w]. ``job.on_step`` restores the unmasked area after each step, as StableDiffusion3InpaintPipeline does."""
+    return run_denoise_blocks(job, device, BLOCKS, **_prompt(job, device))
+
+
 def _prompt(job: DenoisingJob, device: torch.device) -> dict[str, Any]:
     assert isinstance(job.prompt, PromptEmbeds)
     positive, negative, dtype = job.prompt.positive, job.prompt.negative, job.components.dtype

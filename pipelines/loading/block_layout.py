@@ -13,6 +13,11 @@ from ..base.errors import RelayError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+BESIDE_TEXT = ("label_emb.0.0.weight", "add_embedding.linear_1.weight", "class_embedding.linear_1.weight")
+"""The first layer of a UNet for what it reads besides the text, in the original layout and in diffusers' (SDXL, unCLIP)."""
+DISTILLED_GUIDANCE = "time_embedding.cond_proj.weight"
+"""The layer of a UNet in diffusers' layout that reads guidance_scale, in Latent Consistency Models."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -42,11 +47,11 @@ def original_levels(shapes: Shapes, side: str = "input") -> list[list[Layer]]:
     return levels
 
 
-def diffusers_levels(shapes: Shapes) -> list[list[Layer]]:
-    """The layers of each down block in diffusers' layout. The keys in ``shapes`` begin with ``down_blocks.``."""
+def diffusers_levels(shapes: Shapes, side: str = "down") -> list[list[Layer]]:
+    """The layers of each down block (of each up block, if ``side`` is "up") in diffusers' layout. The keys have no prefix."""
     levels: list[list[Layer]] = []
-    for block in range(_count(shapes, "down_blocks.")):
-        name = f"down_blocks.{block}"
+    for block in range(_count(shapes, f"{side}_blocks.")):
+        name = f"{side}_blocks.{block}"
         levels.append(
             [
                 Layer(
@@ -142,16 +147,33 @@ def original_numbers(shapes: Shapes, config: Mapping[str, Any], where: str) -> d
 
 
 def diffusers_numbers(shapes: Shapes, config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The config entries of a ControlNet in diffusers' layout. Raises what :func:`original_numbers` raises."""
+    """The config entries of a UNet or ControlNet in diffusers' layout. Raises what :func:`original_numbers` raises."""
     try:
         middle = _count(shapes, "mid_block.attentions.0.transformer_blocks.")
         numbers = block_numbers(diffusers_levels(shapes), middle, config, where)
         if not middle:
-            numbers["mid_block_type"] = "UNetMidBlock2D"
-        numbers["conditioning_channels"] = shapes["controlnet_cond_embedding.conv_in.weight"][1]
+            has_one = "up_block_types" not in config or "mid_block.resnets.0.conv2.weight" in shapes
+            numbers["mid_block_type"] = "UNetMidBlock2D" if has_one else None
+        if "up_block_types" in config:
+            numbers |= up_numbers(diffusers_levels(shapes, "up"), numbers, where)
+            if DISTILLED_GUIDANCE in shapes:
+                numbers["time_cond_proj_dim"] = shapes[DISTILLED_GUIDANCE][1]
+        else:
+            numbers["conditioning_channels"] = shapes["controlnet_cond_embedding.conv_in.weight"][1]
         return {"in_channels": shapes["conv_in.weight"][1], **numbers, **_projection(shapes)}
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise RelayError(no_such_blocks(where)) from error
+
+
+def kind_numbers(shapes: Shapes) -> dict[str, Any]:
+    """The config entries of a UNet that tell the kinds of models apart, in either layout. The keys have no prefix."""
+    widths = {shape[1] for key, shape in shapes.items() if key.endswith(".attn2.to_k.weight") and len(shape) == 2}
+    beside = [shapes[key][1] for key in BESIDE_TEXT if len(shapes.get(key, ())) == 2]
+    return {
+        "cross_attention_dim": widths.pop() if len(widths) == 1 else None,
+        "projection_class_embeddings_input_dim": beside[0] if beside else None,
+        **_projection(shapes),
+    }
 
 
 def no_such_blocks(where: str) -> str:

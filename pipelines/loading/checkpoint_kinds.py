@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from ..base.errors import RelayError, shown
 from ..files.safetensors import Header
-from .checkpoint_keys import VAES
-from .checkpoint_layout import CheckpointLayout, DenoiserLayout
+from .checkpoint_keys import VAES, without_prefix
+from .checkpoint_layout import CONFIGS, CheckpointLayout, DenoiserLayout
+from .checkpoint_place import placed
 from .checkpoint_table import DENOISER_LAYOUTS, LAYOUTS
+from .file_part import check_file
 from .file_signs import ADAPTERS, ALONE, DENOISERS, FULL_WEIGHTS, quantised, shows, what_it_is
 
 TEXT_ENCODERS = ("cond_stage_model.", "conditioner.embedders.")
-RUNS = f"Diffusers Relay loads checkpoints of these models and of their inpainting variants: {', '.join(layout.title for layout in LAYOUTS)}."
+RUNS = f"Diffusers Relay loads checkpoints and UNets of these models and of their inpainting variants: {', '.join(layout.title for layout in LAYOUTS)}."
 
 
 def denoiser_in(header: Header) -> DenoiserLayout | None:
@@ -18,8 +23,21 @@ def denoiser_in(header: Header) -> DenoiserLayout | None:
     return next((denoiser for denoiser in DENOISER_LAYOUTS if denoiser.is_in(header)), None)
 
 
-def layout_of(header: Header, where: str) -> CheckpointLayout:
-    """The layout of a checkpoint in the original layout, with denoiser and text encoders in one file. It may lack a VAE.
+def is_known_kind(path: Path, configs: Path = CONFIGS) -> bool:
+    """Whether the header of a file says that it can be loaded. False if it can't be read."""
+    try:
+        layout_of(placed(check_file(path, path.name)).header, path.name, configs)
+    except (RelayError, OSError):
+        return False
+    return True
+
+
+def layout_of(header: Header, where: str, configs: Path = CONFIGS) -> CheckpointLayout:
+    """The layout of a checkpoint, which may lack its VAE, its text encoders, or both.
+
+    Args:
+        header: from :func:`.checkpoint_place.placed`.
+        configs: a folder like :data:`CONFIGS`. The kind of a file without text encoders is told by the configs of denoisers.
 
     Raises:
         RelayError: the file is something else. The message says what, as far as its keys tell.
@@ -31,20 +49,10 @@ def layout_of(header: Header, where: str) -> CheckpointLayout:
     if denoiser is None:
         some = ", ".join(map(shown, sorted(header.shapes)[:3])) or "nothing"
         raise RelayError(f"{where} is a kind of file that Diffusers Relay does not know (it contains {some}). {RUNS}")
-    layout = _by_text_encoder(header, denoiser, where)
-    missing = [
-        name
-        for name, there in (
-            ("text encoder", layout is not None),
-            ("VAE", header.has(*(place + "decoder." for place in VAES))),
-        )
-        if not there
-    ]
-    if layout is not None and missing and header.has(*VAES):
+    has_decoder = header.has(*(place + "decoder." for place in VAES))
+    if header.has(*VAES) and not has_decoder:
         raise RelayError(f"{where} contains only a part of a VAE, without its decoder. Use another file of the model.")
-    if layout is None:
-        raise RelayError(f"{where} contains a {denoiser.title}, but no {' and no '.join(missing)}. {denoiser.alone}")
-    return layout
+    return _by_text_encoder(header, denoiser, where) or _by_denoiser(header, denoiser, where, configs)
 
 
 def _by_text_encoder(header: Header, denoiser: DenoiserLayout, where: str) -> CheckpointLayout | None:
@@ -57,6 +65,21 @@ def _by_text_encoder(header: Header, denoiser: DenoiserLayout, where: str) -> Ch
             if shows(sign, header.shapes):
                 raise RelayError(f"{where} contains {sign.what}. Use the complete checkpoint.")
     return None
+
+
+def _by_denoiser(header: Header, denoiser: DenoiserLayout, where: str, configs: Path) -> CheckpointLayout:
+    """The kind of a file without text encoders."""
+    numbers = denoiser.kind_numbers(without_prefix(header, denoiser.place))
+    for layout in LAYOUTS:
+        if layout.denoiser is denoiser and layout.is_marked(header):
+            config = json.loads((configs / layout.configs / denoiser.component / "config.json").read_text("utf-8"))
+            if all((config.get(name) or None) == (value or None) for name, value in numbers.items()):
+                return layout
+    told = ", ".join(f"{name} {value}" for name, value in numbers.items() if value)
+    raise RelayError(
+        f"{where} contains a {denoiser.title} without text encoders, and it is none of the kinds that can be loaded here "
+        f"({told or 'its shapes are unusual'}). {RUNS}"
+    )
 
 
 def _something_else(header: Header, denoiser: DenoiserLayout | None) -> tuple[str, str]:
@@ -72,7 +95,7 @@ def _something_else(header: Header, denoiser: DenoiserLayout | None) -> tuple[st
         return (found.what, found.advice) if found else ("", "")
     if bits := quantised(header.shapes):
         return f"a checkpoint with {bits} weights", FULL_WEIGHTS
-    channels = (*header.shapes.get(denoiser.first_layer, ()), 0, 0)[1]
+    channels = denoiser.channels_in(header)
     if channels not in (0, *denoiser.channels):
         return denoiser.other_channels.get(channels, f"a {denoiser.title} with {channels} input channels"), ""
     return "", ""

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..files.safetensors import Header
+from .checkpoint_keys import Rename
 from .file_part import Part
 from .file_signs import Sign
+
+CONFIGS = Path(__file__).parent / "configs"
+"""One folder for each kind: a diffusers model without weights and vocabularies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,23 +22,34 @@ class DenoiserLayout:
 
     title: str
     """Its name in messages, e.g. ``"UNet"``."""
+    component: str
+    """Its name in a diffusers model."""
     place: str
     """The prefix of its keys."""
-    begins_with: str
-    """The start of some of its keys after :attr:`place`; no other kind of denoiser has such keys there."""
-    first_layer: str
-    """The key of its first layer, whose second size is the number of input channels."""
+    begins_with: tuple[str, ...]
+    """Starts of its keys after :attr:`place`, in the original layout and in diffusers'; no other kind of denoiser has such keys there."""
+    first_layers: tuple[str, ...]
+    """The key of its first layer after :attr:`place`, in either layout. Its second size is the number of input channels."""
+    always_has: tuple[str, ...]
+    """A key after :attr:`place`, in either layout, that every file with only this denoiser has."""
+    kind_numbers: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, Any]]
+    """Shapes by key, without :attr:`place` -> the config entries that tell its kinds apart. False counts as not given."""
     channels: tuple[int, ...]
     """Input channels that its families can run."""
     other_channels: Mapping[int, str] = field(default_factory=dict)
     """Input channels of other models -> what the model is."""
+    alone: tuple[Sign, ...] = ()
+    """What a file with only this denoiser may look like, with any prefix before its keys."""
     variants: tuple[Sign, ...] = ()
     """Other models with the same kind of denoiser, which are refused. The signs are compared with all keys of the file."""
-    alone: str = ""
-    """Advice for a file that has nothing else."""
 
     def is_in(self, header: Header) -> bool:
-        return header.has(self.place + self.begins_with)
+        return header.has(*(self.place + start for start in self.begins_with))
+
+    def channels_in(self, header: Header) -> int:
+        """The input channels; 0 if the file has no first layer."""
+        shapes = (header.shapes.get(self.place + layer, ()) for layer in self.first_layers)
+        return next((shape[1] for shape in shapes if len(shape) > 1), 0)
 
 
 class CompletePart(Protocol):
@@ -98,11 +113,19 @@ class CheckpointLayout:
     """Every component with weights."""
     vocabularies: Mapping[str, Vocabulary]
     """Every tokenizer."""
-    scheduler_changes: Callable[[Path, Header, str], dict[str, Any]]
-    """Reads from the file what the scheduler's config can't tell. The last argument is the prefix of the keys in the file, which the
-    header lacks."""
+    scheduler_changes: Callable[[Path, Header, Rename], dict[str, Any]]
+    """Reads from the file what the scheduler's config can't tell; ``_class_name`` is another class. The last argument maps the keys of
+    the file to those of the header."""
+    marks: tuple[str, ...] = ()
+    """Keys that every file of this kind has besides its components."""
+    has_own_vae: bool = False
+    """Whether its VAE has another scale than its family's, so that a file without one is of no use."""
     incomplete: tuple[Sign, ...] = ()
     """What a file without any of :attr:`signs` is that lacks a part of this kind."""
 
     def is_in(self, header: Header) -> bool:
-        return any(all(header.has(start) for start in sign) for sign in self.signs)
+        return self.is_marked(header) and any(all(header.has(start) for start in sign) for sign in self.signs)
+
+    def is_marked(self, header: Header) -> bool:
+        """Whether the file has all of :attr:`marks`."""
+        return all(mark in header.shapes for mark in self.marks)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..base.errors import RelayError, in_a_line
@@ -65,6 +65,7 @@ MOST = {
     "num_trans_head": 512,
     "num_trans_layer": LAYERS,
     **dict.fromkeys(("layers_per_block", "num_layers", "num_hidden_layers", "transformer_layers_per_block"), LAYERS),
+    "num_single_layers": LAYERS,
     **dict.fromkeys(("num_encoder_blocks", "num_decoder_blocks", "reverse_transformer_layers_per_block"), LAYERS),
 }
 """The greatest allowed whole number for each name; :data:`WIDTH` for all others."""
@@ -116,6 +117,7 @@ def checked_config(config: Mapping[str, Any], classes: Classes, component_class:
     for name, value in found.items():
         _check(name, value, where)
     _check_blocks(found, where)
+    _check_rotary(found, where)
     if classes.kind != "processor":
         has_blocks = classes.kind == "model" and classes.library == "diffusers"
         check_types(found, component_class, where, lists=has_blocks)
@@ -208,11 +210,21 @@ def _check_blocks(config: Mapping[str, Any], where: str) -> None:
         )
 
 
+def _check_rotary(config: Mapping[str, Any], where: str) -> None:
+    """Flux's attention rotates parts of each head, one for each axis."""
+    axes, head = config.get("axes_dims_rope"), config.get("attention_head_dim")
+    if axes is None or not isinstance(head, int):
+        return
+    parts = _flat(axes)
+    if len(parts) != 3 or sum(parts) != head or any(part % 2 or part < 2 for part in parts):
+        raise _refused("axes_dims_rope", axes, where, f"three even numbers with the sum {head}, its attention_head_dim")
+
+
 def _greatest(value: Any) -> int:
     return max(_flat(value), default=0)
 
 
-def _flat(value: Any) -> Iterable[int]:
+def _flat(value: Any) -> list[int]:
     if isinstance(value, (list, tuple)):
         return [number for part in value for number in _flat(part)]
     return [value] if isinstance(value, int) else []

@@ -27,10 +27,7 @@ NO_PLAIN_LORA = "Load LoRA (Diffusers) can't load this format: use a plain LoRA.
 IN_CONTROLNET = "Put it into models/controlnet and load it with Load ControlNet (Diffusers)."
 IN_EMBEDDINGS = "Put it into models/embeddings and load it with Load Textual Inversion."
 IN_VAE = "Put it into models/vae and choose it as vae_file in Set VAE."
-UNET_ALONE = (
-    "Diffusers Relay can't load a UNet by itself: use the complete checkpoint, with UNet, VAE and text encoder in one file, or the model's "
-    "diffusers folder."
-)
+IN_DIFFUSION_MODELS = "Put it into models/diffusion_models and load it with Load Diffusers Model."
 FULL_WEIGHTS = "Use the float16 file of the same model."
 QUANTISED = (
     Sign("8-bit", ("*.scale_weight",)),
@@ -80,6 +77,12 @@ ADAPTERS = (
     Sign("a textual inversion", ("emb_params",), IN_EMBEDDINGS),
     Sign("a textual inversion", ("clip_g", "clip_l"), IN_EMBEDDINGS),
 )
+LONE_UNETS = (
+    Sign(
+        "only a UNet, in diffusers' layout", ("down_blocks.", "time_embedding.", "conv_norm_out."), IN_DIFFUSION_MODELS
+    ),
+    Sign("only a UNet", ("input_blocks.", "output_blocks.", "time_embed."), IN_DIFFUSION_MODELS),
+)
 DENOISERS = (
     Sign("a Stable Diffusion 3.5 large", ("joint_blocks.37.",)),
     Sign("a Stable Diffusion 3", ("joint_blocks.",)),
@@ -111,13 +114,10 @@ DENOISERS = (
     Sign("a Kandinsky prior", ("prd_embedding",)),
     Sign("a DeepFloyd IF UNet", ("down_blocks.", "encoder_hid_proj.", "add_embedding.pool.")),
     Sign("a Kandinsky UNet", ("down_blocks.", "encoder_hid_proj.image_embeds.")),
-    Sign("only a UNet, in diffusers' layout", ("down_blocks.", "time_embedding.", "conv_norm_out."), UNET_ALONE),
-    Sign("only a UNet", ("input_blocks.", "output_blocks.", "time_embed."), UNET_ALONE),
+    *LONE_UNETS,
 )
 UNET_VARIANTS = (
     Sign("a Stable Video Diffusion model", ("*.time_stack.*",)),
-    Sign("a Playground v2.5 model", ("edm_mean",)),
-    Sign("an SDXL model with EDM v-prediction (CosXL)", ("edm_vpred.sigma_max",)),
     Sign("a Stable Diffusion 2.1 unCLIP model", ("embedder.model.visual.",)),
     Sign("a Zero123 model", ("cc_projection.",)),
     Sign("an AltDiffusion model", ("cond_stage_model.roberta.",)),

@@ -18,20 +18,16 @@ from ..files.safetensors import Header
 from ..model.components import PipelineComponents
 from ..model.family import ModelFamily
 from ..model.family_lookup import recognise
-from .checkpoint_keys import below, found_below, place_before, plain_keys, prefixed
+from .checkpoint_keys import Rename, prefixed
 from .checkpoint_kinds import layout_of
-from .checkpoint_layout import CheckpointLayout, Vocabulary
-from .checkpoint_table import DENOISER_LAYOUTS
+from .checkpoint_layout import CONFIGS, CheckpointLayout, Vocabulary
+from .checkpoint_place import placed
 from .file_part import Part, check_file, check_floats, load_part, read_parts_ahead
 from .folder import read_model_index
 from .prediction import scheduler_of
 
 if TYPE_CHECKING:
     import torch
-
-
-CONFIGS = Path(__file__).parent / "configs"
-"""One folder for each kind: a diffusers model without weights and vocabularies."""
 
 
 def load_checkpoint(
@@ -47,7 +43,7 @@ def load_checkpoint(
 
     The header tells the kind. Only the tensors of the components are read, and they are cast as they are read. Modules are
     in ``dtype``, on the CPU, in evaluation mode, without gradients, and are shared like those of a folder. The model of a
-    file without a VAE has no autoencoder, and the monitor is told.
+    file without a VAE or without text encoders lacks them, and the monitor is told.
 
     Args:
         vocabularies: the folders of the vocabularies, which checkpoints don't contain, by :attr:`.Vocabulary.name`.
@@ -59,10 +55,9 @@ def load_checkpoint(
     """
     where = source or path.name
     whole_header = check_file(path, where)
-    header = plain_keys(whole_header)
-    place = place_before(header, *(denoiser.first_layer for denoiser in DENOISER_LAYOUTS)) or ""
-    header = below(header, place)
-    layout = layout_of(header, where)
+    file = placed(whole_header)
+    header = file.header
+    layout = layout_of(header, where, configs)
     folder = configs / layout.configs
     model_index = read_model_index(folder, where)
     family = recognise(model_index, where)
@@ -73,7 +68,7 @@ def load_checkpoint(
         name: _part(name, model_index[name], folder / name, layout, header, where)
         for name in sorted(stored, key=lambda name: (name == family.denoiser, name))
     }
-    parts = {name: replace(part, rename=found_below(part.rename, place)) for name, part in parts.items()}
+    parts = {name: replace(part, rename=_of_file(part.rename, file.renamed)) for name, part in parts.items()}
     for part in parts.values():
         check_floats(whole_header, part, where)
     read_parts_ahead(path, list(parts.values()), dtype)
@@ -81,22 +76,42 @@ def load_checkpoint(
     for name in sorted(family.components.keys() - absent):
         monitor.check()
         if kinds[name] == "scheduler":
-            changes = layout.scheduler_changes(path, header, place)
+            changes = layout.scheduler_changes(path, header, file.renamed)
             modules[name] = scheduler_of(folder, model_index[name][1], changes)
         elif kinds[name] == "tokenizer":
             modules[name] = _tokenizer(layout.vocabularies[name], vocabularies, folder / name, where)
         else:
             modules[name] = load_part(path, parts[name], dtype, where)
     config = {name: model_index[name] for name in family.config_flags if name in model_index}
-    if absent:
+    if family.autoencoder in absent:
         monitor.say(f"{where} contains no VAE. Give the model one with Set VAE.")
+    if absent.intersection(family.text_encoders):
+        monitor.say(
+            f"{where} contains no text encoder. Encode prompts with a complete {layout.title} model, and connect them to this one."
+        )
     return PipelineComponents(family=family, source=where, modules=modules, dtype=dtype, config=config)
 
 
 def _absent(family: ModelFamily, layout: CheckpointLayout, header: Header) -> set[str]:
-    """The autoencoder's name if the file has none. Every other part must be there."""
-    name = family.autoencoder
-    return {name} if name is not None and layout.components[name].place_in(header) is None else set()
+    """The autoencoder if the file has none; all text encoders and tokenizers if it has no text encoder. Every other part must be there."""
+
+    def has(name: str) -> bool:
+        return layout.components[name].place_in(header) is not None
+
+    absent = {name for name in (family.autoencoder,) if name is not None and not (layout.has_own_vae or has(name))}
+    if not any(map(has, family.text_encoders)):
+        absent |= {*family.text_encoders, *layout.vocabularies}
+    return absent
+
+
+def _of_file(rename: Rename, renamed: Rename) -> Rename:
+    """``rename``, for the keys that the file has: ``renamed`` maps them to those of a complete checkpoint."""
+
+    def rename_key(key: str) -> str | None:
+        found = renamed(key)
+        return None if found is None else rename(found)
+
+    return rename_key
 
 
 def _part(

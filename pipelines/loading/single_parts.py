@@ -22,11 +22,11 @@ from .checkpoint_keys import (
     vae_keys,
     without_prefix,
 )
+from .checkpoint_layout import CONFIGS
 from .checkpoint_table import DENOISER_LAYOUTS
 from .control_kinds import FIRST_HINT_LAYERS, check_control, control_layout_of, pools
 from .file_part import Part, check_file, check_floats, load_part, read_parts_ahead
 from .file_signs import ADAPTERS, ALONE, DENOISERS, FULL_WEIGHTS, PARTS_OF_VAE, quantised, what_it_is
-from .single_file import CONFIGS
 
 if TYPE_CHECKING:
     import torch

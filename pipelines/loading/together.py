@@ -12,6 +12,8 @@ from ..model.laws import StepMemory
 from .processor_check import pixels
 from .tokenizer_files import LONGEST_PROMPT
 
+POOLED_WIDTH = {"CLIPTextModel": "hidden_size", "CLIPTextModelWithProjection": "projection_dim"}
+"""Class of a text encoder -> the entry of its config with the width of its pooled embedding."""
 TAKE_ONE = "They belong to different models: use one complete copy of the model."
 
 
@@ -33,7 +35,29 @@ def fitted_together(family: ModelFamily, modules: Mapping[str, Any], where: str)
     if family.memory is StepMemory.UNET and "cross_attention_dim" in denoiser.config:
         _check_unet(family, denoiser, modules, where)
     _check_joint_width(denoiser, family, modules, where)
+    if family.memory is not StepMemory.UNET:
+        _check_transformer(denoiser, family, modules, where)
     return fitted
+
+
+def _check_transformer(denoiser: Any, family: ModelFamily, modules: Mapping[str, Any], where: str) -> None:
+    vae = modules[family.autoencoder or ""].config
+    channels = (vae.get("latent_channels") or vae.get("z_dim")) * family.packed**2
+    if denoiser.config.in_channels != channels:
+        raise RelayError(
+            f"{where}: its {family.denoiser} takes {denoiser.config.in_channels} channels, but a {family.title} {family.denoiser} takes {channels}. It is for "
+            "another pipeline, such as filling, or following a depth map, which Diffusers Relay does not run."
+        )
+    pooled = denoiser.config.get("pooled_projection_dim")
+    given = sum(
+        getattr(modules[name].config, POOLED_WIDTH[family.components[name].names[0]])
+        for name in family.text_encoders
+        if family.components[name].names[0] in POOLED_WIDTH
+    )
+    if pooled is not None and given != pooled:
+        raise RelayError(
+            f"{where}: its {family.denoiser} reads a pooled embedding of width {pooled:,}, but its text encoders make {given:,}. {TAKE_ONE}"
+        )
 
 
 def _check_joint_width(denoiser: Any, family: ModelFamily, modules: Mapping[str, Any], where: str) -> None:

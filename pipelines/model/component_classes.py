@@ -33,6 +33,7 @@ PRIOR = Classes("diffusers", ("PriorTransformer",))
 CONTROLNET = Classes("diffusers", ("ControlNetModel",))
 CONTROLNET_UNION = Classes("diffusers", ("ControlNetUnionModel",), {"ControlNetModel_Union": "ControlNetUnionModel"})
 SD3_TRANSFORMER = Classes("diffusers", ("SD3Transformer2DModel",))
+FLUX_TRANSFORMER = Classes("diffusers", ("FluxTransformer2DModel",))
 TEXT = Classes("transformers", ("CLIPTextModel",))
 TEXT_PROJECTED = Classes("transformers", ("CLIPTextModelWithProjection",))
 T5 = Classes("transformers", ("T5EncoderModel",))
@@ -77,6 +78,8 @@ PUBLISHED_WITH = (
 """Schedulers that are only used if the model itself has them."""
 FLOW_MATCH_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 """Schedulers that can run a flow matching model in diffusers' pipelines and blocks."""
+FLOW_SOLVERS = ("UniPCMultistepScheduler", "DPMSolverMultistepScheduler")
+"""Schedulers that can run a flow matching model with ``use_flow_sigmas``."""
 SCHEDULER = Classes(
     "diffusers", KARRAS_DIFFUSION_SCHEDULERS + MORE_DIFFUSION_SCHEDULERS + PUBLISHED_WITH, kind="scheduler"
 )

@@ -35,6 +35,8 @@ class SchedulerChoice:
     """``"dpmsolver++"`` or ``"sde-dpmsolver++"``, for DPM-Solver."""
     euler_at_final: bool = False
     """Whether DPM-Solver ends with an Euler step, if the model's config doesn't already ask for it."""
+    shift: float | None = None
+    """For flow matching: the same at every size, also if the model's own depends on the size (dynamic shifting)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +78,13 @@ class PipelineComponents(SizedValue):
 
     @property
     def text_encoders(self) -> tuple[str, ...]:
-        """The text encoder components that this model has; it may lack optional ones of the family."""
-        family = self.family
-        return tuple(
-            name for name in family.text_encoders if name not in family.optional or self.modules.get(name) is not None
-        )
+        """The text encoder components that this model has; it may lack optional ones of the family, or all."""
+        return tuple(name for name in self.family.text_encoders if self.modules.get(name) is not None)
+
+    @property
+    def lacks_text_encoders(self) -> bool:
+        """Whether the model can't encode a prompt, because its file contains no text encoder."""
+        return bool(self.family.text_encoders) and not self.text_encoders
 
     def tensors(self) -> list[torch.Tensor | None]:
         kept = [tensor for lora in self.loras for tensor in lora.weights.tensors]

@@ -9,6 +9,7 @@ from ..base.errors import RelayError
 from ..base.memory_size import SizedValue
 from .components import PipelineComponents
 from .laws import TextLayer, TextRecipe
+from .prompt_widths import check_widths
 from .sdxl_sizes import SdxlSizes
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class PromptEmbeds(SizedValue):
     """The text "", for a family that reads it instead of the prompt at guidance 0."""
     sizes: SdxlSizes | None = None
     """The sizes that SDXL reads beside the prompt; None: those of the picture that is painted."""
+    has_negative: bool = False
+    """Whether the negative prompt is a text, and not empty."""
 
     def tensors(self) -> list[torch.Tensor | None]:
         texts = [text for text in (self.positive, self.negative, self.empty) if text is not None]
@@ -117,7 +120,7 @@ class ImageEmbeds(SizedValue):
 
 
 def check_prompt_fits(prompt: PromptEmbeds | ImageEmbeds, components: PipelineComponents) -> None:
-    """Checks that ``components`` can use a prompt.
+    """Checks that ``components`` can use a prompt. A model without text encoders takes one of any model with the same widths.
 
     Raises:
         RelayError: the prompt has image embeddings but the model needs text embeddings or the other way round, or it has
@@ -153,6 +156,15 @@ def check_prompt_fits(prompt: PromptEmbeds | ImageEmbeds, components: PipelineCo
             f"prompt: it was encoded for {prompt.mark.title}, whose text encoder gives {prompt.mark.layer.value}, but "
             f"{components.source} ({family.title}) uses {own.layer.value}. Encode the prompt again with this model."
         )
+    if components.lacks_text_encoders:
+        text = prompt.positive
+        check_widths(
+            prompt.mark.title,
+            text.hidden.shape[-1],
+            None if text.pooled is None else text.pooled.shape[-1],
+            components,
+        )
+        return
     if not prompt.mark.is_same(own) and prompt.mark.extras != own.extras:
         theirs, ours = (" and ".join(mark.extras) or "no LoRA or embedding" for mark in (prompt.mark, own))
         raise RelayError(

@@ -69,6 +69,8 @@ class ModelFamily:
     steps_offset: int | None = None
     """The value to which the family's pipelines set the scheduler's ``steps_offset``; None if they don't change it."""
     guidance: Guidance = Guidance.ONE_BATCH
+    has_true_cfg: bool = False
+    """Whether its pipelines take ``true_cfg_scale`` with a negative prompt."""
     memory: StepMemory = StepMemory.UNET
     drops_prompt_at_guidance_0: bool = False
     """At guidance 0 the script encodes "" instead of the prompt."""
@@ -85,12 +87,18 @@ class ModelFamily:
     """diffusers' scheduler classes with the law :attr:`noise` that the family's pipelines can use, besides the model's own."""
     size_multiple: int = 8
     """Width and height must be multiples of this, in pixels."""
+    packed: int = 1
+    """Latent pixels along one side that the denoiser reads as one token, packed into its input channels by the pipeline."""
     takes_image_embeds: bool = False
     """Whether it is conditioned on CLIP image embeddings instead of text (Kandinsky's decoder)."""
     takes_hint: bool = False
     """Whether it needs a depth map in every run."""
     inpaints_plain_models: bool = False
-    """Whether the inpainting pipeline also runs a plain UNet. If not, it needs a UNet that was trained for inpainting."""
+    """Whether the inpainting pipeline also runs a plain UNet. If not, it needs a UNet that was trained for inpainting. Those that run plain
+    ones also take ``padding_mask_crop``."""
+    blends_masks: bool = False
+    """Whether diffusers' inpainting pipeline does what :class:`~..denoising.step_callback.KeepUnmasked` does with a plain
+    denoiser, so that the family's module gets a masked run like any other. The family has no denoisers trained for inpainting."""
     has_denoising_range: bool = False
     """Whether the pipelines take ``denoising_end`` (and ``denoising_start`` for image-to-image)."""
     has_pooled_embeds: bool = False

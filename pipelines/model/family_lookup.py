@@ -10,6 +10,15 @@ from .component_classes import Classes
 from .family import ModelFamily, Task
 from .family_table import FAMILIES
 
+EDITS = (
+    "it edits a picture by an instruction, with an image_guidance_scale and without a strength, and no node does that"
+)
+WHY_NOT = {
+    "StableDiffusionInstructPix2PixPipeline": EDITS,
+    "StableDiffusionXLInstructPix2PixPipeline": EDITS,
+}
+"""Pipelines that a user may expect here -> why the pack does not run them."""
+
 
 def titles_of(can: Callable[[ModelFamily], bool]) -> str:
     """The titles of the families for which ``can`` holds, for a message."""
@@ -40,7 +49,18 @@ def require_task(family: ModelFamily, task: Task, source: str, said: Task | None
 
 
 def recognise(model_index: Mapping[str, object], where: str) -> ModelFamily:
-    """The family that a model_index.json declares.
+    """:func:`declared_family`, if the installed diffusers has it.
+
+    Raises:
+        RelayError: as there, or diffusers is too old for the family.
+    """
+    family = declared_family(model_index, where)
+    _require_version(family, where)
+    return family
+
+
+def declared_family(model_index: Mapping[str, object], where: str) -> ModelFamily:
+    """The family that a model_index.json declares. Imports no library.
 
     Args:
         model_index: the parsed file.
@@ -61,10 +81,11 @@ def recognise(model_index: Mapping[str, object], where: str) -> ModelFamily:
     found = [family for family in FAMILIES if class_name in family.recognised_by and lacks_what_it_must(family)]
     if not found:
         known = titles_of(lambda family: True)
-        raise RelayError(f"{where} is a {shown(class_name)}, which Diffusers Relay does not run. It runs: {known}.")
-    family = max(found, key=lambda one: len(one.recognised_without))
-    _require_version(family, where)
-    return family
+        reason = f": {WHY_NOT[class_name]}" if class_name in WHY_NOT else ""
+        raise RelayError(
+            f"{where} is a {shown(class_name)}, which Diffusers Relay does not run{reason}. It runs: {known}."
+        )
+    return max(found, key=lambda one: len(one.recognised_without))
 
 
 def _require_version(family: ModelFamily, where: str) -> None:

@@ -31,6 +31,7 @@ class TextRecipe(str, Enum):
     NONE = "no text encoder, or one that the family's own module calls"
     CLIP = "CLIP encoders, joined on the width"
     CLIP_AND_T5 = "two CLIP encoders joined on the width, T5 after them"
+    POOLED_CLIP_AND_T5 = "T5, and a CLIP encoder for the pooled embedding"
 
 
 class Guidance(str, Enum):
@@ -38,7 +39,7 @@ class Guidance(str, Enum):
 
     ONE_BATCH = "the prompt and its negative in one batch"
     TWO_CALLS = "the prompt and its negative one after the other"
-    EMBEDDED = "the scale is an input of the denoiser, and there is no negative prompt"
+    EMBEDDED = "the scale is an input of the denoiser; a negative prompt is only read with true_cfg_scale"
 
 
 class StepMemory(str, Enum):
@@ -46,3 +47,4 @@ class StepMemory(str, Enum):
 
     UNET = "a UNet2DConditionModel"
     TRANSFORMER = "a transformer over patches and text tokens"
+    SINGLE_STREAM = "a transformer whose later blocks read patches and text tokens as one sequence"

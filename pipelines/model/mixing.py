@@ -45,7 +45,8 @@ def mix(a: PromptEmbeds | ImageEmbeds, b: PromptEmbeds | ImageEmbeds, weight_b: 
                 "prompt_a, prompt_b: they have different sizes from SDXL Size. Connect both without it, and put SDXL Size after Mix Prompts."
             )
         positive = _mean_text(a.positive, b.positive, weight_b)
-        return PromptEmbeds(positive, _mean_text(a.negative, b.negative, weight_b), a.mark, a.empty, a.sizes)
+        negative = _mean_text(a.negative, b.negative, weight_b)
+        return PromptEmbeds(positive, negative, a.mark, a.empty, a.sizes, a.has_negative or b.has_negative)
     raise RelayError(
         "prompt_a, prompt_b: one has text embeddings and the other image embeddings. Mix two prompts from Encode Prompt, or two from Kandinsky Prior and Image Prompt."
     )

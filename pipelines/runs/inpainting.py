@@ -10,9 +10,9 @@ from ..adapters.ip_adapter import fit_ip_adapters
 from ..base.errors import RelayError
 from ..base.images import extent_of, to_pixels
 from ..base.numbers import check_numbers, check_strength
-from ..control.fitting import fit_controls
+from ..control.fitting import fit_controls, say_pooling
 from ..control.kandinsky_hint import take_hint
-from ..denoising.guidance import check_guess_mode, check_guidance
+from ..denoising.guidance import check_guess_mode, check_guidance, check_true_cfg, say_unused_guidance
 from ..denoising.job import DenoisingJob
 from ..denoising.masked_picture import (
     FixedLatents,
@@ -60,6 +60,7 @@ class InpaintSettings:
     """Above 0: only the region around the mask, with that many pixels on each side, is painted, at the model's own size."""
     soft_mask: bool = False
     """Whether the mask's grey values say how much may change (differential diffusion)."""
+    true_cfg_scale: float = 1.0
 
 
 @tried_once_more
@@ -113,7 +114,8 @@ def inpaint(
             f"1, not {settings.strength:g}. Set it to 1, or use the plain decoder."
         )
     # If diffusers has no inpainting pipeline for a plain model, run image-to-image and restore the unmasked area ourselves.
-    task = Task.INPAINT if sees_mask or family.inpaints_plain_models else Task.IMAGE_TO_IMAGE
+    restores = sees_mask or family.inpaints_plain_models
+    task = Task.INPAINT if restores or family.blends_masks else Task.IMAGE_TO_IMAGE
     check_prompt_fits(prompt, components)
     check_sizes(prompt, components, task, controlled=bool(control))
     crop = None
@@ -129,7 +131,9 @@ def inpaint(
         controls = tuple(crop.control(unit) for unit in controls)
         ip_adapter = crop.of_adapters(ip_adapter)
     check_guidance(components, task, controls, settings.eta)
+    check_true_cfg(components, settings.true_cfg_scale)
     check_guess_mode(controls, settings.guidance_scale)
+    say_pooling(controls, runtime.monitor)
     ip_adapters = fit_ip_adapters(ip_adapter, components, task, extent, control=bool(controls))
     shown_mask = sees_mask and family.inpaints_plain_models
     fitting = (mask, latent.noise_mask if latent else None, extent, autoencoder.factor, batch)
@@ -158,7 +162,7 @@ def inpaint(
     keep: KeepUnmasked | None = None
     if soft is not None:
         keep = KeepByThreshold(soft, begin, own_generators, scheduler)
-    elif task is Task.IMAGE_TO_IMAGE:
+    elif not restores:
         keep = KeepUnmasked(at_latent_size(repaint, autoencoder.factor), begin, own_generators, scheduler)
     masked: Sequence[Any] = ()
     if family.inpaints_plain_models:
@@ -178,9 +182,11 @@ def inpaint(
         controls=controls,
         ip_adapters=ip_adapters,
         eta=settings.eta,
+        true_cfg_scale=settings.true_cfg_scale,
         masked_picture=MaskedPicture(repaint, encodes_picture, masked),
         extras=(AestheticScores(), *hint),
     )
+    say_unused_guidance(job, runtime.monitor)
     samples = autoencoder.to_raw(denoise([job], runtime)[0])
     if autoencoder.reads_mask:
         runtime.monitor.say(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..adapters.ip_adapter_values import IpAdapterUnit
 from ..base.errors import RelayError
-from ..base.images import Extent, as_rgb, extent_of, to_pil
+from ..base.images import Extent, as_rgb, check_latent_pixel, extent_of, to_pil
 from ..control.picture import fitted_picture
 from ..control.units import ControlNetUnit
 from ..denoising.masked_picture import checked_masks
@@ -152,7 +152,7 @@ def crop_to_mask(
         mask: [1 or B, H, W], 1 = repaint. One of another size is stretched to the picture's, as in a run without a crop.
 
     Raises:
-        RelayError: the family or the model can't do it, there is no picture, the mask is empty, or a region is too narrow.
+        RelayError: the family or the model can't do it, there is no picture or a tiny one, the mask is empty, or a region is too narrow.
     """
     family, source = components.family, components.source
     if not family.inpaints_plain_models:
@@ -169,6 +169,7 @@ def crop_to_mask(
         )
     pictures = as_rgb(image).cpu()
     extent, painted = extent_of(pictures), own_size(components, autoencoder)
+    check_latent_pixel(extent, autoencoder.factor)
     masks = tuple(_grey(one, extent) for one in checked_masks(mask, len(pictures)).expand(len(pictures), -1, -1, -1))
     regions = tuple(_region(one, painted, padding) for one in masks)
     return MaskCrop(pictures, masks, regions, painted)

@@ -10,9 +10,9 @@ from ..adapters.ip_adapter import fit_ip_adapters
 from ..base.errors import RelayError
 from ..base.images import Extent, check_extent, to_pixels
 from ..base.numbers import check_numbers, check_strength
-from ..control.fitting import fit_controls
+from ..control.fitting import fit_controls, say_pooling
 from ..control.kandinsky_hint import take_hint
-from ..denoising.guidance import check_guess_mode, check_guidance
+from ..denoising.guidance import check_guess_mode, check_guidance, check_true_cfg, say_unused_guidance
 from ..denoising.job import DenoisingJob
 from ..denoising.noise_law import steps_at_strength
 from ..denoising.schedulers import build_scheduler, check_schedule
@@ -56,6 +56,7 @@ class TextToImageSettings:
     denoising_end: float = 1.0
     """Below 1, the latent keeps its noise so that another model can continue."""
     eta: float = 0.0
+    true_cfg_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class ImageToImageSettings:
     denoising_end: float = 1.0
     aesthetic: AestheticScores = field(default_factory=AestheticScores)
     eta: float = 0.0
+    true_cfg_scale: float = 1.0
 
 
 @tried_once_more
@@ -106,6 +108,8 @@ def text_to_image(
     check_guidance(components, Task.TEXT_TO_IMAGE, controls, settings.eta)
     check_guess_mode(controls, settings.guidance_scale)
     ip_adapters = fit_ip_adapters(ip_adapter, components, Task.TEXT_TO_IMAGE, extent, control=bool(controls))
+    say_pooling(controls, runtime.monitor)
+    check_true_cfg(components, settings.true_cfg_scale)
     own_generators = generators(settings.seed, range(settings.batch_size))
     job = DenoisingJob(
         task=Task.TEXT_TO_IMAGE,
@@ -121,8 +125,10 @@ def text_to_image(
         controls=controls,
         ip_adapters=ip_adapters,
         eta=settings.eta,
+        true_cfg_scale=settings.true_cfg_scale,
         extras=hint,
     )
+    say_unused_guidance(job, runtime.monitor)
     samples = autoencoder.to_raw(denoise([job], runtime)[0])
     say_steps_in_range(job, runtime)
     return Latents(samples).with_samples(samples, autoencoder, noise_left=end)
@@ -177,6 +183,8 @@ def image_to_image(
     check_guidance(components, Task.IMAGE_TO_IMAGE, controls, settings.eta)
     check_guess_mode(controls, settings.guidance_scale)
     ip_adapters = fit_ip_adapters(ip_adapter, components, Task.IMAGE_TO_IMAGE, extent, control=bool(controls))
+    say_pooling(controls, runtime.monitor)
+    check_true_cfg(components, settings.true_cfg_scale)
     if controls and (start is not None or end is not None):
         raise RelayError(
             "control, denoising_start, denoising_end: image-to-image with ControlNets always runs from the clean picture to the end. "
@@ -216,8 +224,10 @@ def image_to_image(
         controls=controls,
         ip_adapters=ip_adapters,
         eta=settings.eta,
+        true_cfg_scale=settings.true_cfg_scale,
         extras=(settings.aesthetic, *hint),
     )
+    say_unused_guidance(job, runtime.monitor)
     samples = autoencoder.to_raw(denoise([job], runtime)[0])
     say_steps_in_range(job, runtime)
     return (latent or Latents(samples)).with_samples(samples, autoencoder, noise_left=end)

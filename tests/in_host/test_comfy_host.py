@@ -221,3 +221,22 @@ def test_a_missing_name_is_answered_with_the_list_or_with_what_to_add(comfy_host
         comfy_host.pick_folder("model", "b", {"a": "/a"})
     with pytest.raises(RelayError, match=r"It has none\. Put a diffusers model in models/diffusers\.$"):
         comfy_host.pick_folder("model", "b", {})
+
+
+def test_a_folder_that_only_this_pack_knows_is_registered_once(
+    comfy_host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import folder_paths
+
+    known = dict(folder_paths.folder_names_and_paths)
+    known.pop("ipadapter", None)
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", known)
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
+    comfy_host.register_folder("ipadapter")
+    (tmp_path / "ipadapter" / "more").mkdir(parents=True)
+    for name in ("a.safetensors", "more/b.safetensors", "c.bin", "notes.txt"):
+        (tmp_path / "ipadapter" / name).write_bytes(b"")
+    assert set(comfy_host.model_files("ipadapter")) == {"a.safetensors", "more/b.safetensors", "c.bin"}
+    known["ipadapter"] = ([str(tmp_path / "others")], {".safetensors"})
+    comfy_host.register_folder("ipadapter")
+    assert known["ipadapter"] == ([str(tmp_path / "others")], {".safetensors"}), "another pack's folder stays"

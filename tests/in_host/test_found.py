@@ -46,7 +46,7 @@ ADVANCED = {
     "RelayLoadIpAdapter": {"dtype"},
     "RelayLoadIpAdapterFromHub": {"revision", "dtype"},
     "RelayEncodePrompt": {"clip_skip"},
-    "RelaySetScheduler": {"prediction_type", "rescale_betas_zero_snr", "algorithm_type", "euler_at_final"},
+    "RelaySetScheduler": {"prediction_type", "rescale_betas_zero_snr", "algorithm_type", "euler_at_final", "shift"},
     "RelaySdxlSize": {
         f"negative_{name}"
         for name in (
@@ -54,9 +54,12 @@ ADVANCED = {
             *("target_width", "target_height"),
         )
     },
-    "RelayTextToImage": {"denoising_end", "eta"},
-    "RelayImageToImage": {"denoising_start", "denoising_end", "aesthetic_score", "negative_aesthetic_score", "eta"},
-    "RelayInpaint": {"eta"},
+    "RelayTextToImage": {"denoising_end", "eta", "true_cfg_scale"},
+    "RelayImageToImage": {
+        *("denoising_start", "denoising_end", "aesthetic_score", "negative_aesthetic_score"),
+        *("eta", "true_cfg_scale"),
+    },
+    "RelayInpaint": {"eta", "true_cfg_scale"},
 }
 COUNTERPARTS = {
     "RelayLoadModel": "ComfyUI's Load Checkpoint",

@@ -103,6 +103,69 @@ def test_the_unet_takes_exactly_what_a_real_file_has(kind: str, channels: int) -
     assert read_off["attention_head_dim"] == config["attention_head_dim"]
 
 
+DISTILLED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    # {model: (arguments of the host's UNetModel, what diffusers' published config has instead of SDXL's)}
+    "SSD-1B": (
+        {
+            "transformer_depth": [0, 0, 2, 2, 4, 4],
+            "transformer_depth_output": [0, 0, 0, 1, 1, 2, 10, 4, 4],
+            "transformer_depth_middle": -1,
+        },
+        {
+            "transformer_layers_per_block": [1, 2, 4],
+            "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
+            "mid_block_type": "UNetMidBlock2D",
+        },
+    ),
+    "Segmind Vega": (
+        {
+            "transformer_depth": [0, 0, 1, 1, 2, 2],
+            "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2],
+            "transformer_depth_middle": -1,
+        },
+        {"transformer_layers_per_block": [1, 1, 2], "mid_block_type": "UNetMidBlock2D"},
+    ),
+    "KOALA 700M": (
+        {
+            "num_res_blocks": [1] * 3,
+            "transformer_depth": [0, 2, 5],
+            "transformer_depth_output": [0, 0, 2, 2, 5, 5],
+            "transformer_depth_middle": -2,
+        },
+        {"transformer_layers_per_block": [1, 2, 5], "layers_per_block": 1, "mid_block_type": None},
+    ),
+    "KOALA 1B": (
+        {
+            "num_res_blocks": [1] * 3,
+            "transformer_depth": [0, 2, 6],
+            "transformer_depth_output": [0, 0, 2, 2, 6, 6],
+            "transformer_depth_middle": 6,
+        },
+        {"transformer_layers_per_block": [1, 2, 6], "layers_per_block": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DISTILLED)
+def test_a_distilled_unet_takes_exactly_what_a_real_file_has(name: str) -> None:
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
+    native, published = DISTILLED[name]
+    with torch.device("meta"):
+        layout = shapes(UNetModel(**{**NATIVE["sdxl"], **native}, device="meta"))
+    config = read("sdxl", "unet")
+    read_off = original_numbers(layout, config, "file")
+    assert {key: read_off.get(key, config.get(key)) for key in published} == published
+    module = unet({**config, **read_off})
+    converted = convert_ldm_unet_checkpoint(
+        empty({UNET + key: shape for key, shape in layout.items()}), dict(module.config)
+    )
+    assert {key: tuple(value.shape) for key, value in converted.items()} == shapes(module)
+    assert shapes(unet({**config, **published})) == shapes(module)
+    assert layout_of(Header({UNET + key: shape for key, shape in layout.items()}, {}), "file").configs == "sdxl"
+
+
 @pytest.mark.parametrize("kind", NATIVE)
 def test_the_heads_are_the_host_s(kind: str) -> None:
     """Shapes don't show them: diffusers' attention_head_dim is a number of heads."""
@@ -227,6 +290,25 @@ def test_the_controlnet_takes_exactly_what_a_real_file_has(kind: str) -> None:
         empty({f"control_model.{k}": v for k, v in layout.items()}), dict(module.config)
     )
     assert {key: tuple(value.shape) for key, value in converted.items()} == shapes(module)
+
+
+def test_playground_and_cosxl_have_the_host_s_numbers() -> None:
+    from comfy.latent_formats import SDXL_Playground_2_5
+    from comfy.supported_models import SDXL
+
+    theirs = SDXL_Playground_2_5()
+    vae = read("playground_v2_5", "vae")
+    assert vae["scaling_factor"] == theirs.scale_factor
+    for ours, tensor in ((vae["latents_mean"], theirs.latents_mean), (vae["latents_std"], theirs.latents_std)):
+        assert ours == pytest.approx(tensor.flatten().tolist())
+    marks = {"edm_mean": torch.zeros(1), "edm_std": torch.zeros(1)}
+    for kind, state in (("playground_v2_5", marks), ("cosxl", {"edm_vpred.sigma_max": torch.tensor(120.0)})):
+        host = SDXL({"image_model": "sdxl"})
+        host.model_type(state)
+        path = CONFIGS / kind / "scheduler" / "scheduler_config.json"
+        scheduler = json.loads(path.read_text("utf-8"))
+        wanted = {"sigma_max": 120.0, "sigma_data": 1.0, "sigma_min": 0.002, **host.sampling_settings}
+        assert {name: scheduler[name] for name in wanted} == wanted
 
 
 def test_the_host_s_vocabulary_gives_the_published_tokens() -> None:

@@ -46,6 +46,11 @@ class Workflow(Graph):
         plain = {"guidance_rescale": 0.0, "pag_scale": 0.0, "pag_layers": "mid"}
         return self.add("RelaySetGuidance", model=self.model(name), **{**plain, **values})
 
+    def ip_adapter(self, file: str, encoder: str = "small_vit_h", **settings: Any) -> Out:
+        loaded = self.add("RelayLoadIpAdapter", ip_adapter=file, image_encoder=encoder, dtype="float32")
+        plain = {"weight": 1.0, "start": 0.0, "end": 1.0}
+        return self.add("RelayIpAdapterImage", ip_adapter=loaded, images=self.soft(), **{**plain, **settings})
+
     def sized(self, name: str, **sizes: int) -> Out:
         zeros = dict.fromkeys(("original_width", "original_height", "crop_left", "crop_top"), 0)
         zeros |= {"target_width": 0, "target_height": 0}
@@ -337,6 +342,34 @@ CASES = (
         "RelayTextToImage",
         r"eta: PNDMScheduler doesn't use it\. Set eta to 0",
         INPUTS,
+    ),
+    Case(
+        "an IP-Adapter for another model",
+        lambda w: w.paint(SDXL, ip_adapter=w.ip_adapter("models/ip-adapter_sd15.safetensors")),
+        "RelayTextToImage",
+        r"ip_adapter: models/ip-adapter_sd15\.safetensors was made for another kind of model than sdxl_base",
+        INPUTS,
+    ),
+    Case(
+        "an IP-Adapter's other image encoder",
+        lambda w: w.paint(SD15, ip_adapter=w.ip_adapter("models/ip-adapter_sd15.safetensors", "small_vit_g")),
+        "RelayLoadIpAdapter",
+        r"^image_encoder: small_vit_g is not the one for models/ip-adapter_sd15",
+        INPUTS,
+    ),
+    Case(
+        "an IP-Adapter as a pickle",
+        lambda w: w.paint(SD15, ip_adapter=w.ip_adapter("pickled.bin")),
+        "RelayLoadIpAdapter",
+        r"ip_adapter: pickled\.bin is not a \.safetensors file",
+        QUEUED,
+    ),
+    Case(
+        "a range of an IP-Adapter that is none",
+        lambda w: w.paint(SD15, ip_adapter=w.ip_adapter("models/ip-adapter_sd15.safetensors", start=0.6, end=0.5)),
+        "RelayIpAdapterImage",
+        r"start, end: an IP-Adapter can't be applied from 0\.6 to 0\.5",
+        QUEUED,
     ),
     Case(
         "half of a size",

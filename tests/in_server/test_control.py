@@ -11,8 +11,9 @@ import pytest
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
-from reference import control_scripts, scripts
+from reference import control_scripts, scripts, union_scripts
 from reference.control_scripts import Control, edges
+from reference.union_scripts import Mode
 from relay_dev.model_folders import SmallModels
 from relay_host.server import HostServer, PromptRejected
 from small_models.native_checkpoint import NATIVE_NAME
@@ -85,6 +86,26 @@ def test_guess_mode_in_text_to_image_of_sdxl(server: HostServer, models: SmallMo
         guess_mode=True,
     )
     assert_same_pixels(server, graph, finish(graph, model, latent), script)
+
+
+def test_a_union_with_two_modes_in_text_to_image(server: HostServer, models: SmallModels) -> None:
+    graph = Graph()
+    model, union = graph.load("sdxl_base"), load_net(graph, "sdxl_promax")
+    control = graph.control(union, lines(graph, server), conditioning_scale=0.7, mode="depth")
+    soft = graph.picture(server, scripts.soft_picture(64, 64, 5), "soft-64x64.png")
+    control = graph.control(union, soft, conditioning_scale=0.5, start=0.3, mode="repaint", control=control)
+    latent = graph.text_to_image(model, graph.encode(model, PROMPT, "dog"), seed=8, control=control)
+    script = union_scripts.run(
+        *("text", models.named["sdxl_base"], [models.controlnets["sdxl_promax"]]),
+        [Mode(1, edges(), 0.7), Mode(7, scripts.soft_picture(64, 64, 5), 0.5, 0.3)],
+        *(PROMPT, "dog"),
+        seed=8,
+        width=64,
+        height=64,
+    )
+    with stages_during(server) as stages:
+        assert_same_pixels(server, graph, finish(graph, model, latent), script)
+    assert "denoise: UNet2DConditionModel, ControlNetUnionModel" in stages()
 
 
 def test_two_loaders_share_and_a_new_file_is_read(server: HostServer, models: SmallModels) -> None:
@@ -189,6 +210,14 @@ def for_kandinsky(graph: Graph, server: HostServer) -> None:
     finish(graph, decoder, graph.text_to_image(decoder, graph.prior(prior, PROMPT), control=control))
 
 
+def from_a_subfolder(graph: Graph, server: HostServer) -> None:
+    repository = {"repo_id": "lllyasviel/control_v11f1p_sd15_depth", "revision": "", "variant": "auto", "dtype": "auto"}
+    net = graph.add("RelayLoadControlNetFromHub", **repository, subfolder="../x")
+    model = graph.load("sd15")
+    control = graph.control(net, lines(graph, server))
+    finish(graph, model, graph.text_to_image(model, graph.encode(model, PROMPT), control=control))
+
+
 CASES: dict[str, tuple[Make, str, str]] = {
     # {name: (graph, type of the failing node, part of the message)}
     "another family": (painting("sdxl_depth"), "RelayTextToImage", r"control: sdxl_depth was made for another kind"),
@@ -201,6 +230,21 @@ CASES: dict[str, tuple[Make, str, str]] = {
     "another dtype": (painting(dtype="bfloat16"), "RelayTextToImage", r"control: sd15_depth is loaded in bfloat16"),
     "two pictures": (painting(pictures=2), "RelayTextToImage", r"control: .* 2 control pictures, and 1 picture is"),
     "guess modes": (painting(guess_before=True), "RelayApplyControlNet", r"guess_mode: it is off for .* and on for"),
+    "a Union without a mode": (
+        painting("sdxl_union", "sdxl_base"),
+        "RelayApplyControlNet",
+        r"mode: .*Choose one of: op",
+    ),
+    "a mode without a Union": (
+        painting(mode="depth"),
+        "RelayApplyControlNet",
+        r"mode: sd15_depth is not a ControlNet U",
+    ),
+    "a subfolder outside": (
+        from_a_subfolder,
+        "RelayLoadControlNetFromHub",
+        r"subfolder: '\.\./x' is not a folder of a rep",
+    ),
     "a range in image to image": (
         painting("sdxl_depth", "sdxl_base", image_to_image=True, sampling={"denoising_end": 0.8}),
         "RelayImageToImage",

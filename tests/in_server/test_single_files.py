@@ -83,6 +83,39 @@ def test_a_name_of_both_is_shown_with_what_it_is(server: HostServer) -> None:
         shutil.rmtree(folder)
 
 
+def test_a_unet_of_diffusion_models_is_completed_by_the_folder(server: HostServer) -> None:
+    """It is listed under a name that no other file can take; files of other kinds are not listed, but named when they are chosen."""
+    folder = server.models / "diffusion_models"
+    folder.mkdir(exist_ok=True)
+    weights = load_file(server.models / "checkpoints" / FILE)
+    place = "model.diffusion_model."
+    save_file({key.removeprefix(place): weights[key] for key in weights if key.startswith(place)}, folder / FILE)
+    save_file({"double_blocks.0.x": torch.ones(1), "single_blocks.0.x": torch.ones(1)}, folder / "flux.safetensors")
+    name = f"{FILE} (diffusion model)"
+    try:
+        spec = server.object_info()["RelayLoadModel"]["input"]["required"]["model"]
+        choices = spec[1]["options"] if spec[0] == "COMBO" else spec[0]
+        assert choices[-1] == name
+        assert not any("flux" in choice for choice in choices)
+        graph = Graph()
+        whole = graph.load(NATIVE_NAME)
+        model = graph.add("RelaySetVae", model=graph.load(name), vae_from=whole)
+        prompt, picture = graph.encode(whole, PROMPT, "dog"), graph.picture(server, scripts.soft_picture(), "soft.png")
+        latents = [graph.image_to_image(one, prompt, image=picture, steps=3, seed=3) for one in (model, whole)]
+        nodes = [graph.save(graph.decode(whole, latent)) for latent in latents]
+        result = server.run(graph.prompt)
+        assert np.array_equal(*(saved(result, node) for node in nodes))
+        for wrong, message in (
+            ("flux.safetensors (diffusion model)", "is a Flux, not a checkpoint"),
+            (name, "has no text encoder"),
+        ):
+            error = server.run(painted(server, wrong)[0].prompt).error
+            assert error is not None
+            assert message in error.message
+    finally:
+        shutil.rmtree(folder)
+
+
 def test_a_file_that_was_written_anew_is_loaded_anew(server: HostServer, checkpoints: Path) -> None:
     path = checkpoints / "edited.safetensors"
     weights = load_file(checkpoints / FILE)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from reference import scripts, sd3_scripts
+from reference.inpaint_scripts import mask_picture
 from relay_dev.model_folders import SmallModels
 from relay_host.server import HostServer, RunResult
 from support.graph import Graph, Out, saved
@@ -31,6 +32,17 @@ def test_stable_diffusion_3(server: HostServer, models: SmallModels, name: str) 
     settings = {"strength": 0.6, "steps": 5, "guidance_scale": 4.0, "seed": 11}
     latent = graph.image_to_image(model, prompt, image=image, **settings)
     script = sd3_scripts.image_to_image(models.named[name], picture, PROMPT, "dog", **settings)
+    assert_same_pixels(run(server, graph, graph.decode(model, latent)), script)
+
+
+def test_stable_diffusion_3_inpaints(server: HostServer, models: SmallModels) -> None:
+    picture, mask = scripts.soft_picture(96, 64), mask_picture(96, 64)
+    graph = Graph()
+    model = graph.load("sd3")
+    prompt = graph.encode(model, PROMPT, "dog")
+    image, area = graph.picture(server, picture, "sd3.png"), graph.mask(server, mask, "sd3_mask.png")
+    latent = graph.inpaint(model, prompt, area, image=image, strength=0.8, guidance_scale=4.0, seed=11)
+    script = sd3_scripts.inpaint(models.named["sd3"], picture, mask, PROMPT, "dog", strength=0.8, seeds=[11])
     assert_same_pixels(run(server, graph, graph.decode(model, latent)), script)
 
 

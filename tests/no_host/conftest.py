@@ -2,10 +2,16 @@
 
 import logging
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
+from relay_dev.model_folders import SmallModels
+from support.checkpoints import SmallCheckpoints, make_small_checkpoints
 from support.versions import WITH_SD3_BLOCKS
+
+if TYPE_CHECKING:
+    from diffusers_relay.pipelines.files.registry import ComponentRegistry
 
 collect_ignore = [] if WITH_SD3_BLOCKS else ["test_stable_diffusion_3.py"]
 
@@ -25,6 +31,24 @@ def inference_mode() -> Iterator[None]:
 
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture(scope="session")
+def small(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> SmallCheckpoints:
+    """Small checkpoint files, made once."""
+    return make_small_checkpoints(tmp_path_factory.mktemp("checkpoints"), models)
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> "ComponentRegistry":
+    """A registry for the parts of files that this test alone uses, so that it can count what is loaded."""
+    from diffusers_relay.pipelines.files.registry import ComponentRegistry
+    from diffusers_relay.pipelines.loading import file_part, single_file
+
+    registry = ComponentRegistry()
+    for module in (single_file, file_part):
+        monkeypatch.setattr(module, "REGISTRY", registry)
+    return registry
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.files.safetensors import Header
 from diffusers_relay.pipelines.loading.checkpoint_kinds import layout_of
+from diffusers_relay.pipelines.loading.checkpoint_place import placed
 
 UNET = "model.diffusion_model."
 FIRST = UNET + "input_blocks.0.0.weight"
@@ -31,6 +32,8 @@ def header(*keys: str, channels: int = 4) -> Header:
         ((FIRST, VAE, CLIP), "sd15"),
         ((FIRST, CLIP), "sd15"),
         ((FIRST, LABEL, SDXL_CLIP, SDXL_OPEN_CLIP), "sdxl"),
+        ((FIRST, LABEL, VAE, SDXL_CLIP, SDXL_OPEN_CLIP, "edm_mean", "edm_std"), "playground_v2_5"),
+        ((FIRST, LABEL, VAE, SDXL_CLIP, SDXL_OPEN_CLIP, "edm_vpred.sigma_max"), "cosxl"),
         ((FIRST, VAE, EARLY_CLIP), "sd15"),
         ((FIRST, VAE, OPEN_CLIP), "sd2"),
         ((FIRST, VAE, REFINER_OPEN_CLIP), "sd2"),
@@ -72,8 +75,6 @@ OTHERS = {
     "Wan": (("head.modulation", "patch_embedding.weight"), "Wan"),
     "Lumina": ((UNET + "cap_embedder.0.weight", UNET + "layers.0.attention.qkv.weight"), "Lumina"),
     "SVD": ((FIRST, UNET + "input_blocks.1.0.time_stack.in_layers.0.weight", VAE), "Stable Video Diffusion"),
-    "Playground": ((*SDXL, "edm_mean", "edm_std"), "Playground"),
-    "CosXL": ((*SDXL, "edm_vpred.sigma_max"), "CosXL"),
     "unCLIP": ((FIRST, LABEL, VAE, OPEN_CLIP, "embedder.model.visual.proj"), "unCLIP"),
     "fp8": ((*SDXL, "scaled_fp8"), "8-bit"),
     "VAE": (("encoder.conv_in.weight", "decoder.conv_in.weight", "decoder.conv_out.weight"), "only a VAE"),
@@ -103,12 +104,15 @@ OTHERS = {
     "ESRGAN": (("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"), "upscaler"),
     "diffusers UNet": (
         ("down_blocks.0.resnets.0.norm1.weight", "time_embedding.linear_1.weight", "conv_norm_out.weight"),
-        "only a UNet, in diffusers' layout, not",
+        "a UNet without text encoders, and it is none of the kinds",
     ),
-    "only a UNet": ((FIRST,), "a UNet, but no text encoder and no VAE. .*can't load a UNet by itself"),
+    "only a UNet": (
+        (FIRST,),
+        r"a UNet without text encoders, and it is none of the kinds .*\(its shapes are unusual\)",
+    ),
     "bare UNet": (
         ("input_blocks.0.0.weight", "output_blocks.0.0.weight", "time_embed.0.weight"),
-        "only a UNet, not .*can't load a UNet by itself",
+        "a UNet without text encoders, and it is none of the kinds",
     ),
     "a VAE's decoder": (("decoder.conv_in.weight", "decoder.x"), "only the decoder of a VAE"),
     "4 bit": ((*SD15, UNET + "out.2.weight.absmax"), "4-bit"),
@@ -116,7 +120,7 @@ OTHERS = {
         (FIRST, CLIP, "first_stage_model.encoder.conv_in.weight"),
         "only a part of a VAE, without its decoder",
     ),
-    "no text encoder": ((FIRST, VAE), "a UNet, but no text encoder"),
+    "no text encoder": ((FIRST, VAE), "a UNet without text encoders, and it is none of the kinds"),
     "nothing": ((), "does not know"),
     "one SDXL text encoder": ((FIRST, LABEL, VAE, SDXL_CLIP), "an SDXL UNet with only one of its two text encoders"),
     "averages alone": (
@@ -152,8 +156,8 @@ OTHERS = {
     "DeepFloyd IF": (("down_blocks.0.x", "encoder_hid_proj.weight", "add_embedding.pool.x"), "a DeepFloyd IF"),
     "Kandinsky 2.2": (("down_blocks.0.x", "encoder_hid_proj.image_embeds.weight"), "a Kandinsky UNet"),
     "Kolors": (
-        ("down_blocks.0.x", "encoder_hid_proj.weight", "time_embedding.x", "conv_norm_out.weight"),
-        "only a UNet, in diffusers' layout",
+        ("down_blocks.0.x", "encoder_hid_proj.weight", "time_embedding.linear_1.weight", "conv_norm_out.weight"),
+        "a UNet without text encoders, and it is none of the kinds",
     ),
     "Kandinsky 5": (("visual_transformer_blocks.0.x", "text_transformer_blocks.0.x"), "a Kandinsky 5"),
     "whole CLIP": (("text_model.encoder.layers.0.x", "vision_model.x"), "a whole CLIP"),
@@ -172,7 +176,7 @@ OTHERS = {
 def test_other_kinds_are_refused_by_what_they_are(name: str) -> None:
     keys, words = OTHERS[name]
     with pytest.raises(RelayError, match=f"^some/file .*{words}"):
-        layout_of(header(*keys), "some/file")
+        layout_of(placed(header(*keys)).header, "some/file")
 
 
 @pytest.mark.parametrize(
@@ -185,14 +189,20 @@ def test_other_kinds_are_refused_by_what_they_are(name: str) -> None:
 )
 def test_a_vae_that_set_vae_refuses_is_not_sent_there(channels: int, what: str) -> None:
     shapes = {"decoder.conv_in.weight": (512, channels, 3, 3), "decoder.conv_out.weight": (3, 128, 3, 3)}
-    with pytest.raises(RelayError, match=what.replace("RUNS", "Diffusers Relay loads checkpoints of")):
+    with pytest.raises(RelayError, match=what.replace("RUNS", "Diffusers Relay loads checkpoints and UNets of")):
         layout_of(Header(shapes, {}), "file")
 
 
 @pytest.mark.parametrize(
     ("channels", "what"),
-    [(5, "depth"), (7, "x4 upscaler"), (8, "InstructPix2Pix"), (16, "UNet with 16 input channels")],
+    [
+        (5, "depth"),
+        (7, "x4 upscaler"),
+        (8, "an InstructPix2Pix or CosXL Edit, whose UNet also reads the picture to edit, not a checkpoint that"),
+        (16, "UNet with 16 input channels"),
+    ],
 )
-def test_a_unet_that_takes_something_else(channels: int, what: str) -> None:
+@pytest.mark.parametrize("keys", [SD15, SDXL, (*SDXL, "edm_vpred.sigma_max")])
+def test_a_unet_that_takes_something_else(keys: tuple[str, ...], channels: int, what: str) -> None:
     with pytest.raises(RelayError, match=what):
-        layout_of(header(*SD15, channels=channels), "file")
+        layout_of(header(*keys, channels=channels), "file")

@@ -11,19 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from diffusers_relay.pipelines.base.errors import RelayError
-from diffusers_relay.pipelines.base.monitor import SilentMonitor
-from diffusers_relay.pipelines.loading import checkpoint_kinds, single_file
-from diffusers_relay.pipelines.loading.checkpoint_layout import CheckpointLayout
+from diffusers_relay.pipelines.loading import checkpoint_kinds, checkpoint_place
+from diffusers_relay.pipelines.loading.checkpoint_layout import CONFIGS, CheckpointLayout
 from diffusers_relay.pipelines.loading.checkpoint_table import LAYOUTS
-from diffusers_relay.pipelines.loading.single_file import CONFIGS, load_checkpoint
 from diffusers_relay.pipelines.model.family_lookup import recognise
-from relay_dev.model_folders import SmallModels
-from support.checkpoints import SmallCheckpoints, make_small_checkpoints, write_file
-
-
-@pytest.fixture(scope="module")
-def small(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> SmallCheckpoints:
-    return make_small_checkpoints(tmp_path_factory.mktemp("checkpoints"), models)
+from support.checkpoints import SmallCheckpoints, open_checkpoint, write_file
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.configs)
@@ -49,8 +41,7 @@ def test_a_new_layout_is_one_row(small: SmallCheckpoints, tmp_path: Path, monkey
     file = write_file(tmp_path / "mine.safetensors", weights)
 
     def load(path: Path) -> dict[str, object]:
-        arguments = {"vocabularies": small.vocabularies, "monitor": SilentMonitor(), "configs": small.configs}
-        return dict(load_checkpoint(path, dtype=torch.float32, **arguments).modules)
+        return dict(open_checkpoint(small, path).modules)
 
     with pytest.raises(RelayError, match="is only a VAE"):
         load(file)
@@ -62,12 +53,12 @@ def test_a_new_layout_is_one_row(small: SmallCheckpoints, tmp_path: Path, monkey
     }
     mine = replace(
         sd15,
-        denoiser=replace(sd15.denoiser, place="my_unet.", first_layer="my_unet.input_blocks.0.0.weight"),
+        denoiser=replace(sd15.denoiser, place="my_unet."),
         signs=(("my_text.",),),
         components=sd15.components | {name: replace(sd15.components[name], places=of) for name, of in places.items()},
     )
     monkeypatch.setattr(checkpoint_kinds, "LAYOUTS", (*LAYOUTS, mine))
-    for module in (checkpoint_kinds, single_file):
+    for module in (checkpoint_kinds, checkpoint_place):
         monkeypatch.setattr(module, "DENOISER_LAYOUTS", (sd15.denoiser, mine.denoiser))
     theirs = load(small.file("sd15"))
     for name, module in load(file).items():

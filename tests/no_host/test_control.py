@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import json
+import re
 import shutil
 from dataclasses import replace
 from functools import cache
@@ -199,6 +200,32 @@ def test_a_shuffle_controlnet_is_the_script(models: SmallModels, tmp_path: Path)
     script = control_scripts.text_to_image(models.named["sd15"], [Control(folder, edges())], PROMPT, NEGATIVE, seed=3)
     assert_same(pictures_of("sd15", ours), script)
     assert not torch.equal(ours.samples, paint("sd15", (unit(),)).samples)
+
+
+def test_a_shuffle_controlnet_after_another_is_the_script_and_before_it_diffusers_fails(
+    models: SmallModels, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shuffle"
+    shutil.copytree(models.controlnets["sd15_depth"], folder)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "global_pool_conditions": True}), "utf-8")
+    shuffle = load_controlnet_folder(folder, dtype=torch.float32, monitor=SilentMonitor())
+    units = [make_unit(shuffle, read_like_host(edges())), unit("sd15_canny", conditioning_scale=0.6)]
+    controls = [Control(folder, edges()), Control(models.controlnets["sd15_canny"], edges(), 0.6)]
+    components, runtime = load("sd15"), counting_runtime()
+    settings = TextToImageSettings(64, 64, 1, 3, 7.5, 3)
+    prompt = encode(components, PROMPT, NEGATIVE)
+    arguments = {"seed": 3, "num_inference_steps": 3}
+    ours = text_to_image(components, prompt, settings, runtime, control=tuple(units[::-1]))
+    script = control_scripts.text_to_image(models.named["sd15"], controls[::-1], PROMPT, NEGATIVE, **arguments)
+    assert_same(pictures_of("sd15", ours), script)
+    assert re.search(
+        r"^shuffle is a shuffle ControlNet.*only the first ControlNet \(sd15_canny\)", runtime.monitor.said[0]
+    )
+    with pytest.raises(RuntimeError, match="doesn't match the broadcast shape"):  # fixed upstream? Then allow it
+        control_scripts.text_to_image(models.named["sd15"], controls, PROMPT, NEGATIVE, **arguments)
+    with pytest.raises(RelayError, match=r"control: shuffle is a shuffle ControlNet, .* Apply it after the others"):
+        text_to_image(components, prompt, settings, runtime, control=tuple(units))
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -26,7 +26,7 @@ def decoder_name(auto_class: type) -> str:
     return auto_class.__name__.replace("Combined", "")
 
 
-NOT_COVERED = {"stable-diffusion-3": {Task.INPAINT}}
+NOT_COVERED: dict[str, set[Task]] = {}
 """Of the rows that a family names, the tasks that AutoPipeline has and the pack has not."""
 BESIDE_DIFFUSERS = {"sdxl-refiner"}
 """Families that AutoPipeline treats as another one: a refiner is an SDXL without its first text encoder."""

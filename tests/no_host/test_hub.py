@@ -656,10 +656,21 @@ def test_pickles_are_refused_before_any_weights(fake: FakeHub, models: SmallMode
     assert fake.fetched() == {"model_index.json"}
 
 
-def test_an_unknown_pipeline_is_refused_before_any_weights(fake: FakeHub) -> None:
-    index = json.dumps({"_class_name": "FluxPipeline"}).encode()
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("FluxPipeline", "is a FluxPipeline, which Diffusers Relay does not run. It runs: "),
+        ("StableDiffusionInstructPix2PixPipeline", "does not run: it edits a picture by an instruction, with an image"),
+        (
+            "StableDiffusionXLInstructPix2PixPipeline",
+            "does not run: it edits a picture by an instruction, with an image",
+        ),
+    ],
+)
+def test_an_unknown_pipeline_is_refused_before_any_weights(fake: FakeHub, name: str, reason: str) -> None:
+    index = json.dumps({"_class_name": name}).encode()
     fake.repos[REPO].files["model_index.json"] = index
-    assert "FluxPipeline" in refusal()
+    assert reason in refusal()
     assert fake.fetched() == {"model_index.json"}
 
 

@@ -190,6 +190,7 @@ def test_another_space_gets_the_picture_itself() -> None:
         ("sd15", {"mask": torch.zeros(1, 101, 120)}, "mask: it leaves nothing to repaint, because it is 0 everywhere"),
         ("sd15", {"mask": torch.full((1, 101, 120), 0.3)}, "mask: it leaves nothing to repaint. Only values of 0.5"),
         ("sd15", {"mask": torch.ones(3, 101, 120)}, "mask: the batch has 3 masks, but 1 picture is painted"),
+        ("sd15", {"picture": torch.zeros(1, 7, 90, 3), "mask": torch.ones(1, 7, 90)}, "image: 90x7 is smaller than one latent pixel"),
         ("sd15", {"picture": torch.zeros(1, 700, 8, 3), "mask": torch.ones(1, 700, 8)}, "padding_mask_crop: the picture is too narrow. .* 8x700"),
         ("kandinsky_decoder", {"picture": torch.zeros(1, 64, 64, 3)}, r"padding_mask_crop: diffusers has it for Stable Diffusion.*, not for kandinsky_decoder"),
         ("kandinsky_inpaint", {"picture": torch.zeros(1, 64, 64, 3)}, "padding_mask_crop: .* Set it to 0"),

@@ -66,7 +66,11 @@ def test_what_is_below_nodes_imports_with_no_host() -> None:
         ("pipelines/runs/sampling.py", "from ...weighting import syntax", "pipelines may import only pipelines"),
         ("pipelines/runs/sampling.py", "from ...nodes.loaders import f", "pipelines may import only pipelines"),
         ("weighting/encode.py", "from ..nodes import loaders", "weighting may import only weighting, pipelines"),
-        ("nodes/loaders.py", "from .. import comfy_entrypoint", "nodes may import only nodes, weighting, pipelines"),
+        (
+            "nodes/loaders.py",
+            "from .. import comfy_entrypoint",
+            "nodes may import only nodes, script, weighting, pipelines",
+        ),
         ("nodes/loaders.py", "from pipelines import runs", "the host loads the pack by its path"),
         ("pipelines/families/sdxl.py", "from .stable_diffusion import f", "families never import each other"),
         ("pipelines/families/sdxl.py", "from . import stable_diffusion", "families never import each other"),
@@ -78,6 +82,9 @@ def test_what_is_below_nodes_imports_with_no_host() -> None:
             "model may import only model, device, base",
         ),
         ("pipelines/base/errors.py", "from ..model.family import f", "base may import only base"),
+        ("script/write.py", "def f():\n    import torch", "scripts are written without the libraries that they use"),
+        ("script/write.py", "from .parts import masks", "script/parts/ is read as text"),
+        ("script/write.py", "from ..nodes import images", "script may import only script, weighting, pipelines"),
         ("pipelines/loose.py", "from .base import errors", "a module of pipelines must be in one of its rooms"),
         ("pipelines/attic/old.py", "from ..base import errors", "the rooms of pipelines are runs"),
         ("nodes/loaders.py", "from ...elsewhere import f", "the relative import leaves the pack"),
@@ -169,10 +176,13 @@ def plant_pack(root: Path, file: str, line: str) -> None:
         "base": ["errors", "images"],
     }
     planted = [f"pipelines/{room}/{name}.py" for room, names in modules.items() for name in names]
+    planted.append("script/parts/masks.py")
     for folder in (
         "",
         "nodes",
         "nodes/comfy_host",
+        "script",
+        "script/parts",
         "weighting",
         "pipelines",
         *(f"pipelines/{room}" for room in modules),

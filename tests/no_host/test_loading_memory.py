@@ -31,14 +31,9 @@ from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from relay_dev.model_folders import SmallModels
 from relay_host.paths import ROOT, WORK
-from support.checkpoints import SmallCheckpoints, make_small_checkpoints, write_file
+from support.checkpoints import SmallCheckpoints, write_file
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def small(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> SmallCheckpoints:
-    return make_small_checkpoints(tmp_path_factory.mktemp("checkpoints"), models)
 
 
 @pytest.fixture(autouse=True)

@@ -582,6 +582,15 @@ def test_a_pipeline_s_name_is_shown_in_one_line(name: str, folder: Path, registr
     refused(folder, registry, "which Diffusers Relay does not run. It runs: Stable Diffusion 1.x / 2.x")
 
 
+@pytest.mark.parametrize("name", ["StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline"])
+def test_a_model_for_edits_is_refused_with_the_reason(name: str, folder: Path, registry: ComponentRegistry) -> None:
+    edit(folder / "model_index.json", _class_name=name)
+    reason = "it edits a picture by an instruction, with an image_guidance_scale and without a strength"
+    refused(
+        folder, registry, f"is a {name}, which Diffusers Relay does not run: {reason}, and no node does that. It runs"
+    )
+
+
 @pytest.mark.parametrize(
     "file", ["model_index.json", "unet/config.json", "tokenizer/vocab.json", "tokenizer/tokenizer_config.json", UNET]
 )

@@ -14,7 +14,6 @@ from diffusers_relay.pipelines.files.registry import ComponentRegistry
 from diffusers_relay.pipelines.latents.autoencoder import autoencoder_of
 from diffusers_relay.pipelines.latents.encode_decode import decode
 from diffusers_relay.pipelines.latents.other_autoencoder import with_vae_file, with_vae_of
-from diffusers_relay.pipelines.loading import file_part, single_file
 from diffusers_relay.pipelines.loading.single_file import CONFIGS
 from diffusers_relay.pipelines.loading.single_parts import load_vae_file
 from diffusers_relay.pipelines.model.components import PipelineComponents
@@ -22,24 +21,11 @@ from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, image_
 from reference.scripts import read_like_host, soft_picture
 from relay_dev.model_folders import SmallModels
 from small_models.native_checkpoint import original_vae
-from support.checkpoints import SmallCheckpoints, make_small_checkpoints, write_file
+from support.checkpoints import SmallCheckpoints, write_file
 from support.without_host import counting_runtime, encode, load
 
-pytestmark = pytest.mark.usefixtures("inference_mode")
+pytestmark = pytest.mark.usefixtures("inference_mode", "registry")
 LAYOUTS = {"original": original_vae, "diffusers": lambda weights: weights}
-
-
-@pytest.fixture(scope="module")
-def small(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> SmallCheckpoints:
-    return make_small_checkpoints(tmp_path_factory.mktemp("vaes"), models)
-
-
-@pytest.fixture(autouse=True)
-def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
-    registry = ComponentRegistry()
-    monkeypatch.setattr(single_file, "REGISTRY", registry)
-    monkeypatch.setattr(file_part, "REGISTRY", registry)
-    return registry
 
 
 def vae_file(folder: Path, path: Path, layout: str = "diffusers") -> Path:

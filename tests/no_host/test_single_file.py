@@ -23,42 +23,26 @@ from safetensors.torch import load_file
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.files.registry import ComponentRegistry
-from diffusers_relay.pipelines.loading import file_part, single_file
+from diffusers_relay.pipelines.loading import file_part
 from diffusers_relay.pipelines.loading.folder import load_folder
 from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, image_to_image
 from reference import scripts, single_file_scripts
-from relay_dev.model_folders import SmallModels
 from relay_host.paths import ROOT
 from small_models.native_checkpoint import Weights
 from small_models.original_checkpoints import original_checkpoint
 from small_models.weights import random_module
-from support.checkpoints import SmallCheckpoints, make_small_checkpoints, write_file
+from support.checkpoints import SmallCheckpoints, open_checkpoint, write_file
 from support.without_host import counting_runtime, encode
 
+pytestmark = pytest.mark.usefixtures("registry")
 NAMES = ("sd15", "sd2", "sdxl_base", "sdxl_refiner", "sd15_inpaint", "sdxl_base_inpaint")
 NOT_THE_SAME = {"_name_or_path", "transformer_layers_per_block", "_diffusers_version", "dtype"}
 
 
-@pytest.fixture(scope="session")
-def small(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> SmallCheckpoints:
-    return make_small_checkpoints(tmp_path_factory.mktemp("checkpoints"), models)
-
-
-@pytest.fixture(autouse=True)
-def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
-    registry = ComponentRegistry()
-    monkeypatch.setattr(single_file, "REGISTRY", registry)
-    monkeypatch.setattr(file_part, "REGISTRY", registry)
-    return registry
-
-
 def load(small: SmallCheckpoints, file: str | Path, dtype: torch.dtype = torch.float32) -> PipelineComponents:
-    path = file if isinstance(file, Path) else small.file(file)
-    return load_checkpoint(
-        path, dtype=dtype, vocabularies=small.vocabularies, monitor=SilentMonitor(), configs=small.configs
-    )
+    return open_checkpoint(small, file if isinstance(file, Path) else small.file(file), dtype=dtype)
 
 
 def config_of(module: torch.nn.Module) -> dict[str, object]:
@@ -365,17 +349,19 @@ def test_marks_and_metadata_say_what_is_predicted(small: SmallCheckpoints, tmp_p
         assert prediction(small, write_file(file, weights, said)) == ("v_prediction", False)
 
 
+@pytest.mark.parametrize("layout", ["original", "diffusers"])
 @pytest.mark.parametrize(("channels", "spread", "expected"), [(4, 0.2, "v"), (4, 0.05, "epsilon"), (9, 0.2, "epsilon")])
 def test_a_silent_sd2_file_is_judged_by_its_last_norm(
-    channels: int, spread: float, expected: str, tmp_path: Path
+    channels: int, spread: float, expected: str, layout: str, tmp_path: Path
 ) -> None:
     from diffusers_relay.pipelines.files.safetensors import read_header
-    from diffusers_relay.pipelines.loading.prediction import LAST_NORM, marked_or_measured_prediction
+    from diffusers_relay.pipelines.loading import prediction
 
-    first = "model.diffusion_model.input_blocks.0.0.weight"
+    index = ("original", "diffusers").index(layout)
+    first, last = (prediction.UNET + names[index] for names in (prediction.FIRST_LAYERS, prediction.LAST_NORMS))
     norm = torch.tensor([spread, -spread]).repeat(160)
-    file = write_file(tmp_path / "sd2.safetensors", {first: torch.zeros(8, channels, 3, 3), LAST_NORM: norm})
-    changes = marked_or_measured_prediction(file, read_header(file, "file"))
+    file = write_file(tmp_path / "sd2.safetensors", {first: torch.zeros(8, channels, 3, 3), last: norm})
+    changes = prediction.marked_or_measured_prediction(file, read_header(file, "file"))
     assert changes["prediction_type"].startswith(expected)
 
 

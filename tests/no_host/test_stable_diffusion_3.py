@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusion3Pipeline
 from diffusers.modular_pipelines import StableDiffusion3AutoBlocks
 from PIL import Image
 from transformers import T5Config, T5EncoderModel
@@ -24,6 +26,7 @@ from diffusers_relay.pipelines.latents.encode_decode import encode as encode_ima
 from diffusers_relay.pipelines.latents.latent_space import Latents
 from diffusers_relay.pipelines.loading.folder import load_folder
 from diffusers_relay.pipelines.model import family_table
+from diffusers_relay.pipelines.model.component_classes import FLOW_SOLVERS
 from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
 from diffusers_relay.pipelines.model.options import ModelOptions
 from diffusers_relay.pipelines.runs.inpainting import InpaintSettings, inpaint
@@ -34,7 +37,8 @@ from diffusers_relay.pipelines.runs.sampling import (
     text_to_image,
 )
 from reference import sd3_scripts
-from reference.scripts import read_like_host, soft_picture
+from reference.inpaint_scripts import as_mask, mask_picture
+from reference.scripts import loaded, read_like_host, soft_picture
 from relay_dev.model_folders import SmallModels
 from support.without_host import Stopped, counting_runtime, encode, load
 
@@ -134,6 +138,25 @@ def test_heun_runs_as_in_the_script(models: SmallModels, tmp_path: Path) -> None
     assert_same(picture_of(chosen, from_text(chosen)), script)
 
 
+@pytest.mark.parametrize("name", FLOW_SOLVERS)
+def test_solvers_run_as_in_the_script_and_also_from_a_picture(models: SmallModels, name: str) -> None:
+    """diffusers' own pipeline runs them from text only."""
+    chosen = with_scheduler(load("sd3"), SchedulerChoice(name))
+    script = loaded(StableDiffusion3Pipeline, models.named["sd3"], {})
+    settings = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
+    script.scheduler = getattr(diffusers, name).from_config(script.scheduler.config, **settings)
+    generator = torch.Generator().manual_seed(3)
+    sizes = {"width": 64, "height": 64, "num_inference_steps": 4, "guidance_scale": 4.0}
+    made = script(PROMPT, negative_prompt=NEGATIVE, **sizes, generator=generator, output_type="np").images
+    assert_same(picture_of(chosen, from_text(chosen)), made)
+    prompt, picture = encode(chosen, PROMPT), read_like_host(soft_picture(64, 64))
+    euler, other = (
+        image_to_image(model, prompt, ImageToImageSettings(0.6, 30, 1.0, 3), counting_runtime(), image=picture).samples
+        for model in (load("sd3"), chosen)
+    )
+    assert 0 < (other - euler).square().mean().sqrt() / euler.std() < 0.12
+
+
 def test_progress_previews_and_cancel_are_every_steps() -> None:
     model = load("sd3")
     prompt = encode(model, PROMPT, NEGATIVE)
@@ -145,6 +168,29 @@ def test_progress_previews_and_cancel_are_every_steps() -> None:
     with pytest.raises(Stopped):
         text_to_image(model, prompt, TextToImageSettings(64, 64, 1, 4, 7.0, 3), stopped)
     assert stopped.monitor.steps == [(1, 4), (2, 4)]
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+@pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
+def test_inpainting_is_the_script(models: SmallModels, strength: float, guidance_scale: float) -> None:
+    model, picture, mask = load("sd3"), soft_picture(96, 64), mask_picture(96, 64)
+    settings = InpaintSettings(strength, 5, guidance_scale, 3)
+    prompt, image = encode(model, PROMPT, NEGATIVE), read_like_host(picture)
+    ours = inpaint(model, prompt, as_mask(mask), settings, counting_runtime(), image=image)
+    changes = {"strength": strength, "guidance_scale": guidance_scale, "seeds": [3]}
+    script = sd3_scripts.inpaint(models.named["sd3"], picture, mask, PROMPT, NEGATIVE, **changes)
+    assert_same(picture_of(model, ours), script)
+
+
+def test_a_batch_is_inpainted_as_in_the_script(models: SmallModels) -> None:
+    model, pictures, mask = load("sd3"), [soft_picture(64, 64, one) for one in (1, 2)], mask_picture()
+    prompt = encode(model, PROMPT, NEGATIVE)
+    both = torch.cat([read_like_host(one) for one in pictures])
+    settings = InpaintSettings(0.6, 5, 4.0, 7)
+    ours = inpaint(model, prompt, as_mask(mask), settings, counting_runtime(), image=both)
+    changes = {"strength": 0.6, "seeds": [7, 8]}
+    script = sd3_scripts.inpaint(models.named["sd3"], pictures, mask, PROMPT, NEGATIVE, **changes)
+    assert_same(picture_of(model, ours), script)
 
 
 def test_a_mask_keeps_what_is_not_repainted() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -19,14 +17,10 @@ from diffusers_relay.pipelines.latents.encode_decode import decode
 from diffusers_relay.pipelines.latents.encode_decode import encode as encode_image
 from diffusers_relay.pipelines.latents.latent_space import Latents
 from diffusers_relay.pipelines.loading.folder import load_folder
-from diffusers_relay.pipelines.model.components import PipelineComponents, SchedulerChoice
-from diffusers_relay.pipelines.runs.inpainting import InpaintSettings, inpaint
+from diffusers_relay.pipelines.model.components import PipelineComponents
 from diffusers_relay.pipelines.runs.sampling import ImageToImageSettings, image_to_image
-from reference import inpaint_scripts
-from reference.inpaint_scripts import as_mask, mask_picture
 from reference.scripts import read_like_host, soft_picture
-from relay_dev.model_folders import small_models
-from small_models.weights import random_module
+from support.other_vaes import SETTINGS, folder_with_vae, image_to_image_as_script, inpainting_difference
 from support.without_host import counting_runtime, encode, load
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
@@ -36,22 +30,16 @@ pytestmark = pytest.mark.usefixtures("inference_mode")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A small model's folder with TAESD instead of its VAE."""
 
+    from diffusers import AutoencoderTiny
+
+    widths = (16, 16, 16, 16)
+
+    def make_vae() -> AutoencoderTiny:
+        return AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths)
+
     @cache
     def folder_of(name: str) -> Path:
-        from diffusers import AutoencoderTiny
-
-        folder = tmp_path_factory.mktemp("tiny") / name
-        shutil.copytree(small_models().named[name], folder)
-        shutil.rmtree(folder / "vae")
-        widths = (16, 16, 16, 16)
-        tiny = random_module(
-            lambda: AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths), 7
-        )
-        tiny.save_pretrained(folder / "vae")
-        index = json.loads((folder / "model_index.json").read_text("utf-8"))
-        index["vae"] = ["diffusers", "AutoencoderTiny"]
-        (folder / "model_index.json").write_text(json.dumps(index), "utf-8")
-        return folder
+        return folder_with_vae(name, tmp_path_factory.mktemp("tiny") / name, make_vae, 7)
 
     return folder_of
 
@@ -67,25 +55,10 @@ def model(folder: Path) -> PipelineComponents:
 
 
 def test_image_to_image_is_the_script(model: PipelineComponents, folder: Path) -> None:
-    from diffusers import AutoPipelineForImage2Image
-
     runtime = counting_runtime()
-    settings = ImageToImageSettings(0.6, 5, 5.0, 3)
-    latent = image_to_image(model, encode(model, "a cat"), settings, runtime, image=read_like_host(soft_picture()))
-    pipeline = AutoPipelineForImage2Image.from_pretrained(folder, safety_checker=None, torch_dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    script = pipeline(
-        "a cat",
-        image=soft_picture(),
-        strength=0.6,
-        num_inference_steps=5,
-        guidance_scale=5.0,
-        generator=torch.Generator().manual_seed(3),
-        output_type="pt",
-    ).images.movedim(1, -1)
-    ours = decode(model, latent, False, runtime)
+    latent, ours, script = image_to_image_as_script(model, folder, runtime)
     assert (ours - script).abs().max() < 1e-5
-    again = image_to_image(model, encode(model, "a cat"), settings, runtime, latent=latent)
+    again = image_to_image(model, encode(model, "a cat"), SETTINGS, runtime, latent=latent)
     assert runtime.monitor.said == [], "it is the model's own space, so nothing is converted"
     assert again.samples.isfinite().all()
 
@@ -104,37 +77,14 @@ def test_a_latent_of_the_whole_autoencoder_is_converted(model: PipelineComponent
     assert "converted" in runtime.monitor.said[-1]
 
 
-SIZE, BOX = (96, 64), (24, 16, 64, 48)
-LATENT_BOX = (slice(None), slice(None), slice(2, 6), slice(3, 8))
-
-
 @pytest.mark.parametrize("scheduler", [DDIMScheduler, EulerAncestralDiscreteScheduler])
 @pytest.mark.parametrize("strength", [0.6, 1.0])
 @pytest.mark.parametrize("name", ["sd15", "sdxl_base", "sd15_inpaint", "sdxl_inpaint"])
 def test_inpainting_is_the_script(folders: Callable[[str], Path], name: str, strength: float, scheduler: Any) -> None:
     """TAESD has no distribution: a script draws nothing when it encodes, so the ancestral scheduler's noise comes next."""
-    mask = mask_picture(*SIZE, BOX)
     model = load_folder(folders(name), dtype=torch.float32, source=name, monitor=SilentMonitor())
-    model = model.with_changes(scheduler=SchedulerChoice(scheduler.__name__))
-    settings = InpaintSettings(strength, 5, 7.5, 7)
-    picture, prompt = read_like_host(soft_picture(*SIZE)), encode(model, "a red cat", "dog")
-    ours = inpaint(model, prompt, as_mask(mask), settings, counting_runtime(), image=picture)
-    script = inpaint_scripts.inpaint(
-        folders(name),
-        soft_picture(*SIZE),
-        mask,
-        "a red cat",
-        "dog",
-        width=SIZE[0],
-        height=SIZE[1],
-        seed=7,
-        strength=strength,
-        scheduler=scheduler,
-        output_type="latent",
-    )
-    theirs = script[LATENT_BOX]
-    difference = (autoencoder_of(model).to_model_scale(ours.samples)[LATENT_BOX] - theirs).abs().max()
-    assert difference <= 1e-4 * theirs.abs().max()  # one draw of noise too many gives 2 to 4
+    difference = inpainting_difference(model, folders(name), scheduler, strength, counting_runtime())
+    assert difference <= 1e-4  # one draw of noise too many gives 2 to 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -12,12 +12,9 @@ from safetensors.torch import load_file
 from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.denoising.optimising import with_options
 from diffusers_relay.pipelines.device.runtime import Runtime
-from diffusers_relay.pipelines.files.registry import ComponentRegistry
 from diffusers_relay.pipelines.latents.encode_decode import decode, encode
 from diffusers_relay.pipelines.latents.latent_space import Latents
 from diffusers_relay.pipelines.latents.other_autoencoder import with_vae_file, with_vae_of
-from diffusers_relay.pipelines.loading import file_part, single_file
-from diffusers_relay.pipelines.loading.single_file import load_checkpoint
 from diffusers_relay.pipelines.loading.single_parts import load_vae_file
 from diffusers_relay.pipelines.model.components import PipelineComponents
 from diffusers_relay.pipelines.model.options import ModelOptions
@@ -28,40 +25,20 @@ from diffusers_relay.pipelines.runs.sampling import (
     text_to_image,
 )
 from reference.scripts import read_like_host, soft_picture
-from relay_dev.model_folders import SmallModels
-from support.checkpoints import SmallCheckpoints, make_small_checkpoints, write_file
+from support.checkpoints import SmallCheckpoints, open_checkpoint, write_file
 from support.without_host import ListeningMonitor, counting_runtime, load
 from support.without_host import encode as encode_prompt
 
-pytestmark = pytest.mark.usefixtures("inference_mode")
+pytestmark = pytest.mark.usefixtures("inference_mode", "registry")
 VAE = "first_stage_model."
 SETTINGS = TextToImageSettings(64, 64, 1, 2, 5.0, 3)
 FROM_PICTURE = ImageToImageSettings(0.6, 4, 5.0, 3)
 
 
-@pytest.fixture(scope="module")
-def small(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> SmallCheckpoints:
-    return make_small_checkpoints(tmp_path_factory.mktemp("without_vae"), models)
-
-
-@pytest.fixture(autouse=True)
-def registry(monkeypatch: pytest.MonkeyPatch) -> ComponentRegistry:
-    registry = ComponentRegistry()
-    monkeypatch.setattr(single_file, "REGISTRY", registry)
-    monkeypatch.setattr(file_part, "REGISTRY", registry)
-    return registry
-
-
-def opened(small: SmallCheckpoints, path: Path, monitor: ListeningMonitor) -> PipelineComponents:
-    return load_checkpoint(
-        path, dtype=torch.float32, vocabularies=small.vocabularies, monitor=monitor, configs=small.configs
-    )
-
-
 def without_vae(small: SmallCheckpoints, name: str, folder: Path) -> PipelineComponents:
     weights = {key: tensor for key, tensor in load_file(small.file(name)).items() if not key.startswith(VAE)}
     monitor = ListeningMonitor()
-    model = opened(small, write_file(folder / "x.safetensors", weights), monitor)
+    model = open_checkpoint(small, write_file(folder / "x.safetensors", weights), monitor=monitor)
     assert monitor.said == ["x.safetensors contains no VAE. Give the model one with Set VAE."]
     assert "vae" not in model.modules
     return model
@@ -79,7 +56,7 @@ def paint(model: PipelineComponents) -> list[torch.Tensor]:
 def test_with_a_vae_it_is_the_complete_model(name: str, source: str, small: SmallCheckpoints, tmp_path: Path) -> None:
     model = without_vae(small, name, tmp_path)
     monitor = ListeningMonitor()
-    whole = opened(small, small.file(name), monitor)
+    whole = open_checkpoint(small, small.file(name), monitor=monitor)
     assert monitor.said == []
     if source == "vae_from":
         completed = with_vae_of(model, whole)

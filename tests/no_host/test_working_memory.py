@@ -88,6 +88,26 @@ def test_a_step_of_a_joint_transformer(side: int, options: dict[str, Any], token
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_step_of_a_single_stream_transformer(dtype: torch.dtype) -> None:
+    from diffusers import FluxTransformer2DModel
+
+    wide = {"num_attention_heads": 3, "joint_attention_dim": 512, "pooled_projection_dim": 64}
+    model = FluxTransformer2DModel(num_layers=2, num_single_layers=2, **wide).eval().to(dtype)
+    patches, tokens = 400, 128
+    covers(
+        formulas.single_stream_bytes(model, rows=1, patches=patches, text_tokens=tokens),
+        lambda: model(
+            torch.randn(1, patches, 64, dtype=dtype),
+            torch.randn(1, tokens, 512, dtype=dtype),
+            torch.randn(1, 64, dtype=dtype),
+            torch.ones(1, dtype=dtype),
+            img_ids=torch.zeros(patches, 3),
+            txt_ids=torch.zeros(tokens, 3),
+        ),
+    )
+
+
 def test_guidance_in_two_calls_asks_for_its_batch_alone() -> None:
     model = load("sd15")
     asked = {}

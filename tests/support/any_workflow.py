@@ -170,6 +170,8 @@ USUAL: dict[str, Any] = {
     "guidance_rescale": 0.0,
     "eta": 0.0,
     "padding_mask_crop": 0,
+    "true_cfg_scale": 1.0,
+    "shift": 0.0,
     "token": "<x>",
     "tiled": False,
     "batch_size": 1,

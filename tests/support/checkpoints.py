@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from diffusers_relay.pipelines.base.monitor import Monitor, SilentMonitor
+from diffusers_relay.pipelines.loading.single_file import load_checkpoint
+from diffusers_relay.pipelines.model.components import PipelineComponents
 from relay_dev.model_folders import SmallModels
 from small_models.inpainting import make_inpaint
 from small_models.original_checkpoints import original_checkpoint
@@ -45,6 +48,14 @@ class SmallCheckpoints:
 
     def file(self, name: str) -> Path:
         return self.root / f"{name}.safetensors"
+
+
+def open_checkpoint(
+    small: SmallCheckpoints, path: Path, *, dtype: torch.dtype = torch.float32, monitor: Monitor | None = None
+) -> PipelineComponents:
+    return load_checkpoint(
+        path, dtype=dtype, vocabularies=small.vocabularies, monitor=monitor or SilentMonitor(), configs=small.configs
+    )
 
 
 def make_small_checkpoints(root: Path, models: SmallModels) -> SmallCheckpoints:
