@@ -29,10 +29,7 @@ HUB_IDS = {
 }
 """Hub id -> name in tiny_world.layout.MODELS. The diffusers documentation uses these ids."""
 
-HUB_CONTROLNETS = {
-    "lllyasviel/control_v11f1p_sd15_depth": "controlnet_depth",
-    "xinsir/controlnet-union-sdxl-1.0": "union_sdxl",
-}
+HUB_CONTROLNETS = {"lllyasviel/control_v11f1p_sd15_depth": "controlnet_depth"}
 """The same for ControlNets."""
 HUB_IP_ADAPTERS = {"h94/IP-Adapter": "ip_adapter"}
 """The same for IP-Adapters."""

@@ -78,12 +78,6 @@ def lay_out_controlnet(store: Store, folder: Path) -> Path:
     return folder
 
 
-def lay_out_union(store: Store, folder: Path) -> Path:
-    """The Union ControlNet of the SDXL stand-in."""
-    store.load("union_sdxl").save_pretrained(folder, safe_serialization=True)
-    return folder
-
-
 def lay_out_ip_adapter(store: Store, folder: Path) -> Path:
     """The SD1.5 stand-in's IP-Adapter, with the encoder that reads its pictures."""
     adapter = widened(load_file(store.file("ip_adapter")), SD15_TEXT_COPIES)
@@ -112,7 +106,6 @@ MODELS: dict[str, Callable[[Store, Path], Path]] = {
     "x2_upscaler": lay_out_x2,
     "x4_upscaler": lay_out_x4,
     "controlnet_depth": lay_out_controlnet,
-    "union_sdxl": lay_out_union,
     "ip_adapter": lay_out_ip_adapter,
 }
 """{name: function that writes the model}. relay_dev.hub_cache maps hub ids to these names."""

@@ -24,7 +24,6 @@ from .scene import COLORS, SHAPES, Scene, moved, plain_caption
 from .store import Store
 from .tokenizer import tokenizer
 from .training import pictures, scenes, to_array
-from .union import DEPTH_MODE
 
 SHEETS = WORK / "tiny-world"
 ASKED = 32
@@ -179,26 +178,6 @@ def controlnet(store: Store) -> None:
             output_type="np",
         ).images
         _compare_places(f"controlnet_depth-{size}", np.asarray(found), asked)
-
-
-def union(store: Store) -> None:
-    """Things stand anywhere, and only the depth map says where; beside them, the same without the map."""
-    pipeline = pipelines.sdxl_base(
-        store, "StableDiffusionXLControlNetUnionPipeline", controlnet=store.load("union_sdxl")
-    )
-    asked = scenes(8, 79, two=0, empty=0, anywhere=1)
-    depth = torch.from_numpy(np.stack([draw_depth(scene, 512) for scene in asked])).permute(0, 3, 1, 2)
-    for name, scale in (("union_sdxl", 1.0), ("union_sdxl-off", 0.0)):
-        found = _painted(
-            pipeline,
-            [plain_caption(scene) for scene in asked],
-            512,
-            control_image=[depth],
-            control_mode=[DEPTH_MODE],
-            controlnet_conditioning_scale=scale,
-            guidance_scale=5.0,
-        )
-        _compare_places(name, found, asked)
 
 
 def _compare_places(name: str, found: np.ndarray, asked: Sequence[Scene]) -> None:

@@ -17,7 +17,6 @@ from . import (
     pipelines,
     sdxl,
     stable_diffusion,
-    union,
     upscalers,
 )
 from .autoencoders import (
@@ -132,18 +131,6 @@ def _sdxl_refiner(store: Store) -> Any:
     unet = sdxl.make_sdxl_unet(clip.G.width, clip.G.width, 5, 409)
     sdxl.start_from_base(unet, store.load("unet_sdxl_base"))
     return sdxl.train_refiner(unet, store.load("vae_sdxl"), tokenizer(), store.load("text_g"), Plan(2500, 1.5e-3, 409))
-
-
-def _union(store: Store) -> Any:
-    depth = store.load("controlnet_depth")
-    return union.train_union(
-        union.make_union(store.load("unet_sdxl_base"), depth, 419),
-        depth,
-        store.load("vae_sdxl"),
-        tokenizer(),
-        (store.load("text_l"), store.load("text_g")),
-        Plan(2000, 1.5e-3, 419),
-    )
 
 
 def _prior(store: Store) -> Any:
@@ -280,13 +267,6 @@ RECIPES = {
     ),
     "unet_sdxl_refiner": _one(
         "unet_sdxl_refiner", ("vae_sdxl", "text_g", "unet_sdxl_base"), _sdxl_refiner, looking.refiner, "unet_sdxl_base"
-    ),
-    "union_sdxl": _one(
-        "union_sdxl",
-        ("vae_sdxl", "text_l", "text_g", "unet_sdxl_base", "controlnet_depth"),
-        _union,
-        looking.union,
-        "unet_sdxl_base",
     ),
     "movq": _movq(Plan(2000, 2e-3, 107), Plan(2500, 1e-3, 108)),
     "prior": _one("prior", ("text_g", "picture_g"), _prior),

@@ -25,7 +25,6 @@ CLASSES = {
     "taesd": "diffusers.AutoencoderTiny",
     "unet": "diffusers.UNet2DConditionModel",
     "controlnet": "diffusers.ControlNetModel",
-    "union": "diffusers.ControlNetUnionModel",
     "prior": "diffusers.PriorTransformer",
     "text": "transformers.CLIPTextModelWithProjection",
     "picture": "transformers.CLIPVisionModelWithProjection",

@@ -12,7 +12,6 @@ COMIC = "ogkalu/Comic-Diffusion"
 PIXEL = "kohbanye/pixel-art-style"
 ELDEN_RING = "nitrosocke/elden-ring-diffusion"
 DEPTH_CONTROLNET = "lllyasviel/control_v11f1p_sd15_depth"
-UNION_CONTROLNET = "xinsir/controlnet-union-sdxl-1.0"
 IP_ADAPTER = "h94/IP-Adapter"
 SDXL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
 SDXL_REFINER = "stabilityai/stable-diffusion-xl-refiner-1.0"
@@ -34,7 +33,6 @@ LORA_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/loading_adap
 LCM_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/inference_with_lcm"
 PAG_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/pag"
 IP_ADAPTER_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/ip_adapter"
-UNION_GUIDE = "https://huggingface.co/docs/diffusers/api/pipelines/controlnet_union"
 WEIGHTS_GUIDE = "https://huggingface.co/docs/diffusers/using-diffusers/weighted_prompts"
 
 

@@ -50,7 +50,7 @@ In the diffusers documentation: [IP-Adapter]({IP_ADAPTER_GUIDE}).
                 width=512,
                 height=512,
                 batch_size=1,
-                steps=30,
+                steps=20,
                 guidance_scale=5.0,
                 seed=81,
                 **more,

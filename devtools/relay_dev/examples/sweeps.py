@@ -109,7 +109,7 @@ In the diffusers documentation: [Perturbed-attention guidance]({PAG_GUIDE}).
                 width=512,
                 height=512,
                 batch_size=1,
-                steps=30,
+                steps=20,
                 guidance_scale=scale,
                 seed=71,
             )
