@@ -19,7 +19,8 @@ An IP-Adapter reads a picture like a prompt: colors, style and what is there, bu
 **Load your own picture** in *The picture to start from*. Only the square in its middle is used.
 
 **Try**
-- A prompt that only names a thing, or an empty one: then the picture decides everything.
+- Colors in the prompt: at a low weight they win, at a high one the picture's do.
+- An empty prompt: then the picture decides everything.
 - **end** 0.5 in one of the *Weight* nodes: the picture steers only the first half of the steps.
 - A **mask** there: the picture has an effect only where the mask is white.
 - `models/ip-adapter-plus_sd15.safetensors` in *IP-Adapter*, which follows pictures more closely.
@@ -34,7 +35,7 @@ In the diffusers documentation: [IP-Adapter]({IP_ADAPTER_GUIDE}).
         picture = example_picture(sheet)
     with sheet.column("2 Prompt and weights"):
         prompt = sheet.add(
-            "RelayEncodePrompt", "One prompt for all", model=model, prompt="a large red circle on a blue background"
+            "RelayEncodePrompt", "One prompt for all", model=model, prompt="a large triangle"
         )
         shown = [
             sheet.add("RelayIpAdapterImage", f"Weight {weight:g}", ip_adapter=adapter, images=picture, weight=weight)
