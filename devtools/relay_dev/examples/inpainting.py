@@ -103,7 +103,7 @@ In the diffusers documentation: [Inpainting]({INPAINT_GUIDE}).
             "RelayEncodePrompt",
             "What to paint there",
             model=model,
-            prompt="a large red star on a black background, detailed",
+            prompt="a large red star on a blue background, detailed",
         )
         picture = scaled(sheet, picture, 512)
         white = sheet.add("SolidMask", "Everything is masked", value=1.0, width=512, height=512)
