@@ -34,9 +34,7 @@ In the diffusers documentation: [IP-Adapter]({IP_ADAPTER_GUIDE}).
         adapter = sheet.add("RelayLoadIpAdapterFromHub", "IP-Adapter", repo_id=IP_ADAPTER)
         picture = example_picture(sheet)
     with sheet.column("2 Prompt and weights"):
-        prompt = sheet.add(
-            "RelayEncodePrompt", "One prompt for all", model=model, prompt="a large triangle"
-        )
+        prompt = sheet.add("RelayEncodePrompt", "One prompt for all", model=model, prompt="a large triangle")
         shown = [
             sheet.add("RelayIpAdapterImage", f"Weight {weight:g}", ip_adapter=adapter, images=picture, weight=weight)
             for weight in weights
