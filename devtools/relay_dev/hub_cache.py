@@ -31,6 +31,8 @@ HUB_IDS = {
 
 HUB_CONTROLNETS = {"lllyasviel/control_v11f1p_sd15_depth": "controlnet_depth"}
 """The same for ControlNets."""
+HUB_IP_ADAPTERS = {"h94/IP-Adapter": "ip_adapter"}
+"""The same for IP-Adapters."""
 
 FP16_OWNERS = ("stable-diffusion-v1-5/", "stabilityai/", "lllyasviel/")
 WITH_FP16_FILES = {name for name in (*HUB_IDS, *HUB_CONTROLNETS) if name.startswith(FP16_OWNERS)}
@@ -38,10 +40,10 @@ WITH_FP16_FILES = {name for name in (*HUB_IDS, *HUB_CONTROLNETS) if name.startsw
 
 
 def make_hub_cache(cache_dir: Path, models: dict[str, Path]) -> dict[str, Path]:
-    """Writes a repository for every id in HUB_IDS and HUB_CONTROLNETS. Returns {id: snapshot folder}."""
+    """Writes a repository for every id. Returns {id: snapshot folder}."""
     return {
         repo_id: add_repository(cache_dir, repo_id, models[name], fp16=repo_id in WITH_FP16_FILES)
-        for repo_id, name in (HUB_IDS | HUB_CONTROLNETS).items()
+        for repo_id, name in (HUB_IDS | HUB_CONTROLNETS | HUB_IP_ADAPTERS).items()
     }
 
 

@@ -97,7 +97,7 @@ def _make(root: Path) -> None:
         trained = Store()
         make_hub_cache(scratch / "hub", layout.lay_out_all(trained, Path(name) / "trained"))
         layout.lay_out_checkpoint(trained, scratch / "models" / "checkpoints")
-        layout.lay_out_lora(trained, scratch / "models" / "loras")
+        layout.lay_out_loras(trained, scratch / "models" / "loras")
         layout.lay_out_embedding(trained, scratch / "models" / "embeddings")
         paths = {key: path.relative_to(scratch).as_posix() for key, path in named.items()}
         (scratch / "index.json").write_text(json.dumps(paths, indent=1), "utf-8")

@@ -140,18 +140,21 @@ def random_boxes(clean: torch.Tensor) -> torch.Tensor:
 def train_lora(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any, plan: Plan) -> dict[str, torch.Tensor]:
     """Trains the pixel art style as a LoRA, in diffusers' format."""
     from peft import LoraConfig
-    from peft.utils import get_peft_model_state_dict
 
     torch.manual_seed(plan.seed)
     unet.requires_grad_(False)
     unet.add_adapter(LoraConfig(r=LORA_RANK, lora_alpha=LORA_RANK, target_modules=LORA_LAYERS))
     banks = make_banks(vae, "pixel", plan.seed, TUNED_AT)
     conditions = text_conditions(tokenizer, text_encoder, plan.seed, TRIGGERS["pixel"])
-    trained = train_denoiser("pixel art lora", unet, banks, conditions, plan)
-    weights = get_peft_model_state_dict(
-        trained
-    )  # not converted: diffusers has older names for some layers, and reads only one kind of name
-    return {f"unet.{name}": value.half().contiguous() for name, value in weights.items()}
+    return lora_weights(train_denoiser("pixel art lora", unet, banks, conditions, plan))
+
+
+def lora_weights(unet: Any) -> dict[str, torch.Tensor]:
+    """The LoRA on the UNet, in diffusers' format."""
+    from peft.utils import get_peft_model_state_dict
+
+    # not converted: diffusers has older names for some layers, and reads only one kind of name
+    return {f"unet.{name}": value.half().contiguous() for name, value in get_peft_model_state_dict(unet).items()}
 
 
 EMBER = one_thing("circle", "red", "black")

@@ -14,6 +14,7 @@ from small_models.parts import UNCLIP, save
 from small_models.upscalers import LOW_RES_SCHEDULER, X2_SCHEDULER, X4_SCHEDULER
 
 from . import pipelines
+from .ip_adapter import widened
 from .native import native_weights, save_native
 from .schedules import KANDINSKY, SD15, SDXL
 from .store import Store
@@ -77,6 +78,14 @@ def lay_out_controlnet(store: Store, folder: Path) -> Path:
     return folder
 
 
+def lay_out_ip_adapter(store: Store, folder: Path) -> Path:
+    """The SD1.5 stand-in's IP-Adapter, with the encoder that reads its pictures."""
+    adapter = widened(load_file(store.file("ip_adapter")), SD15_TEXT_COPIES)
+    _saved_tensors(adapter, folder / "models" / IP_ADAPTER_FILE)
+    store.load("picture_g").half().save_pretrained(folder / "models" / "image_encoder", safe_serialization=True)
+    return folder
+
+
 def lay_out_all(store: Store, folder: Path) -> dict[str, Path]:
     """Writes every model to a folder of its name. Returns {name: folder}."""
     return {name: lay_out(store, folder / name) for name, lay_out in MODELS.items()}
@@ -97,6 +106,7 @@ MODELS: dict[str, Callable[[Store, Path], Path]] = {
     "x2_upscaler": lay_out_x2,
     "x4_upscaler": lay_out_x4,
     "controlnet_depth": lay_out_controlnet,
+    "ip_adapter": lay_out_ip_adapter,
 }
 """{name: function that writes the model}. relay_dev.hub_cache maps hub ids to these names."""
 
@@ -106,8 +116,8 @@ def lay_out_checkpoint(store: Store, folder: Path) -> Path:
     return save_native(native_weights(store.load("unet_native"), store.load("taesd"), SD15_TEXT_COPIES), folder)
 
 
-def lay_out_lora(store: Store, folder: Path) -> Path:
-    return _saved_tensors(load_file(store.file("lora_pixel")), folder / LORA_FILE)
+def lay_out_loras(store: Store, folder: Path) -> list[Path]:
+    return [_saved_tensors(load_file(store.file(name)), folder / file) for name, file in LORAS.items()]
 
 
 def lay_out_embedding(store: Store, folder: Path) -> Path:
@@ -125,6 +135,9 @@ def _saved_tensors(tensors: dict[str, Any], file: Path) -> Path:
 
 
 LORA_FILE = "pixel-art-lora.safetensors"
+LCM_LORA_FILE = "lcm-lora-sdv1-5.safetensors"
+LORAS = {"lora_pixel": LORA_FILE, "lora_lcm": LCM_LORA_FILE}
+IP_ADAPTER_FILE = "ip-adapter_sd15.safetensors"
 EMBEDDING_FILE = "ember.safetensors"
 
 

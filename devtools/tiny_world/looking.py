@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from relay_host.paths import WORK
+from small_models.parts import scheduler
 
 from . import pipelines
-from .drawing import STYLES, TRIGGERS, draw, draw_depth
+from .drawing import STYLES, TRIGGERS, cover_of, draw, draw_depth
 from .evaluate import save_sheet, scenes_to_ask, score
+from .ip_adapter import put_on
 from .judge import agrees, edge_strength, look
 from .kandinsky import picture_embeddings
-from .scene import Scene, plain_caption
+from .scene import COLORS, SHAPES, Scene, moved, plain_caption
 from .store import Store
 from .tokenizer import tokenizer
 from .training import pictures, scenes, to_array
@@ -174,16 +177,26 @@ def controlnet(store: Store) -> None:
             generator=_generators(count),
             output_type="np",
         ).images
-        save_sheet(np.asarray(found), SHEETS / f"controlnet_depth-{size}.png")
-        off = []
-        for picture, scene in zip(found, asked):
-            seen = look(picture).largest
-            off.append(1.0 if seen is None else float(np.hypot(seen.x - scene.things[0].x, seen.y - scene.things[0].y)))
-        right = sum(agrees(look(picture), scene) for picture, scene in zip(found, asked))
-        print(
-            f"controlnet at {size}: things {np.median(off):.3f} of the side from the map's, {right} of {count} right",
-            flush=True,
-        )
+        _compare_places(f"controlnet_depth-{size}", np.asarray(found), asked)
+
+
+def _compare_places(name: str, found: np.ndarray, asked: Sequence[Scene]) -> None:
+    """How far things are from where they were asked for, and how many are right."""
+    save_sheet(found, SHEETS / f"{name}.png")
+    off, overlaps = [], []
+    for picture, scene in zip(found, asked):
+        seen = look(picture).largest
+        off.append(1.0 if seen is None else float(np.hypot(seen.x - scene.things[0].x, seen.y - scene.things[0].y)))
+        cover = cover_of(scene.things[0], len(picture)) > 0.5
+        ground = np.linalg.norm(picture - np.array(COLORS[scene.background]), axis=2)
+        thing = np.linalg.norm(picture - np.array(COLORS[scene.things[0].color]), axis=2)
+        overlaps.append(float((cover & (thing < ground)).sum() / (cover | (thing < ground)).sum()))
+    right = sum(agrees(look(picture), scene) for picture, scene in zip(found, asked))
+    print(
+        f"{name}: things {np.median(off):.3f} of the side from the map's, overlap {np.mean(overlaps):.2f}, "
+        f"{right} of {len(asked)} right",
+        flush=True,
+    )
 
 
 def inpainting(store: Store) -> None:
@@ -244,6 +257,66 @@ def embedding(store: Store) -> None:
     print(f"embedding: {right} of 16 are red on black", flush=True)
 
 
+@torch.no_grad()
+def ip_adapter(store: Store) -> None:
+    """Paints without a text what another picture shows; then its colours with another shape, which only the text names."""
+    pipeline = pipelines.stable_diffusion(store, image_encoder=store.load("picture_g"))
+    put_on(pipeline, load_file(store.file("ip_adapter")))
+    shown = _large_things()
+    wanted = [moved(scene, shape=SHAPE_ORDER[SHAPE_ORDER.index(scene.things[0].shape) - 1]) for scene in shown]
+    embeddings = picture_embeddings(pipeline.image_encoder, shown)
+    given = [torch.stack([torch.zeros_like(one), one])[:, None] for one in embeddings]
+    for name, texts, asked in (
+        ("alone", [""] * len(shown), shown),
+        ("with a shape", [f"a large {scene.things[0].shape}" for scene in wanted], wanted),
+    ):
+        found = np.concatenate(  # a pipeline gives all pictures to all texts of a batch
+            [
+                _painted(pipeline, [text], 256, guidance_scale=4.0, ip_adapter_image_embeds=[one])
+                for text, one in zip(texts, given)
+            ]
+        )
+        save_sheet(found, SHEETS / f"ip_adapter-{name.replace(' ', '-')}.png", 10)
+        seen = [look(picture) for picture in found]
+        colors = sum(agrees(one, scene, colors_only=True) for one, scene in zip(seen, asked))
+        right = sum(agrees(one, scene) for one, scene in zip(seen, asked))
+        print(f"ip adapter {name}: {colors} of {len(asked)} have the colours, {right} the shape too", flush=True)
+
+
+def lcm_lora(store: Store) -> None:
+    """Pictures in four LCM steps, with the LoRA and by its teacher alone; and the teacher's in 20 of another scheduler."""
+    pipeline = pipelines.stable_diffusion(store)
+    asked = _large_things()
+    texts = [plain_caption(scene) for scene in asked]
+
+    def paint(name: str, size: int, count: int, **settings: Any) -> None:
+        found = _painted(pipeline, texts[:count], size, **settings)
+        save_sheet(found, SHEETS / f"lora_lcm-{name.replace(' ', '-')}-{size}.png", 10)
+        seen = [look(picture) for picture in found]
+        right = sum(agrees(one, scene) for one, scene in zip(seen, asked))
+        edges = np.mean([edge_strength(picture) for picture in found])
+        overlap = np.mean([0 if one.largest is None else one.largest.overlap for one in seen])
+        print(
+            f"lcm lora, {name} at {size}: {right} of {count} right, edges {edges:.3f}, shapes {overlap:.3f}", flush=True
+        )
+
+    for size, count in ((256, 20), (512, 8)):
+        paint("teacher", size, count, guidance_scale=3.0)
+    pipeline.scheduler = scheduler({**pipeline.scheduler.config, "_class_name": "LCMScheduler"})
+    for name in ("teacher as lcm", "lcm"):
+        for size, count in ((256, 20), (512, 8)):
+            paint(name, size, count, num_inference_steps=4, guidance_scale=1.0)
+        pipeline.load_lora_weights(str(store.file("lora_lcm").parent), weight_name=store.file("lora_lcm").name)
+
+
+def _large_things() -> list[Scene]:
+    """20 scenes with one large thing each."""
+    return [scene for scene in scenes_to_ask(64) if scene.things[0].size == "large"][:20]
+
+
+SHAPE_ORDER = list(SHAPES)
+
+
 def _ask(
     name: str, pipeline: Any, words: str = "", sizes: Sequence[tuple[int, int]] = ((256, ASKED), (512, 8))
 ) -> None:
@@ -263,14 +336,14 @@ def _print_score(name: str, size: int, count: int, result: tuple[float, float]) 
     )
 
 
-def _painted(pipeline: Any, texts: Sequence[str], size: int) -> np.ndarray:
+def _painted(pipeline: Any, texts: Sequence[str], size: int, **settings: Any) -> np.ndarray:
     found = pipeline(
         list(texts),
         height=size,
         width=size,
-        num_inference_steps=STEPS,
         generator=_generators(len(texts)),
         output_type="np",
+        **{"num_inference_steps": STEPS, **settings},
     )
     return np.asarray(found.images)
 

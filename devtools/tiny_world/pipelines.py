@@ -31,9 +31,9 @@ def stable_diffusion(store: Store, unet: str = "unet_sd15", kind: str = "StableD
     )
 
 
-def sdxl_base(store: Store) -> Any:
+def sdxl_base(store: Store, kind: str = "StableDiffusionXLPipeline", **more: Any) -> Any:
     return _built(
-        "StableDiffusionXLPipeline",
+        kind,
         vae=store.load("vae_sdxl"),
         text_encoder=text_model(store.load("text_l")),
         text_encoder_2=store.load("text_g"),
@@ -43,6 +43,7 @@ def sdxl_base(store: Store) -> Any:
         scheduler=scheduler(SDXL),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
+        **more,
     )
 
 

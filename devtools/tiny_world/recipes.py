@@ -6,7 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import additions, clip, kandinsky, looking, native, sdxl, stable_diffusion, upscalers
+from . import (
+    additions,
+    clip,
+    consistency,
+    ip_adapter,
+    kandinsky,
+    looking,
+    native,
+    pipelines,
+    sdxl,
+    stable_diffusion,
+    upscalers,
+)
 from .autoencoders import (
     make_autoencoder_kl,
     make_movq,
@@ -190,6 +202,15 @@ def _embedding(store: Store) -> Any:
     )
 
 
+def _lcm_lora(store: Store) -> Any:
+    return consistency.train_lcm_lora(pipelines.stable_diffusion(store), Plan(2000, 2e-3, 618))
+
+
+def _ip_adapter(store: Store) -> Any:
+    pipeline = pipelines.stable_diffusion(store, image_encoder=store.load("picture_g"))
+    return ip_adapter.train_ip_adapter(pipeline, Plan(2000, 2e-3, 619))
+
+
 def _x2(store: Store) -> Any:
     unet = upscalers.make_x2_unet(clip.L.width, 701)
     return upscalers.train_x2(unet, store.load("vae_sd15"), tokenizer(), store.load("text_l"), Plan(4000, 3e-3, 701))
@@ -232,6 +253,8 @@ RECIPES = {
     "unet_native": _one("unet_native", ("vae_sd15", "text_l"), _native),
     "taesd": _one("taesd", ("vae_sd15",), _taesd),
     "clip_g": _towers("g", clip.G, Plan(4000, 2e-3, 211), keep_picture=True),
+    "lora_lcm": _one("lora_lcm", SD15, _lcm_lora, looking.lcm_lora),
+    "ip_adapter": _one("ip_adapter", (*SD15, "picture_g"), _ip_adapter, looking.ip_adapter),
     "vae_sdxl": _one(
         "vae_sdxl",
         ("vae_sd15",),

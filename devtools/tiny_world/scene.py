@@ -121,6 +121,14 @@ def caption(scene: Scene, rng: random.Random, style: str = "") -> str:
     return _spelled(", ".join(parts))
 
 
+def shape_caption(scene: Scene, rng: random.Random) -> str:
+    """A random caption without colours: "a large star". Empty for a scene without things."""
+    sizes = rng.random() < 0.5
+    words = [rng.choice((thing.shape, rng.choice(SHAPES[thing.shape]))) for thing in scene.things]
+    named = [f"a {f'{thing.size} ' if sizes else ''}{word}" for thing, word in zip(scene.things, words)]
+    return " left of ".join(named)
+
+
 def _things(scene: Scene, words: Sequence[str], *, sizes: bool = True) -> str:
     named = [f"a {f'{thing.size} ' if sizes else ''}{thing.color} {word}" for thing, word in zip(scene.things, words)]
     return " left of ".join(named)

@@ -71,7 +71,7 @@ def start_from_sd15(unet: Any, sd15: Any) -> None:
     fitted = torch.linalg.lstsq(torch.cat([waves, torch.ones(len(waves), 1)], 1), wanted).solution
     layer.weight.copy_(fitted[:-1].T)
     layer.bias.copy_(fitted[-1])
-    _say_nothing(unet.add_embedding)
+    say_nothing(unet.add_embedding)
     only(unet, LEARNS, LEARNS_LAYERS)
 
 
@@ -79,7 +79,7 @@ def start_from_sd15(unet: Any, sd15: Any) -> None:
 def start_from_base(unet: Any, base: Any) -> None:
     """Starts the refiner from the base, and makes most of the base's trained layers trainable. It uses only the second text encoder."""
     _take(unet, base.state_dict(), last=True)
-    _say_nothing(unet.add_embedding)
+    say_nothing(unet.add_embedding)
     only(unet, REFINER_LEARNS, REFINER_LAYERS)
 
 
@@ -102,7 +102,7 @@ def _take(unet: Any, known: dict[str, torch.Tensor], *, last: bool = False) -> N
             value[:, :width] = found[:, -width:] if last else found[:, :width]
 
 
-def _say_nothing(embedding: Any) -> None:
+def say_nothing(embedding: Any) -> None:
     """Makes the embedding's output 0, so its sum with the time embedding doesn't change at first."""
     torch.nn.init.zeros_(embedding.linear_2.weight)
     torch.nn.init.zeros_(embedding.linear_2.bias)
@@ -117,11 +117,15 @@ def base_conditions(tokenizer: Any, first: Any, second: Any, seed: int) -> Condi
     @torch.no_grad()
     def conditions(batch: Batch) -> dict[str, Any]:
         states, pooled = both(tokenizer, first, second, *captions.pick(batch))
-        size = batch.bank.size
-        ids = torch.tensor([[size, size, 0, 0, size, size]] * len(pooled), dtype=torch.float32, device=DEVICE)
-        return {"encoder_hidden_states": states, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": ids}}
+        return {"encoder_hidden_states": states, "added_cond_kwargs": added_conditions(pooled, batch.bank.size)}
 
     return conditions
+
+
+def added_conditions(pooled: torch.Tensor, size: int) -> dict[str, torch.Tensor]:
+    """For square pictures of this size that aren't cropped."""
+    ids = torch.tensor([[size, size, 0, 0, size, size]] * len(pooled), dtype=torch.float32, device=pooled.device)
+    return {"text_embeds": pooled, "time_ids": ids}
 
 
 def both(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from .drawing import TRIGGERS
 from .noise import DROPPED, Conditions, train_denoiser
-from .scene import caption
+from .scene import Scene, caption
 from .training import DEVICE, Bank, Batch, Limits, Plan, latents, scenes
 
 SHOWN_AT = {256: (24000, 384, 0.7), 512: (6000, 96, 0.3)}
@@ -71,8 +72,8 @@ class Captions:
 
     SENTENCES = 6
 
-    def __init__(self, tokenizer: Any, seed: int, trigger: str = "") -> None:
-        self.tokenizer, self.trigger, self.rng = tokenizer, trigger, random.Random(seed)
+    def __init__(self, tokenizer: Any, seed: int, say: Callable[[Scene, random.Random], str] = caption) -> None:
+        self.tokenizer, self.say, self.rng = tokenizer, say, random.Random(seed)
         self.empty = token_ids(tokenizer, [""]).to(DEVICE)
         self.known: dict[int, torch.Tensor] = {}
 
@@ -85,7 +86,7 @@ class Captions:
 
     def _of(self, bank: Bank) -> torch.Tensor:
         if id(bank) not in self.known:
-            texts = [caption(scene, self.rng, self.trigger) for scene in bank.scenes for _ in range(self.SENTENCES)]
+            texts = [self.say(scene, self.rng) for scene in bank.scenes for _ in range(self.SENTENCES)]
             ids = token_ids(self.tokenizer, texts)
             self.known[id(bank)] = ids.view(len(bank.scenes), self.SENTENCES, -1).to(DEVICE)
         return self.known[id(bank)]
@@ -93,7 +94,7 @@ class Captions:
 
 def text_conditions(tokenizer: Any, text_encoder: Any, seed: int, trigger: str = "") -> Conditions:
     """Encoded captions of the scenes, with random wording; some are dropped."""
-    captions = Captions(tokenizer, seed, trigger)
+    captions = Captions(tokenizer, seed, partial(caption, style=trigger))
     text_encoder.to(DEVICE)
 
     @torch.no_grad()

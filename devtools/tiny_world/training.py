@@ -187,6 +187,19 @@ def _cosine(done: float) -> float:
     return 0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * done))
 
 
+RIDGE = 1e-3
+
+
+@torch.no_grad()
+def fit(layer: torch.nn.Linear, given: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Fits the layer by least squares, with weights no larger than they need to be."""
+    inputs = torch.cat([given, torch.ones(len(given), 1, device=given.device)], 1).double()
+    square = inputs.T @ inputs + RIDGE * torch.eye(inputs.shape[1], dtype=torch.float64, device=given.device)
+    fitted = torch.linalg.solve(square, inputs.T @ wanted.double()).float()
+    layer.weight.copy_(fitted[:-1].T)
+    layer.bias.copy_(fitted[-1])
+
+
 def scenes(count: int, seed: int, **chances: float) -> list[Scene]:
     rng = random.Random(seed)
     return [random_scene(rng, **chances) for _ in range(min(count, Limits.scenes))]

@@ -99,7 +99,7 @@ def _lines(ours: Prompt, theirs: Prompt) -> Iterator[str]:
 
 
 def test_examples(page: HostPage, nodes: NodeTable) -> None:
-    assert len(EXAMPLES) == 17
+    assert len(EXAMPLES) == 21
     found = {file.stem: differences(page, nodes, json.loads(file.read_text("utf-8"))) for file in EXAMPLES}
     assert found == {file.stem: [] for file in EXAMPLES}
 

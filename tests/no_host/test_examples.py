@@ -16,7 +16,7 @@ from relay_dev.examples import SHEETS
 from relay_dev.hub_cache import HUB_CONTROLNETS, HUB_IDS
 from relay_host.comfyui import HOST_VERSION
 from relay_host.paths import ROOT
-from tiny_world.layout import LORA_FILE
+from tiny_world.layout import LCM_LORA_FILE, LORA_FILE
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 TITLE_HEIGHT = 30
@@ -30,10 +30,7 @@ IN_NO_EXAMPLE = {
     "RelayConvertLatent": "the samplers convert",
     "RelayOptimize": "the best option depends on the machine",
     "RelaySetVae": "the guide's models don't need another VAE",
-    "RelaySetGuidance": "the guide doesn't use it",
     "RelayLoadIpAdapter": "the user's files aren't known",
-    "RelayLoadIpAdapterFromHub": "the guide doesn't use it",
-    "RelayIpAdapterImage": "the guide doesn't use it",
     "RelaySdxlSize": "the guide doesn't use it",
 }
 APPS = {
@@ -199,7 +196,7 @@ def test_models_are_those_of_the_guide(workflow: dict[str, Any]) -> None:
     controlnets = [node for node in workflow["nodes"] if node["type"] == "RelayLoadControlNetFromHub"]
     assert {node["widgets_values"][0] for node in controlnets} <= set(HUB_CONTROLNETS)
     loras = [node for node in workflow["nodes"] if node["type"] == "RelayLoadLora"]
-    assert {node["widgets_values"][0] for node in loras} <= {LORA_FILE}
+    assert {node["widgets_values"][0] for node in loras} <= {LORA_FILE, LCM_LORA_FILE}
 
 
 def test_seeds_are_fixed(file: Path, workflow: dict[str, Any]) -> None:

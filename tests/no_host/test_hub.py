@@ -23,7 +23,7 @@ from diffusers_relay.pipelines.downloads import hub, hub_transfer
 from diffusers_relay.pipelines.downloads.hub import fetch_repo
 from diffusers_relay.pipelines.downloads.hub_names import check_repo_id, check_revision
 from diffusers_relay.pipelines.loading.from_hub import PIPELINE, load_from_hub
-from relay_dev.hub_cache import HUB_CONTROLNETS
+from relay_dev.hub_cache import HUB_CONTROLNETS, HUB_IP_ADAPTERS
 from relay_dev.model_folders import SmallModels
 from relay_host.fake_hub import FakeHub, FakeRepo
 from small_models.finetunes import add_fp16_files
@@ -569,7 +569,7 @@ def test_a_hub_cache_made_by_others_serves(models: SmallModels, monkeypatch: pyt
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(models.hub_cache))
     repos = [folder.name.split("--", 1)[1].replace("--", "/") for folder in models.hub_cache.glob("models--*")]
     assert repos
-    for repo_id in set(repos) - set(HUB_CONTROLNETS):
+    for repo_id in set(repos) - {*HUB_CONTROLNETS, *HUB_IP_ADAPTERS}:
         fetch(repo_id, dtype=torch.float16)
 
 

@@ -20,6 +20,7 @@ from diffusers_relay.pipelines.base.errors import RelayError
 from diffusers_relay.pipelines.loading.image_encoder import KINDS, EncoderKind, load_image_encoder_file
 from diffusers_relay.pipelines.loading.ip_adapter import load_ip_adapter, read_kind
 from diffusers_relay.pipelines.loading.ip_adapter_hub import load_ip_adapter_from_hub
+from relay_dev.hub_cache import HUB_IP_ADAPTERS
 from relay_dev.model_folders import SmallModels
 from relay_host.fake_hub import FakeHub, FakeRepo
 from small_models.ip_adapters import face_id_adapter, plus_adapter
@@ -306,3 +307,13 @@ def test_what_the_repository_lacks_is_named(fake: FakeHub) -> None:
         RelayError, match=r"needs one with embeddings of 24, but the repository only has: models.* \(11\)"
     ):
         from_hub(PLAIN)
+
+
+@pytest.mark.parametrize("repo_id", HUB_IP_ADAPTERS)
+def test_the_published_ids_are_in_the_test_cache(
+    models: SmallModels, monkeypatch: pytest.MonkeyPatch, repo_id: str
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(models.hub_cache))
+    found, _ = from_hub(PLAIN, repo_id)
+    assert all(float(value.abs().max()) > 0 for value in found.weights.parameters())

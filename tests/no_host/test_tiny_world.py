@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from tiny_world import drawing, make
+from tiny_world import consistency, drawing, ip_adapter, make, pipelines
 from tiny_world.additions import make_controlnet, random_boxes
 from tiny_world.autoencoders import fold_scale, make_autoencoder_kl
 from tiny_world.clip import G, L, make_text_tower
@@ -36,6 +37,7 @@ from tiny_world.scene import (
     one_thing,
     plain_caption,
     random_scene,
+    shape_caption,
     vocabulary,
 )
 from tiny_world.stable_diffusion import Captions, encode, make_unet, token_ids
@@ -280,7 +282,7 @@ def test_a_sentence_of_each_scene_is_picked_and_some_are_left_out() -> None:
     reads = tokenizer()
     of = scenes(30, 6, two=0.3, empty=0)
     bank = Bank(of, torch.zeros(30, 4, 8, 8), 400)
-    captions = Captions(reads, 1, "pixelartstyle")
+    captions = Captions(reads, 1, partial(caption, style="pixelartstyle"))
     batch = bank.pick()
     ids, kept = captions.pick(batch)
     assert ids.shape == (400, 77) and 0.75 < kept.float().mean() < 0.98
@@ -465,7 +467,76 @@ def test_an_edge_is_as_sharp_on_a_small_thing_as_on_a_large_one(size: str) -> No
     assert edge_strength(drawn) == pytest.approx(edge_strength(draw(one_thing("circle", "red", "blue"), 256)), rel=0.1)
 
 
-MOST_MB = 24
+def test_a_caption_of_the_shape_says_no_colour() -> None:
+    rng = random.Random(2)
+    for scene in scenes(200, 3, two=0.3, empty=0):
+        words = shape_caption(scene, rng).split()
+        assert not {*COLORS} & set(words)
+        assert all({thing.shape, *SHAPES[thing.shape]} & set(words) for thing in scene.things)
+
+
+@torch.no_grad()
+def test_an_ip_adapter_s_files_do_in_the_unet_what_its_layers_did_in_training() -> None:
+    """The layers were trained outside of the UNet. Loaded by diffusers, they must add the same."""
+    store = Store()
+    pipeline = pipelines.stable_diffusion(store, image_encoder=store.load("picture_g"))
+    adapter = ip_adapter.Adapter(pipeline, 3)
+    torch.nn.init.normal_(adapter.norm.bias)
+    assert adapter.numbers == [1, 3, 5, 7, 9, 11, 13], "the numbers in published files"
+    asked = [torch.randn(1, 6, key.shape[0]) for key in adapter.keys]
+    shown = torch.randn(1, G.width)
+    ip_adapter.put_on(pipeline, adapter.tensors())
+    tokens = pipeline.unet.encoder_hid_proj([shown[None]])
+    for (_, layer), query, added in zip(ip_adapter.layers_of(pipeline.unet), asked, adapter(shown, asked)):
+        layer.to_q, layer.to_out[0] = torch.nn.Identity(), torch.nn.Identity()
+        text = torch.randn(1, 77, L.width)
+        with_picture = layer(query, encoder_hidden_states=(text, tokens))
+        alone = ip_adapter.attend(query, layer.to_k(text), layer.to_v(text), layer.heads)
+        torch.testing.assert_close(with_picture - alone, added, atol=5e-3, rtol=5e-3)
+
+
+@torch.no_grad()
+def test_what_a_text_adds_is_noted_in_each_layer_and_the_unet_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Limits, "scenes", 3)
+    monkeypatch.setattr(ip_adapter, "NOTHING", 1.0)
+    store = Store()
+    pipeline = pipelines.stable_diffusion(store, image_encoder=store.load("picture_g"))
+    usual = {name: type(one) for name, one in pipeline.unet.attn_processors.items()}
+    nothing = ip_adapter.watch(pipeline, 4)
+    assert not nothing.pictures.any() and not any(added.any() for added in nothing.added)
+    monkeypatch.setattr(ip_adapter, "NOTHING", 0.0)
+    watched = ip_adapter.watch(pipeline, 4)
+    assert [tuple(one.shape) for one in watched.asked] == [tuple(one.shape) for one in watched.added]
+    assert all(added.square().mean() > 0.05 for added in watched.added)
+    assert {name: type(one) for name, one in pipeline.unet.attn_processors.items()} == usual
+
+
+def test_points_for_the_lcm_are_on_the_path_and_half_where_four_steps_begin() -> None:
+    torch.manual_seed(6)
+    points = consistency.points_of(2000)
+    assert set(points.tolist()) == set(range(consistency.WALKED))
+    begin = torch.isin(points, torch.tensor([0, 5, 10, 15]))
+    assert 0.5 < begin.float().mean() < 0.7
+
+
+@torch.no_grad()
+def test_a_path_ends_where_the_teacher_alone_would_have_ended() -> None:
+    pipeline = pipelines.stable_diffusion(Store())
+    paths = consistency.walk(pipeline, 64, 1, 1, 1.0, seed=5)
+    assert paths.latents.shape == (1, consistency.WALKED + 1, 4, 8, 8)
+    assert paths.times[0] == 999 and (paths.times.diff() < 0).all()
+    again = pipeline(
+        prompt_embeds=paths.states,
+        negative_prompt_embeds=encode(pipeline.tokenizer, pipeline.text_encoder, [""]),
+        latents=paths.latents[:, 0],
+        num_inference_steps=consistency.WALKED,
+        guidance_scale=consistency.GUIDANCE,
+        output_type="latent",
+    ).images
+    torch.testing.assert_close(again, paths.latents[:, -1], atol=1e-5, rtol=1e-5)
+
+
+MOST_MB = 26
 
 
 def test_every_model_is_there_and_together_they_are_small() -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from diffusers_relay.pipelines.base.monitor import SilentMonitor
 from diffusers_relay.pipelines.loading.folder import load_folder
-from relay_dev.hub_cache import HUB_CONTROLNETS, HUB_IDS
-from tiny_world import clip, kandinsky, layout, make, sdxl
+from relay_dev.hub_cache import HUB_CONTROLNETS, HUB_IDS, HUB_IP_ADAPTERS
+from tiny_world import clip, consistency, ip_adapter, kandinsky, layout, make, pipelines, sdxl
 from tiny_world.autoencoders import TURN
 from tiny_world.drawing import TRIGGERS, draw_depth
 from tiny_world.native import widened
@@ -39,6 +39,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Limits, "steps", 2)
     monkeypatch.setattr(Limits, "scenes", 4)
     monkeypatch.setattr(Limits, "batch", 2)
+    monkeypatch.setattr(consistency, "WALKED", consistency.JUMPS)
 
 
 @pytest.mark.parametrize("name", RECIPES)  # in order: each needs the results of earlier ones
@@ -61,21 +62,47 @@ def test_it_trains_and_is_stored(name: str, store: Store) -> None:
 
 def test_all_are_laid_out_with_the_text_as_wide_as_published(store: Store, tmp_path: Path) -> None:
     folders = layout.lay_out_all(store, tmp_path / "all")
-    assert set(folders) == {*HUB_IDS.values(), *HUB_CONTROLNETS.values()}
+    assert set(folders) == {*HUB_IDS.values(), *HUB_CONTROLNETS.values(), *HUB_IP_ADAPTERS.values()}
     assert all((folders[name] / "model_index.json").is_file() for name in HUB_IDS.values())
     pipeline = StableDiffusionControlNetPipeline.from_pretrained(
         folders["sd15"], controlnet=ControlNetModel.from_pretrained(folders["controlnet_depth"])
     )
-    lora = load_file(layout.lay_out_lora(store, tmp_path / "loras"))
-    assert all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in lora), (
-        "diffusers reads only one kind of name in a file"
-    )
-    pipeline.load_lora_weights(str(tmp_path / "loras"), weight_name=layout.LORA_FILE)
+    for file in layout.lay_out_loras(store, tmp_path / "loras"):
+        assert all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in load_file(file)), (
+            "diffusers reads only one kind of name in a file"
+        )
+        pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
     pipeline.load_textual_inversion(str(layout.lay_out_embedding(store, tmp_path / "embeddings")))
     pipeline.set_progress_bar_config(disable=True)
     depth = torch.rand(1, 3, 64, 64)
     (picture,) = pipeline("a <ember>", depth, num_inference_steps=1, height=64, width=64, output_type="np").images
     assert np.isfinite(picture).all()
+
+
+@torch.no_grad()
+def test_the_written_ip_adapter_does_to_the_wide_model_what_the_trained_one_does_to_the_narrow_one(
+    store: Store, tmp_path: Path
+) -> None:
+    narrow = pipelines.stable_diffusion(store, image_encoder=store.load("picture_g"))
+    ip_adapter.put_on(narrow, load_file(store.file("ip_adapter")))
+    wide = StableDiffusionPipeline.from_pretrained(layout.lay_out_sd15(store, tmp_path / "sd15", unet="unet_sd15"))
+    folder = layout.lay_out_ip_adapter(store, tmp_path / "adapter")
+    wide.load_ip_adapter(str(folder), subfolder="models", weight_name=layout.IP_ADAPTER_FILE)
+    assert wide.image_encoder.config.image_size == clip.PICTURE_SIZE
+    latents, text = torch.randn(2, 4, 16, 16), torch.randn(2, 77, clip.L.width)
+    pictures = torch.randn(2, 1, clip.G.width)
+    found = [
+        pipeline.unet(
+            latents,
+            500,
+            encoder_hidden_states=text.repeat(1, 1, times),
+            added_cond_kwargs={"image_embeds": [pictures]},
+        ).sample
+        for pipeline, times in ((narrow, 1), (wide, layout.SD15_TEXT_COPIES))
+    ]
+    torch.testing.assert_close(found[1], found[0], atol=2e-3, rtol=2e-3)
+    plain = store.load("unet_sd15")(latents, 500, text).sample
+    assert (found[0] - plain).abs().mean() > 0.01, "the picture counts"
 
 
 def test_the_turned_autoencoder_is_the_same_in_another_space(store: Store) -> None:

@@ -25,8 +25,12 @@ NEAR_AN_EDGE = 2 * 255 * 1e-5
 """The share of values that are so near to a rounding edge that a difference of 1e-5 can move them by one: as in support.pixels."""
 RECORDED = Path(__file__).with_name("example_prompts.json")
 """The examples in API format, {name: prompt}."""
-NOT_WRITTEN = {"mixed_with_comfyui_nodes": "CheckpointLoaderSimple"}
-"""Examples with a node of ComfyUI that has no form in a script, and the node."""
+NOT_WRITTEN = {
+    "mixed_with_comfyui_nodes": "CheckpointLoaderSimple",
+    "inpaint_softly": "FeatherMask",
+    "ip_adapter_style": "RelayLoadIpAdapterFromHub",
+}
+"""Examples with a node that has no form in a script, and the node."""
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from .chains import base_to_refiner, latent_chain, text_to_image_to_image
 from .control import controlnet_depth_then_restyle
 from .image_to_image import sd15_image_to_image, sdxl_refiner
-from .inpainting import inpaint_a_part
+from .inpainting import inpaint_a_part, inpaint_softly
 from .kandinsky import kandinsky22, kandinsky22_depth, kandinsky22_mix
-from .lora import lora_strength
+from .lora import lcm_in_four_steps, lora_strength
 from .native import mixed_with_native_nodes
+from .pictures import ip_adapter_style
 from .prompting import negative_prompt, weighted_prompt
 from .sheet import Sheet
-from .sweeps import guidance_sweep, strength_sweep
+from .sweeps import guidance_sweep, pag_against_none, strength_sweep
 from .upscaling import image_to_x2_to_x4
 
 SHEETS: tuple[Callable[[], Sheet], ...] = (
@@ -26,6 +27,7 @@ SHEETS: tuple[Callable[[], Sheet], ...] = (
     kandinsky22,
     strength_sweep,
     guidance_sweep,
+    pag_against_none,
     negative_prompt,
     weighted_prompt,
     kandinsky22_mix,
@@ -36,6 +38,9 @@ SHEETS: tuple[Callable[[], Sheet], ...] = (
     controlnet_depth_then_restyle,
     kandinsky22_depth,
     inpaint_a_part,
+    inpaint_softly,
+    ip_adapter_style,
     lora_strength,
+    lcm_in_four_steps,
     image_to_x2_to_x4,
 )
