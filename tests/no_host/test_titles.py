@@ -32,8 +32,8 @@ OF_THE_HOST = re.compile(r"ComfyUI's (?:own )?((?:[A-Z]\w*)(?: [A-Z]\w*)*(?: \((
 NO_NODE_OF_THE_HOST = {"CLIP"}
 """Other words that follow "ComfyUI's"."""
 BEFORE_A_COLON = re.compile(r"([a-z]\w*(?:, [a-z]\w*)*): ")
-CHOICES = {"auto", "none", "default", "compel"}
-"""Input values that tooltips explain, and placeholders for empty lists."""
+CHOICES = {"auto", "none", "default", "compel", "relay_script"}
+"""Input values that tooltips explain, placeholders for empty lists, and the command that begins its own messages."""
 SET_TO = re.compile(r"\b[Ss]et (\w+) to\b")
 NO_INPUTS = {"it", "HF_HOME"}
 
