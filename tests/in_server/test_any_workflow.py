@@ -20,7 +20,7 @@ from support.any_workflow import Prompt, workflows, write_odd_files
 from support.graph import Graph, saved
 
 PARTS = 4
-COUNT = int(os.environ.get("RELAY_WORKFLOWS", "1000"))
+COUNT = int(os.environ.get("RELAY_WORKFLOWS", "600"))
 """The total number of workflows."""
 TIMEOUT = 60
 OURS = "Relay"
