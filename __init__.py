@@ -36,9 +36,6 @@ async def comfy_entrypoint() -> ComfyExtension:
     from .nodes.checked import checked
 
     class DiffusersRelay(ComfyExtension):
-        async def on_load(self) -> None:
-            exported_script.add_route()
-
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
             nodes = [
                 loaders.RelayLoadModel,
@@ -74,4 +71,5 @@ async def comfy_entrypoint() -> ComfyExtension:
             ]
             return [checked(node) for node in nodes]
 
+    exported_script.add_route()  # not in on_load, which ComfyUI 0.3.75 does not call
     return DiffusersRelay()

@@ -38,7 +38,7 @@ TOASTS = "() => [...document.querySelectorAll('.p-toast-message')].map(toast => 
 
 
 def exported(page: HostPage, folder: Path) -> str:
-    with page.page.expect_download(timeout=240_000) as download:
+    with page.page.expect_download(timeout=60_000) as download:
         page.ask(RUN)
     file = folder / download.value.suggested_filename
     download.value.save_as(file)
@@ -68,7 +68,7 @@ def test_the_graph_is_exported_and_comes_back_when_the_script_is_dropped(page: H
     page.ask(CLEAR)
     assert nodes(page) == []
     page.ask(DROP, ["graph.py", text])
-    page.page.wait_for_function("count => window.app.graph.nodes.length === count", arg=len(before), timeout=240_000)
+    page.page.wait_for_function("count => window.app.graph.nodes.length === count", arg=len(before), timeout=60_000)
     assert nodes(page) == before
 
 
@@ -85,4 +85,4 @@ def test_what_can_not_be_done_is_said_on_the_page(page: HostPage, what: str, sai
         page.ask(RUN)
     else:
         page.ask(DROP, ["other.py", "print(1)\n"])
-    page.page.wait_for_function(f"said => ({TOASTS})().some(text => text.includes(said))", arg=said, timeout=240_000)
+    page.page.wait_for_function(f"said => ({TOASTS})().some(text => text.includes(said))", arg=said, timeout=60_000)
