@@ -34,7 +34,7 @@ async ([name, text]) => {
 """
 NODES = "() => window.app.graph.nodes.map(node => [node.id, node.type, node.title])"
 CLEAR = "() => { window.app.graph.clear(); return true; }"
-TOASTS = "() => [...document.querySelectorAll('.p-toast-message, [role=status]')].map(toast => toast.textContent)"
+TOASTS = "() => [...document.querySelectorAll('.p-toast-message, [role=status], [role=alert]')].map(toast => toast.textContent)"
 
 
 def exported(page: HostPage, folder: Path) -> str:
