@@ -106,5 +106,5 @@ class Inputs:
         unknown = [name for name in self.node.inputs if name not in self._read]
         if unknown:
             raise NoScript(
-                f"{self.node.called}: its input {unknown[0]} can't be written as a script yet. Leave it out, or use --stubs."
+                f"{self.node.called}: its input {unknown[0]} can't be written as a script yet. Leave it out. On the command line, --stubs makes the node a function for you to fill in."
             )

@@ -59,7 +59,7 @@ def _written(
         if writer is None:
             if not stubs:
                 raise NoScript(
-                    f"{node.called} can't be written as a script. With --stubs it becomes a function for you to fill in."
+                    f"{node.called} can't be written as a script. On the command line, --stubs makes it a function for you to fill in."
                 )
             script.outputs[node.id] = write_stub(script, node)
             continue
