@@ -52,9 +52,18 @@ def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
         yield folder, files
 
 
+def _names(kind: str) -> list[str]:
+    """The names of the host's files of ``kind``."""
+    try:
+        return list(folder_paths.get_filename_list(kind))
+    except FileNotFoundError:  # the host's cache remembers a folder that has been removed since
+        folder_paths.filename_list_cache.pop(kind, None)
+        return list(folder_paths.get_filename_list(kind))
+
+
 def safetensors_files(kind: str) -> list[str]:
     """The names of the host's files of ``kind`` (such as ``loras``) that can be read without running code."""
-    return [name for name in folder_paths.get_filename_list(kind) if name.lower().endswith(SAFE_SUFFIXES)]
+    return [name for name in _names(kind) if name.lower().endswith(SAFE_SUFFIXES)]
 
 
 def pick_file(name: str, value: str, kind: str) -> str:
@@ -62,7 +71,7 @@ def pick_file(name: str, value: str, kind: str) -> str:
     have = safetensors_files(kind)
     if value in have:
         return folder_paths.get_full_path_or_raise(kind, value)
-    if value in folder_paths.get_filename_list(kind):
+    if value in _names(kind):
         raise RelayError(
             f"{name}: {value!r} is a pickle, and only safetensors files are loaded. Choose another file, or convert this one once. {HOW_TO_CONVERT_WEIGHTS}"
         )
@@ -78,8 +87,7 @@ def state_of_file(kind: str, value: str) -> str:
 
 def model_files(kind: str) -> dict[str, str]:
     """Name -> path of every file in the host's folders for ``kind``, including pickles; the first path wins, as in the host."""
-    names = folder_paths.get_filename_list(kind)
-    paths = ((name, folder_paths.get_full_path(kind, name)) for name in names)
+    paths = ((name, folder_paths.get_full_path(kind, name)) for name in _names(kind))
     return {name.replace(os.sep, "/"): path for name, path in paths if path is not None}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,22 @@ def test_a_missing_name_is_answered_with_the_list_or_with_what_to_add(comfy_host
         comfy_host.pick_folder("model", "b", {"a": "/a"})
     with pytest.raises(RelayError, match=r"It has none\. Put a diffusers model in models/diffusers\.$"):
         comfy_host.pick_folder("model", "b", {})
+
+
+def test_a_folder_that_is_removed_while_the_host_runs_has_no_files(
+    comfy_host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host's own list raises FileNotFoundError then, because it remembers the folder."""
+    import folder_paths
+
+    folder = tmp_path / "diffusion_models"
+    folder.mkdir()
+    (folder / "unet.safetensors").touch()
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "relay_test", ([str(folder)], {".safetensors"}))
+    assert list(comfy_host.model_files("relay_test")) == ["unet.safetensors"]
+    shutil.rmtree(folder)
+    assert comfy_host.model_files("relay_test") == {}
+    assert comfy_host.safetensors_files("relay_test") == []
 
 
 def test_a_folder_that_only_this_pack_knows_is_registered_once(
