@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from typing import Any
 
 from .graph import Link, Node
@@ -18,16 +19,21 @@ def write_stub(script: Script, node: Node) -> tuple[Any, ...]:
     function = script.page.name(f"do_{node.type}", "node")
     script.line(f"def {function}(**inputs: object) -> object:")
     script.line(f"    raise NotImplementedError({literal(f'{node.called} is for you to fill in')})\n\n")
-    arguments = []
+    arguments, others = [], []
     for name, value in node.inputs.items():
-        if not name.isidentifier():
+        if isinstance(value, dict):
             continue
         if isinstance(value, Link):
             outputs = script.outputs[value.node]
-            given = outputs[value.output] if value.output < len(outputs) else None
-            arguments.append(f"{name}={getattr(given, 'name', None)}")
-        elif not isinstance(value, dict):
-            arguments.append(f"{name}={literal(value)}")
+            written = str(getattr(outputs[value.output] if value.output < len(outputs) else None, "name", None))
+        else:
+            written = literal(value)
+        if name.isidentifier() and not keyword.iskeyword(name):
+            arguments.append(f"{name}={written}")
+        else:
+            others.append(f"{literal(name)}: {written}")
+    if others:
+        arguments.append(f"**{{{', '.join(others)}}}")
     names = [script.page.name(f"{node.title}_{index}" if count > 1 else node.title) for index in range(count)]
     script.assign(", ".join(names), function, arguments)
     return tuple(Unknown(name) for name in names)

@@ -513,7 +513,7 @@ def test_batch_size_and_steps_out_of_range_are_refused_by_the_host(server: HostS
 BROKEN = {
     "not a JSON": ("{", r"model_index\.json"),
     "no class": (json.dumps({"_diffusers_version": "0.42.1"}), r"_class_name"),
-    "another class": (json.dumps({"_class_name": "FluxPipeline"}), r"FluxPipeline"),
+    "another class": (json.dumps({"_class_name": "PixArtAlphaPipeline"}), r"PixArtAlphaPipeline"),
     "no unet": (None, r"unet"),
 }
 

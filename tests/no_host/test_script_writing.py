@@ -215,6 +215,22 @@ def test_stubs_stand_for_other_nodes() -> None:
     compile(text, "script", "exec")
 
 
+def test_an_input_of_any_name_is_in_the_stub() -> None:
+    """Names that Python doesn't take as an argument's."""
+    prompt = example()
+    decode = next(id for id, node in prompt.items() if node["class_type"] == "RelayDecode")
+    odd = {"None": 1, "lambda": "x", "a b": [decode, 0], '"': True}
+    prompt["50"] = {"class_type": "Sharpen", "inputs": {"amount": 0.5, **odd}}
+    node_of(prompt, "SaveImage")["inputs"]["images"] = ["50", 0]
+    tree = ast.parse(write_script(prompt, NO_CACHE, stubs=True))
+    (call,) = (
+        one for one in ast.walk(tree) if isinstance(one, ast.Call) and getattr(one.func, "id", "") == "do_sharpen"
+    )
+    named, more = call.keywords
+    assert named.arg == "amount" and isinstance(more.value, ast.Dict)
+    assert [key.value for key in more.value.keys] == list(odd)
+
+
 def test_only_what_leads_to_a_chosen_node() -> None:
     prompt = EXAMPLES["controlnet_depth_then_restyle"]
     ends = [id for id, node in prompt.items() if node["class_type"] in ("SaveImage", "PreviewImage")]
