@@ -1,7 +1,7 @@
 """Trains an IP-Adapter for the SD1.5 stand-in: a picture's embedding says what the text leaves out.
 
 Each layer's new attention learns to add what the caption would have added there. So nothing goes through the UNet but a few batches
-beforehand, and a minute is enough; through the UNet, 450 steps of 16 pictures only taught it to paint the same whatever it is shown.
+beforehand, and a minute is enough.
 """
 
 from __future__ import annotations
